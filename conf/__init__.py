@@ -1,0 +1,1 @@
+"""The Hydra configuration of structkd, installed as the package structkd.conf."""
