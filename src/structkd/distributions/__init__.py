@@ -1,0 +1,23 @@
+"""Distributions over structures. The only room that imports torch_struct."""
+
+from .head_selection import HeadSelection
+from .linear_chain import LinearChainCRF
+from .maxent import HeadLabeling, MaxEnt
+from .mean_field import MeanFieldDependency
+from .mixture import Mixture
+from .nonprojective import NonProjectiveDependencyCRF
+from .projective import DependencyCRF
+from .span import Span, SpanCRF
+
+__all__ = [
+    "DependencyCRF",
+    "HeadLabeling",
+    "HeadSelection",
+    "LinearChainCRF",
+    "MaxEnt",
+    "MeanFieldDependency",
+    "Mixture",
+    "NonProjectiveDependencyCRF",
+    "Span",
+    "SpanCRF",
+]

@@ -1,0 +1,44 @@
+"""Head selection: every word picks its head alone (Zhang et al., 2017; Dozat and Manning, 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .arcs import ArcDistribution
+from .semirings import NEG_INF
+from .wordwise import WordwiseDistribution
+
+
+class HeadChoice(ArcDistribution, WordwiseDistribution):
+    """Base of the distributions in which every word picks its head alone; structures need not be trees."""
+
+    def _choices(self, part: Tensor, lengths: Tensor) -> Tensor:
+        heads = torch.arange(part.shape[1], device=part.device) < lengths.unsqueeze(1)
+        heads = heads.view(*heads.shape, *[1] * (part.dim() - 2))
+        return part.masked_fill(~heads, NEG_INF).transpose(1, 2).flatten(2)
+
+    def _arrange(self, choices: Tensor) -> Tensor:
+        return choices.unflatten(2, (self.words, *self.event_shape[2:])).transpose(1, 2)
+
+
+class HeadSelection(HeadChoice):
+    """Every word picks its head (and relation) alone: P(h | d) = softmax over h of log_potentials[h, d].
+
+    Arguments:
+        log_potentials: [B, N, N]; cell [b, h, d] scores head h for dependent d, the diagonal the root. Labelled:
+            [B, N, N, L].
+        lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
+        validate_args: check values (NaN, +inf); None means torch.distributions' default.
+
+    `marginals` have the shape of the scores, `decode()` gives heads [B, N], which need not form a tree. Costs O(N^2).
+    Raises TypeError or ValueError for a wrong kind, shape, length or value.
+    """
+
+    def __init__(
+        self, log_potentials: Tensor, lengths: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        self._initialise(log_potentials, lengths, validate_args)
+
+    def _with_scores(self, *scores: Tensor | None) -> HeadSelection:
+        return HeadSelection(scores[0], self.lengths, validate_args=False)  # type: ignore[arg-type]

@@ -1,0 +1,365 @@
+"""Linear-chain conditional random fields (Lafferty et al., 2001)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch_struct
+from torch import Tensor
+
+from .semirings import Log, logsumexp
+from .structure import (
+    Parts,
+    StructuredDistribution,
+    adopts,
+    check_inventory,
+    check_labels,
+    check_lengths,
+    check_scores,
+    expected_score,
+    working_precision,
+)
+
+
+class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
+    """A distribution over the label sequences of each sentence, factored over label bigrams.
+
+    Arguments:
+        log_potentials: [B, N-1, C, C]; cell [b, n, j, i] scores label i at word n followed by label j at word n+1
+            (**next, previous**). The first word's own score is folded into n = 0.
+        lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
+        labels: the tag inventory in score order, C strings.
+        validate_args: check values (NaN, +inf); None means torch.distributions' default.
+
+    A sentence of one word has no bigram, so dense potentials say nothing of it and it is uniform; `from_scores`
+    has a place for its scores. `marginals` are [B, N-1, C, C], `decode()` labels [B, N].
+
+    Raises TypeError or ValueError for a wrong kind, shape, length, inventory or value. Costs O(N C^2) a sentence.
+    """
+
+    def __init__(
+        self,
+        log_potentials: Tensor,
+        lengths: Tensor | None = None,
+        labels: Sequence[str] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        check_scores("log_potentials", log_potentials, ("B", "N-1", "C", "C"))
+        batch, bigrams, size, previous = log_potentials.shape
+        if size != previous or size < 1:
+            raise ValueError(
+                f"log_potentials must have shape [B, N-1, C, C] (next, previous), got {list(log_potentials.shape)}"
+            )
+        self.log_potentials = log_potentials
+        self._initialise(batch, bigrams + 1, size, log_potentials, lengths, labels, validate_args)
+        self._check_values("log_potentials", log_potentials, self._event_mask())
+
+    def _initialise(
+        self,
+        batch: int,
+        words: int,
+        size: int,
+        scores: Tensor,
+        lengths: Any,
+        labels: Sequence[str] | None,
+        validate_args: bool | None,
+    ) -> None:
+        lengths = check_lengths(lengths, batch, words, scores.device)
+        self.labels = check_inventory("labels", labels, size)
+        super().__init__(batch, (words - 1, size, size), scores.dtype, lengths, validate_args)
+
+    @staticmethod
+    def from_scores(
+        emissions: Tensor,
+        transitions: Tensor,
+        start: Tensor | None = None,
+        end: Tensor | None = None,
+        lengths: Tensor | None = None,
+        labels: Sequence[str] | None = None,
+        validate_args: bool | None = None,
+    ) -> LinearChainCRF:
+        """A chain from per-word and per-transition scores, kept in that factored form.
+
+        Arguments:
+            emissions: [B, N, C]; cell [b, n, i] scores label i at word n.
+            transitions: [C, C]; cell [j, i] scores label j after label i (**next, previous**).
+            start: [C], added at the first word. end: [C], added at the last word of each sentence.
+            lengths, labels, validate_args: as in the constructor.
+
+        [B, N-1, C, C] is built only when `log_potentials` or `marginals` are asked for: a loss needs O(B (N C + C^2))
+        memory.
+        """
+        return _FactoredLinearChainCRF(emissions, transitions, start, end, lengths, labels, validate_args)
+
+    # Parts are (unary [B, N, C], bigrams [B, N-1, C, C]); dense potentials have unary scores of 0, so that label
+    # marginals come out of every form alike, one-word sentences included.
+
+    @property
+    def words(self) -> int:
+        return self.event_shape[0] + 1
+
+    @property
+    def bigram_mask(self) -> Tensor:
+        """BoolTensor [B, N-1]: True where word n has a successor in its sentence."""
+        return torch.arange(self.words - 1, device=self.lengths.device) < (self.lengths - 1).unsqueeze(1)
+
+    def _event_mask(self) -> Tensor:
+        return self.bigram_mask[:, :, None, None]
+
+    def _with_scores(self, *scores: Tensor | None) -> LinearChainCRF:
+        return LinearChainCRF(scores[0], self.lengths, self.labels, validate_args=False)  # type: ignore[arg-type]
+
+    #: Whether targets and gradients are per transition [C, C] rather than per bigram [N-1, C, C].
+    factored = False
+
+    def _form(self) -> Any:
+        return self.factored
+
+    def dense(self) -> LinearChainCRF:
+        """The same distribution as one that takes its targets per bigram."""
+        return self
+
+    def bigrams(self, labels: Tensor) -> Tensor:
+        """Expected bigrams of independent words with label marginals [B, N, C], in the form of this chain's parts."""
+        return labels[:, 1:, :, None] * labels[:, :-1, None, :]
+
+    def _parts(self) -> Parts:
+        dtype = working_precision(self.log_potentials)
+        bigrams = torch.where(self._event_mask(), self.log_potentials.to(dtype), 0.0)
+        return bigrams.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), bigrams
+
+    def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
+        unary, pairwise = parts
+        forward = semiring.lift(unary[:, 0])
+        for n in range(1, unary.shape[1]):
+            step = pairwise[:, n - 1] if pairwise.dim() == 4 else pairwise
+            reached = semiring.sum(forward.unsqueeze(-2) + step) + unary[:, n]
+            forward = torch.where((n < lengths).unsqueeze(-1), reached, forward)
+        return semiring.sum(forward)
+
+    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        """Forward-backward. A dense chain keeps bigram marginals; a factored one sums them as it goes, [B, C, C]."""
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
+            return super()._expectations(parts)
+        unary, pairwise = (p.detach() for p in parts)
+        dense = pairwise.dim() == 4
+        words = unary.shape[1]
+        forward = [unary[:, 0]]
+        for n in range(1, words):
+            step = pairwise[:, n - 1] if dense else pairwise
+            forward.append(logsumexp(forward[-1].unsqueeze(-2) + step) + unary[:, n])
+        last = (self.lengths - 1).view(-1, 1, 1).expand(-1, 1, unary.shape[-1])
+        alpha = torch.stack(forward, 1)
+        value = logsumexp(alpha.gather(1, last).squeeze(1))
+        self._require_structures(value, parts)
+
+        # backward[n, i]: log sum over what follows word n, given label i there
+        backward = torch.zeros_like(unary[:, 0])
+        marginals, bigrams = [], []
+        total = value.view(-1, 1)
+        count = torch.zeros_like(pairwise) if not dense else None
+        for n in range(words - 1, -1, -1):
+            if n < words - 1:
+                inside = (n + 1 < self.lengths).view(-1, 1, 1)
+                step = pairwise[:, n] if dense else pairwise
+                ahead = step + (unary[:, n + 1] + backward).unsqueeze(-1)
+                bigram = (ahead + (forward[n] - total).unsqueeze(-2)).exp().masked_fill(~inside, 0.0)
+                if count is None:
+                    bigrams.append(bigram)
+                else:
+                    count += bigram
+                backward = torch.where(inside.squeeze(-1), logsumexp(ahead.transpose(1, 2)), 0.0)
+            here = (n < self.lengths).view(-1, 1)
+            marginals.append((forward[n] + backward - total).exp().masked_fill(~here, 0.0))
+        if count is None:
+            count = torch.stack(bigrams[::-1], 1) if bigrams else torch.zeros_like(pairwise)
+        return value, (torch.stack(marginals[::-1], 1), count)
+
+    def _event(self, parts: Parts) -> Tensor:
+        return parts[1]
+
+    def _decode(self, parts: Parts) -> Tensor:
+        mask = self.word_mask
+        return parts[0].argmax(-1).reshape(-1, self.words).masked_fill(~mask, -1)
+
+    def _encode(self, structure: Tensor) -> Parts:
+        labels = self._one_hot(structure)
+        return labels, self.bigrams(labels)
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        """Labels [B, N] as indicators [B, N, C]; 0 in the padding. Refuses labels outside 0..C-1."""
+        size = self.event_shape[-1]
+        check_labels(labels, self.word_mask, size)
+        dtype = working_precision(labels)
+        index = labels.clamp(0, size - 1).unsqueeze(-1)
+        one_hot = torch.zeros(*labels.shape, size, dtype=dtype, device=labels.device).scatter_(-1, index, 1.0)
+        return one_hot * self.word_mask.unsqueeze(-1)
+
+    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+        bigrams = self._in_sentence(marginals).to(working_precision(marginals))
+        return bigrams.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), bigrams
+
+    def label_marginals(self) -> Tensor:
+        """P(label) for every word, [B, N, C], in working precision; 0 in the padding."""
+        return self.expected_parts()[0]
+
+    def _score_of_events(self, event: Tensor, parts: Parts) -> Tensor:
+        return super()._score_of_events(event, (parts[1],))
+
+    def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
+        """Labels [B, N] as bigram indicators, LongTensor [B, N-1, C, C]; 0 beyond `lengths` (default: this batch's)."""
+        if lengths is None:
+            lengths = self.lengths
+        mask = torch.arange(sequence.shape[1] - 1, device=sequence.device) < (lengths.view(-1, 1) - 1)
+        labels = torch.nn.functional.one_hot(sequence.clamp_min(0), extra or self.event_shape[-1])
+        return labels[:, 1:, :, None] * labels[:, :-1, None, :] * mask[:, :, None, None]
+
+    def from_event(self, event: Tensor) -> tuple[Tensor, int]:
+        """Bigram indicators [B, N-1, C, C] as labels [B, N] (0 in the padding) and C."""
+        return labels_of_bigrams(event).argmax(-1), event.shape[-1]
+
+
+class _FactoredLinearChainCRF(LinearChainCRF):
+    """A linear chain that keeps emissions [B, N, C] and transitions [C, C] apart; see `LinearChainCRF.from_scores`."""
+
+    def __init__(
+        self,
+        emissions: Tensor,
+        transitions: Tensor,
+        start: Tensor | None = None,
+        end: Tensor | None = None,
+        lengths: Tensor | None = None,
+        labels: Sequence[str] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        check_scores("emissions", emissions, ("B", "N", "C"))
+        check_scores("transitions", transitions, ("C", "C"))
+        batch, words, size = emissions.shape
+        if size < 1:
+            raise ValueError(f"emissions must have shape [B, N, C] with C >= 1, got {list(emissions.shape)}")
+        if transitions.shape != (size, size):
+            raise ValueError(
+                f"transitions must have shape [{size}, {size}] (next, previous) to go with emissions "
+                f"{list(emissions.shape)}, got {list(transitions.shape)}"
+            )
+        dtype = torch.promote_types(emissions.dtype, transitions.dtype)
+        for name, scores in (("start", start), ("end", end)):
+            if scores is not None:
+                check_scores(name, scores, ("C",))
+                if scores.shape != (size,):
+                    raise ValueError(f"{name} must have shape [{size}], got {list(scores.shape)}")
+                dtype = torch.promote_types(dtype, scores.dtype)
+        self.emissions, self.transitions, self.start, self.end = emissions, transitions, start, end
+        self._initialise(batch, words, size, emissions, lengths, labels, validate_args)
+        self.dtype = dtype
+        self._check_values("emissions", emissions, self.word_mask.unsqueeze(-1))
+        for name, scores in (("transitions", transitions), ("start", start), ("end", end)):
+            if scores is not None:
+                self._check_values(name, scores, torch.ones_like(scores, dtype=torch.bool))
+
+    @property
+    def _scores(self) -> tuple[Tensor | None, ...]:
+        return self.emissions, self.transitions, self.start, self.end
+
+    def _with_scores(self, *scores: Tensor | None) -> LinearChainCRF:
+        emissions, transitions, start, end = scores
+        return _FactoredLinearChainCRF(emissions, transitions, start, end, self.lengths, self.labels, False)  # type: ignore[arg-type]
+
+    factored = True
+
+    def bigrams(self, labels: Tensor) -> Tensor:
+        return torch.einsum("bnj,bni->bji", labels[:, 1:], labels[:, :-1])
+
+    def dense(self) -> LinearChainCRF:
+        return _DenseView(
+            self.emissions, self.transitions, self.start, self.end, self.lengths, self.labels, validate_args=False
+        )
+
+    def _unary(self) -> Tensor:
+        """Every per-word score, [B, N, C]: emissions, start and end."""
+        dtype = working_precision(self.emissions)
+        unary = torch.where(self.word_mask.unsqueeze(-1), self.emissions.to(dtype), 0.0)
+        position = torch.arange(self.words, device=self.lengths.device)
+        if self.start is not None:
+            unary = unary + torch.where((position == 0).view(1, -1, 1), self.start.to(dtype), 0.0)
+        if self.end is not None:
+            last = (position == (self.lengths - 1).unsqueeze(1)).unsqueeze(-1)
+            unary = unary + torch.where(last, self.end.to(dtype), 0.0)
+        return unary
+
+    def _parts(self) -> Parts:
+        transitions = self.transitions.to(working_precision(self.transitions))
+        return self._unary(), transitions.expand(*self.batch_shape, -1, -1)
+
+    @property
+    def log_potentials(self) -> Tensor:  # type: ignore[override]
+        """[B, N-1, C, C]: the scores as torch-struct wants them, built on request. 0 in the padding."""
+        unary, transitions = self._parts()
+        potentials = transitions.unsqueeze(1) + unary[:, 1:].unsqueeze(-1)
+        at_first = torch.arange(self.words - 1, device=unary.device).view(1, -1, 1, 1) == 0
+        potentials = potentials + torch.where(at_first, unary[:, None, None, 0], 0.0)
+        return torch.where(self._event_mask(), potentials, 0.0).to(self.dtype)
+
+    def expected_event(self) -> Tensor:
+        """Bigram marginals, built on request: the expected parts hold their sums over the sentence only."""
+        unary, transitions = self._parts()
+        if self.words == 1:
+            self._log_partition((unary, transitions))
+            return unary.new_zeros(*self.batch_shape, *self.event_shape)
+        bigrams = transitions.unsqueeze(1).expand(-1, self.words - 1, -1, -1)
+        return self._expectations((unary, bigrams))[1][1]
+
+    def _event(self, parts: Parts) -> Tensor:
+        return LinearChainCRF.bigrams(self, parts[0])
+
+    def _score_of_events(self, event: Tensor, parts: Parts) -> Tensor:
+        alone = (self.lengths == 1).nonzero().flatten().tolist()
+        if alone:
+            raise ValueError(
+                f"a bigram event says nothing of the one-word sentence(s) {alone}; give log_prob labels [*, B, N]"
+            )
+        labels = labels_of_bigrams(event).to(parts[0].dtype)
+        labels = labels * self.word_mask.unsqueeze(-1)
+        counts = self._in_sentence(event).sum(1).to(parts[0].dtype)
+        return expected_score(labels, parts[0]) + expected_score(counts, parts[1])
+
+    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+        alone = (self.lengths == 1).nonzero().flatten().tolist()
+        if alone:
+            raise ValueError(
+                f"bigram marginals [B, N-1, C, C] say nothing of the one-word sentence(s) {alone}; give the teacher as "
+                "a distribution built by LinearChainCRF.from_scores or MaxEnt, or drop sentences of one word"
+            )
+        bigrams = self._in_sentence(marginals).to(working_precision(marginals))
+        return labels_of_bigrams(bigrams), bigrams.sum(1)
+
+
+class _DenseView(_FactoredLinearChainCRF):
+    """A factored chain that takes its targets per bigram; only shapes and labels are read of it."""
+
+    factored = False
+
+    def dense(self) -> LinearChainCRF:
+        return self
+
+    def bigrams(self, labels: Tensor) -> Tensor:
+        return LinearChainCRF.bigrams(self, labels)
+
+    def _event(self, parts: Parts) -> Tensor:
+        return parts[1]
+
+    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+        return LinearChainCRF.marginals_to_targets(self, marginals)
+
+
+def labels_of_bigrams(bigrams: Tensor) -> Tensor:
+    """Label marginals (or indicators) [B, N, C] of bigrams [B, N-1, C, C], for sentences of two words or more."""
+    return torch.cat([bigrams[:, :1].sum(2), bigrams.sum(3)], 1)
+
+
+@adopts(torch_struct.LinearChainCRF, LinearChainCRF)
+@adopts(torch_struct.HMM, LinearChainCRF)
+def _adopt(chain: torch_struct.StructDistribution) -> LinearChainCRF:
+    return LinearChainCRF(chain.log_potentials, chain.lengths)

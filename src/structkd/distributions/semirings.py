@@ -1,0 +1,123 @@
+"""Semirings over log scores: one dynamic programme, five answers.
+
+A programme written with `sum` and `times` gives log Z under `Log`, the best score under `Max`, the k best under
+`KBest(k)`, and by differentiation the marginals, the best structure, the k best structures and (under `Sample`) an
+exact sample (Goodman, 1999; Eisner, 2016).
+
+Unlike torch-struct's, these take -inf for "impossible" (torch-struct: -1e5 or -1e9, which a long sentence reaches
+honestly) and their derivatives, of first and second order, are finite there.
+
+Elements are tensors. `KBest(k)` puts its k values on a leading axis, so programmes index from the right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NEG_INF = float("-inf")
+
+
+def logsumexp(x: Tensor) -> Tensor:
+    """log sum exp over the last axis; -inf (and derivatives 0) where every entry is -inf.
+
+    torch.logsumexp has the same value but differentiates to NaN there.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return torch.logsumexp(x, -1)
+    top = x.detach().amax(-1, keepdim=True)
+    top = top.masked_fill(top == NEG_INF, 0.0)
+    total = (x - top).exp().sum(-1)
+    possible = total > 0
+    return torch.where(possible, total.masked_fill(~possible, 1.0).log() + top.squeeze(-1), NEG_INF)
+
+
+def logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp a + exp b), broadcast; -inf (and derivatives 0) where both are -inf."""
+    if not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
+        return torch.logaddexp(a, b)
+    top = torch.maximum(a.detach(), b.detach())
+    top = top.masked_fill(top == NEG_INF, 0.0)
+    total = (a - top).exp() + (b - top).exp()
+    possible = total > 0
+    return torch.where(possible, total.masked_fill(~possible, 1.0).log() + top, NEG_INF)
+
+
+class Log:
+    """(logsumexp, +): the value is log Z, its gradient the marginals."""
+
+    def lift(self, x: Tensor) -> Tensor:
+        """A tensor of log scores as elements of the semiring."""
+        return x
+
+    def times(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over the last axis."""
+        return logsumexp(x)
+
+    def prod(self, x: Tensor) -> Tensor:
+        """Product over the last axis."""
+        return x.sum(-1)
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.sum(self.times(a, b))
+
+
+class Max(Log):
+    """(max, +): the value is the best score, its gradient one best structure (ties go to one of them)."""
+
+    def sum(self, x: Tensor) -> Tensor:
+        # .max(dim) sends its gradient to one maximiser; amax would split it between ties
+        return x.max(-1).values
+
+
+class _SampledChoice(torch.autograd.Function):
+    """Forward: logsumexp. Backward: the incoming gradient goes to one entry, drawn with probability softmax(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.logsumexp(x, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        # Gumbel-max: needs no normalisation, so a row of -inf (whose gradient is 0) does no harm
+        noise = torch.empty_like(x).exponential_().clamp_min_(torch.finfo(x.dtype).tiny).log_().neg_()
+        choice = (x + noise).argmax(-1, keepdim=True)
+        return torch.zeros_like(x).scatter_(-1, choice, grads[0].unsqueeze(-1))
+
+
+class Sample(Log):
+    """(logsumexp, +) whose gradient is one exact sample: forward filtering, backward sampling."""
+
+    def sum(self, x: Tensor) -> Tensor:
+        return _SampledChoice.apply(x)
+
+
+class KBest(Log):
+    """(k-max, +): elements carry their k best values, in falling order, on a leading axis; -inf fills up."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def lift(self, x: Tensor) -> Tensor:
+        rest = x.new_full((self.k - 1, *x.shape), NEG_INF)
+        return torch.cat([x.unsqueeze(0), rest])
+
+    def times(self, a: Tensor, b: Tensor) -> Tensor:
+        pairs = a.unsqueeze(1) + b.unsqueeze(0)
+        return pairs.flatten(0, 1).topk(self.k, dim=0).values
+
+    def sum(self, x: Tensor) -> Tensor:
+        return x.movedim(0, -1).flatten(-2).topk(self.k, dim=-1).values.movedim(-1, 0)
+
+    def prod(self, x: Tensor) -> Tensor:
+        product = x[..., 0]
+        for n in range(1, x.shape[-1]):
+            product = self.times(product, x[..., n])
+        return product

@@ -1,0 +1,149 @@
+"""Flat typed spans: segmental semi-Markov models without labels between spans (Sarawagi and Cohen, 2004)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .semirings import NEG_INF, Log, logsumexp
+from .structure import (
+    Parts,
+    StructuredDistribution,
+    check_inventory,
+    check_lengths,
+    check_scores,
+    working_precision,
+)
+
+
+class Span(NamedTuple):
+    """Words start..end (inclusive, 0-based) bear entity type number `type`."""
+
+    start: int
+    end: int
+    type: int
+
+
+class SpanCRF(StructuredDistribution):
+    """A distribution over sets of typed spans that do not overlap.
+
+    Arguments:
+        log_potentials: [B, N, N, L]; cell [b, i, j, l], i <= j inclusive, is the log-odds of words i..j being a span of
+            type l against no span. Cells with j < i are ignored.
+        lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
+        types: the entity types in score order, L strings.
+        validate_args: check values (NaN, +inf); None means torch.distributions' default.
+
+    A structure scores the sum of its spans; the empty set scores 0, so there always is one. `marginals` have the
+    shape of the scores, `decode()` gives, for every sentence, its spans `(start, end, type index)` from left to right.
+    Costs O(N^2 L). Raises TypeError or ValueError for a wrong kind, shape, length, inventory or value.
+    """
+
+    def __init__(
+        self,
+        log_potentials: Tensor,
+        lengths: Tensor | None = None,
+        types: Sequence[str] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        check_scores("log_potentials", log_potentials, ("B", "N", "N", "L"))
+        batch, words, ends, size = log_potentials.shape
+        if words != ends or size < 1:
+            raise ValueError(f"log_potentials must have shape [B, N, N, L], got {list(log_potentials.shape)}")
+        lengths = check_lengths(lengths, batch, words, log_potentials.device)
+        self.types = check_inventory("types", types, size)
+        self.log_potentials = log_potentials
+        super().__init__(batch, (words, words, size), log_potentials.dtype, lengths, validate_args)
+        self._check_values("log_potentials", log_potentials, self._event_mask())
+
+    def _with_scores(self, *scores: Tensor | None) -> SpanCRF:
+        return SpanCRF(scores[0], self.lengths, self.types, validate_args=False)  # type: ignore[arg-type]
+
+    def _event_mask(self) -> Tensor:
+        inside = self.word_mask
+        forward = torch.ones(self.words, self.words, dtype=torch.bool, device=inside.device).triu()
+        return (inside.unsqueeze(2) & inside.unsqueeze(1) & forward).unsqueeze(-1)
+
+    # Parts are (spans [B, N, N, L], words outside any span [B, N], always scored 0).
+
+    def _parts(self) -> Parts:
+        scores = self.log_potentials.to(working_precision(self.log_potentials))
+        spans = torch.where(self._event_mask(), scores, NEG_INF)
+        return spans, spans.new_zeros(*self.batch_shape, self.words)
+
+    def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
+        spans, outside = parts
+        untyped = semiring.sum(semiring.lift(spans))
+        # prefix[..., e]: the first e words
+        prefix = semiring.lift(torch.zeros_like(outside[:, :1]))
+        for end in range(spans.shape[1]):
+            alone = (prefix[..., -1] + outside[:, end]).unsqueeze(-1)
+            closed = semiring.times(prefix, untyped[..., : end + 1, end])
+            prefix = torch.cat([prefix, semiring.sum(torch.cat([closed, alone], -1)).unsqueeze(-1)], -1)
+        index = lengths.unsqueeze(-1).expand(*prefix.shape[:-1], 1)
+        return torch.take_along_dim(prefix, index, -1).squeeze(-1)
+
+    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        """Forward-backward over prefixes and suffixes."""
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
+            return super()._expectations(parts)
+        spans, outside = (p.detach() for p in parts)
+        untyped = logsumexp(spans)
+        words = outside.shape[1]
+        prefix = torch.zeros_like(outside[:, :1])
+        for end in range(words):
+            closed = torch.cat([prefix + untyped[:, : end + 1, end], prefix[:, -1:] + outside[:, end : end + 1]], -1)
+            prefix = torch.cat([prefix, logsumexp(closed).unsqueeze(-1)], -1)
+        value = prefix.gather(1, self.lengths.unsqueeze(1))
+        # suffix[:, s]: the words from s on; words beyond the sentence score 0 and bear no span
+        suffix = torch.zeros_like(outside[:, :1])
+        for start in range(words - 1, -1, -1):
+            here = (start < self.lengths).unsqueeze(1)
+            alone = suffix[:, :1] + torch.where(here, outside[:, start : start + 1], 0.0)
+            opened = torch.cat([alone, untyped[:, start, start:] + suffix], -1)
+            suffix = torch.cat([logsumexp(opened).unsqueeze(-1), suffix], -1)
+        around = prefix[:, :-1, None] + suffix[:, None, 1:] - value.unsqueeze(-1)
+        marginals = (spans + around.unsqueeze(-1)).exp()
+        alone = (prefix[:, :-1] + suffix[:, 1:] + outside - value).exp().masked_fill(~self.word_mask, 0.0)
+        return value.squeeze(1), (marginals, alone)
+
+    def _decode(self, parts: Parts) -> list[list[Span]]:
+        spans: list[list[Span]] = [[] for _ in range(self.batch_shape[0])]
+        for item, start, end, kind in parts[0].nonzero().tolist():
+            spans[item].append(Span(start, end, kind))
+        return spans
+
+    def _encode(self, structure: Sequence[Sequence[tuple[int, int, int]]]) -> Parts:
+        if len(structure) != self.batch_shape[0]:
+            raise ValueError(f"spans must be given for {self.batch_shape[0]} sentences, got {len(structure)}")
+        dtype = working_precision(self.log_potentials)
+        device = self.log_potentials.device
+        spans = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=device)
+        outside = self.word_mask.to(dtype)
+        for item, (sentence, length) in enumerate(zip(structure, self.lengths.tolist(), strict=True)):
+            for start, end, kind in sentence:
+                if not (0 <= start <= end < length and 0 <= kind < self.event_shape[-1]):
+                    raise ValueError(
+                        f"span {(start, end, kind)} of batch item {item} does not lie in its {length} words and "
+                        f"{self.event_shape[-1]} types"
+                    )
+                if not outside[item, start : end + 1].all():
+                    raise ValueError(f"span {(start, end, kind)} of batch item {item} overlaps another; spans are flat")
+                spans[item, start, end, kind] = 1.0
+                outside[item, start : end + 1] = 0.0
+        return spans, outside
+
+    def decode(self) -> list[list[Span]]:
+        """The best spans of every sentence, from left to right: `Span(start, end, type index)`."""
+        return super().decode()
+
+    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+        spans = self._in_sentence(marginals).to(working_precision(self.log_potentials))
+        return spans, spans.new_zeros(*self.batch_shape, self.words)
+
+    def outside_marginals(self) -> Tensor:
+        """P(word lies in no span), [B, N], in working precision; 0 in the padding."""
+        return self.expected_parts()[1]
