@@ -1,0 +1,7 @@
+"""Teacher marginals over the student's substructures: a registry and one file per family of pairs."""
+
+from . import labels, mixtures, spans
+from .dependencies import uncovered
+from .registry import project, register_projection
+
+__all__ = ["labels", "mixtures", "project", "register_projection", "spans", "uncovered"]

@@ -1,0 +1,141 @@
+"""Dependency arcs onto dependency arcs, and onto labels that name heads: cases 1b and 2b."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..distributions import (
+    DependencyCRF,
+    HeadLabeling,
+    HeadSelection,
+    Mixture,
+    NonProjectiveDependencyCRF,
+)
+from ..distributions.arcs import ArcDistribution
+from ..distributions.structure import adopt, class_name
+from .registry import check_pair, check_temperature, check_words, register_projection
+
+# Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
+_LEAST_COVERED = 1e-6
+
+
+def conditioned(teacher: ArcDistribution, student: ArcDistribution) -> ArcDistribution:
+    """The teacher on the structures that both sides allow.
+
+    For arc-factored teachers that is the teacher's scores on trees if either side has trees, projective ones if either
+    has, with a single root if either wants one. (A mean-field teacher's scores are its log posterior.)
+    """
+    tree, projective = teacher.tree or student.tree, teacher.projective or student.projective
+    multiroot = teacher.multiroot and student.multiroot
+    if (tree, projective, multiroot) == (teacher.tree, teacher.projective, teacher.multiroot):
+        return teacher
+    # working precision: scores of a half-precision teacher are exact in it
+    (scores,) = teacher._parts()
+    kind = DependencyCRF if projective else NonProjectiveDependencyCRF
+    return kind(scores, teacher.lengths, multiroot, validate_args=False)
+
+
+@register_projection(ArcDistribution, HeadSelection)
+@register_projection(ArcDistribution, DependencyCRF)
+@register_projection(ArcDistribution, NonProjectiveDependencyCRF)
+def _(teacher: ArcDistribution, student: ArcDistribution) -> Tensor:
+    """P_t(h -> d | the trees both allow)."""
+    check_words(teacher, student, trailing=0)
+    if student.labelled and not teacher.labelled:
+        raise ValueError(
+            "an unlabelled teacher says nothing of the student's relations: give the teacher's scores a last axis of "
+            "relations, or the student's none (logsumexp over it)"
+        )
+    if student.labelled:
+        check_words(teacher, student, trailing=1)
+    arcs = conditioned(teacher, student).arc_marginals()
+    return arcs.sum(-1) if teacher.labelled and not student.labelled else arcs
+
+
+@register_projection(ArcDistribution, HeadLabeling)
+def _(teacher: ArcDistribution, student: HeadLabeling) -> Tensor:
+    """Cases 1b and 2b: a label gets its arc's mass, shared by the labels that name the same arc, renormalised."""
+    return _renormalised(label_mass(teacher, student))
+
+
+@register_projection(HeadLabeling, HeadLabeling)
+def _(teacher: HeadLabeling, student: HeadLabeling) -> Tensor:
+    """P_t(label), where both sides' labels name the same heads and relations."""
+    return label_mass(teacher, student)
+
+
+@register_projection(Mixture, HeadLabeling)
+def _(teacher: Mixture, student: HeadLabeling) -> Tensor:
+    """The components' arc marginals average first; what labels can name of the average is renormalised then."""
+    return _renormalised(_mixed_mass(teacher, student))
+
+
+def _mixed_mass(teacher: Distribution, student: HeadLabeling) -> Tensor:
+    if not isinstance(teacher, Mixture):
+        return label_mass(teacher, student)
+    masses = [_mixed_mass(component, student) for component in teacher.components]
+    return torch.stack([weight * mass for weight, mass in zip(teacher.weights, masses, strict=True)]).sum(0)
+
+
+def label_mass(teacher: Distribution, student: HeadLabeling) -> Tensor:
+    """Teacher mass of the arc (and relation) each label names, [B, N, K]; labels that name one arc share it equally.
+
+    Labels that name no word get exactly 0. Rows sum to what the labels cover of the teacher, at most 1.
+    """
+    if isinstance(teacher, HeadLabeling):
+        if teacher.event_shape != student.event_shape or not teacher.names_as(student):
+            raise ValueError("teacher and student must name the same heads and relations with the same labels")
+        return teacher.expected_parts()[0]
+    if not isinstance(teacher, ArcDistribution):
+        raise NotImplementedError(
+            f"no projection from {class_name(teacher)} to HeadLabeling within a Mixture: components must be "
+            "dependency distributions"
+        )
+    check_words(teacher, student, trailing=0)
+    arcs = teacher.arc_marginals()
+    named = student.named
+    heads = torch.where(named, student.heads, 0)
+    by_relation = teacher.labelled and student.relations is not None
+    if teacher.labelled and not by_relation:
+        arcs = arcs.sum(-1)
+    by_dependent = arcs.transpose(1, 2)  # [B, d, h] or [B, d, h, L]
+    index = heads
+    if by_relation:
+        relations = student.relations.expand(heads.shape)  # type: ignore[union-attr]
+        size = arcs.shape[-1]
+        wrong = named & ((relations < 0) | (relations >= size))
+        if wrong.any():
+            raise ValueError(
+                f"the student's relations must lie in 0..{size - 1}, the teacher's; got {int(relations[wrong][0])}"
+            )
+        by_dependent = by_dependent.flatten(2)
+        index = heads * size + torch.where(named, relations, 0)
+    mass = by_dependent.gather(2, index) * named
+    sharing = torch.zeros_like(by_dependent).scatter_add_(2, index, named.to(by_dependent.dtype)).gather(2, index)
+    return mass / sharing.clamp_min(1.0)
+
+
+def _renormalised(mass: Tensor) -> Tensor:
+    covered = mass.sum(-1, keepdim=True)
+    return torch.where(covered < _LEAST_COVERED, 0.0, mass / covered.clamp_min(_LEAST_COVERED))
+
+
+def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> Tensor:
+    """Teacher mass of the arcs that no label of a word names, [B, N]; 0 in the padding.
+
+    The targets of `project` are renormalised over the rest; a word with less than 1e-6 of it covered carries no loss.
+    """
+    teacher = adopt(teacher)
+    if not isinstance(student, HeadLabeling):
+        raise TypeError(f"uncovered() is about HeadLabeling students, got {class_name(student)}")
+    check_pair(teacher, student)
+    temperature = check_temperature(temperature)
+    with torch.no_grad():
+        tempered = teacher.tempered(temperature) if temperature != 1 else teacher
+        mass = _mixed_mass(tempered, student)
+        rest = (1.0 - mass.sum(-1)).clamp_min(0.0) * student.word_mask
+    return rest.to(torch.promote_types(getattr(teacher, "dtype", student.dtype), student.dtype))

@@ -1,0 +1,202 @@
+"""Teacher marginals over the student's substructures, by double dispatch on the pair of classes."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..distributions import LinearChainCRF
+from ..distributions.structure import Parts, StructuredDistribution, adopt, adopted_class, class_name, ordinary_tensors
+
+#: P_t over the student's parts: a tensor shaped like `student.marginals`, or the parts a loss works with.
+Projection = Callable[..., Tensor | Parts]
+
+_PROJECTIONS: dict[tuple[type, type], Projection] = {}
+
+
+def register_projection(teacher_class: type, student_class: type) -> Callable[[Projection], Projection]:
+    """Decorator that adds a (teacher, student) pair to `project` and to every loss built on it.
+
+        @structkd.register_projection(MyParser, structkd.HeadLabeling)
+        def _(teacher, student):
+            return marginals  # shaped like student.marginals, 0 in the padding
+
+    The function gets the teacher with its scores already divided by the temperature; a teacher that has no `tempered`
+    method is served by a third parameter, `temperature`. Of several pairs that fit, the most specific one is called,
+    teacher first, as in torch.distributions.register_kl. Registering a pair again replaces it.
+    """
+    for role, kind in (("teacher", teacher_class), ("student", student_class)):
+        if not isinstance(kind, type):
+            raise TypeError(f"the {role} of a projection must be a class, got {kind!r}")
+
+    def register(function: Projection) -> Projection:
+        _PROJECTIONS[teacher_class, student_class] = function
+        return function
+
+    return register
+
+
+@ordinary_tensors
+def project(
+    teacher: Distribution, student: Distribution, temperature: float = 1.0, samples: int | None = None
+) -> Tensor:
+    """P_t(u | x) over the student's substructures, in the shape of `student.marginals`; carries no gradient.
+
+    Arguments:
+        teacher, student: distributions over the same sentences. Only the student's kind, lengths and inventory are
+            read, never its scores.
+        temperature: the teacher's scores are divided by it first.
+        samples: for a pair without an exact projection, estimate from this many teacher samples (unbiased). Ignored
+            where an exact one is registered.
+
+    Where the teacher allows structures that the student's class cannot build, the target is the teacher conditioned on
+    the student's space. Raises NotImplementedError for an unknown pair, ValueError for distributions that do not fit
+    together or an empty structure space.
+    """
+    student = check_distribution("student", student)
+    if isinstance(student, LinearChainCRF):
+        student = student.dense()
+    parts = targets(teacher, student, temperature, samples)
+    if not isinstance(student, StructuredDistribution):
+        return parts[0]
+    dtype = torch.promote_types(getattr(teacher, "dtype", student.dtype), student.dtype)
+    return student._event(parts).to(dtype)
+
+
+def targets(
+    teacher: Distribution, student: Distribution, temperature: float = 1.0, samples: int | None = None
+) -> Parts:
+    """P_t over the student's parts, in the form its losses work with; see `project`."""
+    temperature = check_temperature(temperature)
+    student = check_distribution("student", student)
+    check_distribution("teacher", teacher)
+    with torch.no_grad():
+        found = _find(adopted_class(type(teacher)), adopted_class(type(student)))
+        if found is not None or samples is not None:
+            check_pair(teacher, student)
+        if found is None:
+            if samples is None:
+                raise NotImplementedError(_unknown(teacher, student))
+            from .structures import sampled_targets  # which projects structures one by one, through this module
+
+            return sampled_targets(adopt(teacher), student, temperature, samples)
+        function, teacher_class = found
+        if not isinstance(teacher, teacher_class):
+            teacher = adopt(teacher)
+        result = _call(function, teacher, student, temperature)
+        if isinstance(result, tuple):
+            return result
+        if not isinstance(student, StructuredDistribution):
+            return (result.detach(),)
+        return student.marginals_to_targets(_shaped(result, student))
+
+
+def check_temperature(temperature: Any) -> float:
+    if not isinstance(temperature, (int, float)) or isinstance(temperature, bool):
+        raise TypeError(f"temperature must be a number, got {type(temperature).__name__}")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    return float(temperature)
+
+
+def check_pair(teacher: Distribution, student: Distribution) -> None:
+    """Refuse a teacher and a student of different sentences or inventories."""
+    if teacher.batch_shape != student.batch_shape:
+        raise ValueError(
+            f"teacher and student must have one batch: the teacher's has {list(teacher.batch_shape)} sentences, the "
+            f"student's {list(student.batch_shape)}"
+        )
+    lengths = getattr(teacher, "lengths", None)
+    expected = getattr(student, "lengths", None)
+    if isinstance(lengths, Tensor) and isinstance(expected, Tensor) and lengths.tolist() != expected.tolist():
+        raise ValueError(
+            f"teacher and student must have the same sentences: the teacher's lengths are {lengths.tolist()}, the "
+            f"student's {expected.tolist()}"
+        )
+    for inventory in ("labels", "types"):
+        theirs, ours = getattr(teacher, inventory, None), getattr(student, inventory, None)
+        if theirs is not None and ours is not None and theirs != ours:
+            raise ValueError(
+                f"teacher and student must have the same {inventory} in the same order: the teacher has {theirs}, the "
+                f"student {ours}"
+            )
+
+
+def check_words(teacher: StructuredDistribution, student: StructuredDistribution, trailing: int) -> None:
+    """Refuse scores padded to different numbers of words or of different inventories' sizes."""
+    if teacher.words != student.words:
+        raise ValueError(
+            f"teacher and student must be padded alike: the teacher has room for {teacher.words} words, the student "
+            f"for {student.words}"
+        )
+    if trailing and teacher.event_shape[-1] != student.event_shape[-1]:
+        raise ValueError(
+            f"teacher and student must have inventories of one size: the teacher has {teacher.event_shape[-1]} "
+            f"entries, the student {student.event_shape[-1]}"
+        )
+
+
+def check_distribution(role: str, distribution: Any) -> Any:
+    """A teacher or student as ours where it is torch-struct's; refuse what is no distribution."""
+    if not isinstance(distribution, Distribution):
+        raise TypeError(f"the {role} must be a distribution, got {class_name(distribution)}")
+    return adopt(distribution)
+
+
+def _call(function: Projection, teacher: Any, student: Any, temperature: float) -> Tensor | Parts:
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.name == "temperature" for p in parameters):
+        return function(teacher, student, temperature=temperature)
+    if len(positional) > 2:
+        return function(teacher, student, temperature)
+    if temperature != 1:
+        if not hasattr(teacher, "tempered"):
+            raise ValueError(
+                f"{class_name(teacher)} cannot be taken to temperature {temperature}: give it a method "
+                "tempered(temperature), or its projection a parameter `temperature`"
+            )
+        teacher = teacher.tempered(temperature)
+    return function(teacher, student)
+
+
+def _shaped(marginals: Any, student: StructuredDistribution) -> Tensor:
+    shape = student.batch_shape + student.event_shape
+    if not isinstance(marginals, Tensor) or marginals.shape != shape:
+        given = list(marginals.shape) if isinstance(marginals, Tensor) else type(marginals).__name__
+        raise ValueError(f"a projection onto {class_name(student)} must return a tensor {list(shape)}, got {given}")
+    return marginals.detach()
+
+
+def _find(teacher: tuple[type, ...], student: tuple[type, ...]) -> tuple[Projection, type] | None:
+    """The most specific registered pair: nearest teacher class first, then nearest student class."""
+    ranked = [(teacher.index(t), student.index(s), t, s) for t, s in _PROJECTIONS if t in teacher and s in student]
+    if not ranked:
+        return None
+    _, _, t, s = min(ranked, key=lambda r: (r[0], r[1]))
+    _, _, other_t, other_s = min(ranked, key=lambda r: (r[1], r[0]))
+    if _PROJECTIONS[t, s] is not _PROJECTIONS[other_t, other_s]:
+        warnings.warn(
+            f"two projections fit {teacher[0].__name__} -> {student[0].__name__} equally well: "
+            f"({t.__name__}, {s.__name__}) and ({other_t.__name__}, {other_s.__name__}); the first is taken. Register "
+            "the pair itself to decide",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return _PROJECTIONS[t, s], t
+
+
+def _unknown(teacher: Distribution, student: Distribution) -> str:
+    known = "\n".join(sorted(f"  {t.__name__} -> {s.__name__}" for t, s in _PROJECTIONS))
+    return (
+        f"no projection from {class_name(teacher)} to {class_name(student)}. Registered (teacher -> student):\n"
+        f"{known}\nAdd one with @structkd.register_projection({class_name(teacher)}, {class_name(student)}), or pass "
+        "samples=K to project() for a Monte Carlo estimate"
+    )

@@ -1,0 +1,64 @@
+"""Flat typed spans onto tags: case 4."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..distributions import MaxEnt, SpanCRF
+from ..distributions.structure import Parts
+from .registry import check_words, register_projection
+
+
+@register_projection(SpanCRF, SpanCRF)
+def _(teacher: SpanCRF, student: SpanCRF) -> Tensor:
+    """P_t(span): the teacher's own marginals."""
+    check_words(teacher, student, trailing=1)
+    return teacher.expected_event()
+
+
+@register_projection(SpanCRF, MaxEnt)
+def _(teacher: SpanCRF, student: MaxEnt) -> Tensor:
+    """Case 4: per-word tag marginals of the distribution over flat segmentations."""
+    check_words(teacher, student, trailing=0)
+    return tag_marginals(teacher, teacher.expected_parts(), student.labels)
+
+
+def tag_marginals(spans: SpanCRF, parts: Parts, labels: list[str] | None) -> Tensor:
+    """P(tag) for every word, [B, N, C], of expected (or one structure's) span parts; 0 in the padding.
+
+    BIOES if the inventory has S- or E- tags of the spans' types, BIO otherwise. With M[i, j] the mass of span i..j,
+
+        S(k) = M[k, k]           B(k) = sum_{j > k} M[k, j]      E(k) = sum_{i < k} M[i, k]
+        I(k) = sum_{i < k < j} M[i, j]                           O(k) = mass of k in no span;
+
+    in BIO, B takes S and I takes E. Sums of probabilities only, so a tag no span can give has exactly 0. O(N^2 L).
+    """
+    if spans.types is None or labels is None:
+        missing = "the span model's types" if spans.types is None else "the tagger's labels"
+        raise ValueError(
+            f"spans become tags by name, and {missing} are not known: build SpanCRF with types=[...] and the tagger "
+            "with labels=[...]"
+        )
+    scheme = "BIOES" if any(f"{p}-{t}" in labels for p in "SE" for t in spans.types) else "BIO"
+    prefixes = [p for p in scheme if p != "O"]
+    missing_tags = [tag for tag in ["O", *(f"{p}-{t}" for t in spans.types for p in prefixes)] if tag not in labels]
+    if missing_tags:
+        raise ValueError(f"the tagger's {scheme} inventory lacks {missing_tags}; it has {labels}")
+
+    mass, outside = parts
+    single = mass.diagonal(0, 1, 2).transpose(1, 2)  # [B, N, L]
+    longer = mass - torch.diag_embed(single.transpose(1, 2), dim1=1, dim2=2)
+    begin, end = longer.sum(2), longer.sum(1)
+    # spans that start before k and end after it: sum over i < k, then over j > k, on the diagonal
+    started = longer.cumsum(1) - longer
+    inner = (started.flip(2).cumsum(2).flip(2) - started).diagonal(0, 1, 2).transpose(1, 2)
+    if scheme == "BIO":
+        begin, inner = begin + single, inner + end
+    per_prefix = {"B": begin, "I": inner, "E": end, "S": single}
+    tags = outside.new_zeros(*outside.shape, len(labels))
+    tags[..., labels.index("O")] = outside
+    for prefix in prefixes:
+        columns = [labels.index(f"{prefix}-{kind}") for kind in spans.types]
+        tags[..., columns] = per_prefix[prefix]
+    return tags
