@@ -1,0 +1,178 @@
+"""Distillation losses of the literature that do without the teacher's structure distribution, for comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..distributions import HeadSelection, LinearChainCRF, MaxEnt
+from ..distributions.arcs import ArcDistribution
+from ..distributions.structure import StructuredDistribution, class_name, ordinary_tensors
+from ..distributions.wordwise import WordwiseDistribution
+from ..projections.registry import check_distribution, check_pair, check_temperature, check_words
+from ..projections.structures import k_best
+from .structural import cross_entropy, reduced, structural_kd_loss
+
+
+@ordinary_tensors
+def token_kd_loss(
+    teacher: Distribution,
+    student: Distribution,
+    temperature: float = 1.0,
+    temperature_mode: str = "global",
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
+) -> Tensor:
+    """Token-level distillation: every word's own scores, softmaxed, on both sides; structure is left out.
+
+    Emissions of a chain, arc scores of a parser over heads, logits of a tagger (Hinton et al., 2015, word by word). A
+    chain of dense potentials has no per-word scores; its label marginals stand in.
+    Arguments as in `structural_kd_loss`.
+    """
+    teacher, student = _sides(teacher, student)
+    return structural_kd_loss(_alone(teacher), _alone(student), temperature, temperature_mode, reduction, num_items)
+
+
+@ordinary_tensors
+def posterior_kd_loss(
+    teacher: Distribution,
+    student: Distribution,
+    temperature: float = 1.0,
+    temperature_mode: str = "global",
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
+) -> Tensor:
+    """Posterior distillation (Wang et al., 2020, section 3.2): cross-entropy of every word's marginals on both sides.
+
+    T^2 * -sum_n sum_j P_t(y_n = j) log P_s(y_n = j), with P_t and P_s the marginals of the tempered structure
+    distributions. Arguments as in `structural_kd_loss`, in temperature mode "global".
+    """
+    temperature = _global_only("posterior_kd_loss", temperature, temperature_mode)
+    teacher, student = _sides(teacher, student)
+    loss = structural_kd_loss(
+        _posterior(teacher.tempered(temperature)), _posterior(student.tempered(temperature)), reduction="none"
+    )
+    return reduced(loss * temperature**2, student, reduction, num_items)
+
+
+@ordinary_tensors
+def topk_kd_loss(
+    teacher: Distribution,
+    student: Distribution,
+    temperature: float = 1.0,
+    temperature_mode: str = "global",
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
+    *,
+    k: int,
+    weighted: bool = False,
+) -> Tensor:
+    """Top-K distillation (Kim and Rush, 2016; Wang et al., 2020): -sum_k w_k log P_s(y_k) over the teacher's k best.
+
+    Arguments:
+        k: structures per sentence, exactly the best (fewer where fewer exist).
+        weighted: weights in proportion to the teacher's probabilities at `temperature`; otherwise equal.
+        others: as in `structural_kd_loss`, in temperature mode "global".
+    """
+    temperature = _global_only("topk_kd_loss", temperature, temperature_mode)
+    teacher, student = _sides(teacher, student)
+    with torch.no_grad():
+        scores, parts = k_best(teacher, student, k)
+        weights = (scores / temperature).softmax(0) if weighted else _equal(scores)
+        target = tuple(
+            sum(
+                (w.view(-1, *[1] * (p.dim() - 1)) * p for w, p in zip(weights, one, strict=True)), start=torch.zeros(())
+            )
+            for one in zip(*parts, strict=True)
+        )
+    return reduced(cross_entropy(student, target, temperature), student, reduction, num_items)
+
+
+@ordinary_tensors
+def emission_kd_loss(
+    teacher: Distribution,
+    student: Distribution,
+    temperature: float = 1.0,
+    temperature_mode: str = "global",
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
+) -> Tensor:
+    """Emission matching (Ba and Caruana, 2014): squared differences of the words' scores on both sides.
+
+    Summed over words and averaged over labels, after each word's scores are centred (a constant per word changes no
+    distribution). Scores divided by T and a loss multiplied by T^2 leave no trace of the temperature. For taggers with
+    emissions. Arguments as in `structural_kd_loss`, in temperature mode "global". Scores must be finite.
+    """
+    _global_only("emission_kd_loss", temperature, temperature_mode)
+    teacher, student = _sides(teacher, student)
+    scores = [_emissions(side) for side in (teacher, student)]
+    if None in [None if s is None else True for s in scores]:
+        raise NotImplementedError(
+            f"emission_kd_loss needs emissions on both sides (LinearChainCRF.from_scores or MaxEnt), got "
+            f"{class_name(teacher)} and {class_name(student)}"
+        )
+    theirs, ours = (s.double() for s in scores)  # type: ignore[union-attr]
+    mask = student.word_mask.unsqueeze(-1)
+    check_words(MaxEnt(theirs, teacher.lengths, validate_args=False), MaxEnt(ours, validate_args=False), trailing=1)
+    gap = torch.where(mask, ours, 0.0) - torch.where(mask, theirs.detach(), 0.0)
+    gap = gap - gap.mean(-1, keepdim=True)
+    return reduced(gap.square().mean(-1).sum(-1), student, reduction, num_items)
+
+
+def _sides(teacher: Any, student: Any) -> tuple[StructuredDistribution, StructuredDistribution]:
+    teacher, student = check_distribution("teacher", teacher), check_distribution("student", student)
+    for role, side in (("teacher", teacher), ("student", student)):
+        if not isinstance(side, StructuredDistribution):
+            raise NotImplementedError(f"{class_name(side)} as {role}: this loss needs one structured distribution")
+    check_pair(teacher, student)
+    return teacher, student
+
+
+def _global_only(name: str, temperature: float, temperature_mode: str) -> float:
+    if temperature_mode != "global":
+        raise ValueError(f"{name} has temperature_mode 'global' only, got {temperature_mode!r}")
+    return check_temperature(temperature)
+
+
+def _emissions(side: StructuredDistribution) -> Tensor | None:
+    if isinstance(side, LinearChainCRF):
+        return getattr(side, "emissions", None)
+    return side.log_potentials if isinstance(side, MaxEnt) else None
+
+
+def _alone(side: StructuredDistribution) -> StructuredDistribution:
+    """Every word by its own scores."""
+    emissions = _emissions(side)
+    if emissions is not None:
+        return MaxEnt(emissions, side.lengths, getattr(side, "labels", None), validate_args=False)
+    if isinstance(side, ArcDistribution):
+        return HeadSelection(side.log_potentials, side.lengths, validate_args=False)
+    return _posterior(side)
+
+
+def _posterior(side: StructuredDistribution) -> StructuredDistribution:
+    """Every word by its marginals."""
+    if isinstance(side, WordwiseDistribution):
+        return side
+    if isinstance(side, LinearChainCRF):
+        logits = _log(side.label_marginals())
+        return MaxEnt(logits.to(side.dtype), side.lengths, side.labels, validate_args=False)
+    if isinstance(side, ArcDistribution):
+        return HeadSelection(_log(side.arc_marginals()).to(side.dtype), side.lengths, validate_args=False)
+    raise NotImplementedError(
+        f"{class_name(side)} has no distribution per word; use structural_kd_loss, or topk_kd_loss"
+    )
+
+
+def _log(marginals: Tensor) -> Tensor:
+    """log P, -inf (and gradient 0) at 0."""
+    possible = marginals > 0
+    return torch.where(possible, marginals.masked_fill(~possible, 1.0).log(), float("-inf"))
+
+
+def _equal(scores: Tensor) -> Tensor:
+    found = (scores > float("-inf")).to(scores.dtype)
+    return found / found.sum(0)

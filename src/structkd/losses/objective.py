@@ -1,0 +1,126 @@
+"""What a student is trained on: distillation and supervision, interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..projections.registry import check_distribution
+from .structural import check_num_items, supervised_loss
+
+
+@dataclass(frozen=True)
+class ConstantInterpolation:
+    """The same share of distillation throughout."""
+
+    value: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_share("value", self.value)
+
+    def __call__(self, progress: float) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class LinearAnnealing:
+    """The share of distillation moves linearly from `start` to `end` as training progresses from 0 to 1 (teacher
+    annealing, Clark et al., 2019).
+    """
+
+    start: float = 1.0
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_share("start", self.start)
+        _check_share("end", self.end)
+
+    def __call__(self, progress: float) -> float:
+        progress = min(max(float(progress), 0.0), 1.0)
+        return self.start + (self.end - self.start) * progress
+
+
+def _check_share(name: str, share: Any) -> None:
+    if not isinstance(share, (int, float)) or isinstance(share, bool):
+        raise TypeError(f"{name} must be a number in 0..1, got {type(share).__name__}")
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"{name} must lie in 0..1, got {share}")
+
+
+class KDObjective(nn.Module):
+    """interpolation * KD + (1 - interpolation) * supervised, summed over sentences and divided once.
+
+    Arguments:
+        kd: callable (teacher, student, reduction="none") -> [B], such as `StructuralKDLoss()`; None for no
+            distillation, whatever the interpolation.
+        supervised: callable (student, gold, reduction="none") -> [B]; None means `structkd.supervised_loss`.
+        interpolation: a number in 0..1 or a schedule, callable from progress in 0..1 to such a number
+            (`ConstantInterpolation`, `LinearAnnealing`).
+
+    Unlabelled sentences take part in the distillation only.
+    """
+
+    def __init__(
+        self,
+        kd: Callable[..., Tensor] | None,
+        supervised: Callable[..., Tensor] | None = None,
+        interpolation: float | Callable[[float], float] = 0.5,
+    ) -> None:
+        super().__init__()
+        self.kd = kd
+        self.supervised = supervised if supervised is not None else supervised_loss
+        self.interpolation = interpolation if callable(interpolation) else ConstantInterpolation(interpolation)
+
+    def share(self, progress: float) -> float:
+        """The share of distillation at this progress."""
+        return 0.0 if self.kd is None else self.interpolation(progress)
+
+    def forward(
+        self,
+        teacher: Distribution | Tensor | None,
+        student: Any,
+        gold: Any = None,
+        *,
+        progress: float = 0.0,
+        labelled: Tensor | None = None,
+        num_items: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss, a scalar.
+
+        Arguments:
+            teacher: a distribution or projected marginals; may be None where the share of distillation is 0.
+            student: a distribution whose scores require grad.
+            gold: structures as `student.decode()` gives them; may be None where nothing is labelled or the share of
+                supervision is 0. Rows of unlabelled sentences are ignored.
+            progress: how far training is, 0..1.
+            labelled: BoolTensor [B], which sentences have gold structures; None means all.
+            num_items: the divisor; None means B.
+        """
+        student = check_distribution("student", student)
+        share = self.share(progress)
+        loss: Any = 0.0
+        if share > 0:
+            if teacher is None:
+                raise ValueError(f"the share of distillation is {share} but no teacher was given")
+            assert self.kd is not None
+            loss = share * self.kd(teacher, student, reduction="none")
+        if share < 1 and (labelled is None or labelled.any()):
+            if gold is None:
+                raise ValueError(f"the share of supervision is {1 - share} but no gold structures were given")
+            if labelled is not None and isinstance(gold, Tensor):
+                gold = gold.masked_fill(~labelled.view(-1, *[1] * (gold.dim() - 1)), 0)
+            supervised = self.supervised(student, gold, reduction="none")
+            if labelled is not None:
+                supervised = torch.where(labelled, supervised, 0.0)
+            loss = loss + (1 - share) * supervised
+        if not isinstance(loss, Tensor):
+            # nothing to learn from in this batch; still a scalar that back-propagates
+            loss = sum(part.sum() * 0.0 for part in student._parts()) + student.lengths.new_zeros(
+                1, dtype=student.dtype
+            )
+        return loss.sum() / (check_num_items(num_items) if num_items is not None else student.batch_shape[0])

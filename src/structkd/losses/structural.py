@@ -1,0 +1,173 @@
+"""The structural distillation loss (Wang et al., 2021, equation 3) and supervised training in the same arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributions import Distribution
+
+from ..distributions.structure import Parts, StructuredDistribution, class_name, ordinary_tensors
+from ..distributions.wordwise import WordwiseDistribution
+from ..projections.registry import check_distribution, check_temperature, targets
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """log Z_s - sum_u P_t(u) s(u) for every sentence, with its gradient P_s(u) - P_t(u) computed on the way.
+
+    Both passes of the dynamic programme happen in `forward`, without a graph; what is kept is the gradient alone.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: StructuredDistribution, target: Parts, *parts: Tensor) -> Tensor:
+        value, gradients = student._cross_entropy(parts, target)
+        ctx.save_for_backward(*gradients)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (upstream,) = grads
+        scaled = (g * upstream.view(-1, *[1] * (g.dim() - 1)) for g in ctx.saved_tensors)
+        return None, None, *scaled
+
+
+def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float = 1.0) -> Tensor:
+    """T^2 times the cross-entropy of target part marginals to the student at temperature T, [B].
+
+    The student's scores are divided by T; the gradient of the result is T (P_s - P_t).
+    """
+    parts = student._parts()
+    if temperature != 1:
+        parts = tuple(part / temperature for part in parts)
+    return _CrossEntropy.apply(student, target, *parts) * temperature**2
+
+
+def reduced(loss: Tensor, student: StructuredDistribution, reduction: str, num_items: Any) -> Tensor:
+    """A loss [B] summed or averaged as asked, in the student's dtype (float32 for half precision)."""
+    if reduction not in ("none", "sum", "batchmean", "token"):
+        raise ValueError(f"reduction must be 'none', 'sum', 'batchmean' or 'token', got {reduction!r}")
+    dtype = student.dtype if student.dtype in (torch.float32, torch.float64) else torch.float32
+    if reduction == "none":
+        if num_items is not None:
+            raise ValueError("num_items divides a summed loss; reduction='none' has none")
+        return loss.to(dtype)
+    if num_items is not None:
+        divisor = check_num_items(num_items)
+    else:
+        divisor = {"sum": 1, "batchmean": len(loss), "token": student.lengths.sum()}[reduction]
+    return (loss.sum() / divisor).to(dtype)
+
+
+def check_num_items(num_items: Any) -> Any:
+    if isinstance(num_items, bool) or not isinstance(num_items, (int, float, Tensor)):
+        raise TypeError(f"num_items must be a number, got {type(num_items).__name__}")
+    if isinstance(num_items, Tensor) and num_items.numel() != 1:
+        raise ValueError(f"num_items must be one number, got a tensor {list(num_items.shape)}")
+    if not num_items > 0:
+        raise ValueError(f"num_items must be positive, got {num_items}")
+    return num_items.reshape(()) if isinstance(num_items, Tensor) else num_items
+
+
+def check_mode(temperature_mode: str, student: Distribution) -> None:
+    if temperature_mode not in ("global", "local"):
+        raise ValueError(f"temperature_mode must be 'global' or 'local', got {temperature_mode!r}")
+    if temperature_mode == "local" and not isinstance(student, WordwiseDistribution):
+        raise ValueError(
+            f"temperature_mode='local' sharpens every word's marginals alone, which for {class_name(student)} are not "
+            "the marginals of any distribution: the loss would have no lower bound. Use temperature_mode='global'"
+        )
+
+
+@ordinary_tensors
+def structural_kd_loss(
+    teacher: Distribution | Tensor,
+    student: Distribution,
+    temperature: float = 1.0,
+    temperature_mode: str = "global",
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of the teacher's structure distribution to the student's, T^2 (log Z_s - sum_u P_t(u) s_s(u)).
+
+    u runs over the student's substructures (Wang et al., 2021, equation 3). The gradient is T (P_s(u) - P_t(u)),
+    computed in closed form; nothing flows to the teacher.
+
+    Arguments:
+        teacher: a distribution over the same sentences, or a tensor shaped like `student.marginals` that holds its
+            marginals already projected at this temperature (see `structkd.project`).
+        student: a distribution whose scores require grad.
+        temperature: T; scores of both sides are divided by it.
+        temperature_mode: "global" tempers scores before anything else. "local" (the published code's) raises the
+            teacher's marginals at T = 1 to the power 1/T and renormalises them per word; only for students that
+            factorise over words.
+        reduction: "none" gives [B]; "sum"; "batchmean" divides by B; "token" by the number of words.
+        num_items: divide the sum by this instead (gradient accumulation).
+
+    Returns a tensor of the student's dtype (float32 for half precision); +inf where the student excludes what the
+    teacher allows. Raises ValueError for sides that do not fit together, NotImplementedError for an unknown pair.
+    """
+    temperature = check_temperature(temperature)
+    student = check_distribution("student", student)
+    check_mode(temperature_mode, student)
+    if not isinstance(student, StructuredDistribution):
+        raise NotImplementedError(f"{class_name(student)} cannot be a student: it has no parts to train")
+    if isinstance(teacher, Tensor):
+        target = _given(teacher, student)
+    elif temperature_mode == "local":
+        target = _sharpened(targets(teacher, student), student, temperature)
+    else:
+        target = targets(teacher, student, temperature)
+    return reduced(cross_entropy(student, target, temperature), student, reduction, num_items)
+
+
+def _given(marginals: Tensor, student: StructuredDistribution) -> Parts:
+    """Marginals that the caller projected, checked."""
+    shape = student.batch_shape + student.event_shape
+    if marginals.shape != shape:
+        raise ValueError(
+            f"projected marginals must be shaped like student.marginals, {list(shape)}, got {list(marginals.shape)}"
+        )
+    if not marginals.is_floating_point():
+        raise TypeError(f"projected marginals must be floating point, got {marginals.dtype}")
+    marginals = marginals.detach()
+    if student._validate_args:
+        bad = ~((marginals > -1e-4) & (marginals < 1 + 1e-2)) & student._event_mask()
+        if bad.any():
+            cell = tuple(bad.nonzero()[0].tolist())
+            raise ValueError(
+                f"projected marginals must be probabilities; cell {list(cell)} is {marginals[cell].item()}"
+            )
+    return student.marginals_to_targets(marginals)
+
+
+def _sharpened(target: Parts, student: WordwiseDistribution, temperature: float) -> Parts:
+    """P_t(u)^(1/T), renormalised over each word; a word without mass stays without."""
+    choices = student._choices(target[0], student.lengths).clamp_min(0.0) ** (1.0 / temperature)
+    total = choices.sum(-1, keepdim=True)
+    return (student._arrange(choices / total.masked_fill(total == 0, 1.0)),)
+
+
+@ordinary_tensors
+def supervised_loss(
+    student: Any,
+    gold: Any,
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
+) -> Tensor:
+    """-log P_s(gold): the cross-entropy to a teacher that is certain.
+
+    Arguments:
+        student: a distribution whose scores require grad.
+        gold: structures in the form `student.decode()` gives them (LongTensor [B, N] of labels or heads, lists of
+            spans; padding ignored), or one-hot events shaped like `student.marginals`.
+        reduction, num_items: as in `structural_kd_loss`.
+    """
+    student = check_distribution("student", student)
+    if isinstance(gold, Tensor) and gold.shape == student.batch_shape + student.event_shape:
+        target = student.marginals_to_targets(gold.detach().to(student.dtype))
+    else:
+        target = student._encode(gold)
+    return reduced(cross_entropy(student, target), student, reduction, num_items)
