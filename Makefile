@@ -1,0 +1,49 @@
+# The commands of this project. `make help` lists them.
+PYTHON ?= python3
+PROFILE ?= quick
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: pytest and the sweeps run several processes, and torch would give each one every core.
+export OMP_NUM_THREADS = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+.PHONY: help install test reproduce lint format build clean
+
+help:  ## list the commands
+	@echo "structkd: structural knowledge distillation"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PROFILE=quick (default) chooses what 'make reproduce' runs; JOBS=2 how many processes work at once."
+
+install: $(VENV)/installed  ## create .venv with the tested versions of constraints.txt
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "structkd needs Python 3.11 or later, got %s; name one with make PYTHON=..." % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test: install  ## run every test (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest --numprocesses $(JOBS)
+
+reproduce: install  ## train teachers and students, write experiments/results/ (PROFILE=quick: about 10 minutes)
+	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
+
+lint: install  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: install  ## build the wheel and the source distribution into dist/
+	$(BIN)/python -m build
+
+clean:  ## remove the environment and what was built (results and caches stay)
+	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,0 +1,55 @@
+"""Imports go one way between the rooms, and each foreign library stays in its room."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "structkd"
+MAY_IMPORT = {
+    "distributions": set(),
+    "projections": {"distributions"},
+    "losses": {"distributions", "projections"},
+    "data": set(),
+    "evaluation": {"data"},
+    "models": {"distributions", "projections", "losses", "data"},
+    "training": {"distributions", "projections", "losses", "data", "models", "evaluation"},
+    "commands": {"distributions", "projections", "losses", "data", "models", "training", "evaluation"},
+}
+FILES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Absolute names of the modules that a file imports."""
+    package = ("structkd", *path.relative_to(SOURCE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_rooms_import_one_way(path: Path) -> None:
+    room = path.relative_to(SOURCE).parts[0]
+    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("structkd.")} & set(MAY_IMPORT)
+    assert rooms - {room} <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize(
+    ("library", "room"), [("torch_struct", "distributions"), ("hydra", "commands"), ("omegaconf", "commands")]
+)
+def test_a_foreign_library_stays_in_its_room(library: str, room: str) -> None:
+    users = {path.relative_to(SOURCE).parts[0] for path in FILES for name in imported(path) if name.split(".")[0] == library}
+    assert users <= {room}
+
+
+def test_the_mathematics_needs_torch_only() -> None:
+    outside = {"transformers", "datasets", "hydra", "omegaconf", "matplotlib"}
+    for room in ("distributions", "projections", "losses"):
+        for path in (SOURCE / room).rglob("*.py"):
+            assert not {name.split(".")[0] for name in imported(path)} & outside
