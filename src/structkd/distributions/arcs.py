@@ -99,5 +99,5 @@ def check_scores_of_arcs(name: str, scores: Any, labelled: bool = False) -> Tens
     else:
         check_scores(name, scores, ("B", "N", "N"))
     if scores.shape[1] != scores.shape[2]:
-        raise ValueError(f"{name} must be square in heads and dependents, [B, N, N], got {list(scores.shape)}")
+        raise ValueError(f"{name} must have shape [B, N, N], heads by dependents, got {list(scores.shape)}")
     return scores

@@ -315,15 +315,13 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         return LinearChainCRF.bigrams(self, parts[0])
 
     def _score_of_events(self, event: Tensor, parts: Parts) -> Tensor:
-        alone = (self.lengths == 1).nonzero().flatten().tolist()
-        if alone:
-            raise ValueError(
-                f"a bigram event says nothing of the one-word sentence(s) {alone}; give log_prob labels [*, B, N]"
-            )
-        labels = labels_of_bigrams(event).to(parts[0].dtype)
-        labels = labels * self.word_mask.unsqueeze(-1)
-        counts = self._in_sentence(event).sum(1).to(parts[0].dtype)
-        return expected_score(labels, parts[0]) + expected_score(counts, parts[1])
+        bigrams = self._in_sentence(event).to(parts[0].dtype)
+        # every label of a one-word sentence has the same event, of no bigram: its probability is 1
+        certain = logsumexp(parts[0][:, 0])
+        if self.words == 1:
+            return certain
+        score = expected_score(labels_of_bigrams(bigrams), parts[0]) + expected_score(bigrams.sum(1), parts[1])
+        return torch.where(self.lengths == 1, certain, score)
 
     def marginals_to_targets(self, marginals: Tensor) -> Parts:
         alone = (self.lengths == 1).nonzero().flatten().tolist()

@@ -253,8 +253,8 @@ class StructuredDistribution(torch_struct.StructDistribution):
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         """log Z [B] and the expected part indicators; differentiable where `parts` are and gradients are enabled."""
         graph = torch.is_grad_enabled() and any(p.requires_grad for p in parts)
-        if not graph:
-            parts = tuple(p.detach().requires_grad_() for p in parts)
+        # parts that are constants (scores that are always 0) have expectations, too
+        parts = tuple(p if graph and p.requires_grad else p.detach().requires_grad_() for p in parts)
         with torch.enable_grad():
             value = self._inside(Log(), parts, self.lengths)
             self._require_structures(value.detach(), parts)

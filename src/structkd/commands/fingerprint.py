@@ -1,0 +1,53 @@
+"""Hashes of what a training depends on, so that a finished one is found again and a stale one never is."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import structkd
+from structkd.commands.instantiate import plugins, resolve
+
+__all__ = ["code_fingerprint", "digest", "plugin_fingerprints"]
+
+#: Rooms whose code decides what a training comes out as. Data come with a fingerprint of their own.
+_ROOMS = ("distributions", "projections", "losses", "models", "training", "evaluation")
+
+
+def digest(content: Any) -> str:
+    """sha256 of plain data in canonical JSON."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_fingerprint() -> str:
+    """Hash of structkd's own code as far as training runs through it; comments, docstrings and layout do not count."""
+    root = Path(inspect.getfile(structkd)).parent
+    files = sorted(path for room in _ROOMS for path in (root / room).rglob("*.py"))
+    return digest([[path.relative_to(root).as_posix(), _meaning(path)] for path in files])
+
+
+def plugin_fingerprints(targets: Iterable[str]) -> dict[str, str]:
+    """Hash of the module of every plug-in object among the names."""
+    found = {}
+    for target in targets:
+        module = resolve(target).__module__
+        if any(module == name or module.startswith(name + ".") for name in plugins()):
+            source = inspect.getsourcefile(resolve(target))
+            found[module] = "" if source is None else _meaning(Path(source))
+    return found
+
+
+def _meaning(path: Path) -> str:
+    """Hash of a file's syntax tree without docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body[0] = ast.Expr(ast.Constant(None))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

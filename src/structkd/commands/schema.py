@@ -1,0 +1,65 @@
+"""The schema of the configuration: what may be set, and of which type.
+
+Hydra checks every configuration against it before anything runs. The ``model``, ``trainer``, ``loss`` and ``data`` nodes
+are open mappings because their fields belong to the object they name; its signature checks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+__all__ = ["ExperimentConfig", "MethodConfig", "StudentConfig", "TeacherConfig", "register_schema"]
+
+
+@dataclass
+class TeacherConfig:
+    """A model to be trained on labelled text and distilled from."""
+
+    model: dict[str, Any] = MISSING  # a recipe, group model
+    trainer: dict[str, Any] = MISSING  # fields of transformers.TrainingArguments, group trainer
+    labelled: int | None = None  # sentences of the training split; null: all
+    seed: int = 0  # apart from the experiment's, so that one teacher serves all seeds
+    patience: int | None = None  # evaluations without progress until training stops; null: never
+
+
+@dataclass
+class StudentConfig:
+    """A model to be distilled into."""
+
+    model: dict[str, Any] = MISSING
+    trainer: dict[str, Any] = MISSING
+    labelled: int = MISSING  # some of the teacher's sentences
+    unlabelled: int = 0  # other sentences; only the teacher says something about them
+    patience: int | None = None
+
+
+@dataclass
+class MethodConfig:
+    """A way of training the student, group kd."""
+
+    name: str = MISSING
+    loss: dict[str, Any] | None = None  # callable (teacher, student, reduction) -> [B]; null: gold labels only
+    interpolation: dict[str, Any] | None = None  # callable progress -> share of the loss above
+
+
+@dataclass
+class ExperimentConfig:
+    """One run: a teacher, and students trained by one method and by baselines."""
+
+    name: str = "custom"  # of the scenario, in tables
+    data: dict[str, Any] = MISSING
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    kd: MethodConfig = field(default_factory=MethodConfig)
+    baselines: dict[str, MethodConfig] = field(default_factory=dict)
+    seed: int = 0  # of the student: its sentences, weights, order and dropout
+    work_dir: str = MISSING
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra under the name that config.yaml begins with."""
+    ConfigStore.instance().store(name="structkd_schema", node=ExperimentConfig)

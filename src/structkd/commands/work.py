@@ -1,0 +1,208 @@
+"""Trainings that are named by what they depend on, done once, and shared by all runs.
+
+A training has a folder ``<work_dir>/<role>-<digest>``; the digest covers everything its result depends on: data, text,
+model, settings, method, teacher, seed and code. ``metrics.json`` is written last, so a folder that has one is finished.
+
+    config.json          what the digest covers
+    checkpoints/         while it runs; an interrupted training continues from here
+    model/               weights (safetensors), configuration and vocabulary of the best model on dev
+    predictions/         dev.jsonl.gz and test.jsonl.gz: id, tokens, gold and predicted tags of every sentence
+    metrics.json         figures
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+from datasets import Dataset
+from transformers import set_seed
+
+from structkd import KDObjective
+from structkd.data.corpus import Corpus
+from structkd.data.tagging import legal_transitions
+from structkd.evaluation import tagging_metrics
+from structkd.models import ModelRecipe, Tagger
+from structkd.training import TeacherTargets, fit, predict, training_text
+
+from .fingerprint import digest
+
+__all__ = ["Training", "ensure", "write_json"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model to be trained.
+
+    Attributes:
+        role: "teacher" or "student".
+        name: of the method, for messages and tables.
+        depends_on: plain data that decide the result; their digest names the folder.
+        recipe, settings, seed, patience, objective: what is trained, and how.
+        corpus: for dev, test and the tag inventory.
+        labelled, unlabelled: the training text.
+        targets: gives the teacher's scores for it when they are needed; None for training on gold labels alone.
+    """
+
+    role: str
+    name: str
+    depends_on: dict[str, Any]
+    recipe: ModelRecipe
+    settings: dict[str, Any]
+    seed: int
+    patience: int | None
+    objective: KDObjective
+    corpus: Corpus
+    labelled: Dataset
+    unlabelled: Dataset | None
+    targets: Callable[[], TeacherTargets] | None
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return self.name if self.role == self.name else f"{self.role} {self.name}"
+
+    @property
+    def key(self) -> str:
+        """Name of the folder."""
+        return f"{self.role}-{digest(self.depends_on)[:16]}"
+
+
+def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
+    """The metrics of a training: read if it is finished, else by training now.
+
+    Several processes may ask for the same training: one does it, the others wait and read.
+    """
+    folder = work_dir / training.key
+    metrics = _finished(folder)
+    if metrics is None:
+        with _locked(work_dir, training):
+            metrics = _finished(folder)
+            if metrics is None:
+                return _train(training, folder)
+    log.info("%s: done before, taken from %s", training.title, folder)
+    return metrics
+
+
+def _train(training: Training, folder: Path) -> dict[str, Any]:
+    corpus = training.corpus
+    text = training_text(training.labelled, training.unlabelled)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", training.depends_on)
+    log.info(
+        "%s: training on %d labelled and %d unlabelled sentences in %s",
+        training.title,
+        len(training.labelled),
+        len(text) - len(training.labelled),
+        folder,
+    )
+    set_seed(training.seed)
+    model = training.recipe.create(corpus.labels, text["tokens"])
+    legal = legal_transitions(corpus.labels) if corpus.scheme else None
+    result = fit(
+        model,
+        text,
+        corpus.splits["dev"],
+        objective=training.objective,
+        settings=training.settings,
+        folder=folder / "checkpoints",
+        seed=training.seed,
+        targets=training.targets() if training.targets is not None else None,
+        scheme=corpus.scheme,
+        legal=legal,
+        patience=training.patience,
+        description=training.title,
+    )
+    _save_model(model, folder / "model")
+    figures = {}
+    for split in ("dev", "test"):
+        sentences = corpus.splits[split]
+        predicted = predict(model, sentences["tokens"], legal)
+        gold = [[corpus.labels[label] for label in labels] for labels in sentences["labels"]]
+        figures[split] = tagging_metrics(gold, predicted, corpus.scheme)
+        _save_predictions(folder / "predictions" / f"{split}.jsonl.gz", sentences, gold, predicted)
+    metrics = {
+        "role": training.role,
+        "method": training.name,
+        "folder": folder.name,
+        "labelled": len(training.labelled),
+        "unlabelled": len(text) - len(training.labelled),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "seconds": round(result.seconds, 2),
+        "resumed_from": result.resumed_from,
+        "history": result.history,
+        **figures,
+    }
+    write_json(folder / "metrics.json", metrics)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    log.info(
+        "%s: dev %s after step %s of %d, %.0f s",
+        training.title,
+        ", ".join(f"{name} {100 * value:.2f}" for name, value in figures["dev"].items() if name in ("f1", "accuracy")),
+        result.best_step,
+        result.steps,
+        result.seconds,
+    )
+    return metrics
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _locked(work_dir: Path, training: Training) -> Iterator[None]:
+    (work_dir / "locks").mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(work_dir / "locks" / f"{training.key}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        log.info("%s: another process is training it, waiting", training.title)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _save_model(model: Tagger, folder: Path) -> None:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    # Left behind by a training that was interrupted after this line: the folder has no metrics yet.
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def _save_predictions(path: Path, sentences: Dataset, gold: list[list[str]], predicted: list[list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Without a time stamp in its header the same predictions are the same bytes.
+    with temporary.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
+        for name, tokens, truth, guess in zip(sentences["id"], sentences["tokens"], gold, predicted, strict=True):
+            line = {"id": name, "tokens": tokens, "gold": truth, "predicted": guess}
+            packed.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data, atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

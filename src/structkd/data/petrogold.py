@@ -1,0 +1,96 @@
+"""PetroGold: a Portuguese treebank of academic texts on oil and gas (de Souza and Freitas 2022).
+
+19 theses and monographs, 9,127 sentences, annotated by hand in Universal Dependencies. The file is the one that the
+package ``dante-corpora`` of the Python package index carries, so nothing but a package index is needed.
+"""
+
+from __future__ import annotations
+
+from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
+from structkd.data.conllu import UPOS, DependencySentence, read_conllu
+from structkd.data.corpus import Corpus, drop_repeated, dropped_note, label_splits
+from structkd.data.package_files import PackageFile, cached_package_file
+from structkd.data.tagging import tag_inventory, tag_spans
+
+PETROGOLD = PackageFile(
+    requirement="dante-corpora==2.0.5",
+    wheel_sha256="e050761fd00d09a99beabf81658419b284267341c96afd6dd1225468a9d73bb0",
+    member="dante/data/petrogold/annotated.conllu",
+    member_sha256="6a21859a1c22915c77468518aa24774c954bfc6b79c163f8f1bb911bfdf144ff",
+    megabytes=23,
+)
+
+PETROGOLD_DOCUMENTS: dict[str, tuple[str, ...]] = {
+    "train": (
+        "247-20140910-MONOGRAFIA_0",
+        "241-20140227-MONOGRAFIA_0",
+        "284-20150917-MONOGRAFIA_0",
+        "398-20160721-MONOGRAFIA_0",
+        "24-20150122-MONOGRAFIA_0",
+        "283-20150917-MONOGRAFIA_0",
+        "161-20150810-MONOGRAFIA_0",
+        "334-20150521-MONOGRAFIA_0",
+        "202-20140404-MONOGRAFIA_0",
+        "77-20141209-TESEMSC_0",
+        "279-20140530-MONOGRAFIA_0",
+        "271-20150810-MONOGRAFIA_0",
+        "391-20160914-MONOGRAFIA_0",
+        "25-20150123-MONOGRAFIA_0",
+        "20-20140904-TESEDSC_0",
+    ),
+    "dev": ("411-20150702-MONOGRAFIA_0", "240-20140220-MONOGRAFIA_0"),
+    "test": ("119-20141209-TESEMSC_0", "243-20141015-MONOGRAFIA_1"),
+}
+"""The split, by whole documents: that of UD_Portuguese-PetroGold since version 2.12."""
+
+
+def load_petrogold(task: str = "base_phrases", scheme: str = "BIOES") -> Corpus:
+    """PetroGold as a corpus; fetched on first use (23 MB) and cached, a few seconds after that.
+
+    Args:
+        task: "base_phrases", spans derived by the rule of `structkd.data.base_phrases`; or "upos", the universal part
+            of speech of every word.
+        scheme: tag scheme of the spans, "BIOES" or "BIO"; of no effect for "upos".
+
+    Raises:
+        ValueError: unknown task or scheme; a fetched file that is not the one expected.
+        FileNotFoundError: the file could not be fetched; says how to get it.
+    """
+    if task not in ("base_phrases", "upos"):
+        raise ValueError(f"unknown task {task!r} for PetroGold; known: base_phrases, upos")
+    types = list(BASE_PHRASE_TYPES) if task == "base_phrases" else None
+    labels = list(UPOS) if types is None else tag_inventory(types, scheme)
+    index = {label: number for number, label in enumerate(labels)}
+    splits, dropped = drop_repeated(_by_document(read_conllu(cached_package_file(PETROGOLD))))
+
+    def row(sentence: DependencySentence) -> tuple[str, tuple[str, ...], list[int]]:
+        tags = sentence.upos if types is None else _phrase_tags(sentence, scheme)
+        return sentence.id, sentence.tokens, [index[tag] for tag in tags]
+
+    return Corpus(
+        name="petrogold",
+        task=task,
+        splits=label_splits({split: map(row, sentences) for split, sentences in splits.items()}),
+        labels=labels,
+        types=types,
+        scheme=None if types is None else scheme,
+        licence="CC BY-SA 4.0 (the treebank; the package that carries it, dante-corpora, is MIT)",
+        source=f"{PETROGOLD.requirement}, {PETROGOLD.member}; https://universaldependencies.org/treebanks/pt_petrogold/",
+        notes=f"Split by document, as UD_Portuguese-PetroGold since version 2.12. {dropped_note(dropped)}",
+    )
+
+
+def _phrase_tags(sentence: DependencySentence, scheme: str) -> list[str]:
+    heads, relations = sentence.heads or (), sentence.relations or ()
+    return tag_spans(base_phrases(sentence.upos, heads, relations), len(sentence.tokens), scheme)
+
+
+def _by_document(sentences: list[DependencySentence]) -> dict[str, list[DependencySentence]]:
+    split_of = {document: split for split, documents in PETROGOLD_DOCUMENTS.items() for document in documents}
+    splits: dict[str, list[DependencySentence]] = {split: [] for split in PETROGOLD_DOCUMENTS}
+    for sentence in sentences:
+        document = sentence.id.rpartition("-")[0]  # the file has no newdoc lines; ids are <document>-<number>
+        if document not in split_of:
+            raise ValueError(f"PetroGold, sentence {sentence.id!r}: document {document!r} belongs to no split")
+        splits[split_of[document]].append(sentence)
+    return splits

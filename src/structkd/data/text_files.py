@@ -1,0 +1,46 @@
+"""Lines of a text file, plain or gzip, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def numbered_lines(path: str | PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its line end) of a UTF-8 file.
+
+    gzip is told by its first two bytes, not by the file's name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, is empty, is not UTF-8, or is gzip that is damaged or cut off.
+    """
+    path = Path(path)
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            magic = raw.read(2)
+        if not magic:
+            raise ValueError(f"{path}: the file is empty")
+        with gzip.open(path) if magic == _GZIP_MAGIC else path.open("rb") as lines:
+            for line in lines:
+                number += 1
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, text.rstrip("\r\n")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path}, line {number + 1}: the gzip data are damaged or cut off ({error}); fetch the file again"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if number == 0:
+        raise ValueError(f"{path}: the file is empty")

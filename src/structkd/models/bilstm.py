@@ -1,0 +1,240 @@
+"""Word-level BiLSTM tagger: word embeddings and a character CNN, locked dropout, packed BiLSTM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from transformers import initialization
+
+from structkd.models.tagger import Tagger, TaggerConfig, TaggerOutput
+from structkd.models.vocabulary import PADDING, UNKNOWN, Vocabulary
+
+__all__ = ["BiLSTMEncoder", "BiLSTMRecipe", "BiLSTMTagger", "BiLSTMTaggerConfig", "CharacterCNN", "LockedDropout"]
+
+
+class BiLSTMTaggerConfig(TaggerConfig):
+    """Sizes and dropout rates of a :class:`BiLSTMTagger`.
+
+    Args:
+        word_count, character_count: rows of the embeddings (the vocabulary's).
+        word_size, character_size: columns of the embeddings.
+        character_filters: channels of the character CNN; 0 leaves the characters out.
+        character_window: characters seen at once, odd.
+        hidden_size: units of the LSTM in one direction.
+        layers: stacked BiLSTM layers.
+        word_dropout: share of words replaced by the unknown word in training, which trains its embedding.
+        locked_dropout: share of embedding and LSTM channels dropped for a whole sentence at once in training.
+    """
+
+    model_type = "structkd_bilstm_tagger"
+
+    word_count: int = 2
+    character_count: int = 4
+    word_size: int = 100
+    character_size: int = 25
+    character_filters: int = 50
+    character_window: int = 3
+    hidden_size: int = 200
+    layers: int = 1
+    word_dropout: float = 0.05
+    locked_dropout: float = 0.3
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        for name, least in (("word_size", 1), ("hidden_size", 1), ("layers", 1), ("character_filters", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        for name in ("word_dropout", "locked_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share in [0, 1), got {getattr(self, name)}.")
+        if self.character_window % 2 == 0:
+            raise ValueError(f"character_window must be odd (a word keeps its width), got {self.character_window}.")
+
+
+class LockedDropout(nn.Module):
+    """Drops whole channels of a sentence: one mask for all its words (Gal & Ghahramani 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, D]."""
+        if not self.training or self.rate == 0:
+            return vectors
+        keep = torch.empty_like(vectors[:, :1]).bernoulli_(1 - self.rate)
+        return vectors * keep / (1 - self.rate)
+
+
+class CharacterCNN(nn.Module):
+    """One vector per word out of its spelling: embedding, convolution, maximum over the positions."""
+
+    def __init__(self, count: int, size: int, filters: int, window: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(count, size, padding_idx=PADDING)
+        self.convolution = nn.Conv1d(size, filters, window, padding=window // 2)
+
+    def forward(self, characters: Tensor) -> Tensor:
+        """LongTensor [B, N, W] -> [B, N, filters]; padded words get 0."""
+        batch, words, width = characters.shape
+        spelled = characters.reshape(batch * words, width)
+        features = self.convolution(self.embedding(spelled).transpose(1, 2))
+        features = features.masked_fill((spelled == PADDING).unsqueeze(1), -torch.inf).amax(dim=-1)
+        # A padded word has no character at all and would stay at -inf.
+        features = features.masked_fill((spelled[:, :1] == PADDING), 0.0)
+        return torch.relu(features).view(batch, words, -1)
+
+
+class BiLSTMEncoder(nn.Module):
+    """Words [B, N] and characters [B, N, W] -> context vectors [B, N, 2 * hidden_size]."""
+
+    def __init__(self, config: BiLSTMTaggerConfig) -> None:
+        super().__init__()
+        self.word_dropout = config.word_dropout
+        self.embedding = nn.Embedding(config.word_count, config.word_size, padding_idx=PADDING)
+        self.characters = (
+            CharacterCNN(
+                config.character_count, config.character_size, config.character_filters, config.character_window
+            )
+            if config.character_filters
+            else None
+        )
+        self.dropout = LockedDropout(config.locked_dropout)
+        self.lstm = nn.LSTM(
+            config.word_size + config.character_filters,
+            config.hidden_size,
+            num_layers=config.layers,
+            dropout=config.locked_dropout if config.layers > 1 else 0.0,
+            bidirectional=True,
+            batch_first=True,
+        )
+        self.dimension = 2 * config.hidden_size
+
+    def forward(self, words: Tensor, characters: Tensor, lengths: Tensor) -> Tensor:
+        """LongTensors [B, N], [B, N, W], [B] -> [B, N, 2 * hidden_size]; padding gets 0."""
+        if self.training and self.word_dropout > 0:
+            dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
+            words = words.masked_fill(dropped & (words != PADDING), UNKNOWN)
+        vectors = self.embedding(words)
+        if self.characters is not None:
+            vectors = torch.cat([vectors, self.characters(characters)], dim=-1)
+        packed = pack_padded_sequence(self.dropout(vectors), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        context, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=words.shape[1])
+        return self.dropout(context)
+
+
+class BiLSTMTagger(Tagger):
+    """BiLSTM encoder with a CRF or MaxEnt head.
+
+    Args:
+        config: sizes, head and tag inventory.
+        features: the vocabulary. Needed to encode text; weights alone work without it.
+    """
+
+    config_class = BiLSTMTaggerConfig
+    main_input_name = "words"
+    features_class = Vocabulary
+
+    def __init__(self, config: BiLSTMTaggerConfig, features: Vocabulary | None = None) -> None:
+        super().__init__(config)
+        self.features = features
+        self.encoder = BiLSTMEncoder(config)
+        self.add_head(self.encoder.dimension)
+        self.post_init()
+
+    def forward(self, words: Tensor, characters: Tensor, lengths: Tensor) -> TaggerOutput:  # type: ignore[override]
+        """Score every label of every word.
+
+        Args:
+            words: LongTensor [B, N].
+            characters: LongTensor [B, N, W], with word boundaries.
+            lengths: LongTensor [B], 1..N.
+        """
+        return super().forward(lengths, words=words, characters=characters)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Embedding):
+            bound = math.sqrt(3 / module.embedding_dim)  # unit length in expectation (He et al. 2015)
+            initialization.uniform_(module.weight, -bound, bound)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                module.weight[PADDING].zero_()
+        elif isinstance(module, nn.Conv1d):
+            initialization.kaiming_uniform_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                initialization.zeros_(module.bias)
+        elif isinstance(module, nn.LSTM):
+            for name, parameter in module.named_parameters():
+                if name.startswith("weight"):
+                    initialization.xavier_uniform_(parameter)
+                elif not getattr(parameter, "_is_hf_initialized", False):
+                    parameter.zero_()
+                    if name.startswith("bias_ih"):
+                        # Gates come in the order input, forget, cell, output; an open forget gate lets early
+                        # gradients through (Jozefowicz et al. 2015).
+                        parameter[module.hidden_size : 2 * module.hidden_size] = 1.0
+        else:
+            super()._init_weights(module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiLSTMRecipe:
+    """Builds a :class:`BiLSTMTagger` and its vocabulary from the text it will be trained on.
+
+    Args:
+        minimum_count: words seen less often are unknown words.
+        lowercase: look words up in lower case (characters keep their case).
+
+    The others are :class:`BiLSTMTaggerConfig`'s.
+    """
+
+    head: str = "crf"
+    word_size: int = 100
+    character_size: int = 25
+    character_filters: int = 50
+    character_window: int = 3
+    hidden_size: int = 200
+    layers: int = 1
+    word_dropout: float = 0.05
+    locked_dropout: float = 0.3
+    minimum_count: int = 1
+    lowercase: bool = True
+
+    def __post_init__(self) -> None:
+        self._config(["O"], word_count=2, character_count=4)  # refuses bad sizes before any data are read
+
+    def create(self, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> BiLSTMTagger:
+        """An untrained model; its weights are drawn from torch's global generator."""
+        vocabulary = Vocabulary.build(sentences, minimum_count=self.minimum_count, lowercase=self.lowercase)
+        config = self._config(
+            labels, word_count=vocabulary.word_count, character_count=vocabulary.character_count
+        )
+        return BiLSTMTagger(config, features=vocabulary)
+
+    def load(self, folder: str | Path) -> BiLSTMTagger:
+        """A model saved with ``save_pretrained``."""
+        return BiLSTMTagger.from_pretrained(folder)
+
+    def _config(self, labels: Sequence[str], *, word_count: int, character_count: int) -> BiLSTMTaggerConfig:
+        return BiLSTMTaggerConfig(
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            head=self.head,
+            word_count=word_count,
+            character_count=character_count,
+            word_size=self.word_size,
+            character_size=self.character_size,
+            character_filters=self.character_filters,
+            character_window=self.character_window,
+            hidden_size=self.hidden_size,
+            layers=self.layers,
+            word_dropout=self.word_dropout,
+            locked_dropout=self.locked_dropout,
+        )

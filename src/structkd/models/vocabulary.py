@@ -1,0 +1,177 @@
+"""Words and characters of a word-level tagger, as integers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["Vocabulary"]
+
+PADDING = 0
+UNKNOWN = 1
+# Markers around a word's characters: a convolution then tells a suffix from the same letters inside a word, and
+# no word is ever empty.
+WORD_START = 2
+WORD_END = 3
+
+
+class Vocabulary:
+    """Maps sentences to padded tensors of word and character numbers.
+
+    Numbers 0 and 1 are padding and unknown in both tables; characters also have 2 and 3, the word boundaries.
+
+    Args:
+        words: known words, in the order of their numbers (from 2). Already lower-cased when ``lowercase`` is set.
+        characters: known characters, in the order of their numbers (from 4). Never lower-cased: they carry the shape.
+        lowercase: look words up in lower case.
+        max_characters: a longer word keeps its first and last halves, so that prefix and suffix both stay visible.
+    """
+
+    file_name = "vocabulary.json"
+
+    def __init__(
+        self, words: Sequence[str], characters: Sequence[str], *, lowercase: bool = True, max_characters: int = 24
+    ) -> None:
+        for what, entries in (("words", words), ("characters", characters)):
+            repeated = [entry for entry, count in Counter(entries).items() if count > 1]
+            if repeated:
+                raise ValueError(f"The vocabulary's {what} must be distinct, but {repeated[:5]} occur more than once.")
+        if max_characters < 2:
+            raise ValueError(f"max_characters must be at least 2, got {max_characters}.")
+        self.words = list(words)
+        self.characters = list(characters)
+        self.lowercase = lowercase
+        self.max_characters = max_characters
+        self._word_number = {word: number for number, word in enumerate(self.words, start=2)}
+        self._character_number = {character: number for number, character in enumerate(self.characters, start=4)}
+
+    @classmethod
+    def build(
+        cls,
+        sentences: Iterable[Sequence[str]],
+        *,
+        minimum_count: int = 1,
+        lowercase: bool = True,
+        max_characters: int = 24,
+    ) -> Vocabulary:
+        """Collect the words seen at least ``minimum_count`` times, and every character, of the training sentences.
+
+        Most frequent first, ties in alphabetical order: the result does not depend on the order of the sentences.
+        """
+        words: Counter[str] = Counter()
+        characters: Counter[str] = Counter()
+        for tokens in sentences:
+            for token in tokens:
+                words[token.lower() if lowercase else token] += 1
+                characters.update(token)
+        if not words:
+            raise ValueError("A vocabulary needs at least one training sentence, but none was given.")
+
+        def ordered(counts: Counter[str], least: int) -> list[str]:
+            kept = ((entry, count) for entry, count in counts.items() if count >= least)
+            return [entry for entry, _ in sorted(kept, key=lambda item: (-item[1], item[0]))]
+
+        return cls(
+            ordered(words, minimum_count), ordered(characters, 1), lowercase=lowercase, max_characters=max_characters
+        )
+
+    @property
+    def word_count(self) -> int:
+        """Rows of a word embedding: the known words, padding and unknown."""
+        return len(self.words) + 2
+
+    @property
+    def character_count(self) -> int:
+        """Rows of a character embedding: the known characters, padding, unknown and the two boundaries."""
+        return len(self.characters) + 4
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+        """Pad a batch of tokenised sentences.
+
+        Returns:
+            ``words`` LongTensor [B, N]; ``characters`` LongTensor [B, N, W], W = characters of the batch's longest
+            word plus its two boundaries; ``lengths`` LongTensor [B]. Padding is 0.
+
+        Raises:
+            ValueError: for an empty batch or a sentence without words.
+        """
+        if not sentences or not all(len(tokens) for tokens in sentences):
+            raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
+        lengths = [len(tokens) for tokens in sentences]
+        spelled = [[self._spell(token) for token in tokens] for tokens in sentences]
+        longest, widest = max(lengths), max(len(word) for sentence in spelled for word in sentence)
+        padding_word = [PADDING] * widest
+        words, characters = [], []
+        for tokens, spelling, length in zip(sentences, spelled, lengths, strict=True):
+            missing = longest - length
+            words.append([self._number(token) for token in tokens] + [PADDING] * missing)
+            characters.append(
+                [word + [PADDING] * (widest - len(word)) for word in spelling] + [padding_word] * missing
+            )
+        return {"words": torch.tensor(words), "characters": torch.tensor(characters), "lengths": torch.tensor(lengths)}
+
+    def _number(self, token: str) -> int:
+        return self._word_number.get(token.lower() if self.lowercase else token, UNKNOWN)
+
+    def _spell(self, token: str) -> list[int]:
+        if len(token) > self.max_characters:
+            half = self.max_characters // 2
+            token = token[: self.max_characters - half] + token[-half:]
+        return [WORD_START, *(self._character_number.get(character, UNKNOWN) for character in token), WORD_END]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``vocabulary.json`` into ``folder``, atomically."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "words": self.words,
+            "characters": self.characters,
+            "lowercase": self.lowercase,
+            "max_characters": self.max_characters,
+        }
+        temporary = folder / f".{self.file_name}.{os.getpid()}"
+        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, folder / self.file_name)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Vocabulary:
+        """Read what :meth:`save_pretrained` wrote.
+
+        Raises:
+            FileNotFoundError: if ``folder`` has no vocabulary.
+            ValueError: if the file is not a vocabulary.
+        """
+        path = Path(folder) / cls.file_name
+        if not path.is_file():
+            raise FileNotFoundError(f"No {cls.file_name} in {folder}: expected a folder written by save_pretrained.")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                content["words"],
+                content["characters"],
+                lowercase=content["lowercase"],
+                max_characters=content["max_characters"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a vocabulary ({error!r}); save the model again.") from error
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return (self.words, self.characters, self.lowercase, self.max_characters) == (
+            other.words,
+            other.characters,
+            other.lowercase,
+            other.max_characters,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self.words)} words, {len(self.characters)} characters, lowercase={self.lowercase})"
