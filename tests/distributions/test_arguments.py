@@ -1,0 +1,226 @@
+"""What a constructor refuses, and when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES, SPANS, Family, lengths_tensor, seeded
+from torch.distributions import Distribution
+
+import structkd
+
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
+
+
+@pytest.fixture
+def default_validation() -> Iterator[Callable[[bool], None]]:
+    yield Distribution.set_default_validate_args
+    Distribution.set_default_validate_args(True)
+
+
+def values(family: Family, seed: int = 1) -> dict[str, Any]:
+    return family.scores(seeded(seed), len(family.lengths), max(family.lengths) + 1)
+
+
+@every_family
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+def test_nan_and_plus_infinity_inside_a_sentence(family: Family, value: float) -> None:
+    scores = values(family)
+    for name in family.floats(scores):
+        item = next(i for i, n in enumerate(family.lengths) if n == max(family.lengths))
+        tensor = scores[name].clone()
+        if name in ("siblings", "grandparents"):
+            tensor[item, 0, 1, 2] = value
+        else:
+            cell = next(c for c in sorted(family.live(family.lengths[item])) if c[0] == name)
+            tensor[family.place(cell, item)[1]] = value
+        bad = scores | {name: tensor}
+        with pytest.raises(ValueError, match=r"(?i)nan|inf|finite"):
+            family.build(bad, lengths_tensor(family.lengths))
+        with pytest.raises(ValueError, match=r"(?i)nan|inf|finite"):
+            family.build(bad, lengths_tensor(family.lengths), validate_args=True)
+        family.build(bad, lengths_tensor(family.lengths), validate_args=False)
+
+
+@every_family
+def test_the_default_of_torch_distributions_is_respected(
+    family: Family, default_validation: Callable[[bool], None]
+) -> None:
+    scores = values(family)
+    name = family.floats(scores)[0]
+    bad = scores | {name: torch.full_like(scores[name], math.nan)}
+    default_validation(False)
+    family.build(bad, lengths_tensor(family.lengths))
+    with pytest.raises(ValueError, match=r"(?i)nan|inf|finite"):
+        family.build(bad, lengths_tensor(family.lengths), validate_args=True)
+    default_validation(True)
+    with pytest.raises(ValueError, match=r"(?i)nan|inf|finite"):
+        family.build(bad, lengths_tensor(family.lengths))
+
+
+@every_family
+@pytest.mark.parametrize("validate_args", [None, False])
+def test_lengths(family: Family, validate_args: bool | None) -> None:
+    """Always checked, validate_args or not."""
+    scores, good = values(family), list(family.lengths)
+    width = max(good) + 1
+    for wrong in ([0, *good[1:]], [-1, *good[1:]], [width + 1, *good[1:]], good[1:], [*good, 1]):
+        with pytest.raises(ValueError, match=r"(?i)length"):
+            family.build(scores, lengths_tensor(wrong), validate_args=validate_args)
+    with pytest.raises(ValueError, match=r"(?i)length"):
+        family.build(scores, lengths_tensor(good)[:, None], validate_args=validate_args)
+    with pytest.raises((ValueError, TypeError), match=r"(?i)length"):
+        family.build(scores, torch.tensor(good, dtype=torch.float32), validate_args=validate_args)
+
+
+@every_family
+@pytest.mark.parametrize("validate_args", [None, False])
+def test_shapes(family: Family, validate_args: bool | None) -> None:
+    """One axis too few, and one too many, in every tensor."""
+    scores = values(family)
+    for name, tensor in scores.items():
+        for wrong in (tensor[0], tensor[..., None, None]):
+            with pytest.raises(ValueError, match=r"(?i)shape|dim|expected"):
+                family.build(scores | {name: wrong}, validate_args=validate_args)
+
+
+@every_family
+@pytest.mark.parametrize("validate_args", [None, False])
+def test_things_that_are_no_tensor(family: Family, validate_args: bool | None) -> None:
+    scores = values(family)
+    for name, tensor in scores.items():
+        with pytest.raises(TypeError):
+            family.build(scores | {name: tensor.tolist()}, validate_args=validate_args)
+
+
+@pytest.mark.parametrize("validate_args", [None, False])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda v: structkd.LinearChainCRF(torch.zeros(2, 3, 4, 5), validate_args=v),
+        lambda v: structkd.LinearChainCRF.from_scores(torch.zeros(2, 3, 4), torch.zeros(4, 5), validate_args=v),
+        lambda v: structkd.LinearChainCRF.from_scores(torch.zeros(2, 3, 4), torch.zeros(5, 5), validate_args=v),
+        lambda v: structkd.LinearChainCRF.from_scores(
+            torch.zeros(2, 3, 4), torch.zeros(4, 4), start=torch.zeros(5), validate_args=v
+        ),
+        lambda v: structkd.LinearChainCRF.from_scores(
+            torch.zeros(2, 3, 4), torch.zeros(4, 4), end=torch.zeros(2, 4), validate_args=v
+        ),
+        lambda v: structkd.DependencyCRF(torch.zeros(2, 3, 4), validate_args=v),
+        lambda v: structkd.NonProjectiveDependencyCRF(torch.zeros(2, 3, 4), validate_args=v),
+        lambda v: structkd.HeadSelection(torch.zeros(2, 3, 4), validate_args=v),
+        lambda v: structkd.MeanFieldDependency(torch.zeros(2, 3, 4), None, None, validate_args=v),
+        lambda v: structkd.HeadLabeling(
+            torch.zeros(2, 3, 4), torch.zeros(2, 3, 5, dtype=torch.long), validate_args=v
+        ),
+        lambda v: structkd.HeadLabeling(
+            torch.zeros(2, 3, 4),
+            torch.zeros(2, 3, 4, dtype=torch.long),
+            relations=torch.zeros(3, dtype=torch.long),
+            validate_args=v,
+        ),
+        lambda v: structkd.SpanCRF(torch.zeros(2, 3, 4, 1), validate_args=v),
+    ],
+    ids=[
+        *("chain", "transitions", "transitions-of-other-labels", "start", "end", "projective", "nonprojective"),
+        *("head-selection", "mean-field", "heads", "relations", "spans"),
+    ],
+)
+def test_shapes_that_do_not_fit_together(build: Callable[[bool | None], Any], validate_args: bool | None) -> None:
+    with pytest.raises(ValueError, match=r"\d"):
+        build(validate_args)
+
+
+def test_heads_that_are_no_integers() -> None:
+    with pytest.raises((TypeError, ValueError), match="heads"):
+        structkd.HeadLabeling(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize("validate_args", [None, False])
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (lambda v: structkd.MaxEnt(torch.zeros(1, 2, 3), labels=["O", "B-X"], validate_args=v), "labels"),
+        (lambda v: structkd.LinearChainCRF(torch.zeros(1, 2, 3, 3), labels=["O", "B-X"], validate_args=v), "labels"),
+        (
+            lambda v: structkd.LinearChainCRF.from_scores(
+                torch.zeros(1, 2, 3), torch.zeros(3, 3), labels=["O", "B-X"], validate_args=v
+            ),
+            "labels",
+        ),
+        (lambda v: structkd.SpanCRF(torch.zeros(1, 2, 2, 3), types=["X"], validate_args=v), "types"),
+    ],
+    ids=["maxent", "chain", "factored", "spans"],
+)
+def test_inventories_of_the_wrong_size(build: Callable[[bool | None], Any], names: str, validate_args: bool | None) -> None:
+    with pytest.raises(ValueError, match=names):
+        build(validate_args)
+
+
+def emptied(family: Family) -> tuple[dict[str, Any], int]:
+    """Scores under which one word of one sentence can be nothing at all."""
+    scores, item = values(family, 2), len(family.lengths) - 1
+    word = family.lengths[item] - 1
+    name = family.maskable[0]
+    tensor = scores[name].clone()
+    if name == "emissions" or family.name in ("maxent", "head-labeling"):
+        tensor[item, word] = -math.inf
+    elif family.name == "chain-dense":
+        tensor[item, word - 1] = -math.inf
+    else:
+        tensor[item, :, word] = -math.inf
+    return scores | {name: tensor}, item
+
+
+@every_family
+@pytest.mark.parametrize("quantity", ["partition", "marginals"])
+def test_an_empty_space_is_found_when_it_is_read(family: Family, quantity: str) -> None:
+    if family is SPANS:
+        pytest.skip("the segmentation without spans is always possible")
+    scores, item = emptied(family)
+    distribution = family.build(scores, lengths_tensor(family.lengths))
+    with pytest.raises(ValueError, match=rf"\b{item}\b"):
+        getattr(distribution, quantity)
+
+
+def test_a_chain_with_no_path() -> None:
+    """Each position allows something, but no sequence joins them."""
+    potentials = torch.full((2, 2, 2, 2), 0.0)
+    potentials[1] = -math.inf
+    potentials[1, 0, 1, 0] = 0.0  # 0 then 1
+    potentials[1, 1, 0, 0] = 0.0  # then 0 from 0
+    with pytest.raises(ValueError, match=r"\b1\b"):
+        _ = structkd.LinearChainCRF(potentials).partition
+    with pytest.raises(ValueError, match=r"\b1\b"):
+        _ = structkd.LinearChainCRF(potentials).marginals
+    assert structkd.LinearChainCRF(potentials, lengths=lengths_tensor([3, 2])).partition.isfinite().all()
+
+
+def test_an_empty_factored_chain() -> None:
+    emissions = torch.zeros(2, 3, 2)
+    for broken in ({"start": torch.full((2,), -math.inf)}, {"end": torch.full((2,), -math.inf)}):
+        chain = structkd.LinearChainCRF.from_scores(emissions, torch.zeros(2, 2), **broken)
+        with pytest.raises(ValueError, match=r"\b0\b"):
+            _ = chain.partition
+    forbidden = structkd.LinearChainCRF.from_scores(
+        emissions, torch.full((2, 2), -math.inf), lengths=lengths_tensor([1, 3])
+    )
+    with pytest.raises(ValueError, match=r"\b1\b"):
+        _ = forbidden.marginals
+
+
+def test_a_label_that_points_nowhere_keeps_a_space_from_being_empty() -> None:
+    logits = torch.tensor([[[-math.inf, 0.0]]])
+    student = structkd.HeadLabeling(logits, torch.tensor([[[0, -1]]]))
+    assert student.marginals.tolist() == [[[0.0, 1.0]]]
+
+
+def test_a_message_says_what_was_given() -> None:
+    with pytest.raises(ValueError, match=r"7"):
+        structkd.MaxEnt(torch.zeros(2, 3, 4), lengths=lengths_tensor([7, 3]))
+    with pytest.raises(ValueError, match=r"4.*5|5.*4"):
+        structkd.LinearChainCRF(torch.zeros(2, 3, 4, 5))

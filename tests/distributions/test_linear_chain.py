@@ -1,0 +1,95 @@
+"""What is particular to chains: the factored form, one-word sentences, torch-struct's layout."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch_struct
+from families import BARE, DENSE, FACTORED, FactoredChain, agrees, lengths_tensor, seeded
+
+import structkd
+
+LENGTHS = (3, 1, 4, 2)
+both_forms = pytest.mark.parametrize("family", [FACTORED, BARE], ids=repr)
+
+
+@both_forms
+def test_log_potentials_of_the_factored_form(family: FactoredChain) -> None:
+    """Unary scores are folded in, the first word's at n = 0: a dense chain of them is the same distribution."""
+    lengths = (3, 4, 2)
+    scores = family.scores(seeded(1), 3, 4)
+    factored = family.build(scores, lengths_tensor(lengths))
+    assert factored.log_potentials.shape == (3, 3, 3, 3)
+    dense = structkd.LinearChainCRF(factored.log_potentials, lengths=lengths_tensor(lengths))
+    theirs = torch_struct.LinearChainCRF(factored.log_potentials.clone(), lengths=lengths_tensor(lengths))
+    assert agrees(dense.partition, [e.partition for e in family.enumerate(scores, lengths)])
+    assert agrees(dense.marginals, factored.marginals)
+    assert agrees(theirs.partition, dense.partition)
+    assert agrees(theirs.marginals, dense.marginals)
+
+
+@both_forms
+def test_a_batch_of_one_word_sentences(family: FactoredChain) -> None:
+    scores = family.scores(seeded(2), 2, 1)
+    enumerations = family.enumerate(scores, [1, 1])
+    for chain in (family.build(scores), family.build(scores, lengths_tensor([1, 1]))):
+        assert agrees(chain.partition, [e.partition for e in enumerations])
+        assert agrees(chain.entropy, [e.entropy for e in enumerations])
+        assert chain.marginals.shape == (2, 0, 3, 3)
+        assert chain.event_shape == (0, 3, 3)
+        assert chain.decode().tolist() == [list(e.ranked()[0]) for e in enumerations]
+        assert chain.argmax.shape == (2, 0, 3, 3)
+        assert chain.topk(2).shape == (2, 2, 0, 3, 3)
+        assert chain.sample((4,)).shape == (4, 2, 0, 3, 3)
+
+
+def test_a_dense_one_word_sentence_is_uniform() -> None:
+    chain = DENSE.build(DENSE.scores(seeded(3), 2, 3), lengths_tensor([1, 3]))
+    assert float(chain.partition[0]) == pytest.approx(math.log(3))
+    assert float(chain.entropy[0]) == pytest.approx(math.log(3))
+    assert not chain.marginals[0].any()
+
+
+def test_cells_are_next_by_previous() -> None:
+    """A transition 0 -> 1 is cell [1, 0]."""
+    emissions = torch.zeros(1, 2, 3)
+    transitions = torch.zeros(3, 3)
+    transitions[1, 0] = 50.0
+    chain = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    assert chain.decode().tolist() == [[0, 1]]
+    assert chain.marginals[0, 0, 1, 0] > 0.99
+    assert structkd.LinearChainCRF(transitions.expand(1, 1, 3, 3)).decode().tolist() == [[0, 1]]
+
+
+def test_start_and_end_score_the_first_and_the_last_word_of_each_sentence() -> None:
+    start, end = torch.tensor([0.0, 9.0, 0.0]), torch.tensor([0.0, 0.0, 7.0])
+    chain = structkd.LinearChainCRF.from_scores(
+        torch.tensor([0.5, 0.0, 0.0]).expand(2, 4, 3), torch.zeros(3, 3), start=start, end=end, lengths=lengths_tensor([4, 2])
+    )
+    assert chain.decode().tolist() == [[1, 0, 0, 2], [1, 2, -1, -1]]
+
+
+def test_labels_are_kept() -> None:
+    chain = structkd.LinearChainCRF.from_scores(torch.zeros(1, 2, 2), torch.zeros(2, 2), labels=["O", "B-PER"])
+    assert list(chain.labels) == ["O", "B-PER"]
+    assert list(structkd.LinearChainCRF(torch.zeros(1, 1, 2, 2), labels=["O", "B-PER"]).labels) == ["O", "B-PER"]
+
+
+@pytest.mark.parametrize("lengths", [(2, 1), (2, 3), (1, 1)], ids=str)
+def test_no_length_has_to_fill_the_batch(lengths: tuple[int, int]) -> None:
+    scores = DENSE.scores(seeded(4), 2, 6)
+    chain = DENSE.build(scores, lengths_tensor(lengths))
+    assert agrees(chain.partition, [e.partition for e in DENSE.enumerate(scores, lengths)])
+
+
+def test_log_prob_of_a_one_word_sentence_through_supervision() -> None:
+    """Events of one-word chains say nothing about the label; the supervised loss scores it."""
+    scores = FACTORED.scores(seeded(5), 4, 5)
+    chain = FACTORED.build(scores, lengths_tensor(LENGTHS))
+    enumerations = FACTORED.enumerate(scores, LENGTHS)
+    gold = [list(e.ranked()[min(1, len(e.scores) - 1)]) for e in enumerations]
+    padded = torch.tensor([row + [-100] * (5 - len(row)) for row in gold])
+    expected = [-e.log_prob(tuple(row)) for e, row in zip(enumerations, gold, strict=True)]
+    assert agrees(structkd.supervised_loss(chain, padded, reduction="none"), expected)
