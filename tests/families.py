@@ -346,9 +346,7 @@ class Trees(Arcs):
         kind = "projective" if projective else "nonprojective"
         super().__init__(f"{kind}-{'multi' if multiroot else 'single'}", relations)
         self.projective, self.multiroot = projective, multiroot
-        self.torch_struct_class = (
-            torch_struct.DependencyCRF if projective else torch_struct.NonProjectiveDependencyCRF
-        )
+        self.torch_struct_class = torch_struct.DependencyCRF if projective else torch_struct.NonProjectiveDependencyCRF
 
     def heads(self, n: int) -> Sequence[Structure]:
         return trees(n, self.projective, self.multiroot)
@@ -457,7 +455,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 TOLERANCE = {
-    torch.float64: {"rtol": 1e-7, "atol": 1e-8},
+    torch.float64: {"rtol": 1e-9, "atol": 1e-10},
     torch.float32: {"rtol": 1e-4, "atol": 1e-4},
     torch.float16: {"rtol": 4e-3, "atol": 4e-3},
     torch.bfloat16: {"rtol": 2e-2, "atol": 2e-2},

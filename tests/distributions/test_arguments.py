@@ -114,9 +114,7 @@ def test_things_that_are_no_tensor(family: Family, validate_args: bool | None) -
         lambda v: structkd.NonProjectiveDependencyCRF(torch.zeros(2, 3, 4), validate_args=v),
         lambda v: structkd.HeadSelection(torch.zeros(2, 3, 4), validate_args=v),
         lambda v: structkd.MeanFieldDependency(torch.zeros(2, 3, 4), None, None, validate_args=v),
-        lambda v: structkd.HeadLabeling(
-            torch.zeros(2, 3, 4), torch.zeros(2, 3, 5, dtype=torch.long), validate_args=v
-        ),
+        lambda v: structkd.HeadLabeling(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5, dtype=torch.long), validate_args=v),
         lambda v: structkd.HeadLabeling(
             torch.zeros(2, 3, 4),
             torch.zeros(2, 3, 4, dtype=torch.long),
@@ -156,7 +154,9 @@ def test_heads_that_are_no_integers() -> None:
     ],
     ids=["maxent", "chain", "factored", "spans"],
 )
-def test_inventories_of_the_wrong_size(build: Callable[[bool | None], Any], names: str, validate_args: bool | None) -> None:
+def test_inventories_of_the_wrong_size(
+    build: Callable[[bool | None], Any], names: str, validate_args: bool | None
+) -> None:
     with pytest.raises(ValueError, match=names):
         build(validate_args)
 

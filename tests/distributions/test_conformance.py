@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import DENSE, FAMILIES, FACTORED, HEAD_LABELING, MAXENT, SPANS, Family, agrees, lengths_tensor, seeded
+from families import DENSE, FACTORED, FAMILIES, HEAD_LABELING, MAXENT, SPANS, Family, agrees, lengths_tensor, seeded
 from oracles import Enumeration, cross_entropy
 from torch import Tensor
 

@@ -31,7 +31,9 @@ every_tree = pytest.mark.parametrize("family", TREES, ids=repr)
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_single_root_is_the_default(kind: type) -> None:
-    assert kind(torch.zeros(1, 3, 3)).partition.exp().item() == pytest.approx({"D": 7, "N": 9}[kind.__name__[0]], rel=1e-5)
+    assert kind(torch.zeros(1, 3, 3)).partition.exp().item() == pytest.approx(
+        {"D": 7, "N": 9}[kind.__name__[0]], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -40,7 +42,12 @@ def test_objects_with_different_root_modes_read_in_interleaved_order(kind: type)
     families = [Trees(projective, multiroot) for multiroot in (False, True, False, True)]
     scores = [family.scores(seeded(i), 2, 4) for i, family in enumerate(families)]
     built = [family.build(s) for family, s in zip(families, scores, strict=True)]
-    reads = [("partition", (3, 0, 2, 1)), ("marginals", (0, 1, 3, 2)), ("entropy", (1, 0, 3, 2)), ("argmax", (2, 3, 1, 0))]
+    reads = [
+        ("partition", (3, 0, 2, 1)),
+        ("marginals", (0, 1, 3, 2)),
+        ("entropy", (1, 0, 3, 2)),
+        ("argmax", (2, 3, 1, 0)),
+    ]
     for name, order in reads:
         for i in order:
             enumerations = families[i].enumerate(scores[i], (4, 4))
@@ -93,7 +100,7 @@ def test_shifted_scores(family: Trees, dtype: torch.dtype, shift: float) -> None
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("bonus", [20.0, 40.0, 300.0])
 def test_words_that_prefer_each_other(family: Trees, dtype: torch.dtype, bonus: float) -> None:
-    """Two words, then two pairs, each the other's favourite head: the cycles outweigh every tree by e^bonus and more."""
+    """Words that are each other's favourite head: the cycles outweigh every tree by e^bonus and more."""
     for pairs in ([(0, 1)], [(0, 1), (2, 3)], [(1, 2)]):
         scores = family.scores(seeded(2), 1, 4, dtype)
         for a, b in pairs:

@@ -70,7 +70,9 @@ def test_gradients_of_the_entropy(family: Family) -> None:
 @every_family
 def test_derivatives_with_impossible_cells_and_noise_in_the_padding(family: Family) -> None:
     """No NaN reaches a gradient, first or second order, and cells that are ignored get exactly 0."""
-    scores, _ = family.masked(family.scores(seeded(5), len(family.lengths), max(family.lengths) + 1), family.lengths, seeded(6))
+    scores, _ = family.masked(
+        family.scores(seeded(5), len(family.lengths), max(family.lengths) + 1), family.lengths, seeded(6)
+    )
     clean, dirty = family.with_grad(scores), family.with_grad(family.poisoned(scores, family.lengths, math.nan))
     for tensors in (clean, dirty):
         distribution = family.build(tensors, lengths_tensor(family.lengths))
@@ -85,9 +87,7 @@ def test_derivatives_with_impossible_cells_and_noise_in_the_padding(family: Fami
             assert (dirty[name].grad[padding[name]] == 0).all()
 
 
-@pytest.mark.parametrize(
-    "family", [HEADS, PROJECTIVE, PROJECTIVE_MULTI, NONPROJECTIVE, NONPROJECTIVE_MULTI], ids=repr
-)
+@pytest.mark.parametrize("family", [HEADS, PROJECTIVE, PROJECTIVE_MULTI, NONPROJECTIVE, NONPROJECTIVE_MULTI], ids=repr)
 @pytest.mark.parametrize("bonus", [0.0, 30.0, 300.0])
 def test_second_derivatives_are_the_covariance_of_the_arcs(family: Family, bonus: float) -> None:
     """Also where two words prefer each other so much that the cycle they may not form outweighs every tree."""

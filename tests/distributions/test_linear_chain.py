@@ -31,18 +31,25 @@ def test_log_potentials_of_the_factored_form(family: FactoredChain) -> None:
 
 
 @both_forms
-def test_a_batch_of_one_word_sentences(family: FactoredChain) -> None:
-    scores = family.scores(seeded(2), 2, 1)
-    enumerations = family.enumerate(scores, [1, 1])
-    for chain in (family.build(scores), family.build(scores, lengths_tensor([1, 1]))):
+@pytest.mark.parametrize("batch", [1, 2, 3], ids=lambda batch: f"batch{batch}")  # 3 is also the number of labels
+@pytest.mark.parametrize("width", [1, 2, 4], ids=lambda width: f"width{width}")
+def test_a_batch_of_one_word_sentences(family: FactoredChain, batch: int, width: int) -> None:
+    scores, lengths = family.scores(seeded(2), batch, width), [1] * batch
+    enumerations = family.enumerate(scores, lengths)
+    event = (width - 1, 3, 3)
+    for chain in (family.build(scores, lengths_tensor(lengths)), *([family.build(scores)] if width == 1 else [])):
         assert agrees(chain.partition, [e.partition for e in enumerations])
         assert agrees(chain.entropy, [e.entropy for e in enumerations])
-        assert chain.marginals.shape == (2, 0, 3, 3)
-        assert chain.event_shape == (0, 3, 3)
-        assert chain.decode().tolist() == [list(e.ranked()[0]) for e in enumerations]
-        assert chain.argmax.shape == (2, 0, 3, 3)
-        assert chain.topk(2).shape == (2, 2, 0, 3, 3)
-        assert chain.sample((4,)).shape == (4, 2, 0, 3, 3)
+        assert chain.event_shape == event
+        assert chain.decode()[:, 0].tolist() == [e.ranked()[0][0] for e in enumerations]
+        for events, leading in (
+            (chain.marginals, (batch,)),
+            (chain.argmax, (batch,)),
+            (chain.topk(2), (2, batch)),
+            (chain.sample((4,)), (4, batch)),
+        ):
+            assert events.shape == (*leading, *event)
+            assert not events.any()
 
 
 def test_a_dense_one_word_sentence_is_uniform() -> None:
@@ -66,7 +73,11 @@ def test_cells_are_next_by_previous() -> None:
 def test_start_and_end_score_the_first_and_the_last_word_of_each_sentence() -> None:
     start, end = torch.tensor([0.0, 9.0, 0.0]), torch.tensor([0.0, 0.0, 7.0])
     chain = structkd.LinearChainCRF.from_scores(
-        torch.tensor([0.5, 0.0, 0.0]).expand(2, 4, 3), torch.zeros(3, 3), start=start, end=end, lengths=lengths_tensor([4, 2])
+        torch.tensor([0.5, 0.0, 0.0]).expand(2, 4, 3),
+        torch.zeros(3, 3),
+        start=start,
+        end=end,
+        lengths=lengths_tensor([4, 2]),
     )
     assert chain.decode().tolist() == [[1, 0, 0, 2], [1, 2, -1, -1]]
 

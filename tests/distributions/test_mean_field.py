@@ -82,7 +82,9 @@ def test_an_impossible_arc_stays_impossible() -> None:
 @pytest.mark.parametrize("name", ["siblings", "grandparents"])
 def test_second_order_scores_of_the_wrong_shape(name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        structkd.MeanFieldDependency(torch.zeros(2, 3, 3), **{"siblings": None, "grandparents": None, name: torch.zeros(2, 3, 3)})
+        structkd.MeanFieldDependency(
+            torch.zeros(2, 3, 3), **{"siblings": None, "grandparents": None, name: torch.zeros(2, 3, 3)}
+        )
 
 
 def test_second_order_scores_that_are_no_tensor() -> None:

@@ -9,6 +9,8 @@ import torch
 import torch_struct
 from torch import Tensor
 
+from .kernels.chain import dense_expectations, factored_expectations
+from .kernels.counts import TransitionCounts
 from .semirings import Log, logsumexp
 from .structure import (
     Parts,
@@ -121,7 +123,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """The same distribution as one that takes its targets per bigram."""
         return self
 
-    def bigrams(self, labels: Tensor) -> Tensor:
+    def bigrams(self, labels: Tensor) -> Tensor | TransitionCounts:
         """Expected bigrams of independent words with label marginals [B, N, C], in the form of this chain's parts."""
         return labels[:, 1:, :, None] * labels[:, :-1, None, :]
 
@@ -140,42 +142,11 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return semiring.sum(forward)
 
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        """Forward-backward. A dense chain keeps bigram marginals; a factored one sums them as it goes, [B, C, C]."""
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
-        unary, pairwise = (p.detach() for p in parts)
-        dense = pairwise.dim() == 4
-        words = unary.shape[1]
-        forward = [unary[:, 0]]
-        for n in range(1, words):
-            step = pairwise[:, n - 1] if dense else pairwise
-            forward.append(logsumexp(forward[-1].unsqueeze(-2) + step) + unary[:, n])
-        last = (self.lengths - 1).view(-1, 1, 1).expand(-1, 1, unary.shape[-1])
-        alpha = torch.stack(forward, 1)
-        value = logsumexp(alpha.gather(1, last).squeeze(1))
+        value, labels, bigrams = dense_expectations(parts[1].detach(), self.lengths)
         self._require_structures(value, parts)
-
-        # backward[n, i]: log sum over what follows word n, given label i there
-        backward = torch.zeros_like(unary[:, 0])
-        marginals, bigrams = [], []
-        total = value.view(-1, 1)
-        count = torch.zeros_like(pairwise) if not dense else None
-        for n in range(words - 1, -1, -1):
-            if n < words - 1:
-                inside = (n + 1 < self.lengths).view(-1, 1, 1)
-                step = pairwise[:, n] if dense else pairwise
-                ahead = step + (unary[:, n + 1] + backward).unsqueeze(-1)
-                bigram = (ahead + (forward[n] - total).unsqueeze(-2)).exp().masked_fill(~inside, 0.0)
-                if count is None:
-                    bigrams.append(bigram)
-                else:
-                    count += bigram
-                backward = torch.where(inside.squeeze(-1), logsumexp(ahead.transpose(1, 2)), 0.0)
-            here = (n < self.lengths).view(-1, 1)
-            marginals.append((forward[n] + backward - total).exp().masked_fill(~here, 0.0))
-        if count is None:
-            count = torch.stack(bigrams[::-1], 1) if bigrams else torch.zeros_like(pairwise)
-        return value, (torch.stack(marginals[::-1], 1), count)
+        return value, (labels, bigrams)
 
     def _event(self, parts: Parts) -> Tensor:
         return parts[1]
@@ -269,8 +240,8 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
     factored = True
 
-    def bigrams(self, labels: Tensor) -> Tensor:
-        return torch.einsum("bnj,bni->bji", labels[:, 1:], labels[:, :-1])
+    def bigrams(self, labels: Tensor) -> Tensor | TransitionCounts:
+        return TransitionCounts((labels[:, 1:], labels[:, :-1], None))
 
     def dense(self) -> LinearChainCRF:
         return _DenseView(
@@ -289,27 +260,47 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             unary = unary + torch.where(last, self.end.to(dtype), 0.0)
         return unary
 
+    # Parts are (unary [B, N, C], transitions [C, C]), expectations (label marginals, TransitionCounts); a structure is
+    # its labels alone.
+
     def _parts(self) -> Parts:
-        transitions = self.transitions.to(working_precision(self.transitions))
-        return self._unary(), transitions.expand(*self.batch_shape, -1, -1)
+        return self._unary(), self.transitions.to(working_precision(self.transitions))
+
+    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
+            # counts per sentence: the derivative by transitions of its own
+            unary, transitions = parts
+            return super()._expectations((unary, transitions.expand(*self.batch_shape, -1, -1)))
+        value, labels, counts = factored_expectations(*(p.detach() for p in parts), self.lengths)
+        self._require_structures(value, parts)
+        return value, (labels, counts)
+
+    def _solve(self, semiring: Log, parts: Parts, lengths: Tensor) -> tuple[Tensor, list[Parts]]:
+        unary, transitions = parts
+        values, structures = super()._solve(semiring, (unary, transitions.expand(len(unary), -1, -1)), lengths)
+        return values, [structure[:1] for structure in structures]
+
+    def _copies(self, parts: Parts, count: int) -> Parts:
+        return parts[0].repeat(count, 1, 1), parts[1]
 
     @property
     def log_potentials(self) -> Tensor:  # type: ignore[override]
         """[B, N-1, C, C]: the scores as torch-struct wants them, built on request. 0 in the padding."""
         unary, transitions = self._parts()
-        potentials = transitions.unsqueeze(1) + unary[:, 1:].unsqueeze(-1)
+        return self._bigram_scores(unary, transitions).to(self.dtype)
+
+    def _bigram_scores(self, unary: Tensor, transitions: Tensor) -> Tensor:
+        potentials = transitions + unary[:, 1:].unsqueeze(-1)
         at_first = torch.arange(self.words - 1, device=unary.device).view(1, -1, 1, 1) == 0
         potentials = potentials + torch.where(at_first, unary[:, None, None, 0], 0.0)
-        return torch.where(self._event_mask(), potentials, 0.0).to(self.dtype)
+        return torch.where(self._event_mask(), potentials, 0.0)
 
     def expected_event(self) -> Tensor:
         """Bigram marginals, built on request: the expected parts hold their sums over the sentence only."""
-        unary, transitions = self._parts()
-        if self.words == 1:
-            self._log_partition((unary, transitions))
-            return unary.new_zeros(*self.batch_shape, *self.event_shape)
-        bigrams = transitions.unsqueeze(1).expand(-1, self.words - 1, -1, -1)
-        return self._expectations((unary, bigrams))[1][1]
+        parts = self._parts()
+        self._log_partition(parts)  # a sentence of one word has no bigram to show that it is impossible
+        potentials = self._bigram_scores(*parts)
+        return LinearChainCRF(potentials, self.lengths, validate_args=False).expected_event()
 
     def _event(self, parts: Parts) -> Tensor:
         return LinearChainCRF.bigrams(self, parts[0])
@@ -331,7 +322,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
                 "a distribution built by LinearChainCRF.from_scores or MaxEnt, or drop sentences of one word"
             )
         bigrams = self._in_sentence(marginals).to(working_precision(marginals))
-        return labels_of_bigrams(bigrams), bigrams.sum(1)
+        return labels_of_bigrams(bigrams), TransitionCounts.from_dense(bigrams.sum(1))
 
 
 class _DenseView(_FactoredLinearChainCRF):

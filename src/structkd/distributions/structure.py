@@ -17,6 +17,7 @@ import torch_struct
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
+from .kernels.counts import TransitionCounts
 from .semirings import NEG_INF, KBest, Log, Max, Sample
 
 Parts = tuple[Tensor, ...]
@@ -122,9 +123,14 @@ def working_precision(scores: Tensor) -> torch.dtype:
     return torch.float32 if scores.device.type == "mps" else torch.float64
 
 
-def expected_score(marginals: Tensor, scores: Tensor) -> Tensor:
+def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tensor:
     """sum_u P(u) s(u) for every batch item, [B]; 0 * -inf is 0, and mass on an impossible part gives -inf."""
     impossible = scores == NEG_INF
+    if isinstance(marginals, TransitionCounts):
+        total = marginals.inner(scores.masked_fill(impossible, 0.0))
+        if not impossible.any():
+            return total
+        return total.masked_fill(marginals.inner(impossible.to(scores.dtype)) > 0, NEG_INF)
     terms = torch.where(impossible, 0.0, marginals * scores.masked_fill(impossible, 0.0))
     total = terms.flatten(1).sum(1)
     return total.masked_fill((impossible & (marginals > 0)).flatten(1).any(1), NEG_INF)
@@ -487,9 +493,12 @@ class StructuredDistribution(torch_struct.StructDistribution):
         draws = []
         for start in range(0, samples, chunk):
             count = min(chunk, samples - start)
-            copies = tuple(p.repeat(count, *[1] * (p.dim() - 1)) for p in parts)
-            draws.append((self._sampled_parts(copies, self.lengths.repeat(count)), count))
+            draws.append((self._sampled_parts(self._copies(parts, count), self.lengths.repeat(count)), count))
         return draws or [(tuple(p[:0] for p in parts), 0)]
+
+    def _copies(self, parts: Parts, count: int) -> Parts:
+        """The parts of `count` copies of the batch."""
+        return tuple(p.repeat(count, *[1] * (p.dim() - 1)) for p in parts)
 
     def _sampled_parts(self, parts: Parts, lengths: Tensor) -> Parts:
         return self._solve(Sample(), parts, lengths)[1][0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch.distributions import Distribution
 
 from ..distributions import HeadSelection, LinearChainCRF, MaxEnt
 from ..distributions.arcs import ArcDistribution
+from ..distributions.kernels.counts import weighted as times
 from ..distributions.structure import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, check_temperature, check_words
@@ -83,10 +86,8 @@ def topk_kd_loss(
         scores, parts = k_best(teacher, student, k)
         weights = (scores / temperature).softmax(0) if weighted else _equal(scores)
         target = tuple(
-            sum(
-                (w.view(-1, *[1] * (p.dim() - 1)) * p for w, p in zip(weights, one, strict=True)), start=torch.zeros(())
-            )
-            for one in zip(*parts, strict=True)
+            reduce(add, [times(part, weight) for part, weight in zip(ranked, weights, strict=True)])
+            for ranked in zip(*parts, strict=True)
         )
     return reduced(cross_entropy(student, target, temperature), student, reduction, num_items)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
+from ..distributions.kernels.counts import TransitionCounts, weighted
 from ..distributions.structure import Parts, StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_temperature, targets
@@ -22,16 +22,26 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: StructuredDistribution, target: Parts, *parts: Tensor) -> Tensor:
-        value, gradients = student._cross_entropy(parts, target)
-        ctx.save_for_backward(*gradients)
+        value, ctx.gradients = student._cross_entropy(parts, target)
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # torch's once_differentiable lets a constant upstream gradient through, and the second derivative is then
+        # silently 0; this refuses whenever a graph of the gradient is asked for
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "structural distillation losses differentiate once (create_graph=True asks for more). For a second "
+                "derivative write the loss as student.partition - (target * student.log_potentials).sum(...), with "
+                "target = structkd.project(teacher, student)"
+            )
         (upstream,) = grads
-        scaled = (g * upstream.view(-1, *[1] * (g.dim() - 1)) for g in ctx.saved_tensors)
-        return None, None, *scaled
+        return None, None, *(_weighted(gradient, upstream) for gradient in ctx.gradients)
+
+
+def _weighted(gradient: Tensor | TransitionCounts, weights: Tensor) -> Tensor:
+    """Per-sentence gradients times [B]; summed over the batch where the sentences share their scores."""
+    return gradient.weighted_sum(weights) if isinstance(gradient, TransitionCounts) else weighted(gradient, weights)
 
 
 def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float = 1.0) -> Tensor:

@@ -37,7 +37,7 @@ def sampled_targets(teacher: Any, student: Any, temperature: float, samples: Any
 def k_best(teacher: StructuredDistribution, student: StructuredDistribution, k: int) -> tuple[Tensor, list[Parts]]:
     """The teacher's k best structures that the student can build: scores [k, B] and the student's parts of each.
 
-    A sentence with fewer has scores of -inf and parts of 0 for the rest.
+    A sentence with fewer has scores of -inf, and its best structure's parts, for the rest.
     """
     if isinstance(teacher, ArcDistribution) and isinstance(student, ArcDistribution):
         teacher = conditioned(teacher, student)
@@ -46,11 +46,10 @@ def k_best(teacher: StructuredDistribution, student: StructuredDistribution, k: 
         found = values > float("-inf")
         parts = []
         for rank, structure in enumerate(structures):
-            # where there are fewer than k, the best stands in, with no weight
             one = tuple(
                 torch.where(_along(found[rank], s), s, b) for s, b in zip(structure, structures[0], strict=True)
             )
-            parts.append(tuple(p * _along(found[rank], p) for p in structure_targets(teacher, one, student)))
+            parts.append(structure_targets(teacher, one, student))
     return values, parts
 
 

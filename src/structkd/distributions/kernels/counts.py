@@ -1,0 +1,82 @@
+"""Expected transition counts, kept as factors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: (after [B, M, C], before [B, M, C], scale [C, C] or None)
+Term = tuple[Tensor, Tensor, Tensor | None]
+
+
+class TransitionCounts:
+    """Expected counts [B, C, C] of label j after label i, as the sum over terms of
+
+        scale[j, i] * sum_m after[b, m, j] * before[b, m, i].
+
+    Forward-backward gives them in this form, with one m a word. A loss needs their product with the student's
+    transitions and their weighted sum over the batch, both matrix products, so that it takes O(B N C + C^2) memory.
+    """
+
+    def __init__(self, *terms: Term) -> None:
+        self.terms = terms
+
+    @classmethod
+    def from_dense(cls, counts: Tensor) -> TransitionCounts:
+        """Counts given as a tensor [B, C, C]."""
+        identity = torch.eye(counts.shape[-1], dtype=counts.dtype, device=counts.device)
+        return cls((identity.expand_as(counts), counts, None))
+
+    def dense(self) -> Tensor:
+        """The counts as a tensor [B, C, C]."""
+        total: Tensor | None = None
+        for after, before, scale in self.terms:
+            counts = after.transpose(1, 2) @ before
+            counts = counts if scale is None else counts * scale
+            total = counts if total is None else total + counts
+        assert total is not None
+        return total
+
+    def inner(self, scores: Tensor) -> Tensor:
+        """sum over j, i of counts[b, j, i] * scores[j, i], [B], for finite scores [C, C]."""
+        total: Tensor | None = None
+        for after, before, scale in self.terms:
+            weights = scores if scale is None else scores * scale
+            product = ((after @ weights) * before).sum((1, 2))
+            total = product if total is None else total + product
+        assert total is not None
+        return total
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """sum over b of weights[b] * counts[b], [C, C]."""
+        total: Tensor | None = None
+        for after, before, scale in self.terms:
+            weighted = (after * weights.view(-1, 1, 1)).flatten(0, 1).T @ before.flatten(0, 1)
+            weighted = weighted if scale is None else weighted * scale
+            total = weighted if total is None else total + weighted
+        assert total is not None
+        return total
+
+    def __add__(self, other: TransitionCounts) -> TransitionCounts:
+        return TransitionCounts(*self.terms, *other.terms)
+
+    def __mul__(self, factor: float | Tensor) -> TransitionCounts:
+        """Times a number, or a tensor [B] of one number per sentence."""
+        if isinstance(factor, Tensor):
+            factor = factor.view(-1, 1, 1)
+        return TransitionCounts(*((after * factor, before, scale) for after, before, scale in self.terms))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> TransitionCounts:
+        return self * (1.0 / divisor)
+
+    def __sub__(self, other: TransitionCounts) -> TransitionCounts:
+        return self + other * -1.0
+
+
+def weighted(parts: Tensor | TransitionCounts, weights: Tensor) -> Tensor | TransitionCounts:
+    """Expectations of every sentence times its weight, weights [B]."""
+    if isinstance(parts, TransitionCounts):
+        return parts * weights
+    return parts * weights.view(-1, *[1] * (parts.dim() - 1))
