@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -166,13 +166,19 @@ class Family:
         return {name: t.masked_fill(masks[name], value) if name in masks else t for name, t in scores.items()}
 
     def masked(
-        self, scores: Scores, lengths: Sequence[int], generator: torch.Generator, rate: float = 0.3
+        self,
+        scores: Scores,
+        lengths: Sequence[int],
+        generator: torch.Generator,
+        rate: float = 0.3,
+        among: Callable[[int], Iterable[Structure]] | None = None,
     ) -> tuple[Scores, list[Structure]]:
-        """Random cells set to -inf, around one structure of each sentence that stays possible."""
+        """Random cells set to -inf, around one structure of each sentence (of `among`) that stays possible."""
         masks = {n: torch.rand(scores[n].shape, generator=generator) < rate for n in self.maskable if n in scores}
         kept = []
         for item, n in enumerate(lengths):
-            choices = self._structures(n)
+            allowed = None if among is None else set(among(n))
+            choices = [one for one in self._structures(n) if allowed is None or one[0] in allowed]
             structure, cells = choices[int(torch.randint(len(choices), (1,), generator=generator))]
             kept.append(structure)
             for cell in cells:

@@ -80,6 +80,11 @@ class Pair:
     def build_student(self, scores: Scores) -> Any:
         return self.student.build(scores, lengths_tensor(self.lengths), **self.student_options)
 
+    def masked_teacher(self, scores: Scores, seed: int, rate: float = 0.3) -> Scores:
+        """Random cells of the teacher impossible, around a structure that the student can build, too."""
+        among = None if self.convert is not None else self.student.structures
+        return self.teacher.masked(scores, self.lengths, seeded(seed), rate, among)[0]
+
     def targets(self, teacher: Scores, student: list[Enumeration], temperature: float = 1.0) -> list[Enumeration]:
         """P_t over the student's structures, one enumeration per sentence."""
         targets = []

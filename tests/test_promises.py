@@ -58,6 +58,16 @@ def test_torch_struct_objects_on_either_side(pair: Pair, temperature: float) -> 
     assert agrees(learning["scores"].grad, pair.gradients(teacher, student, temperature)["scores"])
 
 
+def test_kl_and_cross_entropy_to_a_torch_struct_object() -> None:
+    for family in (DENSE, *TREES):
+        scores, others = (family.scores(seeded(seed), 3, 4) for seed in (10, 11))
+        lengths = lengths_tensor([4, 2, 3])
+        p, q = family.build(scores, lengths), family.build(others, lengths)
+        expected_entropy, expected_divergence = p.cross_entropy(q), p.kl(q)
+        assert agrees(p.cross_entropy(theirs(family, others, lengths)), expected_entropy)
+        assert agrees(p.kl(theirs(family, others, lengths)), expected_divergence)
+
+
 @pytest.mark.parametrize("multiroot", [False, True])
 def test_building_ours_does_not_change_the_root_mode_of_theirs(multiroot: bool) -> None:
     """torch-struct keeps the root mode on a shared class; ours neither write it nor listen to it."""

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch_struct
-from families import BARE, DENSE, FACTORED, FactoredChain, agrees, lengths_tensor, seeded
+from families import BARE, DENSE, FACTORED, Chain, FactoredChain, agrees, lengths_tensor, seeded
 
 import structkd
 
@@ -104,3 +104,46 @@ def test_log_prob_of_a_one_word_sentence_through_supervision() -> None:
     padded = torch.tensor([row + [-100] * (5 - len(row)) for row in gold])
     expected = [-e.log_prob(tuple(row)) for e, row in zip(enumerations, gold, strict=True)]
     assert agrees(structkd.supervised_loss(chain, padded, reduction="none"), expected)
+
+
+@pytest.mark.parametrize("family", [DENSE, FACTORED, BARE], ids=repr)
+@pytest.mark.parametrize("scale", [30.0, 200.0, 700.0, 3000.0])
+@pytest.mark.parametrize("rate", [0.0, 0.35])
+def test_garden_paths(family: Chain, scale: float, rate: float) -> None:
+    """What looks best from the left may be impossible, or hopeless, in the end; nothing is lost on the way."""
+    lengths = (5, 1, 4, 2, 5, 3)
+    for seed in range(6):
+        scores = family.map(family.scores(seeded(seed), len(lengths), 6), lambda tensor: (tensor * scale).round())
+        if rate:
+            scores, _ = family.masked(scores, lengths, seeded(seed + 50), rate)
+        enumerations = family.enumerate(scores, lengths)
+        learning = family.with_grad(scores)
+        for chain in (
+            family.build(scores, lengths_tensor(lengths)),
+            family.build(learning, lengths_tensor(lengths)),
+        ):
+            assert agrees(chain.partition, [e.partition for e in enumerations])
+            assert agrees(chain.marginals, family.events(enumerations, 6))
+            assert agrees(chain.entropy, [e.entropy for e in enumerations], torch.float32)
+        loss = structkd.structural_kd_loss(chain, chain, reduction="none")
+        assert agrees(loss, [e.entropy for e in enumerations], torch.float32)
+
+
+@pytest.mark.parametrize("gap", [100.0, 400.0, 800.0, 1e5])
+def test_the_only_way_through_is_the_least_likely_at_every_word(gap: float) -> None:
+    """Label 1 is worse by `gap` at every word, and only label 1 may come last."""
+    n = 6
+    emissions = torch.zeros(2, n, 2, dtype=torch.float64)
+    emissions[:, :, 1] = -gap
+    emissions[0, -1, 0] = -math.inf
+    transitions = torch.tensor([[0.0, 0.0], [-math.inf, 0.0]], dtype=torch.float64)  # no way from label 0 to label 1
+    chain = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    assert chain.decode()[0].tolist() == [1] * n
+    assert float(chain.partition[0]) == pytest.approx(-gap * n, rel=1e-12)
+    assert chain.marginals[0, :, 1, 1].tolist() == pytest.approx([1.0] * (n - 1), abs=1e-12)
+    assert float(chain.entropy[0]) == pytest.approx(0.0, abs=1e-6)
+    dense = structkd.LinearChainCRF(chain.log_potentials)
+    assert agrees(dense.marginals, chain.marginals)
+    assert agrees(dense.partition, chain.partition)
+    student = structkd.MaxEnt(torch.zeros(2, n, 2, dtype=torch.float64))
+    assert agrees(structkd.project(chain, student)[0], torch.tensor([[0.0, 1.0]]).expand(n, 2))

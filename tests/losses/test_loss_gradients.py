@@ -56,7 +56,7 @@ def test_finite_differences(pair: Pair, temperature: float) -> None:
 @representative
 def test_noise_in_the_padding_and_impossible_cells_give_clean_gradients(pair: Pair) -> None:
     teacher, student = pair.scores(3)
-    teacher, _ = pair.teacher.masked(teacher, pair.lengths, seeded(4))
+    teacher = pair.masked_teacher(teacher, 4)
     expected = pair.gradients(teacher, student)
     learning = pair.student.with_grad(pair.student.poisoned(student, pair.lengths, math.nan))
     built = pair.build(pair.teacher.poisoned(teacher, pair.lengths, math.inf), learning)

@@ -46,7 +46,7 @@ def test_loss(pair: Pair, dtype: torch.dtype, temperature: float) -> None:
 @temperatures
 def test_loss_with_impossible_cells_and_noise_in_the_padding(pair: Pair, temperature: float) -> None:
     teacher, student = pair.scores(2)
-    teacher, _ = pair.teacher.masked(teacher, pair.lengths, seeded(3))
+    teacher = pair.masked_teacher(teacher, 3)
     if pair.teacher is pair.student:  # the same cells impossible on both sides: nothing is lost
         student = {
             name: tensor.masked_fill(teacher[name].isneginf(), -math.inf) if tensor.is_floating_point() else tensor
@@ -74,6 +74,28 @@ def test_a_student_that_forbids_what_the_teacher_allows(pair: Pair) -> None:
     loss.sum().backward()
     for name in pair.student.floats(learning):
         assert not learning[name].grad.isnan().any()
+
+
+@every_pair
+def test_a_student_may_forbid_what_the_teacher_never_builds(pair: Pair) -> None:
+    """Cells of the student that no structure of the teacher uses: forbidden or not, the loss is finite and right."""
+    teacher, student = pair.scores(24)
+    teacher = pair.masked_teacher(teacher, 25, rate=0.5)
+    targets = pair.targets(teacher, pair.student.enumerate(student, pair.lengths))
+    used = pair.student.gradients(student, [target.expectation(pair.student.cells) for target in targets])
+    student = {
+        name: tensor.masked_fill(used[name] == 0, -math.inf) if name in pair.student.maskable else tensor
+        for name, tensor in student.items()
+    }
+    expected = pair.loss(teacher, student)
+    assert all(math.isfinite(value) for value in expected)
+    learning = pair.student.with_grad(student)
+    loss = structural_kd_loss(*pair.build(teacher, learning), reduction="none")
+    assert agrees(loss, expected)
+    loss.sum().backward()
+    gradients = pair.gradients(teacher, student)
+    for name in pair.student.floats(learning):
+        assert agrees(learning[name].grad, gradients[name])
 
 
 @every_pair

@@ -7,7 +7,7 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ __all__ = ["distil"]
 log = logging.getLogger(__name__)
 
 
-def distil(config: Mapping[str, Any], output: Path, command: str) -> dict[str, Any]:
+def distil(
+    config: Mapping[str, Any], output: Path, command: str = "", overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Carry out one run.
 
     Args:
         config: plain data in the form of :class:`~structkd.commands.schema.ExperimentConfig`.
         output: folder for the table, the figures and the predictions.
-        command: what was typed, to be kept with the results.
+        command: what was typed, and
+        overrides: what of it concerns this run (of several, under -m), to be kept with the results.
 
     Returns:
         What is written to ``metrics.json``.
@@ -73,7 +76,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str) -> dict[str, A
         "torch": torch.__version__.split("+")[0],
         "corpus": [corpus.name, corpus.task, corpus.scheme, corpus.fingerprint],
     }
-    work_dir = Path(config["work_dir"]).expanduser().absolute()
+    work_dir = Path(config["work_dir"]).absolute()
     teacher = _training(
         "teacher", "teacher", common, teacher_config, recipes["teacher"], corpus, None, None, teacher_config["seed"],
         labelled=regime.teacher,
@@ -86,12 +89,12 @@ def distil(config: Mapping[str, Any], output: Path, command: str) -> dict[str, A
         )
         for method in methods
     ]  # fmt: skip
-    results = []
+    results: list[dict[str, Any]] = []
     # Students that need no teacher first: another process may be training it right now.
     for student in sorted(students, key=lambda training: training.targets is not None):
         if student.targets is not None and all(result["role"] != "teacher" for result in results):
-            results.append(_result(teacher, work_dir, seed))
-        results.append(_result(student, work_dir, seed))
+            results.append(_result(teacher, work_dir))
+        results.append(_result(student, work_dir))
     order = ["teacher", *(method["name"] for method in [*methods[1:], methods[0]])]  # the method after its baselines
     results.sort(key=lambda result: order.index(result["method"]))
 
@@ -113,6 +116,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str) -> dict[str, A
         },
         "results": results,
         "command": command,
+        "overrides": list(overrides),
         "work_dir": str(work_dir),
         "environment": environment(),
     }
@@ -275,9 +279,10 @@ class _SharedTargets:
         return self._targets
 
 
-def _result(training: Training, work_dir: Path, seed: int) -> dict[str, Any]:
+def _result(training: Training, work_dir: Path) -> dict[str, Any]:
     metrics = ensure(training, work_dir)
-    return {**metrics, "method": training.name, "seed": seed, "settings": training.depends_on["settings"]}
+    # The name is the run's, not the folder's: a training may be known under another name elsewhere.
+    return {**metrics, "method": training.name, "seed": training.seed, "settings": training.depends_on["settings"]}
 
 
 def _describe(corpus: Corpus, regime: Regime) -> None:

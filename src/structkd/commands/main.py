@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from .messages import explain, is_user_error
@@ -19,16 +22,13 @@ register_schema()
 
 @hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")
 def _run(config: DictConfig) -> None:
-    from pathlib import Path
-
-    from omegaconf.errors import OmegaConfBaseException
-
+    # Loads transformers and datasets: not before they are needed, so that --help and messages come at once.
     from .distil import distil, typed_command
 
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    if not isinstance(plain, dict):
-        raise OmegaConfBaseException("The configuration is not a mapping.")
-    distil(plain, Path(HydraConfig.get().runtime.output_dir), typed_command())
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    # Hydra changes the working directory where hydra.job.chdir says so.
+    plain["work_dir"] = to_absolute_path(os.path.expanduser(plain["work_dir"]))
+    distil(plain, Path(HydraConfig.get().runtime.output_dir), typed_command(), list(HydraConfig.get().overrides.task))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The schema of the configuration: what may be set, and of which type.
 
-Hydra checks every configuration against it before anything runs. The ``model``, ``trainer``, ``loss`` and ``data`` nodes
-are open mappings because their fields belong to the object they name; its signature checks them.
+Hydra checks every configuration against it before anything runs. The ``model``, ``trainer``, ``loss`` and ``data``
+nodes are open mappings because their fields belong to the object they name; its signature checks them.
 """
 
 from __future__ import annotations

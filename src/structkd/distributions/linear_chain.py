@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .kernels.chain import dense_expectations, factored_expectations
 from .kernels.counts import TransitionCounts
-from .semirings import Log, logsumexp
+from .semirings import NEG_INF, Log, logsumexp
 from .structure import (
+    Gradient,
     Parts,
     StructuredDistribution,
     adopts,
@@ -123,7 +124,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """The same distribution as one that takes its targets per bigram."""
         return self
 
-    def bigrams(self, labels: Tensor) -> Tensor | TransitionCounts:
+    def bigrams(self, labels: Tensor) -> Any:
         """Expected bigrams of independent words with label marginals [B, N, C], in the form of this chain's parts."""
         return labels[:, 1:, :, None] * labels[:, :-1, None, :]
 
@@ -148,7 +149,25 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         self._require_structures(value, parts)
         return value, (labels, bigrams)
 
-    def _event(self, parts: Parts) -> Tensor:
+    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+        if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
+            return None
+        dtype = working_precision(self.log_potentials)
+        potentials = torch.stack([teacher.log_potentials.to(dtype), self.log_potentials.to(dtype)])
+        potentials = torch.where(self._event_mask(), potentials.div_(temperature), 0.0)
+        log_partition, _, bigrams = dense_expectations(potentials.flatten(0, 1), self.lengths.repeat(2))
+        if not (log_partition > NEG_INF).all():
+            return None
+        wanted, got = bigrams.unflatten(0, (2, -1))
+        loss = log_partition[len(wanted) :] - expected_score(wanted, potentials[1])
+        gap = got - wanted
+
+        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+            return ((gap * (weights * temperature).view(-1, 1, 1, 1)).to(self.dtype),)
+
+        return loss * temperature**2, gradient
+
+    def _event(self, parts: Any) -> Tensor:
         return parts[1]
 
     def _decode(self, parts: Parts) -> Tensor:
@@ -240,7 +259,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
     factored = True
 
-    def bigrams(self, labels: Tensor) -> Tensor | TransitionCounts:
+    def bigrams(self, labels: Tensor) -> Any:
         return TransitionCounts((labels[:, 1:], labels[:, :-1], None))
 
     def dense(self) -> LinearChainCRF:
@@ -271,9 +290,45 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             # counts per sentence: the derivative by transitions of its own
             unary, transitions = parts
             return super()._expectations((unary, transitions.expand(*self.batch_shape, -1, -1)))
-        value, labels, counts = factored_expectations(*(p.detach() for p in parts), self.lengths)
+        unary, transitions = (p.detach().unsqueeze(0) for p in parts)
+        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths)
         self._require_structures(value, parts)
         return value, (labels, counts)
+
+    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+        if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
+            return None
+        inside = self.word_mask.unsqueeze(-1)
+        dtype = working_precision(self.emissions)
+        emissions = torch.stack([teacher.emissions.to(dtype), self.emissions.to(dtype)])
+        unary = torch.where(inside, emissions / temperature, 0.0)
+        transitions = torch.stack([teacher.transitions.to(dtype), self.transitions.to(dtype)]) / temperature
+        last = (self.lengths - 1).view(-1, 1, 1).expand(-1, 1, unary.shape[-1])
+        for group, side in enumerate((teacher, self)):
+            if side.start is not None:
+                unary[group, :, 0] += side.start.to(dtype) / temperature
+            if side.end is not None:
+                end = (side.end.to(dtype) / temperature).expand(len(last), 1, -1)
+                unary[group].scatter_add_(1, last, end)
+        log_partition, labels, (wanted, got) = factored_expectations(unary, transitions, self.lengths)
+        if not (log_partition > NEG_INF).all():
+            return None
+        loss = log_partition[1] - expected_score(labels[0], unary[1]) - expected_score(wanted, transitions[1])
+        gap, moves = labels[1] - labels[0], got - wanted
+
+        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+            weights = weights * temperature
+            by_word = gap * weights.view(-1, 1, 1)
+            at_start = None if self.start is None else by_word[:, 0].sum(0).to(self.start.dtype)
+            at_end = None if self.end is None else by_word.gather(1, last).sum((0, 1)).to(self.end.dtype)
+            return (
+                by_word.to(self.emissions.dtype),
+                moves.weighted_sum(weights).to(self.transitions.dtype),
+                at_start,
+                at_end,
+            )
+
+        return loss * temperature**2, gradient
 
     def _solve(self, semiring: Log, parts: Parts, lengths: Tensor) -> tuple[Tensor, list[Parts]]:
         unary, transitions = parts
@@ -302,7 +357,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         potentials = self._bigram_scores(*parts)
         return LinearChainCRF(potentials, self.lengths, validate_args=False).expected_event()
 
-    def _event(self, parts: Parts) -> Tensor:
+    def _event(self, parts: Any) -> Tensor:
         return LinearChainCRF.bigrams(self, parts[0])
 
     def _score_of_events(self, event: Tensor, parts: Parts) -> Tensor:
@@ -336,7 +391,7 @@ class _DenseView(_FactoredLinearChainCRF):
     def bigrams(self, labels: Tensor) -> Tensor:
         return LinearChainCRF.bigrams(self, labels)
 
-    def _event(self, parts: Parts) -> Tensor:
+    def _event(self, parts: Any) -> Tensor:
         return parts[1]
 
     def marginals_to_targets(self, marginals: Tensor) -> Parts:

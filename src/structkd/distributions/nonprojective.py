@@ -51,6 +51,17 @@ class NonProjectiveDependencyCRF(ArcDistribution, torch_struct.NonProjectiveDepe
         arcs = logsumexp(parts[0]) if self.labelled else parts[0]
         return log_matrix_tree(arcs, lengths, self.multiroot)
 
+    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        value, (marginals,) = super()._expectations(parts)
+        scores = parts[0].detach()
+        if not ((scores == NEG_INF) & self._event_mask()).any():
+            return value, (marginals,)
+        # a derivative that should vanish does so up to rounding, but an arc in no tree must have probability 0
+        arcs = scores.amax(-1) if self.labelled else scores
+        possible = arcs_in_some_tree(arcs, self.lengths, self.multiroot)
+        possible = possible.unsqueeze(-1) if self.labelled else possible
+        return value, (torch.where(possible & (scores > NEG_INF), marginals, 0.0),)
+
     def _best(self) -> tuple[Tensor, Parts]:
         values, structures = self._k_best(1)
         return values[0], structures[0]
@@ -104,8 +115,7 @@ def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
     to the root. The Laplacian is an M-matrix, so Gaussian elimination needs no subtraction if the diagonal is kept as
     the sum it is (Grassmann, Taksar and Heyman, 1985): eliminating word n, with weight p(n) = sum_h w(h, n) over the
     words left (and the root), turns every path h -> n -> d into an arc of weight w(h, n) w(n, d) / p(n); the
-    determinant is the product of the p(n). In log space nothing under- or overflows either, and every step has a
-    positive derivative, so marginals are as accurate as log Z.
+    determinant is the product of the p(n). In log space nothing under- or overflows either.
 
     With exactly one root arc, Z is the coefficient of e in the determinant for root weights e * r: leading terms
     leave the root out of every p(n) but the last, provided the last word can reach all others.
@@ -136,14 +146,43 @@ def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
     return total + torch.where(inside[:, -1], roots[:, 0], 0.0)
 
 
+def arcs_in_some_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
+    """BoolTensor [B, N, N]: the arcs h -> d (roots on the diagonal) that are part of at least one tree.
+
+    Where a tree exists, those are the possible arcs whose head a root word reaches without passing d: the path to h and
+    the arc to d extend to a tree over all that is reachable. O(N^3) a step, as many steps as the longest such path.
+    """
+    words = arcs.shape[1]
+    inside = torch.arange(words, device=arcs.device) < lengths.unsqueeze(1)
+    itself = torch.eye(words, dtype=torch.bool, device=arcs.device)
+    possible = (arcs > NEG_INF) & inside.unsqueeze(1) & inside.unsqueeze(2)
+    between = possible & ~itself
+    roots = possible.diagonal(0, 1, 2)
+    if not multiroot:
+        roots = roots & _reaches_all(between, inside)
+    step = between.to(torch.float32)
+    reached = roots.unsqueeze(1) & ~itself  # [b, d, h]: from a root word to h, avoiding d
+    while True:
+        wider = (reached | (reached.to(torch.float32) @ step > 0)) & ~itself
+        if torch.equal(wider, reached):
+            break
+        reached = wider
+    return (between & reached.transpose(1, 2)) | torch.diag_embed(roots)
+
+
+def _reaches_all(between: Tensor, inside: Tensor) -> Tensor:
+    """BoolTensor [B, N]: the words from which arcs, BoolTensor [B, N, N], lead to every word of the sentence."""
+    words = between.shape[1]
+    reach = between.to(torch.float32) + torch.eye(words, device=between.device)
+    for _ in range(max(words - 1, 1).bit_length()):
+        reach = (reach @ reach).clamp_max_(1.0)
+    return ((reach > 0) | ~inside.unsqueeze(1)).all(2) & inside
+
+
 def _root_last(weights: Tensor, roots: Tensor, inside: Tensor) -> Tensor:
     """A permutation [B, N] of the words that puts one that can be the single root last, where there is one."""
     batch, words = roots.shape
-    reach = (weights > NEG_INF).to(torch.float32) + torch.eye(words, device=weights.device)
-    for _ in range(max(words - 1, 1).bit_length()):
-        reach = (reach @ reach).clamp_max_(1.0)
-    reaches_all = ((reach > 0) | ~inside.unsqueeze(1)).all(2)
-    root = (reaches_all & (roots > NEG_INF)).to(torch.int8).argmax(1)
+    root = (_reaches_all(weights > NEG_INF, inside) & (roots > NEG_INF)).to(torch.int8).argmax(1)
     order = torch.arange(words, device=weights.device).repeat(batch, 1)
     order[:, -1] = root
     order.scatter_(1, root.unsqueeze(1), words - 1)

@@ -20,7 +20,10 @@ from torch.distributions import Distribution, register_kl
 from .kernels.counts import TransitionCounts
 from .semirings import NEG_INF, KBest, Log, Max, Sample
 
-Parts = tuple[Tensor, ...]
+#: One entry per kind of part: a tensor that starts with the batch, or expected transition counts kept as factors.
+Parts = tuple[Any, ...]
+#: From weights [B] to the weighted sum over sentences of the gradients by `_scores`, in their order.
+Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Samples are drawn for several copies of the batch at once; this bounds the copies' potentials (128 MiB in float64).
@@ -178,7 +181,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """The semiring sum over all structures, [B]."""
         raise NotImplementedError
 
-    def _event(self, parts: Parts) -> Tensor:
+    def _event(self, parts: Any) -> Tensor:
         """Indicators (or expectations) of the parts as an event tensor [B, *event_shape]."""
         return parts[0]
 
@@ -275,8 +278,16 @@ class StructuredDistribution(torch_struct.StructDistribution):
             loss = loss - expected_score(target, scores)
         return loss, tuple(p - t for p, t in zip(marginals, targets, strict=True))
 
+    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+        """The whole structural loss [B] to a teacher, T^2 included, and its gradient by this distribution's `_scores`.
+
+        For classes that can run the teacher's programme together with their own; None where that cannot be, or where it
+        cannot be certified, and the general way (project, then `_cross_entropy`) is to be taken.
+        """
+        return None
+
     @ordinary_tensors
-    def expected_parts(self) -> Parts:
+    def expected_parts(self) -> Any:
         """Expected part indicators in working precision: what projections work with."""
         return self._memo("expectations", lambda: self._expectations(self._parts()))[1]
 

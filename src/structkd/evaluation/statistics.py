@@ -60,16 +60,15 @@ def paired_bootstrap(
 
     Args:
         first, second: per-sentence counts [seeds, sentences, 3] of the same test sentences, as from
-            :func:`~structkd.evaluation.spans.span_counts`; F1 is averaged over the seeds. The interval speaks of other test
-            sentences, not of other seeds.
+            :func:`~structkd.evaluation.spans.span_counts`; F1 is averaged over the seeds. The interval speaks of
+            other test sentences, not of other seeds.
         confidence: coverage.
         resamples: bootstrap samples.
         seed: of the resampling.
     """
     if first.ndim != 3 or second.ndim != 3 or first.shape[1:] != second.shape[1:] or first.shape[2] != 3:
         raise ValueError(
-            "Expected two arrays [seeds, sentences, 3] over the same sentences, "
-            f"got {first.shape} and {second.shape}."
+            f"Expected two arrays [seeds, sentences, 3] over the same sentences, got {first.shape} and {second.shape}."
         )
     sentences = first.shape[1]
 
@@ -79,9 +78,9 @@ def paired_bootstrap(
         drawn = np.apply_along_axis(np.bincount, -1, chosen, minlength=sentences)
         totals = np.einsum("...s,ksc->...kc", drawn.astype(np.float64), counts.astype(np.float64))
         denominator = totals[..., 1] + totals[..., 2]
-        return np.divide(
-            2 * totals[..., 0], denominator, out=np.zeros_like(denominator), where=denominator > 0
-        ).mean(axis=-1)
+        return np.divide(2 * totals[..., 0], denominator, out=np.zeros_like(denominator), where=denominator > 0).mean(
+            axis=-1
+        )
 
     def difference(chosen: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         chosen = np.moveaxis(np.asarray(chosen), axis, -1).astype(np.int64)

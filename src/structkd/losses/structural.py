@@ -8,22 +8,19 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions.kernels.counts import TransitionCounts, weighted
-from ..distributions.structure import Parts, StructuredDistribution, class_name, ordinary_tensors
+from ..distributions.kernels.counts import weighted_by_sentence
+from ..distributions.structure import Gradient, Parts, StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.wordwise import WordwiseDistribution
-from ..projections.registry import check_distribution, check_temperature, targets
+from ..projections.registry import check_distribution, check_pair, check_temperature, targets
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """log Z_s - sum_u P_t(u) s(u) for every sentence, with its gradient P_s(u) - P_t(u) computed on the way.
-
-    Both passes of the dynamic programme happen in `forward`, without a graph; what is kept is the gradient alone.
-    """
+class _WithGradient(torch.autograd.Function):
+    """A value [B] whose gradient is known in closed form: `gradient` takes the weights [B] that arrive from above."""
 
     @staticmethod
-    def forward(ctx: Any, student: StructuredDistribution, target: Parts, *parts: Tensor) -> Tensor:
-        value, ctx.gradients = student._cross_entropy(parts, target)
-        return value
+    def forward(ctx: Any, value: Tensor, gradient: Gradient, *scores: Tensor | None) -> Tensor:
+        ctx.gradient = gradient
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -35,24 +32,34 @@ class _CrossEntropy(torch.autograd.Function):
                 "derivative write the loss as student.partition - (target * student.log_potentials).sum(...), with "
                 "target = structkd.project(teacher, student)"
             )
-        (upstream,) = grads
-        return None, None, *(_weighted(gradient, upstream) for gradient in ctx.gradients)
-
-
-def _weighted(gradient: Tensor | TransitionCounts, weights: Tensor) -> Tensor:
-    """Per-sentence gradients times [B]; summed over the batch where the sentences share their scores."""
-    return gradient.weighted_sum(weights) if isinstance(gradient, TransitionCounts) else weighted(gradient, weights)
+        return None, None, *ctx.gradient(grads[0])
 
 
 def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float = 1.0) -> Tensor:
     """T^2 times the cross-entropy of target part marginals to the student at temperature T, [B].
 
-    The student's scores are divided by T; the gradient of the result is T (P_s - P_t).
+    The student's scores are divided by T; the gradient of the result is T (P_s - P_t), computed along with the value.
+    Neither pass of the dynamic programme leaves a graph.
     """
     parts = student._parts()
-    if temperature != 1:
-        parts = tuple(part / temperature for part in parts)
-    return _CrossEntropy.apply(student, target, *parts) * temperature**2
+    with torch.no_grad():
+        tempered = parts if temperature == 1 else tuple(part / temperature for part in parts)
+        value, gradients = student._cross_entropy(tempered, target)
+
+    def gradient(weights: Tensor) -> tuple[Tensor, ...]:
+        weights = weights * temperature
+        return tuple(weighted_by_sentence(g, weights) for g in gradients)
+
+    return _WithGradient.apply(value * temperature**2, gradient, *parts)
+
+
+def joint_cross_entropy(teacher: Any, student: StructuredDistribution, temperature: float) -> Tensor | None:
+    """The same from a teacher whose programme runs together with the student's, straight from both sides' scores; None
+    where the pair has no such programme.
+    """
+    with torch.no_grad():
+        joint = student._distil(teacher, temperature)
+    return None if joint is None else _WithGradient.apply(*joint, *student._scores)
 
 
 def reduced(loss: Tensor, student: StructuredDistribution, reduction: str, num_items: Any) -> Tensor:
@@ -124,13 +131,20 @@ def structural_kd_loss(
     check_mode(temperature_mode, student)
     if not isinstance(student, StructuredDistribution):
         raise NotImplementedError(f"{class_name(student)} cannot be a student: it has no parts to train")
+    loss = None
     if isinstance(teacher, Tensor):
         target = _given(teacher, student)
     elif temperature_mode == "local":
         target = _sharpened(targets(teacher, student), student, temperature)
     else:
-        target = targets(teacher, student, temperature)
-    return reduced(cross_entropy(student, target, temperature), student, reduction, num_items)
+        distribution = check_distribution("teacher", teacher)
+        check_pair(distribution, student)
+        loss = joint_cross_entropy(distribution, student, temperature)
+        if loss is None:
+            target = targets(distribution, student, temperature)
+    if loss is None:
+        loss = cross_entropy(student, target, temperature)
+    return reduced(loss, student, reduction, num_items)
 
 
 def _given(marginals: Tensor, student: StructuredDistribution) -> Parts:

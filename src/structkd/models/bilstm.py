@@ -213,9 +213,7 @@ class BiLSTMRecipe:
     def create(self, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> BiLSTMTagger:
         """An untrained model; its weights are drawn from torch's global generator."""
         vocabulary = Vocabulary.build(sentences, minimum_count=self.minimum_count, lowercase=self.lowercase)
-        config = self._config(
-            labels, word_count=vocabulary.word_count, character_count=vocabulary.character_count
-        )
+        config = self._config(labels, word_count=vocabulary.word_count, character_count=vocabulary.character_count)
         return BiLSTMTagger(config, features=vocabulary)
 
     def load(self, folder: str | Path) -> BiLSTMTagger:

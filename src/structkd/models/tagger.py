@@ -44,8 +44,8 @@ class TaggerConfig(PreTrainedConfig):
     @property
     def labels(self) -> list[str]:
         """The tag inventory in the order of the emissions' last axis."""
-        inventory = self.id2label or {}
-        return [str(inventory[number]) for number in range(len(inventory))]
+        inventory: dict[Any, str] = dict(self.id2label or {})
+        return [inventory[number] for number in range(len(inventory))]
 
 
 @dataclass
@@ -98,7 +98,6 @@ class Tagger(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "lengths"
     features_class: ClassVar[Any] = None
-    _no_split_modules: ClassVar[list[str]] = []
 
     config: TaggerConfig
     encoder: nn.Module
@@ -161,9 +160,9 @@ class Tagger(PreTrainedModel):
             self.features.save_pretrained(Path(save_directory))
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', plus the features."""
-        loaded = super().from_pretrained(folder, *args, **kwargs)
+    def from_pretrained(cls, folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As transformers', plus the features; weights come from safetensors alone, never from a pickle."""
+        loaded = super().from_pretrained(folder, *args, **({"use_safetensors": True} | kwargs))
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.features = cls.features_class.from_pretrained(folder)
         return loaded

@@ -111,9 +111,7 @@ class Vocabulary:
         for tokens, spelling, length in zip(sentences, spelled, lengths, strict=True):
             missing = longest - length
             words.append([self._number(token) for token in tokens] + [PADDING] * missing)
-            characters.append(
-                [word + [PADDING] * (widest - len(word)) for word in spelling] + [padding_word] * missing
-            )
+            characters.append([word + [PADDING] * (widest - len(word)) for word in spelling] + [padding_word] * missing)
         return {"words": torch.tensor(words), "characters": torch.tensor(characters), "lengths": torch.tensor(lengths)}
 
     def _number(self, token: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import shutil
 import time
@@ -74,7 +75,9 @@ def training_arguments(settings: dict[str, Any], folder: Path, seed: int, metric
         if name in fixed:
             raise TypeError(f"Trainer setting {name!r} is fixed by structkd and cannot be given.")
         if name not in known:
-            raise TypeError(f"Unknown trainer setting {name!r}: not a field of transformers.TrainingArguments.")
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"Unknown trainer setting {name!r}: not a field of transformers.TrainingArguments.{hint}")
     strategy = "steps" if "eval_steps" in settings else "epoch"
     # Pinned memory only speeds up copies to an accelerator; without one torch warns about it.
     settings = {"dataloader_pin_memory": torch.cuda.is_available()} | settings

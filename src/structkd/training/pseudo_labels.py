@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.distributions import Distribution
 
-from structkd import supervised_loss
+from structkd import LinearChainCRF, MaxEnt, supervised_loss
 
 __all__ = ["pseudo_label_loss"]
 
 
 def pseudo_label_loss(
-    teacher: Distribution, student: Distribution, reduction: str = "batchmean", num_items: int | Tensor | None = None
+    teacher: LinearChainCRF | MaxEnt,
+    student: LinearChainCRF | MaxEnt,
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
 ) -> Tensor:
     """-log P_s(y*) with y* = argmax P_t: the teacher's most probable tag sequence is taken for gold.
 

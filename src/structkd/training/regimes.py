@@ -50,7 +50,8 @@ def draw_regime(
         raise ValueError(f"teacher.labelled={count}: {corpus.name} has {available} training sentences.")
     if not 1 <= labelled <= count:
         raise ValueError(
-            f"student.labelled={labelled}: the student's labelled sentences are some of the teacher's, which are {count}."
+            f"student.labelled={labelled}: the student's labelled sentences are some of the teacher's, "
+            f"which are {count}."
         )
     if not 0 <= unlabelled <= available - count:
         raise ValueError(

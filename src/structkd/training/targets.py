@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from structkd import LinearChainCRF, MaxEnt
 from structkd.models import Tagger, tag_distribution
 
 __all__ = ["TeacherTargets"]
@@ -59,9 +60,10 @@ class TeacherTargets:
         was_training = teacher.training
         teacher.eval()
         try:
-            with torch.no_grad(), tqdm(
-                total=len(lengths), desc="teacher", unit="sentence", disable=None if progress else True
-            ) as bar:
+            with (
+                torch.no_grad(),
+                tqdm(total=len(lengths), desc="teacher", unit="sentence", disable=None if progress else True) as bar,
+            ):
                 for cut in range(0, len(order), batch_size):
                     rows = order[cut : cut + batch_size]
                     batch = teacher.features.encode([sentences[row] for row in rows])
@@ -87,7 +89,7 @@ class TeacherTargets:
         cells = torch.where(inside, self._begin[chosen].unsqueeze(1) + position, 0)
         return {"emissions": self.emissions[cells].masked_fill(~inside.unsqueeze(-1), 0.0)}
 
-    def distribution(self, scores: dict[str, Tensor], lengths: Tensor):  # noqa: ANN201
+    def distribution(self, scores: dict[str, Tensor], lengths: Tensor) -> LinearChainCRF | MaxEnt:
         """The teacher's distribution for a batch.
 
         Args:

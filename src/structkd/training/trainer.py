@@ -69,8 +69,9 @@ class DistillationTrainer(Trainer):
                 )
         if args.remove_unused_columns:
             raise ValueError("Set remove_unused_columns=False: the collator reads columns the model does not take.")
-        self.objective = objective
+        self.objective: KDObjective = objective
         self.targets = targets
+        self.labels = model.config.labels
         self.scheme = scheme
         self.legal = legal
         super().__init__(
@@ -130,7 +131,7 @@ class DistillationTrainer(Trainer):
         return count
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthBucketSampler(dataset["length"], self.args.train_batch_size, seed)
 
@@ -163,10 +164,11 @@ class DistillationTrainer(Trainer):
         return None, decoded.masked_fill(decoded < 0, UNLABELLED), labels
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        names = self.model.config.labels
-        gold, predicted = [], []
-        for truth, guess in zip(prediction.label_ids, prediction.predictions, strict=True):
+        gold: list[list[str]] = []
+        predicted: list[list[str]] = []
+        sides: Any = zip(prediction.label_ids, prediction.predictions, strict=True)
+        for truth, guess in sides:
             inside = truth != UNLABELLED
-            gold.append([names[label] for label in truth[inside]])
-            predicted.append([names[label] for label in guess[inside]])
+            gold.append([self.labels[label] for label in truth[inside]])
+            predicted.append([self.labels[label] for label in guess[inside]])
         return tagging_metrics(gold, predicted, self.scheme)

@@ -10,65 +10,62 @@ from torch import Tensor
 from ..semirings import NEG_INF, logsumexp
 from .counts import TransitionCounts
 
-# Probability space is float64 with every step renormalised. What underflows, in one step, is below 1e-307 of a total of
-# 1; where every normaliser stays above this, all that was lost is below 1e-100 of what was kept.
-_SAFE = 1e-200
+# Probability space is float64, every step renormalised to sum to 1, so what underflows is below 1e-307 of the total at
+# that word. It may matter more at a later word (a garden path): by the most that any label's score can grow in a step,
+# over what the kept total grew. The product of that ratio over all steps bounds what loss amounts to in the end; where
+# it is above this, less than 1e-15 of the result was lost.
+_SAFE = math.log(1e-290)
+_SMALLEST = 1e-280
 
 
 def factored_expectations(
     unary: Tensor, transitions: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor, TransitionCounts]:
-    """log Z [B], label marginals [B, N, C] and transition counts of chains with shared transitions.
+) -> tuple[Tensor, Tensor, list[TransitionCounts]]:
+    """log Z [G, B], label marginals [G, B, N, C] and transition counts (G times) of chains that share transitions.
 
     Arguments:
-        unary: [B, N, C] float64 scores of labels. transitions: [C, C] float64, [next, previous]. lengths: LongTensor [B].
+        unary: [G, B, N, C] float64 scores of labels: G groups (a teacher and a student, say) of the same sentences.
+        transitions: [G, C, C] float64, [next, previous], one for each group.
+        lengths: LongTensor [B].
 
-    Forward and backward messages run side by side, the latter over the reversed sentences. O(N C^2) time in N matrix
-    products, O(B N C + C^2) memory. An empty structure space gives log Z = -inf and marginals of no meaning.
+    Forward and backward messages of all groups run side by side, the latter over the reversed sentences: O(N C^2) time
+    in N matrix products, O(B N C + C^2) memory. An empty space gives log Z = -inf and meaningless marginals.
     """
     log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
-    if safe.all():
-        return log_partition, labels, counts
-    # the items that probability space cannot vouch for, once more in log space
-    rest = (~safe).nonzero().flatten()
-    exact = log_space_expectations(unary[rest], transitions.expand(len(rest), -1, -1), lengths[rest], per_bigram=False)
-    dense = torch.zeros(len(unary), *transitions.shape, dtype=unary.dtype, device=unary.device)
-    dense[rest] = exact[2]
-    ((after, before, scale),) = counts.terms
-    keep = safe.view(-1, 1, 1)
-    counts = TransitionCounts((after.where(keep, 0.0), before.where(keep, 0.0), scale)) + TransitionCounts.from_dense(
-        dense
-    )
-    log_partition, labels = log_partition.clone(), labels.clone()
-    log_partition[rest], labels[rest] = exact[0], exact[1]
+    if not safe.all():
+        # the sentences that probability space cannot vouch for, once more in log space
+        log_partition, labels = log_partition.clone(), labels.clone()
+        for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
+            shared = transitions[group].expand(len(rest), -1, -1)
+            exact = log_space_expectations(unary[group, rest], shared, lengths[rest], per_bigram=False)
+            log_partition[group, rest], labels[group, rest] = exact[0], exact[1]
+            counts[group] = counts[group].replaced(rest, exact[2])
     return log_partition, labels, counts
 
 
 def _factored_in_probability_space(
     unary: Tensor, transitions: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor, TransitionCounts, Tensor]:
-    batch, words, size = unary.shape
+) -> tuple[Tensor, Tensor, list[TransitionCounts], Tensor]:
+    groups, batch, words, _ = unary.shape
     position = torch.arange(words, device=unary.device)
     inside = position < lengths.unsqueeze(1)
     mirrored = torch.where(inside, lengths.unsqueeze(1) - 1 - position, position)  # [B, N], its own inverse
+    mirrored = mirrored.view(1, batch, words, 1).expand(unary.shape)
 
     shift = _finite(unary.amax(-1, keepdim=True))
     emitted = (unary - shift).exp_()
-    backwards = mirrored.unsqueeze(-1).expand(-1, -1, size)
-    largest = _finite(transitions.max())
-    moved = (transitions - largest).exp_()
-    # direction 0 runs forward, direction 1 over the reversed sentence
-    emitted = torch.stack([emitted, emitted.gather(1, backwards)]).transpose(0, 2).transpose(1, 2).contiguous()
-    step = torch.stack([moved.T, moved])
+    largest = _finite(transitions.amax((1, 2)))
+    moved = (transitions - largest.view(-1, 1, 1)).exp_()
+    # rows of groups: first those that run forward, then those over the reversed sentences
+    emitted = torch.cat([emitted, emitted.gather(2, mirrored)]).permute(2, 0, 1, 3).contiguous()  # [N, 2G, B, C]
+    step = torch.cat([moved.transpose(1, 2), moved])
 
-    reached = torch.empty_like(emitted)  # [N, 2, B, C]: before the word's own score
+    reached = torch.empty_like(emitted)  # before the word's own score
     message = torch.empty_like(emitted)  # after it, summing to 1
-    norm = emitted.new_empty(words, 2, batch, 1)
+    norm = emitted.new_empty(words, 2 * groups, batch, 1)
     reached[0] = 1.0
-    torch.mul(reached[0], emitted[0], out=message[0])
-    torch.sum(message[0], -1, keepdim=True, out=norm[0])
-    message[0] /= norm[0]
-    before = message[0]
+    torch.sum(emitted[0], -1, keepdim=True, out=norm[0])
+    before = torch.div(emitted[0], norm[0], out=message[0])
     for word, after, scores, total in zip(
         reached.unbind()[1:], message.unbind()[1:], emitted.unbind()[1:], norm.unbind()[1:], strict=True
     ):
@@ -77,24 +74,27 @@ def _factored_in_probability_space(
         torch.sum(after, -1, keepdim=True, out=total)
         before = after.div_(total)
 
-    forward = message[:, 0].transpose(0, 1)
-    backward = reached[:, 1].transpose(0, 1).gather(1, backwards)
-    labels = forward * backward
+    by_sentence = message[:, :groups].permute(1, 2, 0, 3)  # [G, B, N, C]
+    backward = reached[:, groups:].permute(1, 2, 0, 3).gather(2, mirrored)
+    labels = by_sentence * backward
     mass = labels.sum(-1, keepdim=True)
-    labels = (labels / mass).masked_fill_(~inside.unsqueeze(-1), 0.0)
+    labels.div_(mass).masked_fill_(~inside.unsqueeze(-1), 0.0)
 
-    following = message[:, 1].transpose(0, 1).gather(1, backwards)[:, 1:]
-    joint = (following * reached[1:, 0].transpose(0, 1)).sum(-1, keepdim=True)
-    inner = inside[:, 1:].unsqueeze(-1)
-    counts = TransitionCounts(((following / joint).masked_fill_(~inner, 0.0), forward[:, :-1].where(inner, 0.0), moved))
+    following = message[:, groups:].permute(1, 2, 0, 3).gather(2, mirrored)[:, :, 1:]
+    joint = (following * reached[1:, :groups].permute(1, 2, 0, 3)).sum(-1, keepdim=True)
+    outer = ~inside[:, 1:].unsqueeze(-1)
+    following = (following / joint).masked_fill_(outer, 0.0)
+    preceding = by_sentence[:, :, :-1].masked_fill(outer, 0.0)
+    counts = [TransitionCounts((following[g], preceding[g], moved[g])) for g in range(groups)]
 
-    norm = norm.squeeze(-1).permute(1, 2, 0)
-    least = norm.amin(0).where(inside, 1.0).amin(1)
-    least = torch.minimum(least, mass.squeeze(-1).where(inside, 1.0).amin(1))
-    if words > 1:
-        least = torch.minimum(least, joint.squeeze(-1).where(inside[:, 1:], 1.0).amin(1))
-    scale = (norm[0].log() + shift.squeeze(-1)).where(inside, 0.0).sum(1)
-    return scale + (lengths - 1) * largest, labels, counts, least > _SAFE
+    norm = norm.squeeze(-1)  # [N, 2G, B]
+    growth = (emitted[1:] @ step.amax(1).unsqueeze(-1)).squeeze(-1)
+    kept = (norm[1:] / growth).log_().masked_fill_(outer.squeeze(-1).T.unsqueeze(1), 0.0).sum(0)
+    safe = (kept > _SAFE).unflatten(0, (2, groups)).all(0)
+    least = torch.cat([mass.masked_fill(~inside.unsqueeze(-1), 1.0), joint.masked_fill(outer, 1.0)], 2)
+    safe &= least.amin((2, 3)) > _SMALLEST
+    scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
+    return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
 
 
 def dense_expectations(potentials: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,6 +113,7 @@ def dense_expectations(potentials: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     shift = _finite(potentials.flatten(2).amax(2))
     moved = (potentials - shift.unsqueeze(-1).unsqueeze(-1)).exp_()
     steps = moved.transpose(0, 1).contiguous()  # [N-1, B, C, C]
+    growth = steps.sum(2).amax(2)
     forward = potentials.new_full((words, batch, size, 1), 1.0 / size)
     reached = potentials.new_empty(bigrams, batch, size, 1)
     norm = potentials.new_empty(bigrams, batch, 1, 1)
@@ -140,7 +141,7 @@ def dense_expectations(potentials: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     labels = labels.squeeze(-1).transpose(0, 1).where(inside, 0.0)
     bigram_marginals = marginals.transpose(0, 1)
 
-    safe = norm.where(inner, 1.0).amin(0) > _SAFE
+    safe = (norm / growth).log_().where(inner, 0.0).sum(0) > _SAFE
     if safe.all():
         return log_partition, labels, bigram_marginals
     rest = (~safe).nonzero().flatten()

@@ -27,6 +27,15 @@ class TransitionCounts:
         identity = torch.eye(counts.shape[-1], dtype=counts.dtype, device=counts.device)
         return cls((identity.expand_as(counts), counts, None))
 
+    def replaced(self, items: Tensor, counts: Tensor) -> TransitionCounts:
+        """The same with the counts of some sentences, LongTensor [M], replaced by counts [M, C, C]."""
+        keep = torch.ones(len(self.terms[0][0]), 1, 1, dtype=torch.bool, device=items.device)
+        keep[items] = False
+        kept = ((after.where(keep, 0.0), before.where(keep, 0.0), scale) for after, before, scale in self.terms)
+        dense = counts.new_zeros(len(keep), *counts.shape[1:])
+        dense[items] = counts
+        return TransitionCounts(*kept) + TransitionCounts.from_dense(dense)
+
     def dense(self) -> Tensor:
         """The counts as a tensor [B, C, C]."""
         total: Tensor | None = None
@@ -73,6 +82,13 @@ class TransitionCounts:
 
     def __sub__(self, other: TransitionCounts) -> TransitionCounts:
         return self + other * -1.0
+
+
+def weighted_by_sentence(gradient: Tensor | TransitionCounts, weights: Tensor) -> Tensor:
+    """Gradients by each sentence's scores times [B]; summed over the batch where the sentences share their scores."""
+    if isinstance(gradient, TransitionCounts):
+        return gradient.weighted_sum(weights)
+    return gradient * weights.view(-1, *[1] * (gradient.dim() - 1))
 
 
 def weighted(parts: Tensor | TransitionCounts, weights: Tensor) -> Tensor | TransitionCounts:
