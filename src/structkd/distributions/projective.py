@@ -6,12 +6,12 @@ import torch
 import torch_struct
 from torch import Tensor
 
-from .arcs import ArcDistribution
 from .semirings import NEG_INF, Log
 from .structure import Parts, adopts
+from .trees import TreeDistribution
 
 
-class DependencyCRF(ArcDistribution, torch_struct.DependencyCRF):
+class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
     """A distribution over projective dependency trees, factored over arcs.
 
     Arguments:
@@ -26,7 +26,6 @@ class DependencyCRF(ArcDistribution, torch_struct.DependencyCRF):
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
     """
 
-    tree = True
     projective = True
 
     def __init__(
@@ -49,6 +48,13 @@ class DependencyCRF(ArcDistribution, torch_struct.DependencyCRF):
         if self.labelled:
             arcs = semiring.sum(arcs)
         return eisner(semiring, arcs, lengths, self.multiroot)
+
+    def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = arcs.detach().requires_grad_()
+            value = eisner(Log(), leaf, lengths, self.multiroot)
+            (marginals,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), marginals
 
 
 def eisner(semiring: Log, arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:

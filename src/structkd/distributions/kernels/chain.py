@@ -10,10 +10,10 @@ from torch import Tensor
 from ..semirings import NEG_INF, logsumexp
 from .counts import TransitionCounts
 
-# Probability space is float64, every step renormalised to sum to 1, so what underflows is below 1e-307 of the total at
-# that word. It may matter more at a later word (a garden path): by the most that any label's score can grow in a step,
-# over what the kept total grew. The product of that ratio over all steps bounds what loss amounts to in the end; where
-# it is above this, less than 1e-15 of the result was lost.
+# Probability space is float64, every step renormalised to sum to 1, so what underflows in a step is below 1e-307 over the
+# most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that any
+# label's score can grow in a step, over what the kept total grew. The product of those ratios over all steps bounds what
+# a loss amounts to in the end; where it is above this, less than 1e-15 of the result was lost.
 _SAFE = math.log(1e-290)
 _SMALLEST = 1e-280
 
@@ -89,8 +89,10 @@ def _factored_in_probability_space(
 
     norm = norm.squeeze(-1)  # [N, 2G, B]
     growth = (emitted[1:] @ step.amax(1).unsqueeze(-1)).squeeze(-1)
-    kept = (norm[1:] / growth).log_().masked_fill_(outer.squeeze(-1).T.unsqueeze(1), 0.0).sum(0)
-    safe = (kept > _SAFE).unflatten(0, (2, groups)).all(0)
+    beyond = outer.squeeze(-1).T.unsqueeze(1)
+    kept = (norm[1:] / growth).log_().masked_fill_(beyond, 0.0).sum(0)
+    least = growth.masked_fill_(beyond, 1.0).amin(0).clamp_max_(1.0) if words > 1 else torch.ones_like(kept)
+    safe = (kept + least.log() > _SAFE).unflatten(0, (2, groups)).all(0)
     least = torch.cat([mass.masked_fill(~inside.unsqueeze(-1), 1.0), joint.masked_fill(outer, 1.0)], 2)
     safe &= least.amin((2, 3)) > _SMALLEST
     scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
