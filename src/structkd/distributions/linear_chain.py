@@ -145,25 +145,26 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
-        value, labels, bigrams = dense_expectations(parts[1].detach(), self.lengths)
+        (value,), (labels,), (bigrams,) = dense_expectations([parts[1].detach()], self.lengths)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
 
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
             return None
-        dtype = working_precision(self.log_potentials)
-        potentials = torch.stack([teacher.log_potentials.to(dtype), self.log_potentials.to(dtype)])
-        potentials = torch.where(self._event_mask(), potentials.div_(temperature), 0.0)
-        log_partition, _, bigrams = dense_expectations(potentials.flatten(0, 1), self.lengths.repeat(2))
+        both = [teacher.log_potentials.detach(), self.log_potentials.detach()]
+        log_partition, _, (wanted, got) = dense_expectations(both, self.lengths, temperature)
         if not (log_partition > NEG_INF).all():
             return None
-        wanted, got = bigrams.unflatten(0, (2, -1))
-        loss = log_partition[len(wanted) :] - expected_score(wanted, potentials[1])
-        gap = got - wanted
+        expected = (wanted * both[1]).sum((1, 2, 3)) / temperature
+        if not expected.isfinite().all():  # 0 * -inf, or 0 * NaN in the padding
+            expected = expected_score(wanted, self._parts()[1].detach() / temperature)
+        loss = log_partition[1] - expected
+        gap = got.sub_(wanted)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return ((gap * (weights * temperature).view(-1, 1, 1, 1)).to(self.dtype),)
+            weights = (weights * temperature).view(-1, 1, 1, 1)
+            return (gap.to(self.dtype).mul_(weights) if self.dtype != gap.dtype else gap * weights,)
 
         return loss * temperature**2, gradient
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ from torch import Tensor
 from ..semirings import NEG_INF, logsumexp
 from .counts import TransitionCounts
 
-# Probability space is float64, every step renormalised to sum to 1, so what underflows in a step is below 1e-307 over the
-# most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that any
-# label's score can grow in a step, over what the kept total grew. The product of those ratios over all steps bounds what
-# a loss amounts to in the end; where it is above this, less than 1e-15 of the result was lost.
-_SAFE = math.log(1e-290)
+# Probability space is float64, every step renormalised to sum to 1, so what is lost in a step is below 1e-300 over
+# the most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that
+# any label's score can grow in a step, over what the kept total grew. The product of those ratios over all steps bounds
+# what a loss amounts to in the end; where it is above this, less than 1e-15 of the result was lost.
+_LOST = 1e-300
+_SAFE = math.log(_LOST / 1e-15)
 _SMALLEST = 1e-280
 
 
@@ -99,57 +101,76 @@ def _factored_in_probability_space(
     return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
 
 
-def dense_expectations(potentials: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log Z [B], label marginals [B, N, C] and bigram marginals [B, N-1, C, C] of chains with scores per bigram.
+def dense_expectations(
+    sides: Sequence[Tensor], lengths: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log Z [G, B], label marginals [G, B, N, C] and bigram marginals [G, B, N-1, C, C] of chains scored per bigram.
 
     Arguments:
-        potentials: [B, N-1, C, C] float64, [next, previous], finite (0) in the padding. lengths: LongTensor [B].
+        sides: G tensors [B, N-1, C, C] of any floating dtype, [next, previous]; anything may be in the padding.
+        lengths: LongTensor [B]. temperature: scores are divided by it.
 
-    The backward pass needs no second recursion over scores: P(i | j) follows from the forward messages. O(N C^2).
+    The backward pass needs no second recursion over scores: P(i | j) follows from the forward messages. O(N C^2) in a
+    handful of passes over the scores, which are read once.
     """
-    batch, bigrams, size, _ = potentials.shape
+    groups, (batch, bigrams, size, _) = len(sides), sides[0].shape
     words = bigrams + 1
-    if bigrams == 0:
-        return log_space_expectations(potentials.new_zeros(batch, 1, size), potentials, lengths, per_bigram=True)
-    position = torch.arange(words, device=potentials.device)
-    shift = _finite(potentials.flatten(2).amax(2))
-    moved = (potentials - shift.unsqueeze(-1).unsqueeze(-1)).exp_()
-    steps = moved.transpose(0, 1).contiguous()  # [N-1, B, C, C]
-    growth = steps.sum(2).amax(2)
-    forward = potentials.new_full((words, batch, size, 1), 1.0 / size)
-    reached = potentials.new_empty(bigrams, batch, size, 1)
-    norm = potentials.new_empty(bigrams, batch, 1, 1)
-    for n, (step, here, there, total) in enumerate(
-        zip(steps.unbind(), reached.unbind(), forward.unbind()[1:], norm.unbind(), strict=True)
-    ):
-        torch.bmm(step, forward[n], out=here)
-        torch.sum(here, 1, keepdim=True, out=total)
-        torch.div(here, total, out=there)
-
+    device = sides[0].device
+    position = torch.arange(words, device=device)
     inner = (position[:-1] < (lengths - 1).unsqueeze(1)).T  # [N-1, B]
-    last = (position == (lengths - 1).unsqueeze(1)).T
-    ratio = torch.empty_like(reached)
-    labels = torch.empty_like(forward)
-    labels[-1] = forward[-1]
-    zero = reached == 0
-    for n in range(bigrams - 1, -1, -1):
-        torch.div(labels[n + 1], reached[n], out=ratio[n]).masked_fill_(zero[n], 0.0)
-        torch.bmm(steps[n].transpose(1, 2), ratio[n], out=labels[n])
-        torch.where(last[n].view(-1, 1, 1), forward[n], labels[n] * forward[n], out=labels[n])
-    marginals = steps.mul_(ratio).mul_(forward[:-1].transpose(2, 3)).masked_fill_(~inner[:, :, None, None], 0.0)
-    norm = norm.view(bigrams, batch)
-    log_partition = (norm.log() + shift.T).where(inner, 0.0).sum(0) + math.log(size)
-    inside = (position < lengths.unsqueeze(1)).unsqueeze(-1)
-    labels = labels.squeeze(-1).transpose(0, 1).where(inside, 0.0)
-    bigram_marginals = marginals.transpose(0, 1)
+    last = (position == (lengths - 1).unsqueeze(1)).T.unsqueeze(1)  # [N, 1, B]
+    steps = torch.empty(bigrams, groups, batch, size, size, dtype=torch.float64, device=device)
+    for group, side in enumerate(sides):
+        steps[:, group].copy_(side.transpose(0, 1))
+    ragged = not bool(inner.all())
+    if ragged:
+        beyond = ~inner[:, None, :, None, None]
+        steps.masked_fill_(beyond, 0.0)
+    shift = _finite(steps.flatten(3).amax(3))
+    steps.sub_(shift.unsqueeze(-1).unsqueeze(-1))
+    if temperature != 1:
+        steps.div_(temperature)
+        shift /= temperature
+    steps.exp_()
+    growth = steps.sum(3).amax(3)
 
-    safe = (norm / growth).log_().where(inner, 0.0).sum(0) > _SAFE
-    if safe.all():
-        return log_partition, labels, bigram_marginals
-    rest = (~safe).nonzero().flatten()
-    unary = potentials.new_zeros(len(rest), words, size)
-    exact = log_space_expectations(unary, potentials[rest], lengths[rest], per_bigram=True)
-    log_partition[rest], labels[rest], bigram_marginals[rest] = exact
+    steps = steps.view(bigrams, groups * batch, size, size)
+    forward = steps.new_full((words, groups * batch, size, 1), 1.0 / size)
+    reached = steps.new_empty(bigrams, groups * batch, size, 1)
+    norm = steps.new_empty(bigrams, groups * batch, 1, 1)
+    each_step = steps.unbind()
+    message = forward[0]
+    for step, here, there, total in zip(each_step, reached.unbind(), forward.unbind()[1:], norm.unbind(), strict=True):
+        torch.bmm(step, message, out=here)
+        torch.sum(here, 1, keepdim=True, out=total)
+        message = torch.div(here, total, out=there)
+
+    # P(label at n) = forward[n] * sum_j step[j] P(label j at n+1) / reached[j], from every sentence's last word back
+    inverse = torch.where(reached > _LOST, reached.reciprocal(), 0.0)
+    ratio = torch.empty_like(reached)
+    labels = forward.clone()
+    ends = last.expand(-1, groups, -1).reshape(words, groups * batch, 1, 1).unbind() if ragged else None
+    for n in range(bigrams - 1, -1, -1):
+        torch.mul(labels[n + 1], inverse[n], out=ratio[n])
+        before = torch.bmm(each_step[n].transpose(1, 2), ratio[n]).mul_(forward[n])
+        labels[n] = before if ends is None else torch.where(ends[n], forward[n], before)
+    marginals = steps.mul_(ratio).mul_(forward[:-1].transpose(2, 3)).view(bigrams, groups, batch, size, size)
+    if ragged:
+        marginals.masked_fill_(beyond, 0.0)
+    norm = norm.view(bigrams, groups, batch)
+    log_partition = (norm.log() + shift).where(inner.unsqueeze(1), 0.0).sum(0) + math.log(size)
+    labels = labels.view(words, groups, batch, size).permute(1, 2, 0, 3)
+    labels = labels.masked_fill((position >= lengths.unsqueeze(1)).unsqueeze(-1), 0.0)
+    bigram_marginals = marginals.permute(1, 2, 0, 3, 4)
+
+    safe = (norm / growth).log_().where(inner.unsqueeze(1), 0.0).sum(0) > _SAFE
+    if not safe.all():
+        for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
+            scores = sides[group][rest].double() / temperature
+            scores = torch.where(inner.T[rest][:, :, None, None], scores, 0.0)
+            unary = scores.new_zeros(len(rest), words, size)
+            exact = log_space_expectations(unary, scores, lengths[rest], per_bigram=True)
+            log_partition[group, rest], labels[group, rest], bigram_marginals[group, rest] = exact
     return log_partition, labels, bigram_marginals
 
 

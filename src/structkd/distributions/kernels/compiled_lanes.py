@@ -1,0 +1,302 @@
+"""Eight float64 numbers at a time: a vector type for numba.
+
+Numba leaves vectorisation to LLVM's loop vectoriser, which gives up on short loops of unknown length, and those are all
+that dynamic programmes over labels and spans consist of. Here a vector of `WIDTH` lanes is a value: it has arithmetic,
+loads and stores, and LLVM lays it out for the processor at hand (one AVX-512 register, two AVX2, four NEON or SSE).
+
+Positions are flat ones, into one-dimensional views of contiguous arrays, and are not checked. float32 arrays are widened
+on loading and rounded on storing.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+WIDTH = 8
+
+_FLOAT, _INTEGER = ir.DoubleType(), ir.IntType(64)
+_FLOATS, _INTEGERS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_INTEGER, WIDTH)
+
+#: exp on |x| <= log(2) / 2: the polynomial of least relative error, 2.2e-16.
+_EXP = (
+    1.0,
+    1.0000000000000064,
+    0.49999999999997274,
+    0.1666666666655731,
+    0.041666666668433015,
+    0.008333333384818908,
+    0.001388888849797751,
+    0.0001984117118829512,
+    2.4801918340561648e-05,
+    2.7639850353088152e-06,
+    2.748837736096306e-07,
+)
+#: exp is 0 below this, so that every other result is a normal number.
+_LOWEST = -708.0
+
+
+class Lanes(types.Type):
+    """The numba type of `WIDTH` float64 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"Lanes({WIDTH})")
+
+
+lanes = Lanes()
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _FLOATS)
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_FLOATS, [value] * WIDTH)
+
+
+def _integers(*values: int) -> ir.Constant:
+    return ir.Constant(_INTEGERS, list(values) if len(values) > 1 else list(values) * WIDTH)
+
+
+def _call(builder: Any, name: str, result: Any, arguments: list[Any], fastmath: tuple[str, ...] = ()) -> Any:
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{WIDTH}f64")
+    return builder.call(function, arguments, fastmath=fastmath)
+
+
+def _shuffle(builder: Any, x: Any, y: Any, *order: int) -> Any:
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), list(order)))
+
+
+def _broadcast(builder: Any, x: Any, kind: Any) -> Any:
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, x, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, first, undefined, *[0] * WIDTH)
+
+
+def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[Any, int]:
+    """A pointer to the vector that starts at arguments[1] in the array arguments[0], and the bytes of an element."""
+    kind = signature.args[0]
+    array = context.make_array(kind)(context, builder, arguments[0])
+    position = context.cast(builder, arguments[1], signature.args[1], types.intp)
+    element = ir.FloatType() if kind.dtype == types.float32 else _FLOAT
+    pointer = builder.bitcast(builder.gep(array.data, [position]), ir.VectorType(element, WIDTH).as_pointer())
+    return pointer, kind.dtype.bitwidth // 8
+
+
+def _arithmetic(symbol: Any, instruction: str) -> None:
+    @type_callable(symbol)
+    def typed(context: Any) -> Any:
+        return lambda x, y: lanes if x == y == lanes else None
+
+    @lower_builtin(symbol, Lanes, Lanes)
+    def lowered(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return getattr(builder, instruction)(*arguments)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+_arithmetic(operator.truediv, "fdiv")
+
+
+@intrinsic
+def splat(context: Any, x: Any) -> Any:
+    """The number x in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _broadcast(builder, context.cast(builder, arguments[0], signature.args[0], types.float64), _FLOATS)
+
+    return lanes(x), generate
+
+
+@intrinsic
+def load(context: Any, array: Any, position: Any) -> Any:
+    """array[position : position + WIDTH]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, size = _address(context, builder, signature, arguments)
+        value = builder.load(pointer, align=size)
+        return value if size == 8 else builder.fpext(value, _FLOATS)
+
+    return lanes(array, position), generate
+
+
+@intrinsic
+def store(context: Any, array: Any, position: Any, x: Any) -> Any:
+    """array[position : position + WIDTH] = x."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, size = _address(context, builder, signature, arguments)
+        value = arguments[2] if size == 8 else builder.fptrunc(arguments[2], ir.VectorType(ir.FloatType(), WIDTH))
+        builder.store(value, pointer, align=size)
+        return context.get_dummy_value()
+
+    return types.void(array, position, lanes), generate
+
+
+@intrinsic
+def lane(context: Any, x: Any, which: Any) -> Any:
+    """The number in one lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        index = context.cast(builder, arguments[1], signature.args[1], types.int64)
+        return builder.extract_element(arguments[0], index)
+
+    return types.float64(lanes, which), generate
+
+
+@intrinsic
+def with_lane(context: Any, x: Any, which: Any, value: Any) -> Any:
+    """x with the number in one lane replaced."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        index = context.cast(builder, arguments[1], signature.args[1], types.int64)
+        return builder.insert_element(arguments[0], arguments[2], index)
+
+    return lanes(lanes, which, types.float64), generate
+
+
+@intrinsic
+def keep(context: Any, x: Any, count: Any, fill: Any) -> Any:
+    """x in the first `count` lanes, the number `fill` in the others."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        limit = context.cast(builder, arguments[1], signature.args[1], types.int64)
+        inside = builder.icmp_signed("<", _integers(*range(WIDTH)), _broadcast(builder, limit, _INTEGERS))
+        return builder.select(inside, arguments[0], _broadcast(builder, arguments[2], _FLOATS))
+
+    return lanes(lanes, count, types.float64), generate
+
+
+@intrinsic
+def fma(context: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z, rounded once where the processor can."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, "llvm.fmuladd", _FLOATS, list(arguments))
+
+    return lanes(lanes, lanes, lanes), generate
+
+
+@intrinsic
+def maximum(context: Any, x: Any, y: Any) -> Any:
+    """The larger of two numbers in every lane; y where one is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return lanes(lanes, lanes), generate
+
+
+@intrinsic
+def weighted(context: Any, p: Any, x: Any) -> Any:
+    """p * x, where 0 * -inf is 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        p, x = arguments
+        return builder.select(builder.fcmp_ordered("==", p, _constant(0.0)), _constant(0.0), builder.fmul(p, x))
+
+    return lanes(lanes, lanes), generate
+
+
+@intrinsic
+def total(context: Any, x: Any) -> Any:
+    """The sum of the lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        zero = ir.Constant(_FLOAT, -0.0)
+        return _call(builder, "llvm.vector.reduce.fadd", _FLOAT, [zero, arguments[0]], fastmath=("reassoc",))
+
+    return types.float64(lanes), generate
+
+
+@intrinsic
+def largest(context: Any, x: Any) -> Any:
+    """The largest of the lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, "llvm.vector.reduce.fmax", _FLOAT, [arguments[0]])
+
+    return types.float64(lanes), generate
+
+
+@intrinsic
+def totals(context: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+    """Lane k is the sum of the lanes of the k-th argument."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def fold(x: Any, y: Any, left: tuple[int, ...], right: tuple[int, ...]) -> Any:
+            return builder.fadd(_shuffle(builder, x, y, *left), _shuffle(builder, x, y, *right))
+
+        rows = list(arguments)
+        for left, right in (
+            ((0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15)),
+            ((0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
+            ((0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
+        ):
+            rows = [fold(x, y, left, right) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+        return rows[0]
+
+    return lanes(*[lanes] * WIDTH), generate
+
+
+@intrinsic
+def exp(context: Any, x: Any) -> Any:
+    """exp of numbers up to 0, to a relative error of 1e-15 (3e-14 at the smallest); 0 below -708; NaN stays NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def fused(*factors: Any) -> Any:
+            return _call(builder, "llvm.fmuladd", _FLOATS, list(factors))
+
+        (x,) = arguments
+        lowest = _constant(_LOWEST)
+        below = builder.fcmp_ordered("<", x, lowest)
+        y = builder.select(below, lowest, x)
+        # adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits
+        shift = _constant(1.5 * 2.0**52)
+        rounded = fused(y, _constant(1.4426950408889634), shift)
+        rest = fused(builder.fsub(rounded, shift), _constant(-0.6931471805599453), y)
+        value = _constant(_EXP[-1])
+        for coefficient in _EXP[-2::-1]:
+            value = fused(value, rest, _constant(coefficient))
+        exponent = builder.shl(builder.add(builder.bitcast(rounded, _INTEGERS), _integers(1023)), _integers(52))
+        return builder.select(below, _constant(0.0), builder.fmul(value, builder.bitcast(exponent, _FLOATS)))
+
+    return lanes(lanes), generate
+
+
+@njit(error_model="numpy", forceinline=True)
+def load_first(array, position, count, fill):  # type: ignore[no-untyped-def]
+    """The first `count` lanes from array[position:], `fill` in the others; reads nothing beyond the array."""
+    if position + WIDTH <= array.size:
+        return keep(load(array, position), count, fill)
+    x = splat(fill)
+    for k in range(min(count, WIDTH)):
+        x = with_lane(x, k, float(array[position + k]))
+    return x
+
+
+@njit(error_model="numpy", forceinline=True)
+def store_first(array, position, x, count):  # type: ignore[no-untyped-def]
+    """The first `count` lanes to array[position:], and nothing beyond."""
+    if count >= WIDTH:
+        store(array, position, x)
+    else:
+        for k in range(count):
+            array[position + k] = lane(x, k)
+
+
+def compiled(function: Any) -> Any:
+    """A kernel that Python calls: without the interpreter lock, kept on disk where a folder can be written."""
+    try:
+        return njit(error_model="numpy", nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder for the cache
+        return njit(error_model="numpy", nogil=True)(function)
