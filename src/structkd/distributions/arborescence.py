@@ -18,7 +18,7 @@ Solution = tuple[float, NDArray[np.int64], NDArray[np.int64]]
 def k_best_arborescences(scores: Scores, k: int, single_root: bool) -> list[Solution]:
     """The k best trees over labelled arcs, best first; fewer where fewer exist.
 
-    Arguments:
+    Args:
         scores: [N, N, L]; cell [h, d, l] scores relation l from head h to dependent d, root arcs on the diagonal,
             -inf for impossible.
         k: how many. single_root: exactly one root arc.
@@ -66,7 +66,7 @@ def _best_labelled(scores: Scores, single_root: bool) -> Solution | None:
 def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np.int64] | None:
     """Heads [N] of the best tree (root = own index), or None where there is none.
 
-    Arguments:
+    Args:
         scores: [N, N]; cell [h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
             impossible.
         single_root: exactly one root arc. The number of root arcs is then minimised before the score is maximised, as

@@ -25,7 +25,7 @@ class HeadChoice(ArcDistribution, WordwiseDistribution):
 class HeadSelection(HeadChoice):
     """Every word picks its head (and relation) alone: P(h | d) = softmax over h of log_potentials[h, d].
 
-    Arguments:
+    Args:
         log_potentials: [B, N, N]; cell [b, h, d] scores head h for dependent d, the diagonal the root. Labelled:
             [B, N, N, L].
         lengths: LongTensor [B], words per sentence, 1..N; None means N for all.

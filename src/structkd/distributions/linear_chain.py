@@ -29,7 +29,7 @@ from .structure import (
 class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     """A distribution over the label sequences of each sentence, factored over label bigrams.
 
-    Arguments:
+    Args:
         log_potentials: [B, N-1, C, C]; cell [b, n, j, i] scores label i at word n followed by label j at word n+1
             (**next, previous**). The first word's own score is folded into n = 0.
         lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
@@ -85,7 +85,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     ) -> LinearChainCRF:
         """A chain from per-word and per-transition scores, kept in that factored form.
 
-        Arguments:
+        Args:
             emissions: [B, N, C]; cell [b, n, i] scores label i at word n.
             transitions: [C, C]; cell [j, i] scores label j after label i (**next, previous**).
             start: [C], added at the first word. end: [C], added at the last word of each sentence.

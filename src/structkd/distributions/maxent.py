@@ -53,7 +53,7 @@ class _LabelDistribution(WordwiseDistribution):
 class MaxEnt(_LabelDistribution):
     """Every word takes its label alone: P(y) = prod_n softmax(logits[n])[y_n].
 
-    Arguments:
+    Args:
         logits: [B, N, C]; cell [b, n, i] scores label i at word n.
         lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
         labels: the tag inventory in score order, C strings.
@@ -95,7 +95,7 @@ class MaxEnt(_LabelDistribution):
 class HeadLabeling(_LabelDistribution):
     """Dependency parsing as sequence labelling (Strzyz et al., 2019): every word takes a label that names a head.
 
-    Arguments:
+    Args:
         logits: [B, N, K]; cell [b, d, k] scores label k at word d.
         heads: LongTensor [B, N, K]; the head that label k names at word d, 0-based; d itself means root; -1, or a
             head beyond the sentence, names no word (the label keeps its share of the softmax).

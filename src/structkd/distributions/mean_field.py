@@ -14,7 +14,7 @@ from .structure import StructuredDistribution, check_lengths, check_scores, work
 class MeanFieldDependency(HeadChoice):
     """The mean-field posterior over heads of a second-order parser: every word's head given by Q(h | d). Teacher only.
 
-    Arguments:
+    Args:
         arcs: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal.
         siblings: [B, N, N, N] or None; cell [b, h, d, c] scores the arcs h -> d and h -> c together.
         grandparents: [B, N, N, N] or None; cell [b, h, d, c] scores the arcs h -> d and d -> c together.

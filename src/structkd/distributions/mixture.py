@@ -15,7 +15,7 @@ from .structure import adopt
 class Mixture(Distribution):
     """A weighted mixture of teachers of the same sentences: their marginals average exactly. Teacher only.
 
-    Arguments:
+    Args:
         components: distributions with equal batches and lengths, not necessarily of one class: each is projected onto
             the student's parts on its own.
         weights: non-negative numbers, one per component, that sum to 1; None means equal weights.

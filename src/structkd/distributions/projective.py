@@ -14,7 +14,7 @@ from .trees import TreeDistribution
 class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
     """A distribution over projective dependency trees, factored over arcs.
 
-    Arguments:
+    Args:
         log_potentials: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal.
             Labelled: [B, N, N, L].
         lengths: LongTensor [B], words per sentence, 1..N; None means N for all.

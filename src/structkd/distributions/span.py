@@ -30,7 +30,7 @@ class Span(NamedTuple):
 class SpanCRF(StructuredDistribution):
     """A distribution over sets of typed spans that do not overlap.
 
-    Arguments:
+    Args:
         log_potentials: [B, N, N, L]; cell [b, i, j, l], i <= j inclusive, is the log-odds of words i..j being a span of
             type l against no span. Cells with j < i are ignored.
         lengths: LongTensor [B], words per sentence, 1..N; None means N for all.

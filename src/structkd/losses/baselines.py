@@ -75,7 +75,7 @@ def topk_kd_loss(
 ) -> Tensor:
     """Top-K distillation (Kim and Rush, 2016; Wang et al., 2020): -sum_k w_k log P_s(y_k) over the teacher's k best.
 
-    Arguments:
+    Args:
         k: structures per sentence, exactly the best (fewer where fewer exist).
         weighted: weights in proportion to the teacher's probabilities at `temperature`; otherwise equal.
         others: as in `structural_kd_loss`, in temperature mode "global".

@@ -55,7 +55,7 @@ def _check_share(name: str, share: Any) -> None:
 class KDObjective(nn.Module):
     """interpolation * KD + (1 - interpolation) * supervised, summed over sentences and divided once.
 
-    Arguments:
+    Args:
         kd: callable (teacher, student, reduction="none") -> [B], such as `StructuralKDLoss()`; None for no
             distillation, whatever the interpolation.
         supervised: callable (student, gold, reduction="none") -> [B]; None means `structkd.supervised_loss`.
@@ -92,7 +92,7 @@ class KDObjective(nn.Module):
     ) -> Tensor:
         """The loss, a scalar.
 
-        Arguments:
+        Args:
             teacher: a distribution or projected marginals; may be None where the share of distillation is 0.
             student: a distribution whose scores require grad.
             gold: structures as `student.decode()` gives them; may be None where nothing is labelled or the share of

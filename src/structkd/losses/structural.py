@@ -112,7 +112,7 @@ def structural_kd_loss(
     u runs over the student's substructures (Wang et al., 2021, equation 3). The gradient is T (P_s(u) - P_t(u)),
     computed in closed form; nothing flows to the teacher.
 
-    Arguments:
+    Args:
         teacher: a distribution over the same sentences, or a tensor shaped like `student.marginals` that holds its
             marginals already projected at this temperature (see `structkd.project`).
         student: a distribution whose scores require grad.
@@ -183,7 +183,7 @@ def supervised_loss(
 ) -> Tensor:
     """-log P_s(gold): the cross-entropy to a teacher that is certain.
 
-    Arguments:
+    Args:
         student: a distribution whose scores require grad.
         gold: structures in the form `student.decode()` gives them (LongTensor [B, N] of labels or heads, lists of
             spans; padding ignored), or one-hot events shaped like `student.marginals`.

@@ -49,7 +49,7 @@ def project(
 ) -> Tensor:
     """P_t(u | x) over the student's substructures, in the shape of `student.marginals`; carries no gradient.
 
-    Arguments:
+    Args:
         teacher, student: distributions over the same sentences. Only the student's kind, lengths and inventory are
             read, never its scores.
         temperature: the teacher's scores are divided by it first.
