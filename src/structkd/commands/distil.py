@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,7 @@ __all__ = ["distil"]
 log = logging.getLogger(__name__)
 
 
-def distil(
-    config: Mapping[str, Any], output: Path, command: str = "", overrides: Sequence[str] = ()
-) -> dict[str, Any]:
+def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Carry out one run.
 
     Args:
@@ -306,7 +305,6 @@ def _describe(corpus: Corpus, regime: Regime) -> None:
 
 
 def typed_command() -> str:
-    """The command line as it was typed, as far as the program can know."""
-    import shlex
-
-    return shlex.join(["structkd", *sys.argv[1:]])
+    """The command line as it was typed, less where its folder lies: that is another place for everybody."""
+    places = ("hydra.run.dir=", "hydra.sweep.dir=")
+    return shlex.join(["structkd", *(argument for argument in sys.argv[1:] if not argument.startswith(places))])

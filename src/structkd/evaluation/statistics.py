@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,15 +92,21 @@ def paired_bootstrap(
     if np.array_equal(first.sum(axis=0), second.sum(axis=0)) or sentences < 2:
         # BCa is undefined without any spread.
         return Interval(observed, observed, observed, confidence)
-    result = stats.bootstrap(
-        (everything,),
-        difference,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=256,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
+    low = high = np.nan
+    for method in ("BCa", "percentile"):
+        # BCa needs a jackknife with some spread; where a single sentence makes all the difference it has none.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            low, high = stats.bootstrap(
+                (everything,),
+                difference,
+                vectorized=True,
+                n_resamples=resamples,
+                batch=256,
+                confidence_level=confidence,
+                method=method,
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+        if np.isfinite([low, high]).all():
+            break
     return Interval(observed, float(low), float(high), confidence)

@@ -39,9 +39,6 @@ class DistillationTrainer(Trainer):
         legal: which tag sequences decoding may produce; None for all.
     """
 
-    # compute_loss divides by the sentences of all accumulated batches: the Trainer must not divide once more.
-    loss_is_scaled_for_ga = True
-
     def __init__(
         self,
         model: Tagger,
@@ -84,6 +81,8 @@ class DistillationTrainer(Trainer):
             **kwargs,
         )
         self._eval_collator = TaggingCollator(model.features)
+        # compute_loss divides by the sentences of all accumulated batches: the Trainer must not divide once more.
+        self.model_accepts_loss_kwargs = True
 
     @property
     def progress(self) -> float:

@@ -25,7 +25,7 @@ def factored_expectations(
 ) -> tuple[Tensor, Tensor, list[TransitionCounts]]:
     """log Z [G, B], label marginals [G, B, N, C] and transition counts (G times) of chains that share transitions.
 
-    Arguments:
+    Args:
         unary: [G, B, N, C] float64 scores of labels: G groups (a teacher and a student, say) of the same sentences.
         transitions: [G, C, C] float64, [next, previous], one for each group.
         lengths: LongTensor [B].
@@ -106,7 +106,7 @@ def dense_expectations(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log Z [G, B], label marginals [G, B, N, C] and bigram marginals [G, B, N-1, C, C] of chains scored per bigram.
 
-    Arguments:
+    Args:
         sides: G tensors [B, N-1, C, C] of any floating dtype, [next, previous]; anything may be in the padding.
         lengths: LongTensor [B]. temperature: scores are divided by it.
 
@@ -179,7 +179,7 @@ def log_space_expectations(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log Z [B], label marginals [B, N, C] and bigram marginals or transition counts, in log space throughout.
 
-    Arguments:
+    Args:
         unary: [B, N, C]. pairwise: [B, N-1, C, C], or [B, C, C] for every step. lengths: LongTensor [B].
         per_bigram: return bigram marginals [B, N-1, C, C] rather than their sums [B, C, C].
     """

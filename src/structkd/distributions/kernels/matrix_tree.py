@@ -75,7 +75,7 @@ def _by_determinant(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Ten
 def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
     """log of the summed weight of all arborescences, [B]; -inf exactly where there is none.
 
-    Arguments:
+    Args:
         arcs: [B, N, N] log weights, cell [b, h, d], root arcs on the diagonal, -inf for impossible.
         lengths: LongTensor [B]. multiroot: several root arcs, or exactly one.
 

@@ -1,0 +1,343 @@
+"""The command: whole runs on a made-up language, sharing, errors, configurations of the user's own."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import structkd.conf
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from structkd.commands.main import main
+from structkd.commands.schema import register_schema
+
+CONF = Path(structkd.conf.__file__).parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capfd):
+    """Call the command in this process, from an empty folder; returns (exit status, output, errors)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["structkd", *arguments])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        GlobalHydra.instance().clear()
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STRUCTKD_WORK", raising=False)
+    return call
+
+
+def read_predictions(path: Path) -> list[dict]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
+    status, output, _ = run("scenario=case2a", "+debug=tiny")
+    assert status == 0
+    work = tmp_path / "structkd-runs"
+    (folder,) = (work / "runs").iterdir()
+    result = json.loads((folder / "metrics.json").read_text())
+    assert [(row["role"], row["method"]) for row in result["results"]] == [
+        ("teacher", "teacher"),
+        ("student", "none"),
+        ("student", "token"),
+        ("student", "structural"),
+    ]
+    assert result["scenario"] == "case2a"
+    assert result["command"] == "structkd scenario=case2a +debug=tiny"
+    assert result["data"]["sentences"] == {"train": 120, "dev": 30, "test": 30}
+    assert result["environment"]["torch-struct"]
+    teacher, plain, _, structural = result["results"]
+    assert teacher["test"]["f1"] > max(plain["test"]["f1"], structural["test"]["f1"]) > 0.05
+    assert (plain["labelled"], plain["unlabelled"]) == (15, 0)
+    assert (structural["labelled"], structural["unlabelled"]) == (15, 40)
+    table = (folder / "results.md").read_text()
+    assert table in output
+    assert f"| student, structural | 15 | 40 | {100 * structural['test']['f1']:.2f} |" in table
+    # predictions are complete and legal, and give back the figures
+    lines = read_predictions(folder / "predictions" / "structural.jsonl.gz")
+    assert len(lines) == 30
+    words = [(a, b) for line in lines for a, b in zip(line["gold"], line["predicted"], strict=True)]
+    assert sum(a == b for a, b in words) / len(words) == pytest.approx(structural["test"]["accuracy"])
+    assert not any("checkpoints" in path.name for path in work.rglob("*"))
+    trained = {path.name: path.stat().st_mtime_ns for path in work.glob("*/metrics.json")}
+    assert (work / teacher["folder"] / "model" / "model.safetensors").is_file()
+    assert not list(work.rglob("*.bin")) + list(work.rglob("*.pt")) + list(work.rglob("*.pkl"))
+
+    # the same methods in another run: nothing is trained again, and the figures are the same
+    status, output, _ = run("scenario=case2a", "+debug=tiny", "kd=token", "~kd@baselines.token")
+    assert status == 0
+    assert output.count("done before") == 3
+    assert {path.name: path.stat().st_mtime_ns for path in work.glob("*/metrics.json")} == trained
+    newest = max((work / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    again = json.loads((newest / "metrics.json").read_text())
+    assert [row["method"] for row in again["results"]] == ["teacher", "none", "token"]
+    assert again["results"][2]["test"] == result["results"][2]["test"]
+
+
+def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
+    status, output, _ = run("-m", "scenario=case1a,case2a", "kd=none,structural", "seed=0,1", "+debug=tiny")
+    assert status == 0
+    work = tmp_path / "structkd-runs"
+    folders = {path.name.split("-")[0] for path in work.glob("*-*") if (path / "metrics.json").exists()}
+    assert folders == {"teacher", "student"}
+    assert len(list(work.glob("teacher-*"))) == 1, "both cases and both seeds use one teacher"
+    # 2 cases x 2 seeds x (none, token, structural)
+    assert len(list(work.glob("student-*"))) == 12
+    assert len(list((work / "sweeps").rglob("results.md"))) == 8
+    assert len(re.findall(r"training on", output)) == 13
+
+    status, output, _ = run("report", str(work), "--output", "report")
+    assert status == 0
+    text = (tmp_path / "report" / "results.md").read_text()
+    assert text.count("| student, structural |") == 2
+    assert "inconclusive (2 seeds: p cannot be below 0.5)" in text
+    assert len((tmp_path / "report" / "results.csv").read_text().splitlines()) == 1 + 2 + 12
+    assert (tmp_path / "report" / "results.png").read_bytes().startswith(b"\x89PNG")
+    # every figure of the table is one of the result files'
+    figures = {
+        f"{100 * row['test']['f1']:.2f}"
+        for path in (work / "sweeps").rglob("metrics.json")
+        for row in json.loads(path.read_text())["results"]
+    }
+    assert set(re.findall(r"(\d+\.\d\d) \(seed", text)) <= figures
+
+
+def test_upos_and_other_methods(run, tmp_path: Path) -> None:
+    status, output, _ = run(
+        "scenario=case1a",
+        "+debug=tiny",
+        "data.task=upos",
+        "kd=pseudo_labels",
+        "+kd@baselines.posterior=posterior",
+        "+kd@baselines.emission=emission",
+        "+kd@baselines.topk=topk",
+    )
+    assert status == 0, output
+    result = json.loads(next((tmp_path / "structkd-runs" / "runs").rglob("metrics.json")).read_text())
+    assert result["metric"] == "accuracy"
+    assert "test accuracy" in output
+    assert "test F1" not in output
+    assert [row["method"] for row in result["results"]] == [
+        *("teacher", "none", "token", "posterior", "emission", "topk", "pseudo_labels"),
+    ]
+
+
+class TestErrors:
+    """One paragraph, exit status 1, no traceback, nothing trained."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["student.labeled=3"], r"no key 'labeled' in student\. Did you mean 'labelled'\?"),
+            (["sceanrio=case2a"], r"no key 'sceanrio'\. Did you mean 'scenario'\?"),
+            (["kd=structual"], r"no 'structual' in group 'kd'\. Did you mean 'structural'\?"),
+            (["scenario=case9z"], r"no 'case9z' in group 'scenario'.*case1a, case2a"),
+            (["seed=zero"], r"'zero'.*Integer.*seed"),
+            (["+student.model.hiden_size=3"], r"student\.model: .*'hiden_size'\. Did you mean 'hidden_size'\?"),
+            (["student.model.hiden_size=3"], r"no key 'hiden_size' in student\.model\. Did you mean 'hidden_size'\?"),
+            (
+                ["+student.trainer.lerning_rate=3"],
+                r"student\.trainer: Unknown trainer setting 'lerning_rate'.*'learning_rate'",
+            ),
+            (["student.labelled=71"], r"student\.labelled=71.*which are 70"),
+            (["student.unlabelled=51"], r"student\.unlabelled=51.*120 training sentences.*leaves 50"),
+            (["teacher.labelled=121"], r"teacher\.labelled=121.*120"),
+            (["student.labelled=0"], r"student\.labelled=0"),
+            (["data.scheme=BILOU"], r"BILOU"),
+            (["data.task=ner"], r"no task 'ner'"),
+            (["student.model.head=softmax"], r"'softmax'.*crf, maxent"),
+            (["kd.loss.temprature=2"], r"no key 'temprature' in kd\.loss\. Did you mean 'temperature'\?"),
+            (["kd.loss._target_=os.system"], r"os\.system is refused"),
+            (["student.model._target_=structkd.LinearAnnealing"], r"student\.model"),
+            (["kd.name=token"], r"kd and baselines\.token are both called 'token'"),
+            (["kd=[structural"], r"\["),
+        ],
+    )
+    def test_message(self, run, tmp_path: Path, arguments: list[str], message: str) -> None:
+        status, _, errors = run("+debug=tiny", *arguments)
+        assert status == 1
+        assert re.search(message, errors, re.DOTALL), errors
+        assert "Traceback" not in errors
+        assert not list((tmp_path / "structkd-runs").glob("*-*/metrics.json"))
+
+    def test_full_traceback_on_request(self, run, monkeypatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["structkd", "+debug=tiny", "student.labelled=0"])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        GlobalHydra.instance().clear()
+        with pytest.raises(ValueError, match=r"student\.labelled=0"):
+            main()
+
+    def test_report_without_runs(self, run, tmp_path: Path) -> None:
+        status, _, errors = run("report", str(tmp_path / "nowhere"))
+        assert status == 1
+        assert "No folder" in errors
+        status, _, errors = run("report", str(tmp_path))
+        assert status == 1
+        assert "No finished run" in errors
+
+
+class TestConfigurations:
+    def test_every_shipped_file_composes(self) -> None:
+        register_schema()
+        groups = {
+            folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+            for folder in CONF.iterdir()
+            if folder.is_dir() and folder.name not in ("hydra", "debug", "__pycache__")
+        }
+        assert {"data", "model", "teacher", "student", "kd", "trainer", "scenario"} <= groups.keys()
+        GlobalHydra.instance().clear()
+        with initialize_config_module("structkd.conf", version_base="1.3"):
+            for group, choices in groups.items():
+                assert choices, group
+                key = {"model": "model@student.model", "trainer": "trainer@student.trainer"}.get(group, group)
+                for choice in choices:
+                    config = compose("config", overrides=[f"{key}={choice}", "work_dir=/nowhere"])
+                    assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            for path in (CONF / "debug").glob("*.yaml"):
+                assert compose("config", overrides=[f"+debug={path.stem}", "work_dir=/nowhere"]).data
+
+    def test_scenarios_are_deltas_headed_by_their_command(self) -> None:
+        for path in (CONF / "scenario").glob("*.yaml"):
+            text = path.read_text()
+            assert f"#   structkd scenario={path.stem}\n" in text
+            assert f"name: {path.stem}\n" in text
+            assert len(text.splitlines()) < 30
+
+    def test_help_names_groups_and_places(self, run) -> None:
+        status, output, errors = run("--help")
+        assert status == 0, errors
+        for expected in ("structkd scenario=case2a", "kd: ", "structural", "work_dir", "STRUCTKD_PLUGINS", "petrogold"):
+            assert expected in output, expected
+
+
+def test_a_users_own_scenario_method_and_code(tmp_path: Path) -> None:
+    """A folder of yaml files and a module elsewhere, through --config-dir and STRUCTKD_PLUGINS."""
+    (tmp_path / "my_distillation.py").write_text(
+        textwrap.dedent(
+            """
+            import structkd
+
+            def doubled(teacher, student, reduction="none", factor=1.0):
+                return factor * structkd.structural_kd_loss(teacher, student, reduction=reduction)
+            """
+        )
+    )
+    conf = tmp_path / "my_conf"
+    for name, text in {
+        "scenario/mine.yaml": """
+            # @package _global_
+            defaults:
+              - override /student: bilstm_crf
+              - override /kd: doubled
+            name: mine
+            seed: 7
+            """,
+        "kd/doubled.yaml": """
+            name: doubled
+            loss: {_target_: my_distillation.doubled, _partial_: true, factor: 2.0}
+            interpolation: {_target_: structkd.ConstantInterpolation, value: 0.5}
+            """,
+    }.items():
+        (conf / name).parent.mkdir(parents=True, exist_ok=True)
+        (conf / name).write_text(textwrap.dedent(text).lstrip())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = [
+        *(sys.executable, "-m", "structkd.commands.main", "--config-dir", str(conf), "scenario=mine", "+debug=tiny"),
+        *("~kd@baselines.none", "~kd@baselines.token"),
+    ]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
+    environment.pop("STRUCTKD_WORK", None)
+    refused = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "my_distillation.doubled is refused" in refused.stderr
+    environment["STRUCTKD_PLUGINS"] = "my_distillation"
+    done = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mine: toy, base_phrases, seed 7" in done.stdout
+    assert "student, doubled" in done.stdout
+    config = json.loads(next(path for path in elsewhere.rglob("student-*/config.json")).read_text())
+    assert config["plugins"].keys() == {"my_distillation"}
+
+
+def test_two_processes_share_one_teacher(tmp_path: Path) -> None:
+    commands = [
+        [
+            sys.executable,
+            "-m",
+            "structkd.commands.main",
+            "+debug=tiny",
+            f"scenario={scenario}",
+            "teacher.trainer.max_steps=200",
+        ]
+        for scenario in ("case1a", "case2a")
+    ]
+    environment = ENVIRONMENT | {"STRUCTKD_WORK": str(tmp_path / "work")}
+    processes = [
+        subprocess.Popen(
+            [*command, "hydra.run.dir=${work_dir}/runs/${name}"],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sum("teacher: training on" in output for output, _ in outputs) == 1
+    assert len(list((tmp_path / "work").glob("teacher-*"))) == 1
+
+
+def test_a_killed_run_continues_its_training(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a student; the next run takes the finished trainings and the rest of this one."""
+
+    def start(work: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "structkd.commands.main", "+debug=tiny", "student.trainer.max_steps=150"),
+                *("~kd@baselines.none", "~kd@baselines.token", "hydra.run.dir=${work_dir}/run"),
+            ],
+            env=ENVIRONMENT | {"STRUCTKD_WORK": str(tmp_path / work)},
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+        )
+
+    killed, whole = start("killed"), start("whole")
+    while not list((tmp_path / "killed").glob("student-*/checkpoints/checkpoint-*/trainer_state.json")):
+        assert killed.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert not list((tmp_path / "killed").glob("student-*/metrics.json"))
+    teacher = next((tmp_path / "killed").glob("teacher-*/metrics.json")).stat().st_mtime_ns
+    again = start("killed")
+    assert again.wait(timeout=120) == 0
+    assert whole.wait(timeout=120) == 0
+    assert next((tmp_path / "killed").glob("teacher-*/metrics.json")).stat().st_mtime_ns == teacher
+    results = [json.loads((tmp_path / name / "run" / "metrics.json").read_text()) for name in ("killed", "whole")]
+    students = [run["results"][-1] for run in results]
+    assert students[0]["resumed_from"] is not None
+    assert students[1]["resumed_from"] is None
+    for key in ("dev", "test", "history", "best_step"):
+        assert students[0][key] == students[1][key]

@@ -1,0 +1,316 @@
+"""The Trainer subclass: its loss, its accumulation, its determinism, and what it leaves on disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import TrainingArguments, set_seed
+
+from structkd import ConstantInterpolation, KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss
+from structkd.models import BiLSTMRecipe, BiLSTMTagger
+from structkd.training import (
+    DistillationTrainer,
+    LengthBucketSampler,
+    TeacherTargets,
+    fit,
+    predict,
+    pseudo_label_loss,
+    training_arguments,
+    training_text,
+)
+
+LABELS = ["O", "B-X", "E-X", "S-X"]
+WORDS = ["ab", "abc", "ba", "cab", "bca", "cc", "a"]
+
+
+def text(count: int, seed: int, labelled: bool = True) -> Dataset:
+    generator = torch.Generator().manual_seed(seed)
+    tokens, labels = [], []
+    for _ in range(count):
+        length = int(torch.randint(1, 9, (), generator=generator))
+        numbers = torch.randint(len(WORDS), (length,), generator=generator).tolist()
+        tokens.append([WORDS[number] for number in numbers])
+        labels.append([number % len(LABELS) if labelled else -100 for number in numbers])
+    return Dataset.from_dict({"id": [f"s{seed}-{row}" for row in range(count)], "tokens": tokens, "labels": labels})
+
+
+def tagger(head: str, seed: int = 0, **settings) -> BiLSTMTagger:
+    set_seed(seed)
+    sizes = {"word_size": 6, "character_size": 4, "character_filters": 4, "hidden_size": 6} | settings
+    return BiLSTMRecipe(head=head, **sizes).create(LABELS, text(20, 0)["tokens"])
+
+
+def arguments(folder: Path, **settings) -> TrainingArguments:
+    defaults = {"max_steps": 2, "report_to": "none", "learning_rate": 0.1, "eval_steps": 2, "logging_steps": 1}
+    return training_arguments(defaults | settings, folder, seed=3, metric="accuracy")
+
+
+STRUCTURAL = KDObjective(structural_kd_loss, supervised_loss, LinearAnnealing(1.0, 0.5))
+SUPERVISED = KDObjective(None, supervised_loss, ConstantInterpolation(0.0))
+
+
+def distilling(folder: Path, head: str = "maxent", count: int = 24, **settings) -> DistillationTrainer:
+    train = training_text(text(count // 2, 1), text(count - count // 2, 2, labelled=False))
+    targets = TeacherTargets.compute(tagger("crf", seed=9), train["tokens"], progress=False)
+    student = tagger(head, locked_dropout=0.0, word_dropout=0.0)
+    return DistillationTrainer(
+        student, arguments(folder, **settings), train, text(6, 3), objective=STRUCTURAL, targets=targets
+    )
+
+
+@pytest.mark.parametrize("head", ["crf", "maxent"])
+def test_accumulated_small_batches_give_the_gradient_of_one_large_batch(head: str, tmp_path: Path) -> None:
+    """2 x 4 sentences, labelled and unlabelled, of different lengths, against 8 at once."""
+    weights = []
+    for name, settings in (
+        ("large", {"per_device_train_batch_size": 8}),
+        ("small", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),
+    ):
+        trainer = distilling(
+            tmp_path / name, head, count=8, optim="sgd", max_grad_norm=0.0, max_steps=1, eval_steps=1, **settings
+        )
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        trainer.train()
+        weights.append({name: value - before[name] for name, value in trainer.model.state_dict().items()})
+    assert any(step.abs().max() > 1e-3 for step in weights[0].values())
+    for name, step in weights[0].items():
+        torch.testing.assert_close(step, weights[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("head", ["crf", "maxent"])
+def test_loss_is_the_objective_of_live_distributions(head: str, tmp_path: Path) -> None:
+    trainer = distilling(tmp_path, head)
+    trainer.state.max_steps, trainer.state.global_step = 10, 4
+    rows = [trainer.train_dataset[row] for row in (0, 20, 5, 13)]
+    batch = trainer.data_collator(rows)
+    loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(10))
+    teacher, student = tagger("crf", seed=9).eval(), trainer.model
+    inputs = student.features.encode([row["tokens"] for row in rows])
+    lengths = inputs["lengths"]
+    with torch.no_grad():
+        target = teacher.distribution(teacher(**inputs), lengths)
+    prediction = student.distribution(student(**inputs), lengths)
+    weight = 1.0 - 0.5 * 0.4
+    expected = weight * structural_kd_loss(target, prediction, reduction="none").sum()
+    for item, row in enumerate(rows):
+        if row["labelled"]:
+            gold = torch.tensor([row["labels"]])
+            alone = student.distribution(student(**student.features.encode([row["tokens"]])), lengths[item : item + 1])
+            expected = expected + (1 - weight) * supervised_loss(alone, gold, reduction="sum")
+    torch.testing.assert_close(loss, expected / 10)
+
+
+def test_schedule_follows_the_global_step(tmp_path: Path) -> None:
+    seen = []
+
+    def schedule(progress: float) -> float:
+        seen.append(progress)
+        return 0.5
+
+    train = training_text(text(16, 1))
+    trainer = DistillationTrainer(
+        tagger("maxent"),
+        arguments(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=4, eval_steps=4),
+        train,
+        text(4, 3),
+        objective=KDObjective(structural_kd_loss, supervised_loss, schedule),
+        targets=TeacherTargets.compute(tagger("crf", seed=9), train["tokens"], progress=False),
+    )
+    trainer.train()
+    assert seen == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+
+
+def test_teacher_is_in_no_checkpoint(tmp_path: Path) -> None:
+    trainer = distilling(tmp_path)
+    trainer.train()
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    weights = load_file(checkpoint / "model.safetensors")
+    assert weights.keys() == trainer.model.state_dict().keys()
+    size = sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert size < 10 * sum(value.numel() * 4 for value in weights.values()) + 60_000
+    assert BiLSTMTagger.from_pretrained(checkpoint).features == trainer.model.features
+
+
+def test_same_seed_same_weights_and_best_model_is_restored(tmp_path: Path) -> None:
+    results = []
+    for name in ("first", "second"):
+        train = training_text(text(24, 1))
+        model = tagger("crf")
+        result = fit(
+            model,
+            train,
+            text(12, 3),
+            objective=SUPERVISED,
+            settings={
+                "max_steps": 12,
+                "eval_steps": 3,
+                "per_device_train_batch_size": 8,
+                "learning_rate": 0.3,
+                "report_to": "none",
+            },
+            folder=tmp_path / name,
+            seed=5,
+        )
+        results.append((model, result))
+    (one, first), (two, second) = results
+    assert first.history == second.history
+    assert len(first.history) == 4
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name])
+    assert first.best_dev == max(entry["accuracy"] for entry in first.history)
+    dev = text(12, 3)
+    predicted = predict(one, dev["tokens"])
+    gold = [[LABELS[label] for label in labels] for labels in dev["labels"]]
+    right = sum(a == b for x, y in zip(gold, predicted, strict=True) for a, b in zip(x, y, strict=True))
+    assert right / sum(map(len, gold)) == pytest.approx(first.best_dev)
+
+
+def test_evaluation_counts_every_sentence_once_and_obeys_legality(tmp_path: Path) -> None:
+    trainer = distilling(tmp_path)
+    count = len(LABELS)
+    only_outside = torch.zeros(count, dtype=torch.bool)
+    only_outside[0] = True
+    trainer.legal = (only_outside, only_outside[:, None] & only_outside[None, :], only_outside)
+    dev = text(13, 3)
+    metrics = trainer.evaluate(dev)
+    labels = [label for row in dev["labels"] for label in row]
+    assert metrics["eval_accuracy"] == pytest.approx(labels.count(0) / len(labels))
+
+
+def test_refused_before_training(tmp_path: Path) -> None:
+    train = training_text(text(8, 1))
+    targets = TeacherTargets.compute(tagger("crf", seed=9), train["tokens"], progress=False)
+    other = BiLSTMRecipe(hidden_size=4).create(["O", "S-X", "B-X", "E-X"], train["tokens"])
+    with pytest.raises(ValueError, match=r"same tag inventory(.|\n)*'B-X', 'E-X'(.|\n)*'S-X', 'B-X'"):
+        DistillationTrainer(other, arguments(tmp_path), train, None, objective=STRUCTURAL, targets=targets)
+    with pytest.raises(ValueError, match="8 sentences, the training text has 7"):
+        DistillationTrainer(
+            tagger("crf"), arguments(tmp_path), train.select(range(7)), None, objective=STRUCTURAL, targets=targets
+        )
+    with pytest.raises(TypeError, match="Unknown trainer setting 'lerning_rate'"):
+        arguments(tmp_path, lerning_rate=1.0)
+    with pytest.raises(TypeError, match="'save_total_limit' is fixed"):
+        arguments(tmp_path, save_total_limit=1)
+
+
+def test_training_text_names_the_sentence_that_is_half_labelled() -> None:
+    half = text(3, 1).to_dict()
+    half["tokens"][1], half["labels"][1] = ["ab", "ab"], [0, -100]
+    with pytest.raises(ValueError, match="'s1-1' has 1 labels for 2 words"):
+        training_text(Dataset.from_dict(half))
+    with pytest.raises(ValueError, match=r"'s2-0'.*expected none"):
+        training_text(text(3, 1), text(1, 2))
+    with pytest.raises(ValueError, match="no training text"):
+        training_text(text(0, 1))
+
+
+class TestTargets:
+    @pytest.mark.parametrize("head", ["crf", "maxent"])
+    def test_rebuild_the_live_distribution(self, head: str) -> None:
+        teacher = tagger(head, seed=9)
+        with torch.no_grad():
+            for parameter in teacher.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        sentences = text(17, 4)["tokens"]
+        teacher.train()
+        targets = TeacherTargets.compute(teacher, sentences, batch_size=5, progress=False)
+        assert teacher.training
+        assert all(parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
+        teacher.eval()
+        rows = [16, 0, 3, 3, 8]
+        batch = teacher.features.encode([sentences[row] for row in rows])
+        with torch.no_grad():
+            live = teacher.distribution(teacher(**batch), batch["lengths"])
+        stored = targets.distribution(targets.scores(rows), batch["lengths"])
+        torch.testing.assert_close(stored.marginals, live.marginals)
+        torch.testing.assert_close(stored.partition, live.partition)
+        assert not stored.partition.requires_grad
+        assert list(stored.labels) == LABELS
+
+    def test_are_small(self) -> None:
+        teacher = tagger("crf", seed=9)
+        sentences = text(10, 4)["tokens"]
+        targets = TeacherTargets.compute(teacher, sentences, progress=False)
+        assert targets.emissions.shape == (sum(map(len, sentences)), len(LABELS))
+        assert targets.emissions.dtype == torch.float32
+        assert {name: tuple(value.shape) for name, value in targets.shared.items()} == {
+            "transitions": (4, 4),
+            "start": (4,),
+            "end": (4,),
+        }
+
+
+class TestSampler:
+    def test_every_epoch_is_a_permutation_of_its_own(self) -> None:
+        lengths = torch.randint(1, 40, (103,), generator=torch.Generator().manual_seed(0)).tolist()
+        sampler = LengthBucketSampler(lengths, 8, seed=1)
+        orders = []
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            torch.manual_seed(epoch)
+            orders.append(list(sampler))
+            torch.manual_seed(77)
+            assert list(sampler) == orders[-1]
+            assert sorted(orders[-1]) == list(range(103))
+        assert len({tuple(order) for order in orders}) == 3
+        assert list(LengthBucketSampler(lengths, 8, seed=2)) != orders[0]
+
+    def test_batches_hold_sentences_of_like_length(self) -> None:
+        lengths = torch.randint(1, 40, (800,), generator=torch.Generator().manual_seed(0)).tolist()
+        order = list(LengthBucketSampler(lengths, 8, seed=1))
+        padded = sum(8 * max(lengths[row] for row in order[cut : cut + 8]) for cut in range(0, 800, 8))
+        assert padded < 1.1 * sum(lengths)
+        means = [sum(lengths[row] for row in order[cut : cut + 8]) for cut in range(0, 800, 8)]
+        assert means != sorted(means)
+
+
+@pytest.mark.parametrize("head", ["crf", "maxent"])
+def test_pseudo_labels_are_the_teachers_one_best(head: str) -> None:
+    teacher, student = tagger("crf", seed=9).eval(), tagger(head).eval()
+    batch = teacher.features.encode(text(6, 4)["tokens"])
+    target = teacher.distribution(teacher(**batch), batch["lengths"])
+    prediction = student.distribution(student(**batch), batch["lengths"])
+    loss = pseudo_label_loss(target, prediction, reduction="none")
+    best = target.decode().clamp(min=0)
+    torch.testing.assert_close(loss, supervised_loss(prediction, best, reduction="none"))
+    assert loss.shape == (6,)
+
+
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    """SIGKILL after the second checkpoint; the resumed run must equal one that was never interrupted."""
+    script = Path(__file__).with_name("resumable_training.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def command(name: str, delay: float) -> list[str]:
+        return [sys.executable, str(script), str(tmp_path / name), str(delay)]
+
+    killed = subprocess.Popen(command("killed", 0.15), env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "checkpoint-8" / "trainer_state.json").exists():
+        assert time.monotonic() < deadline
+        assert killed.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    # The newest checkpoint may also be one that was being saved: without its last file it must not be used.
+    steps = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "killed").glob("checkpoint-*"))
+    broken = tmp_path / "killed" / f"checkpoint-{steps[-1] + 4}"
+    broken.mkdir()
+    (broken / "model.safetensors").write_bytes(b"cut off")
+    for name in ("killed", "whole"):
+        subprocess.run(command(name, 0.0), env=environment, check=True, stderr=subprocess.DEVNULL)
+    outcomes = {name: json.loads((tmp_path / name / "result.json").read_text()) for name in ("killed", "whole")}
+    assert outcomes["killed"]["resumed_from"] in (8, 12, 16)
+    assert outcomes["whole"]["resumed_from"] is None
+    assert outcomes["killed"]["history"] == outcomes["whole"]["history"]
+    one, other = (load_file(tmp_path / name / "final.safetensors") for name in ("killed", "whole"))
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
