@@ -19,6 +19,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("structkd")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # torch-struct's own classes, which tests build to compare with, declare no constraints.
+    config.addinivalue_line("filterwarnings", "ignore:.*does not define `arg_constraints`:UserWarning")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

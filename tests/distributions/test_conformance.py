@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -456,8 +457,9 @@ def test_threads(family: Family) -> None:
         distribution = shared[task % 2] if task % 4 < 2 else sample.build()
         return distribution.partition, distribution.marginals, distribution.argmax
 
+    contexts = [copy_context() for _ in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(read, range(8)))
+        results = list(pool.map(lambda task: contexts[task].run(read, task), range(8)))
     for task, result in enumerate(results):
         fresh = samples[task % 2].build()
         for actual, expected in zip(result, (fresh.partition, fresh.marginals, fresh.argmax), strict=True):

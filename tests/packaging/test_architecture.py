@@ -44,7 +44,9 @@ def test_rooms_import_one_way(path: Path) -> None:
     ("library", "room"), [("torch_struct", "distributions"), ("hydra", "commands"), ("omegaconf", "commands")]
 )
 def test_a_foreign_library_stays_in_its_room(library: str, room: str) -> None:
-    users = {path.relative_to(SOURCE).parts[0] for path in FILES for name in imported(path) if name.split(".")[0] == library}
+    users = {
+        path.relative_to(SOURCE).parts[0] for path in FILES for name in imported(path) if name.split(".")[0] == library
+    }
     assert users <= {room}
 
 

@@ -53,7 +53,8 @@ def test_every_package_of_the_tree_is_listed() -> None:
     setup.read(ROOT / "setup.cfg")
     listed = set(setup["options"]["packages"].split())
     there = {
-        ".".join(path.parent.relative_to(ROOT / "src").parts) for path in (ROOT / "src" / "structkd").rglob("__init__.py")
+        ".".join(path.parent.relative_to(ROOT / "src").parts)
+        for path in (ROOT / "src" / "structkd").rglob("__init__.py")
     }
     assert listed == there | {"structkd.conf"}
 

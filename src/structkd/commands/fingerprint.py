@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
 import json
@@ -25,8 +26,12 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def code_fingerprint() -> str:
-    """Hash of structkd's own code as far as training runs through it; comments, docstrings and layout do not count."""
+    """Hash of structkd's own code as far as training runs through it; comments, docstrings and layout do not count.
+
+    Taken once per process: files that are edited later are not the code that this process has loaded.
+    """
     root = Path(inspect.getfile(structkd)).parent
     files = sorted(path for room in _ROOMS for path in (root / room).rglob("*.py"))
     return digest([[path.relative_to(root).as_posix(), _meaning(path)] for path in files])

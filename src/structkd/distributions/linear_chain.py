@@ -10,7 +10,8 @@ import torch_struct
 from torch import Tensor
 
 from .kernels.chain import dense_expectations, factored_expectations
-from .kernels.counts import TransitionCounts
+from .kernels.counts import TransitionCounts, weighted_by_sentence
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, Log, logsumexp
 from .structure import (
     Gradient,
@@ -22,6 +23,7 @@ from .structure import (
     check_lengths,
     check_scores,
     expected_score,
+    scaled_gradient,
     working_precision,
 )
 
@@ -153,6 +155,14 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
             return None
         both = [teacher.log_potentials.detach(), self.log_potentials.detach()]
+        compiled = compiled_for(*both)
+        if compiled is not None:
+            loss, gradient, ok = compiled.dense_kd(*both, self.lengths, temperature)
+            if ok:
+                return loss, lambda weights: (weighted_by_sentence(gradient, weights.to(gradient.dtype)),)
+        return self._distil_dense(both, temperature)
+
+    def _distil_dense(self, both: list[Tensor], temperature: float) -> tuple[Tensor, Gradient] | None:
         log_partition, _, (wanted, got) = dense_expectations(both, self.lengths, temperature)
         if not (log_partition > NEG_INF).all():
             return None
@@ -299,6 +309,14 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
+        compiled = compiled_for(*teacher._scores, *self._scores)
+        if compiled is not None:
+            loss, gradients, ok = compiled.factored_kd(teacher._scores, self._scores, self.lengths, temperature)
+            if ok:
+                return loss, scaled_gradient(gradients, lambda: self._distil_factored(teacher, temperature))
+        return self._distil_factored(teacher, temperature)
+
+    def _distil_factored(self, teacher: _FactoredLinearChainCRF, temperature: float) -> tuple[Tensor, Gradient] | None:
         inside = self.word_mask.unsqueeze(-1)
         dtype = working_precision(self.emissions)
         emissions = torch.stack([teacher.emissions.to(dtype), self.emissions.to(dtype)])

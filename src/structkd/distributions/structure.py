@@ -106,6 +106,28 @@ def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
     return list(inventory)
 
 
+def scaled_gradient(
+    total: tuple[Tensor | None, ...], by_sentence: Callable[[], tuple[Tensor, Gradient] | None]
+) -> Gradient:
+    """The gradient of a summed loss, for kernels that sum over the batch as they go.
+
+    A sum or a mean gives every sentence one weight; where the weights differ, the sentences are taken apart by
+    `by_sentence`.
+    """
+
+    def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+        weight = weights[:1]
+        if bool((weights == weight).all()):
+            return tuple(None if t is None else t * weight.to(t.dtype) for t in total)
+        with torch.no_grad():
+            apart = by_sentence()
+        if apart is None:
+            raise RuntimeError("a loss that one implementation certified was refused by another")
+        return apart[1](weights)
+
+    return gradient
+
+
 def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
     """Refuse label sequences that are not integers [B, N] in 0..size-1 inside the sentences."""
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..semirings import NEG_INF, logsumexp
 from .counts import TransitionCounts
+from .dispatch import log_space
 
 # Probability space is float64, every step renormalised to sum to 1, so what is lost in a step is below 1e-300 over
 # the most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that
@@ -97,6 +98,8 @@ def _factored_in_probability_space(
     safe = (kept + least.log() > _SAFE).unflatten(0, (2, groups)).all(0)
     least = torch.cat([mass.masked_fill(~inside.unsqueeze(-1), 1.0), joint.masked_fill(outer, 1.0)], 2)
     safe &= least.amin((2, 3)) > _SMALLEST
+    if log_space():
+        safe = torch.zeros_like(safe)
     scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
     return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
 
@@ -164,6 +167,8 @@ def dense_expectations(
     bigram_marginals = marginals.permute(1, 2, 0, 3, 4)
 
     safe = (norm / growth).log_().where(inner.unsqueeze(1), 0.0).sum(0) > _SAFE
+    if log_space():
+        safe = torch.zeros_like(safe)
     if not safe.all():
         for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
             scores = sides[group][rest].double() / temperature
@@ -185,34 +190,48 @@ def log_space_expectations(
     """
     words = unary.shape[1]
     dense = pairwise.dim() == 4
-    forward = [unary[:, 0]]
-    for n in range(1, words):
-        step = pairwise[:, n - 1] if dense else pairwise
-        forward.append(logsumexp(forward[-1].unsqueeze(-2) + step) + unary[:, n])
-    last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, unary.shape[-1])
-    log_partition = logsumexp(torch.stack(forward, 1).gather(1, last).squeeze(1))
+    # messages are shifted to a largest entry of 0, lest scores of great size cost digits
+    forward, shifts = [], []
+    for n in range(words):
+        message = unary[:, n]
+        if n > 0:
+            step = pairwise[:, n - 1] if dense else pairwise
+            message = message + logsumexp(forward[-1].unsqueeze(-2) + step)
+        shifts.append(_finite(message.amax(-1, keepdim=True)))
+        forward.append(message - shifts[-1])
+    last = (lengths - 1).view(-1, 1, 1)
+    alpha, moved = torch.stack(forward, 1), torch.stack(shifts, 1).squeeze(-1).cumsum(1)
+    ending = alpha.gather(1, last.expand(-1, 1, alpha.shape[-1])).squeeze(1)
+    log_partition = logsumexp(ending) + moved.gather(1, last.squeeze(-1)).squeeze(1)
 
-    # backward[i]: log sum over what follows the word, given its label i
+    # backward[i]: log sum over what follows the word, given its label i, up to a shift
     backward = torch.zeros_like(unary[:, 0])
-    total = log_partition.masked_fill(log_partition == NEG_INF, 0.0).view(-1, 1)
     labels, bigrams = [], []
     counts = torch.zeros_like(unary[:, 0]).unsqueeze(-1).repeat(1, 1, unary.shape[-1])
     for n in range(words - 1, -1, -1):
         if n < words - 1:
             inner = (n + 1 < lengths).view(-1, 1, 1)
             ahead = (pairwise[:, n] if dense else pairwise) + (unary[:, n + 1] + backward).unsqueeze(-1)
-            bigram = (ahead + (forward[n] - total).unsqueeze(-2)).exp().masked_fill(~inner, 0.0)
+            bigram = _normalised((ahead + forward[n].unsqueeze(-2)).flatten(1)).view_as(ahead)
+            bigram = bigram.masked_fill(~inner, 0.0)
             if per_bigram:
                 bigrams.append(bigram)
             else:
                 counts += bigram
-            backward = torch.where(inner.squeeze(-1), logsumexp(ahead.transpose(1, 2)), 0.0)
+            backward = logsumexp(ahead.transpose(1, 2))
+            backward = backward - _finite(backward.amax(-1, keepdim=True))
+            backward = torch.where(inner.squeeze(-1), backward, 0.0)
         here = (n < lengths).view(-1, 1)
-        labels.append((forward[n] + backward - total).exp().masked_fill(~here, 0.0))
+        labels.append(_normalised(forward[n] + backward).masked_fill(~here, 0.0))
     if per_bigram:
         empty = unary.new_zeros(len(unary), 0, *counts.shape[1:])
         counts = torch.stack(bigrams[::-1], 1) if bigrams else empty
     return log_partition, torch.stack(labels[::-1], 1), counts
+
+
+def _normalised(scores: Tensor) -> Tensor:
+    """softmax over the last axis; 0 where everything is impossible."""
+    return (scores - _finite(logsumexp(scores)).unsqueeze(-1)).exp()
 
 
 def _finite(shift: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """Compiled forward-backward for linear chains, in float64 probability space; entered through `compiled`.
 
-One sentence at a time, its labels in the lanes of vectors, rows of labels padded to whole vectors with zeros.
+One sentence at a time, its labels in the lanes of vectors: a row of C labels is padded with zeros to whole vectors,
+`width` numbers. Two chains run side by side (the teacher's and the student's, or two sentences), because one alone
+would leave the processor waiting for its own last step.
 
-Every word's scores are shifted by their maximum and one direction (`_normalised`) is normalised at every step. The other
-is multiplied by the same normalisers, so that the products of both are the marginals themselves. Both hold what
-certifies them: what underflows is below 1e-307 of the normaliser's total of 1, weighs 1/normaliser after division, and
-enters a marginal times the other direction's message. Normalisers above `_SMALL` and messages below 1 / `_SMALL` leave
-every error below 1e-107. Comparisons are so written that NaN fails them.
+Scores are shifted by their maximum, per word or per bigram. The messages of one direction are divided, at every step,
+by their sum (the step's normaliser); those of the other direction by the same normalisers, so that products of the two
+are marginals. Both also certify them: what underflows in a message is below 1e-307, weighs at most 1 / normaliser after
+the division, and enters the marginals times the other direction's message. Where normalisers stay above `_SMALL` and
+the sum of those messages below 1 / `_SMALL`, no such error exceeds 1e-100. Sums, unlike maxima, keep a NaN, and
+comparisons are written so that it fails them.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -19,6 +22,9 @@ from numba import njit
 
 from .compiled_lanes import (
     WIDTH,
+    aligned,
+    aligned_zeros,
+    compiled,
     exp,
     fma,
     keep,
@@ -27,16 +33,16 @@ from .compiled_lanes import (
     load_first,
     maximum,
     splat,
+    spread,
     store,
     store_first,
     total,
     totals,
     weighted,
 )
-from .compiled_lanes import compiled as _entry
 
 _SMALL = 1e-100
-# normalisers are multiplied up, to save logarithms, as long as their product stays this far from underflow
+# Normalisers are multiplied up before a logarithm is taken, while their product is this far from under- and overflow.
 _PRODUCT = 1e-150
 
 _inner = njit(error_model="numpy", nogil=True)
@@ -44,64 +50,95 @@ _inlined = njit(error_model="numpy", nogil=True, forceinline=True)
 
 
 @_inlined
-def _vectors(size):
-    return (size + WIDTH - 1) // WIDTH
+def _combine(rows_a, weights_a, out_a, rows_b, weights_b, out_b, at, stride, first, count, to, width):
+    """out[to : to + width] = sum over k < count of weights[first + k] * rows[at + k * stride :], for a and for b.
+
+    The sums of several vectors grow together: each waits four cycles for its last addition.
+    """
+    v = 0
+    while v + 3 * WIDTH <= width:
+        p, q, r = splat(0.0), splat(0.0), splat(0.0)
+        x, y, z = splat(0.0), splat(0.0), splat(0.0)
+        row = at + v
+        for k in range(first, first + count):
+            a, b = spread(weights_a, k), spread(weights_b, k)
+            p, x = fma(a, load(rows_a, row), p), fma(b, load(rows_b, row), x)
+            q, y = fma(a, load(rows_a, row + WIDTH), q), fma(b, load(rows_b, row + WIDTH), y)
+            r, z = fma(a, load(rows_a, row + 2 * WIDTH), r), fma(b, load(rows_b, row + 2 * WIDTH), z)
+            row += stride
+        store(out_a, to + v, p)
+        store(out_a, to + v + WIDTH, q)
+        store(out_a, to + v + 2 * WIDTH, r)
+        store(out_b, to + v, x)
+        store(out_b, to + v + WIDTH, y)
+        store(out_b, to + v + 2 * WIDTH, z)
+        v += 3 * WIDTH
+    if v + 2 * WIDTH <= width:
+        p, q = splat(0.0), splat(0.0)
+        x, y = splat(0.0), splat(0.0)
+        row = at + v
+        for k in range(first, first + count):
+            a, b = spread(weights_a, k), spread(weights_b, k)
+            p, x = fma(a, load(rows_a, row), p), fma(b, load(rows_b, row), x)
+            q, y = fma(a, load(rows_a, row + WIDTH), q), fma(b, load(rows_b, row + WIDTH), y)
+            row += stride
+        store(out_a, to + v, p)
+        store(out_a, to + v + WIDTH, q)
+        store(out_b, to + v, x)
+        store(out_b, to + v + WIDTH, y)
+    elif v < width:
+        # even and odd rows apart
+        p, q = splat(0.0), splat(0.0)
+        x, y = splat(0.0), splat(0.0)
+        row = at + v
+        for k in range(first, first + count - 1, 2):
+            p, x = fma(spread(weights_a, k), load(rows_a, row), p), fma(spread(weights_b, k), load(rows_b, row), x)
+            row += stride
+            q = fma(spread(weights_a, k + 1), load(rows_a, row), q)
+            y = fma(spread(weights_b, k + 1), load(rows_b, row), y)
+            row += stride
+        if count % 2:
+            k = first + count - 1
+            p, x = fma(spread(weights_a, k), load(rows_a, row), p), fma(spread(weights_b, k), load(rows_b, row), x)
+        store(out_a, to + v, p + q)
+        store(out_b, to + v, x + y)
+
+
+@_inlined
+def _fill(array, start, count, number):
+    for position in range(start, start + count, WIDTH):
+        store(array, position, splat(number))
+
+
+@_inlined
+def _store_row(array, position, x, count, stop):
+    """The first `count` lanes to array[position:]; what else is written, up to `stop`, is still to be overwritten."""
+    if position + WIDTH <= stop:
+        store(array, position, x)
+    else:
+        store_first(array, position, x, count)
+
+
+@_inlined
+def _sum(array, count):
+    sums = splat(0.0)
+    for position in range(0, count, WIDTH):
+        sums = sums + load(array, position)
+    return total(sums)
 
 
 @_inner
-def _combine(rows, at, stride, weights, first, count, out, to, vectors):
-    """out[to:] = sum over k < count of weights[first + k] * rows[at + k * stride :], `vectors` vectors long.
-
-    Independent partial sums keep the multipliers busy: a multiply-add takes four cycles, two can start in each.
-    """
-    v = 0
-    while v + 4 <= vectors:
-        a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        for k in range(count):
-            weight = splat(weights[first + k])
-            row = at + k * stride + v * WIDTH
-            a = fma(weight, load(rows, row), a)
-            b = fma(weight, load(rows, row + WIDTH), b)
-            c = fma(weight, load(rows, row + 2 * WIDTH), c)
-            d = fma(weight, load(rows, row + 3 * WIDTH), d)
-        store(out, to + v * WIDTH, a)
-        store(out, to + (v + 1) * WIDTH, b)
-        store(out, to + (v + 2) * WIDTH, c)
-        store(out, to + (v + 3) * WIDTH, d)
-        v += 4
-    while v + 2 <= vectors:
-        a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        for k in range(0, count - 1, 2):
-            weight, other = splat(weights[first + k]), splat(weights[first + k + 1])
-            row = at + k * stride + v * WIDTH
-            a = fma(weight, load(rows, row), a)
-            b = fma(weight, load(rows, row + WIDTH), b)
-            c = fma(other, load(rows, row + stride), c)
-            d = fma(other, load(rows, row + stride + WIDTH), d)
-        if count % 2:
-            weight = splat(weights[first + count - 1])
-            row = at + (count - 1) * stride + v * WIDTH
-            a = fma(weight, load(rows, row), a)
-            b = fma(weight, load(rows, row + WIDTH), b)
-        store(out, to + v * WIDTH, a + c)
-        store(out, to + (v + 1) * WIDTH, b + d)
-        v += 2
-    if v < vectors:
-        a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-        row = at + v * WIDTH
-        k = 0
-        while k + 4 <= count:
-            a = fma(splat(weights[first + k]), load(rows, row), a)
-            b = fma(splat(weights[first + k + 1]), load(rows, row + stride), b)
-            c = fma(splat(weights[first + k + 2]), load(rows, row + 2 * stride), c)
-            d = fma(splat(weights[first + k + 3]), load(rows, row + 3 * stride), d)
-            row += 4 * stride
-            k += 4
-        while k < count:
-            a = fma(splat(weights[first + k]), load(rows, row), a)
-            row += stride
-            k += 1
-        store(out, to + v * WIDTH, (a + b) + (c + d))
+def _log_product(norm, start, stop):
+    """Sum of the logarithms of norm[start:stop]; NaN where one is not above `_SMALL`."""
+    logarithm, product = 0.0, 1.0
+    for n in range(start, stop):
+        if not norm[n] > _SMALL:
+            return math.nan
+        product *= norm[n]
+        if not _PRODUCT < product < 1.0 / _PRODUCT:
+            logarithm += math.log(product)
+            product = 1.0
+    return logarithm + math.log(product)
 
 
 # -- chains that share their transitions -------------------------------------------------------------------------------
@@ -109,21 +146,18 @@ def _combine(rows, at, stride, weights, first, count, out, to, vectors):
 
 @_inner
 def _moves(transitions, factor, moved, by_previous, width):
-    """exp(transitions * factor - shift) into rows [next, previous] and their transpose; the shift is returned."""
+    """exp(transitions * factor - shift) as rows [next, previous] and as [previous, next]; returns the shift."""
     size = transitions.shape[0]
     flat = transitions.reshape(-1)
     shift = -math.inf
     for cell in range(size * size):
         if not flat[cell] <= shift:
             shift = float(flat[cell])
-    shift *= factor
-    if shift == -math.inf:
-        shift = 0.0
+    shift = 0.0 if shift == -math.inf else shift * factor
     for j in range(size):
-        for v in range(width // WIDTH):
-            inside = min(size - v * WIDTH, WIDTH)
-            scores = load_first(flat, j * size + v * WIDTH, inside, -math.inf)
-            store(moved, j * width + v * WIDTH, exp(fma(scores, splat(factor), splat(-shift))))
+        for v in range(0, width, WIDTH):
+            scores = load_first(flat, j * size + v, size - v, -math.inf)
+            store(moved, j * width + v, exp(fma(scores, splat(factor), splat(-shift))))
     for j in range(size):
         for i in range(size):
             by_previous[i * width + j] = moved[j * width + i]
@@ -132,101 +166,110 @@ def _moves(transitions, factor, moved, by_previous, width):
 
 @_inner
 def _emit(emissions, start, end, factor, sentence, length, width, scores, emitted):
-    """Tempered scores of a sentence and their exponentials, shifted; both in rows of `width`. Returns the shift."""
-    size = emissions.shape[2]
+    """A sentence's tempered scores, start and end included, and their shifted exponentials; returns the shifts' sum."""
+    words, size = emissions.shape[1], emissions.shape[2]
     flat = emissions.reshape(-1)
-    first = sentence * emissions.shape[1] * size
-    vectors = width // WIDTH
     shifts = 0.0
     for n in range(length):
         top = splat(-math.inf)
-        for v in range(vectors):
-            inside = min(size - v * WIDTH, WIDTH)
-            row = load_first(flat, first + n * size + v * WIDTH, inside, -math.inf)
+        for v in range(0, width, WIDTH):
+            row = load_first(flat, (sentence * words + n) * size + v, size - v, -math.inf)
             if n == 0 and start.size:
-                row = row + load_first(start, v * WIDTH, inside, -math.inf)
+                row = row + load_first(start, v, size - v, -math.inf)
             if n == length - 1 and end.size:
-                row = row + load_first(end, v * WIDTH, inside, -math.inf)
+                row = row + load_first(end, v, size - v, -math.inf)
             row = row * splat(factor)
-            store(scores, n * width + v * WIDTH, row)
+            store(scores, n * width + v, row)
             top = maximum(row, top)
         shift = largest(top)
         if shift == -math.inf:
             shift = 0.0
         shifts += shift
-        for v in range(vectors):
-            position = n * width + v * WIDTH
-            store(emitted, position, exp(load(scores, position) - splat(shift)))
+        for v in range(n * width, (n + 1) * width, WIDTH):
+            store(emitted, v, exp(load(scores, v) - splat(shift)))
     return shifts
 
 
-@_inlined
-def _forward_step(n, size, width, by_previous, emitted, message):
-    """message[n], which sums to 1, from message[n - 1]; returns its normaliser."""
-    here = n * width
-    if n:
-        _combine(by_previous, 0, width, message, here - width, size, message, here, width // WIDTH)
-    sums = splat(0.0)
-    for v in range(width // WIDTH):
-        x = load(emitted, here + v * WIDTH)
+@_inner
+def _forward_backward(
+    length_a, by_previous_a, moved_a, emitted_a, message_a, norm_a, ahead_a, future_a,
+    length_b, by_previous_b, moved_b, emitted_b, message_b, norm_b, ahead_b, future_b,
+    size, width,
+):  # fmt: skip
+    """Forward and backward messages of two chains, rows of `width` per word.
+
+    message[n] sums to 1 after division by norm[n]; message[n] * future[n] are the label marginals at n, and
+    moved[j, i] * ahead[n, j] * message[n - 1, i] those of label i at n - 1 followed by j. Rows beyond a chain's length
+    have no meaning.
+    """
+    length = max(length_a, length_b)
+    for n in range(length):
+        here = n * width
         if n:
-            x = x * load(message, here + v * WIDTH)
-        store(message, here + v * WIDTH, x)
-        sums = sums + x
-    normaliser = total(sums)
-    inverse = splat(1.0 / normaliser)
-    for v in range(width // WIDTH):
-        store(message, here + v * WIDTH, load(message, here + v * WIDTH) * inverse)
-    return normaliser
+            _combine(
+                by_previous_a, message_a, message_a, by_previous_b, message_b, message_b,
+                0, width, here - width, size, here, width,
+            )  # fmt: skip
+        else:
+            _fill(message_a, 0, width, 1.0)
+            _fill(message_b, 0, width, 1.0)
+        sum_a, sum_b = splat(0.0), splat(0.0)
+        for v in range(here, here + width, WIDTH):
+            a = load(message_a, v) * load(emitted_a, v)
+            b = load(message_b, v) * load(emitted_b, v)
+            store(message_a, v, a)
+            store(message_b, v, b)
+            sum_a, sum_b = sum_a + a, sum_b + b
+        norm_a[n], norm_b[n] = total(sum_a), total(sum_b)
+        inverse_a, inverse_b = splat(1.0 / norm_a[n]), splat(1.0 / norm_b[n])
+        for v in range(here, here + width, WIDTH):
+            store(message_a, v, load(message_a, v) * inverse_a)
+            store(message_b, v, load(message_b, v) * inverse_b)
+
+    _fill(future_a, (length - 1) * width, width, 1.0)
+    _fill(future_b, (length - 1) * width, width, 1.0)
+    for n in range(length - 1, 0, -1):
+        here = n * width
+        if n == length_a - 1:
+            _fill(future_a, here, width, 1.0)
+        if n == length_b - 1:
+            _fill(future_b, here, width, 1.0)
+        inverse_a, inverse_b = splat(1.0 / norm_a[n]), splat(1.0 / norm_b[n])
+        for v in range(here, here + width, WIDTH):
+            store(ahead_a, v, load(emitted_a, v) * inverse_a * load(future_a, v))
+            store(ahead_b, v, load(emitted_b, v) * inverse_b * load(future_b, v))
+        _combine(moved_a, ahead_a, future_a, moved_b, ahead_b, future_b, 0, width, here, size, here - width, width)
+    if length_a == 1:
+        _fill(future_a, 0, width, 1.0)
+    if length_b == 1:
+        _fill(future_b, 0, width, 1.0)
 
 
 @_inlined
-def _backward_step(n, size, width, moved, emitted, normaliser, ahead, future):
-    """future[n - 1] from future[n], by way of ahead[n], future[n] with the word's own score."""
-    here = n * width
-    inverse = splat(1.0 / normaliser)
-    for v in range(width // WIDTH):
-        position = here + v * WIDTH
-        store(ahead, position, load(emitted, position) * (load(future, position) * inverse))
-    _combine(moved, 0, width, ahead, here, size, future, here - width, width // WIDTH)
-
-
-@_inlined
-def _accumulated(product, logarithm, normaliser):
-    product *= normaliser
-    if not _PRODUCT < product < 1.0 / _PRODUCT:
-        logarithm += math.log(product)
-        product = 1.0
-    return product, logarithm
-
-
-@_inlined
-def _largest_of(rows, count):
-    top = splat(0.0)
-    for position in range(0, count, WIDTH):
-        # a NaN on the right wins and stays
-        top = maximum(top, load(rows, position))
-    return largest(top)
+def _collect(x, cell, moved, factor, counts, weights, product):
+    x = x * load(moved, cell)
+    store(counts, cell, fma(splat(factor), x, load(counts, cell)))
+    return fma(load(weights, cell), x, product)
 
 
 @_inner
 def _count(ahead, message, length, size, width, moved, factor, counts, weights):
-    """counts[j, i] += factor * E[transitions from i to j] in a sentence; returns sum weights[j, i] * E[...].
+    """counts[j, i] += factor * E[j, i], a sentence's expected transitions; returns sum of weights[j, i] * E[j, i].
 
-    E[j, i] = moved[j, i] * sum over n of ahead[n, j] * message[n - 1, i]: a matrix product, in blocks of 4 rows by 2
-    vectors.
+    E[j, i] = moved[j, i] * sum over n of ahead[n, j] * message[n - 1, i]: a matrix product, by four rows and two
+    vectors at once.
     """
     product = splat(0.0)
     for j in range(0, size, 4):
-        # a vector that is alone is paired with itself; its second half is dropped
         for v in range(0, width, 2 * WIDTH):
+            # a last vector that is alone is paired with itself
             second = min(v + WIDTH, width - WIDTH)
             a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
             e, f, g, h = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
             for n in range(1, length):
                 x, y = load(message, (n - 1) * width + v), load(message, (n - 1) * width + second)
-                row = n * width + j
-                p, q, r, s = splat(ahead[row]), splat(ahead[row + 1]), splat(ahead[row + 2]), splat(ahead[row + 3])
+                k = n * width + j
+                p, q, r, s = spread(ahead, k), spread(ahead, k + 1), spread(ahead, k + 2), spread(ahead, k + 3)
                 a, b, c, d = fma(p, x, a), fma(q, x, b), fma(r, x, c), fma(s, x, d)
                 e, f, g, h = fma(p, y, e), fma(q, y, f), fma(r, y, g), fma(s, y, h)
             cell = j * width + v
@@ -243,113 +286,75 @@ def _count(ahead, message, length, size, width, moved, factor, counts, weights):
     return total(product)
 
 
-@_inlined
-def _collect(x, cell, moved, factor, counts, weights, product):
-    x = x * load(moved, cell)
-    store(counts, cell, fma(splat(factor), x, load(counts, cell)))
-    return fma(load(weights, cell), x, product)
-
-
-@_entry
+@compiled
 def factored_kd(
-    emissions_t,
-    transitions_t,
-    start_t,
-    end_t,
-    emissions_s,
-    transitions_s,
-    start_s,
-    end_s,
-    lengths,
-    temperature,
-    first,
-    last,
-    loss,
-    gradient,
-    shared,
-):
-    """Sentences first..last - 1 of `compiled.factored_kd`; False where it cannot be certified.
+    emissions_t, transitions_t, start_t, end_t, emissions_s, transitions_s, start_s, end_s,
+    lengths, temperature, first, last, loss, gradient, shared,
+):  # fmt: skip
+    """Sentences first..last - 1 of `compiled.factored_kd`; False where one cannot be certified.
 
-    `shared` [C * C + 2 C] float64 receives this range's gradient by transitions, start and end.
+    `start` and `end` are empty where there are none. `shared` [C * C + 2 C] receives the gradients by transitions,
+    start and end.
     """
     words, size = emissions_s.shape[1], emissions_s.shape[2]
-    width = _vectors(size) * WIDTH
+    width = -(-size // WIDTH) * WIDTH
     factor = 1.0 / temperature
-    rows = -(-size // 4) * 4
-    moved = np.zeros((2, rows * width))
-    by_previous = np.zeros((2, size * width))
-    shift_t = _moves(transitions_t, factor, moved[0], by_previous[0], width)
-    shift_s = _moves(transitions_s, factor, moved[1], by_previous[1], width)
-    counts = np.zeros(rows * width)
-    no_weights = np.zeros(rows * width)
-    weights = np.zeros(rows * width)  # what the student scores where the teacher moves
+    cells = -(-size // 4) * 4 * width  # `_count` works by four rows
+    moved_t, moved_s = aligned_zeros(cells), aligned_zeros(cells)
+    by_previous_t, by_previous_s = aligned_zeros(size * width), aligned_zeros(size * width)
+    _moves(transitions_t, factor, moved_t, by_previous_t, width)
+    shift = _moves(transitions_s, factor, moved_s, by_previous_s, width)
+    counts, weights, none = aligned_zeros(cells), aligned_zeros(cells), aligned_zeros(cells)
     for j in range(size):
         for i in range(size):
-            if moved[0, j * width + i] != 0.0:
-                weights[j * width + i] = float(transitions_s[j, i]) * factor
-                if not abs(weights[j * width + i]) < math.inf:
+            if moved_t[j * width + i] != 0.0:
+                score = transitions_s[j, i] * factor
+                if not abs(score) < math.inf:
                     return False
+                weights[j * width + i] = score
 
-    longest = words * width
-    scores_t, scores_s = np.empty(longest), np.empty(longest)
-    emitted_t, emitted_s = np.empty(longest), np.empty(longest)
-    message_t, message_s = np.empty(longest), np.empty(longest)
-    # `_count` reads ahead in fours
-    ahead_t, ahead_s = np.zeros(longest + 4), np.zeros(longest + 4)
-    future_t, future_s = np.empty(longest), np.empty(longest)
-    norm_t, norm_s = np.empty(words), np.empty(words)
-    at_start, at_end = np.zeros(width), np.zeros(width)
+    rows = words * width
+    scores_t, emitted_t, message_t, future_t = aligned(rows), aligned(rows), aligned(rows), aligned(rows)
+    scores_s, emitted_s, message_s, future_s = aligned(rows), aligned(rows), aligned(rows), aligned(rows)
+    ahead_t, ahead_s, norm_t, norm_s = aligned(rows), aligned(rows), aligned(words), aligned(words)
+    at_start, at_end = aligned_zeros(width), aligned_zeros(width)
     flat = gradient.reshape(-1)
-
+    scale = splat(temperature)
     for b in range(first, last):
         length = lengths[b]
         _emit(emissions_t, start_t, end_t, factor, b, length, width, scores_t, emitted_t)
         log_partition = _emit(emissions_s, start_s, end_s, factor, b, length, width, scores_s, emitted_s)
-        log_partition += (length - 1) * shift_s
-        product = 1.0
-        least = math.inf
-        for n in range(length):
-            norm_t[n] = _forward_step(n, size, width, by_previous[0], emitted_t, message_t)
-            norm_s[n] = _forward_step(n, size, width, by_previous[1], emitted_s, message_s)
-            product, log_partition = _accumulated(product, log_partition, norm_s[n])
-            if not (norm_t[n] > _SMALL and norm_s[n] > _SMALL):
-                return False
-        log_partition += math.log(product)
-
-        end = (length - 1) * width
-        for v in range(0, width, WIDTH):
-            store(future_t, end + v, splat(1.0))
-            store(future_s, end + v, splat(1.0))
-        for n in range(length - 1, 0, -1):
-            _backward_step(n, size, width, moved[0], emitted_t, norm_t[n], ahead_t, future_t)
-            _backward_step(n, size, width, moved[1], emitted_s, norm_s[n], ahead_s, future_s)
-        if not max(_largest_of(future_t, end + width), _largest_of(future_s, end + width)) < 1.0 / _SMALL:
+        _forward_backward(
+            length, by_previous_t, moved_t, emitted_t, message_t, norm_t, ahead_t, future_t,
+            length, by_previous_s, moved_s, emitted_s, message_s, norm_s, ahead_s, future_s,
+            size, width,
+        )  # fmt: skip
+        if not _sum(future_t, length * width) + _sum(future_s, length * width) < 1.0 / _SMALL:
             return False
+        if not _log_product(norm_t, 0, length) < math.inf:
+            return False
+        log_partition += _log_product(norm_s, 0, length) + (length - 1) * shift
 
         expected = splat(0.0)
-        base = b * words * size
-        scale = splat(temperature)
+        base, stop = b * words * size, (b + 1) * words * size
         for n in range(length):
             for v in range(0, width, WIDTH):
                 here = n * width + v
                 wanted = load(message_t, here) * load(future_t, here)
                 expected = expected + weighted(wanted, load(scores_s, here))
                 gap = scale * (load(message_s, here) * load(future_s, here) - wanted)
-                if n < length - 1:
-                    # what runs over is in the next row, written later
-                    store(flat, base + n * size + v, gap)
-                else:
-                    store_first(flat, base + n * size + v, gap, min(size - v, WIDTH))
-                    store(at_end, v, load(at_end, v) + gap)
+                _store_row(flat, base + n * size + v, gap, size - v, stop)
                 if n == 0:
                     store(at_start, v, load(at_start, v) + gap)
-        flat[base + length * size : base + words * size] = 0.0
+                if n == length - 1:
+                    store(at_end, v, load(at_end, v) + gap)
+        flat[base + length * size : stop] = 0.0
 
-        log_score = total(expected)
+        score = total(expected)
         if length > 1:
-            log_score += _count(ahead_t, message_t, length, size, width, moved[0], -temperature, counts, weights)
-            _count(ahead_s, message_s, length, size, width, moved[1], temperature, counts, no_weights)
-        loss[b] = temperature * temperature * (log_partition - log_score)
+            score += _count(ahead_t, message_t, length, size, width, moved_t, -temperature, counts, weights)
+            _count(ahead_s, message_s, length, size, width, moved_s, temperature, counts, none)
+        loss[b] = temperature * temperature * (log_partition - score)
         if not abs(loss[b]) < math.inf:
             return False
 
@@ -358,3 +363,371 @@ def factored_kd(
     shared[size * size : size * (size + 1)] = at_start[:size]
     shared[size * (size + 1) :] = at_end[:size]
     return True
+
+
+@_inner
+def _write_expectations(
+    b, length, size, width, moved, shifts, message, norm, ahead, future, counts, none,
+    log_partition, labels, bigrams, safe,
+):  # fmt: skip
+    words = labels.shape[1]
+    log_partition[b] = shifts + _log_product(norm, 0, length)
+    safe[b] = _sum(future, length * width) < 1.0 / _SMALL and abs(log_partition[b]) < math.inf
+    flat = labels.reshape(-1)
+    base, stop = b * words * size, (b + 1) * words * size
+    for n in range(length):
+        for v in range(0, width, WIDTH):
+            here = n * width + v
+            _store_row(flat, base + n * size + v, load(message, here) * load(future, here), size - v, stop)
+    flat[base + length * size : stop] = 0.0
+    counts[:] = 0.0
+    if length > 1:
+        _count(ahead, message, length, size, width, moved, 1.0, counts, none)
+    for j in range(size):
+        for i in range(size):
+            bigrams[b, j, i] = counts[j * width + i]
+
+
+@compiled
+def factored_expectations(unary, transitions, lengths, order, first, last, log_partition, labels, bigrams, safe):
+    """Sentences order[first..last - 1] of `compiled.factored_expectations`, two at a time."""
+    words, size = unary.shape[1], unary.shape[2]
+    width = -(-size // WIDTH) * WIDTH
+    cells = -(-size // 4) * 4 * width
+    moved, by_previous = aligned_zeros(cells), aligned_zeros(size * width)
+    shift = _moves(transitions, 1.0, moved, by_previous, width)
+    counts, none, nothing = aligned_zeros(cells), aligned_zeros(cells), np.empty(0)
+    rows = words * width
+    scores, emitted_a, message_a, future_a = aligned(rows), aligned(rows), aligned(rows), aligned(rows)
+    emitted_b, message_b, future_b = aligned(rows), aligned(rows), aligned(rows)
+    ahead_a, ahead_b, norm_a, norm_b = aligned(rows), aligned(rows), aligned(words), aligned(words)
+    for k in range(first, last, 2):
+        a, b = order[k], order[min(k + 1, last - 1)]
+        shifts_a = _emit(unary, nothing, nothing, 1.0, a, lengths[a], width, scores, emitted_a)
+        shifts_b = _emit(unary, nothing, nothing, 1.0, b, lengths[b], width, scores, emitted_b)
+        _forward_backward(
+            lengths[a], by_previous, moved, emitted_a, message_a, norm_a, ahead_a, future_a,
+            lengths[b], by_previous, moved, emitted_b, message_b, norm_b, ahead_b, future_b,
+            size, width,
+        )  # fmt: skip
+        shifts_a += (lengths[a] - 1) * shift
+        shifts_b += (lengths[b] - 1) * shift
+        _write_expectations(
+            a, lengths[a], size, width, moved, shifts_a, message_a, norm_a, ahead_a, future_a,
+            counts, none, log_partition, labels, bigrams, safe,
+        )  # fmt: skip
+        if b != a:
+            _write_expectations(
+                b, lengths[b], size, width, moved, shifts_b, message_b, norm_b, ahead_b, future_b,
+                counts, none, log_partition, labels, bigrams, safe,
+            )  # fmt: skip
+
+
+# -- chains with scores per bigram -------------------------------------------------------------------------------------
+
+
+@_inner
+def _exponentials(potentials, start, cells, factor, moved, to):
+    """exp((scores - shift) * factor) of the bigram at potentials[start:], into moved[to:]; returns shift * factor."""
+    top = splat(-math.inf)
+    for cell in range(0, cells - WIDTH + 1, WIDTH):
+        top = maximum(load(potentials, start + cell), top)
+    rest = cells - cells % WIDTH
+    if rest < cells:
+        top = maximum(load_first(potentials, start + rest, cells - rest, -math.inf), top)
+    # `maximum` drops a NaN, which the exponentials then show
+    shift = largest(top) * factor
+    if shift == -math.inf:
+        shift = 0.0
+    for cell in range(0, cells - WIDTH + 1, WIDTH):
+        store(moved, to + cell, exp(fma(load(potentials, start + cell), splat(factor), splat(-shift))))
+    if rest < cells:
+        last = load_first(potentials, start + rest, cells - rest, -math.inf)
+        store(moved, to + rest, exp(fma(last, splat(factor), splat(-shift))))
+    return shift
+
+
+# -- flat spans --------------------------------------------------------------------------------------------------------
+
+
+@_inner
+def _log_sum(left, at, right, to, count, alone):
+    """log of exp(alone) + sum over k < count of exp(left[at + k] + right[to + k]), `alone` being finite."""
+    top = splat(alone)
+    for k in range(0, count, WIDTH):
+        x = keep(load(left, at + k) + load(right, to + k), count - k, -math.inf)
+        top = maximum(x, top)
+    shift = largest(top)
+    sums = splat(0.0)
+    for k in range(0, count, WIDTH):
+        x = keep(load(left, at + k) + load(right, to + k), count - k, -math.inf)
+        sums = sums + exp(x - splat(shift))
+    return shift + math.log(total(sums) + math.exp(alone - shift))
+
+
+@compiled
+def spans_expectations(spans, lengths, first, last, log_partition, marginals, outside, safe):
+    """Sentences first..last - 1 of `compiled.spans_expectations`.
+
+    Types are summed in probability space, each span shifted by its best type; prefixes and suffixes are in log space.
+    """
+    words, types = spans.shape[1], spans.shape[3]
+    scores, flat = spans.reshape(-1), marginals.reshape(-1)
+    # log-sum-exp over types: by_start[i, j - i], by_end[j, i]; and the best score
+    row = -(-words // WIDTH) * WIDTH
+    by_start, by_end, best = aligned(words * row), aligned(words * row), aligned(words * row)
+    prefix, suffix = aligned(words + 1), aligned(words + 1)
+    for b in range(first, last):
+        length = lengths[b]
+        marginals[b] = 0.0
+        for i in range(length):
+            for j in range(i, length):
+                cell = ((b * words + i) * words + j) * types
+                top = splat(-math.inf)
+                for v in range(0, types, WIDTH):
+                    top = maximum(load_first(scores, cell + v, types - v, -math.inf), top)
+                shift = largest(top)
+                if shift == -math.inf:
+                    shift = 0.0
+                sums = splat(0.0)
+                for v in range(0, types, WIDTH):
+                    x = exp(load_first(scores, cell + v, types - v, -math.inf) - splat(shift))
+                    store_first(flat, cell + v, x, types - v)
+                    sums = sums + x
+                weight = total(sums)
+                logarithm = -math.inf if weight == 0.0 else shift + math.log(weight)
+                best[i * row + j - i] = shift
+                by_start[i * row + j - i] = logarithm
+                by_end[j * row + i] = logarithm
+        prefix[0] = 0.0
+        for end in range(length):
+            prefix[end + 1] = _log_sum(prefix, 0, by_end, end * row, end + 1, prefix[end])
+        suffix[length] = 0.0
+        for start in range(length - 1, -1, -1):
+            suffix[start] = _log_sum(suffix, start + 1, by_start, start * row, length - start, suffix[start + 1])
+        value = prefix[length]
+        log_partition[b] = value
+        safe[b] = abs(value) < math.inf
+        for i in range(length):
+            outside[b, i] = math.exp(prefix[i] + suffix[i + 1] - value)
+            for j in range(i, length):
+                cell = ((b * words + i) * words + j) * types
+                factor = math.exp(best[i * row + j - i] + prefix[i] + suffix[j + 1] - value)
+                for k in range(cell, cell + types):
+                    flat[k] *= factor
+        outside[b, length:] = 0.0
+
+
+@_inlined
+def _normalise(future, here, size, width):
+    """Divides future[here:] by its sum, after setting to 0 what lies beyond the labels; returns the sum."""
+    sums = splat(0.0)
+    for v in range(0, width, WIDTH):
+        x = keep(load(future, here + v), size - v, 0.0)
+        store(future, here + v, x)
+        sums = sums + x
+    norm = total(sums)
+    inverse = splat(1.0 / norm)
+    for v in range(here, here + width, WIDTH):
+        store(future, v, load(future, v) * inverse)
+    return norm
+
+
+@_inlined
+def _first(array, here, size, width, number):
+    """The number at every label, 0 beyond."""
+    for v in range(0, width, WIDTH):
+        store(array, here + v, keep(splat(number), size - v, 0.0))
+
+
+@_inner
+def _dense_backward(
+    potentials_a, start_a, length_a, moved_a, future_a, norm_a,
+    potentials_b, start_b, length_b, moved_b, future_b, norm_b,
+    size, width, factor,
+):  # fmt: skip
+    """Messages from the end of two sentences, rows of `width`, each summing to 1 after division by its norm.
+
+    The bigrams' scores start at flat positions; their shifted exponentials are whole vectors, moved[n * block :].
+    Returns the sums of the shifts.
+    """
+    cells = size * size
+    block = -(-cells // WIDTH) * WIDTH
+    shifts_a, shifts_b = 0.0, 0.0
+    # rows are read in whole vectors, the last ones beyond their end
+    _fill(moved_a, (length_a - 1) * block, width, 0.0)
+    _fill(moved_b, (length_b - 1) * block, width, 0.0)
+    for n in range(max(length_a, length_b) - 2, -1, -1):
+        if n < length_a - 1:
+            shifts_a += _exponentials(potentials_a, start_a + n * cells, cells, factor, moved_a, n * block)
+        if n < length_b - 1:
+            shifts_b += _exponentials(potentials_b, start_b + n * cells, cells, factor, moved_b, n * block)
+        there = (n + 1) * width
+        if n + 2 == length_a:
+            _first(future_a, there, size, width, 1.0 / size)
+        if n + 2 == length_b:
+            _first(future_b, there, size, width, 1.0 / size)
+        _combine(
+            moved_a, future_a, future_a, moved_b, future_b, future_b, n * block, size, there, size, there - width, width
+        )
+        norm_a[n] = _normalise(future_a, there - width, size, width)
+        norm_b[n] = _normalise(future_b, there - width, size, width)
+    if length_a == 1:
+        _first(future_a, 0, size, width, 1.0 / size)
+    if length_b == 1:
+        _first(future_b, 0, size, width, 1.0 / size)
+    return shifts_a, shifts_b
+
+
+@_inlined
+def _advance(sums, size, width, norm, past):
+    """past[j] = (sum of the lanes of sums[j * WIDTH :]) / norm; returns their sum."""
+    inverse = splat(1.0 / norm)
+    everything = splat(0.0)
+    for j in range(0, size, WIDTH):
+        k = j * WIDTH
+        x = inverse * totals(
+            load(sums, k), load(sums, k + 8), load(sums, k + 16), load(sums, k + 24),
+            load(sums, k + 32), load(sums, k + 40), load(sums, k + 48), load(sums, k + 56),
+        )  # fmt: skip
+        store(past, j, x)
+        everything = everything + x
+    return total(everything)
+
+
+@compiled
+def dense_kd(teacher, student, lengths, temperature, first, last, loss, gradient):
+    """Sentences first..last - 1 of `compiled.dense_kd`; False where one cannot be certified.
+
+    past[i] * future[n, i] are the label marginals at n, and past[i] * moved[n, j, i] * future[n + 1, j] / norm[n] those
+    of bigrams: forward, marginals, loss and gradient take one pass over `moved`.
+    """
+    bigrams, size = student.shape[1], student.shape[2]
+    cells = size * size
+    width = -(-size // WIDTH) * WIDTH
+    factor = 1.0 / temperature
+    scores_t, scores_s, flat = teacher.reshape(-1), student.reshape(-1), gradient.reshape(-1)
+    block = -(-cells // WIDTH) * WIDTH
+    moved_t, moved_s = aligned(bigrams * block + width), aligned(bigrams * block + width)
+    future_t, future_s = aligned((bigrams + 1) * width), aligned((bigrams + 1) * width)
+    norm_t, norm_s = aligned(bigrams), aligned(bigrams)
+    past_t, past_s = aligned(width), aligned(width)
+    sums_t, sums_s = aligned_zeros(width * WIDTH), aligned_zeros(width * WIDTH)
+    last_bigram = np.zeros(cells + width, student.dtype)
+    square = temperature * temperature
+    for b in range(first, last):
+        length = lengths[b]
+        base, stop = b * bigrams * cells, (b + 1) * bigrams * cells
+        _, shifts = _dense_backward(
+            scores_t, base, length, moved_t, future_t, norm_t,
+            scores_s, base, length, moved_s, future_s, norm_s,
+            size, width, factor,
+        )  # fmt: skip
+        if not _log_product(norm_t, 0, length - 1) < math.inf:
+            return False
+        log_partition = shifts + math.log(size) + _log_product(norm_s, 0, length - 1)
+        _first(past_t, 0, size, width, 1.0)
+        _first(past_s, 0, size, width, 1.0)
+        expected = splat(0.0)
+        for n in range(length - 1):
+            row, cell = n * block, base + n * cells
+            source, at = scores_s, cell
+            if cell + cells + width > scores_s.size:
+                # the last bigram of all has nothing behind it to read
+                last_bigram[:cells] = scores_s[cell : cell + cells]
+                source, at = last_bigram, 0
+            to = 0
+            # times the temperature, the factor of the gradient
+            scale_t, scale_s = temperature / norm_t[n], temperature / norm_s[n]
+            for j in range((n + 1) * width, (n + 1) * width + size):
+                r_t, r_s = splat(scale_t * future_t[j]), splat(scale_s * future_s[j])
+                sum_t, sum_s = splat(0.0), splat(0.0)
+                for v in range(0, width, WIDTH):
+                    wanted = load(moved_t, row + v) * load(past_t, v)
+                    got = load(moved_s, row + v) * load(past_s, v)
+                    sum_t, sum_s = sum_t + wanted, sum_s + got
+                    wanted = wanted * r_t
+                    expected = expected + weighted(wanted, load(source, at + v))
+                    gap = got * r_s - wanted
+                    _store_row(flat, cell + v, gap, size - v, stop)
+                store(sums_t, to, sum_t)
+                store(sums_s, to, sum_s)
+                row += size
+                cell += size
+                at += size
+                to += WIDTH
+            weight = _advance(sums_t, size, width, norm_t[n], past_t)
+            weight += _advance(sums_s, size, width, norm_s[n], past_s)
+            if not weight < 1.0 / _SMALL:
+                return False
+        flat[base + (length - 1) * cells : stop] = 0.0
+        loss[b] = square * log_partition - total(expected)
+        if not abs(loss[b]) < math.inf:
+            return False
+    return True
+
+
+@_inner
+def _write_dense_expectations(
+    b, length, size, width, shifts, moved, future, norm, past, sums, log_partition, labels, marginals, safe
+):
+    bigrams = marginals.shape[1]
+    cells = size * size
+    block = -(-cells // WIDTH) * WIDTH
+    flat, flat_labels = marginals.reshape(-1), labels.reshape(-1)
+    base, stop = b * bigrams * cells, (b + 1) * bigrams * cells
+    base_labels, stop_labels = b * (bigrams + 1) * size, (b + 1) * (bigrams + 1) * size
+    log_partition[b] = shifts + math.log(size) + _log_product(norm, 0, length - 1)
+    weight = 0.0
+    _first(past, 0, size, width, 1.0)
+    for n in range(length):
+        for v in range(0, width, WIDTH):
+            position = base_labels + n * size + v
+            _store_row(flat_labels, position, load(past, v) * load(future, n * width + v), size - v, stop_labels)
+        if n == length - 1:
+            break
+        row, cell = n * block, base + n * cells
+        for j in range(size):
+            factor = splat(future[(n + 1) * width + j] / norm[n])
+            row_sum = splat(0.0)
+            for v in range(0, width, WIDTH):
+                x = load(moved, row + v) * load(past, v)
+                row_sum = row_sum + x
+                _store_row(flat, cell + v, x * factor, size - v, stop)
+            store(sums, j * WIDTH, row_sum)
+            row += size
+            cell += size
+        weight += _advance(sums, size, width, norm[n], past)
+    flat[base + (length - 1) * cells : stop] = 0.0
+    flat_labels[base_labels + length * size : stop_labels] = 0.0
+    safe[b] = weight < 1.0 / _SMALL and abs(log_partition[b]) < math.inf
+
+
+@compiled
+def dense_expectations(potentials, lengths, order, first, last, log_partition, labels, marginals, safe):
+    """Sentences order[first..last - 1] of `compiled.dense_expectations`, two at a time."""
+    bigrams, size = potentials.shape[1], potentials.shape[2]
+    cells = size * size
+    width = -(-size // WIDTH) * WIDTH
+    scores = potentials.reshape(-1)
+    block = -(-cells // WIDTH) * WIDTH
+    moved_a, moved_b = aligned(bigrams * block + width), aligned(bigrams * block + width)
+    future_a, future_b = aligned((bigrams + 1) * width), aligned((bigrams + 1) * width)
+    norm_a, norm_b = aligned(bigrams), aligned(bigrams)
+    past, sums = aligned(width), aligned_zeros(width * WIDTH)
+    for k in range(first, last, 2):
+        a, b = order[k], order[min(k + 1, last - 1)]
+        shifts_a, shifts_b = _dense_backward(
+            scores, a * bigrams * cells, lengths[a], moved_a, future_a, norm_a,
+            scores, b * bigrams * cells, lengths[b], moved_b, future_b, norm_b,
+            size, width, 1.0,
+        )  # fmt: skip
+        _write_dense_expectations(
+            a, lengths[a], size, width, shifts_a, moved_a, future_a, norm_a, past, sums,
+            log_partition, labels, marginals, safe,
+        )  # fmt: skip
+        if b != a:
+            _write_dense_expectations(
+                b, lengths[b], size, width, shifts_b, moved_b, future_b, norm_b, past, sums,
+                log_partition, labels, marginals, safe,
+            )  # fmt: skip

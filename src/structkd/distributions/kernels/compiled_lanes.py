@@ -4,15 +4,20 @@ Numba leaves vectorisation to LLVM's loop vectoriser, which gives up on short lo
 that dynamic programmes over labels and spans consist of. Here a vector of `WIDTH` lanes is a value: it has arithmetic,
 loads and stores, and LLVM lays it out for the processor at hand (one AVX-512 register, two AVX2, four NEON or SSE).
 
-Positions are flat ones, into one-dimensional views of contiguous arrays, and are not checked. float32 arrays are widened
-on loading and rounded on storing.
+Positions are flat ones, into one-dimensional views of contiguous arrays, and are not checked. float32 arrays are
+widened on loading and rounded on storing.
+
+Numba's cache on disk looks at the file of the kernel that Python calls, not at this one: after a change here, delete
+`__pycache__`.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -140,6 +145,19 @@ def store(context: Any, array: Any, position: Any, x: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, position, lanes), generate
+
+
+@intrinsic
+def spread(context: Any, array: Any, position: Any) -> Any:
+    """The number array[position] in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        index = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        value = builder.load(builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [index]))
+        return _broadcast(builder, context.cast(builder, value, kind.dtype, types.float64), _FLOATS)
+
+    return lanes(array, position), generate
 
 
 @intrinsic
@@ -273,19 +291,30 @@ def exp(context: Any, x: Any) -> Any:
     return lanes(lanes), generate
 
 
-@njit(error_model="numpy", forceinline=True)
-def load_first(array, position, count, fill):  # type: ignore[no-untyped-def]
-    """The first `count` lanes from array[position:], `fill` in the others; reads nothing beyond the array."""
-    if position + WIDTH <= array.size:
-        return keep(load(array, position), count, fill)
-    x = splat(fill)
-    for k in range(min(count, WIDTH)):
+@njit(error_model="numpy")
+def _load_end(array, position):
+    x = splat(0.0)
+    for k in range(array.size - position):
         x = with_lane(x, k, float(array[position + k]))
     return x
 
 
 @njit(error_model="numpy", forceinline=True)
-def store_first(array, position, x, count):  # type: ignore[no-untyped-def]
+def load_within(array, position):
+    """array[position : position + WIDTH], 0 beyond the end of the array."""
+    if position + WIDTH <= array.size:
+        return load(array, position)
+    return _load_end(array, position)
+
+
+@njit(error_model="numpy", forceinline=True)
+def load_first(array, position, count, fill):
+    """The first `count` lanes from array[position:], `fill` in the others; reads nothing beyond the array."""
+    return keep(load_within(array, position), count, fill)
+
+
+@njit(error_model="numpy", forceinline=True)
+def store_first(array, position, x, count):
     """The first `count` lanes to array[position:], and nothing beyond."""
     if count >= WIDTH:
         store(array, position, x)
@@ -294,9 +323,31 @@ def store_first(array, position, x, count):  # type: ignore[no-untyped-def]
             array[position + k] = lane(x, k)
 
 
+@njit(error_model="numpy")
+def aligned(count):
+    """Room for `count` numbers, from a cache line on; a whole vector beyond them can be read and written, too."""
+    array = np.empty(count + 2 * WIDTH)
+    offset = (-array.ctypes.data % 64) // 8
+    return array[offset : offset + count + WIDTH]
+
+
+@njit(error_model="numpy")
+def aligned_zeros(count):
+    """The same, all 0."""
+    array = aligned(count)
+    array[:] = 0.0
+    return array
+
+
 def compiled(function: Any) -> Any:
     """A kernel that Python calls: without the interpreter lock, kept on disk where a folder can be written."""
     try:
         return njit(error_model="numpy", nogil=True, cache=True)(function)
     except RuntimeError:  # no folder for the cache
         return njit(error_model="numpy", nogil=True)(function)
+
+
+@compiled
+def probe(x):
+    """exp of 8 numbers, in place: whether compiling works at all."""
+    store(x, 0, exp(load(x, 0)))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..semirings import NEG_INF, logaddexp, logsumexp
+from .dispatch import log_space
 
 # A marginal's error is below eps * |L| * |L^-1|^2 (the norms of the largest row sums) for the Laplacian L with columns
 # scaled to 1. Sentences above this are done again without a subtraction.
@@ -18,6 +19,8 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
     Arguments as in `log_matrix_tree`, in float64. An empty space gives log Z = -inf and marginals of no meaning.
     """
     log_partition, marginals, safe = _by_determinant(arcs, lengths, multiroot)
+    if log_space():
+        safe = torch.zeros_like(safe)
     if not safe.all():
         rest = (~safe).nonzero().flatten()
         with torch.enable_grad():

@@ -1,0 +1,366 @@
+"""Compiled inside-outside for projective trees (Eisner, 1996), in float64 probability space.
+
+Entered through `compiled`. Eight sentences at a time, one in each lane (four pairs of teacher and student for a
+distillation loss), of about equal lengths. Every word has exactly one head, so its column of arc scores is shifted by
+its log-sum-exp over heads and, should numbers still leave the range of float64, all columns by one more constant, found
+from the spans that did not. What is lost to underflow in a span is below 1e-300 and enters an arc's probability times
+the weight of what surrounds the span: where weights inside and outside stay below 1 / `_SMALL` and that of all trees
+above `_SMALL`, no error exceeds 1e-90. Their sums are looked at: unlike maxima, they keep a NaN.
+
+Charts hold cells of `WIDTH` numbers:
+
+    arc[h, d]        the arc's exponentiated score; roots on the diagonal
+    half[h, d]       spans from h to d whose arc h -> d is the outermost (incomplete spans)
+    whole[h, e + 1]  spans headed by their left end h, up to e >= h (complete spans)
+    whole[h, s]      spans headed by their right end h, from s <= h
+
+so that the middle of both kinds of `half` over words i..j is the dot product of two rows of `whole`, i and j.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from .compiled_lanes import WIDTH, aligned, compiled, exp, fma, lane, load, maximum, splat, store
+
+_SMALL = 1e-100
+# Weights of all trees outside _NEAR..1 / _NEAR are rescaled; those outside _FAR..1 / _FAR do not tell by how much.
+_NEAR, _FAR = 1e-60, 1e-280
+_LOWEST, _TINY = -1e300, 1e-300
+
+_inner = njit(error_model="numpy", nogil=True)
+_inlined = njit(error_model="numpy", nogil=True, forceinline=True)
+# Inlined before compilation: a function is otherwise optimised once for itself and again for everything that calls it.
+_spliced = njit(error_model="numpy", nogil=True, inline="always")
+
+
+@_inlined
+def _dot(left, at, step, right, to, stride, count):
+    """Sum over k < count of left[at + k * step] * right[to + k * stride], cells."""
+    a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+    for _ in range(count // 4):
+        a = fma(load(left, at), load(right, to), a)
+        b = fma(load(left, at + step), load(right, to + stride), b)
+        c = fma(load(left, at + 2 * step), load(right, to + 2 * stride), c)
+        d = fma(load(left, at + 3 * step), load(right, to + 3 * stride), d)
+        at += 4 * step
+        to += 4 * stride
+    for _ in range(count % 4):
+        a = fma(load(left, at), load(right, to), a)
+        at += step
+        to += stride
+    return (a + b) + (c + d)
+
+
+@_inner
+def _inside(words, arc, half, whole, weights):
+    """Fills `half` and `whole`; weights[width] receives the summed weight of all spans of a width."""
+    row = (words + 1) * WIDTH  # of `whole`; those of the others are `words` cells
+    arcs = words * WIDTH
+    for i in range(words):
+        store(whole, i * row + i * WIDTH, splat(1.0))
+        store(whole, i * row + (i + 1) * WIDTH, splat(1.0))
+    for width in range(1, words):
+        weight = splat(0.0)
+        for i in range(words - width):
+            j = i + width
+            left, right = i * row, j * row
+            middle = _dot(whole, left + (i + 1) * WIDTH, WIDTH, whole, right + (i + 1) * WIDTH, WIDTH, width)
+            to_right, to_left = i * arcs + j * WIDTH, j * arcs + i * WIDTH
+            store(half, to_right, middle * load(arc, to_right))
+            store(half, to_left, middle * load(arc, to_left))
+            # i -> k, k's own words up to j; and i's own words up to k, k <- j
+            column = (i + 1) * row + (j + 1) * WIDTH
+            x = _dot(half, i * arcs + (i + 1) * WIDTH, WIDTH, whole, column, row, width)
+            y = _dot(half, to_left, WIDTH, whole, left + i * WIDTH, row, width)
+            store(whole, left + (j + 1) * WIDTH, x)
+            store(whole, right + i * WIDTH, y)
+            weight = weight + x + y
+        store(weights, width * WIDTH, weight)
+
+
+@_inner
+def _partition(words, lengths, multiroot, arc, whole, prefix, rooted, partition):
+    """Attaches the root's children: the weight of all trees, by lane.
+
+    With several roots, prefix[e] is the weight of the first e words done, rooted[r] that of the words left of r done
+    and r hanging from the root.
+    """
+    row, diagonal = (words + 1) * WIDTH, (words + 1) * WIDTH
+    if multiroot:
+        store(prefix, 0, splat(1.0))
+        for e in range(words):
+            child = _dot(prefix, 0, WIDTH, whole, e * row, WIDTH, e + 1)
+            store(rooted, e * WIDTH, child * load(arc, e * diagonal))
+            store(prefix, (e + 1) * WIDTH, _dot(rooted, 0, WIDTH, whole, (e + 1) * WIDTH, row, e + 1))
+        for k in range(WIDTH):
+            partition[k] = prefix[lengths[k] * WIDTH + k]
+    else:
+        for k in range(WIDTH):
+            partition[k] = 0.0
+            for r in range(lengths[k]):
+                left, right = whole[r * row + k], whole[r * row + lengths[k] * WIDTH + k]
+                partition[k] += left * arc[r * diagonal + k] * right
+
+
+@_inner
+def _roots(words, lengths, multiroot, arc, whole, prefix, rooted, partition, suffix, around):
+    """`around`: the weight, over that of all trees, of what the root leaves around its children's spans; 0 elsewhere.
+
+    Turns the roots' scores in `arc` into probabilities. Returns the summed weight of prefixes and suffixes.
+    """
+    row, diagonal = (words + 1) * WIDTH, (words + 1) * WIDTH
+    around[: words * row] = 0.0
+    weight = splat(0.0)
+    if not multiroot:
+        for k in range(WIDTH):
+            end = lengths[k] * WIDTH + k
+            for r in range(lengths[k]):
+                left, right = whole[r * row + k], whole[r * row + end]
+                root = arc[r * diagonal + k] / partition[k]
+                around[r * row + k] = root * right
+                around[r * row + end] = root * left
+                arc[r * diagonal + k] = root * left * right
+        return weight
+    # suffix[e]: the weight of what follows the first e words, over that of all trees
+    suffix[: (words + 1) * WIDTH] = 0.0
+    for k in range(WIDTH):
+        suffix[lengths[k] * WIDTH + k] = 1.0 / partition[k]
+    for r in range(words - 1, -1, -1):
+        after = splat(0.0)
+        for e in range(r + 1, words + 1):
+            ahead = load(suffix, e * WIDTH)
+            after = fma(ahead, load(whole, r * row + e * WIDTH), after)
+            store(around, r * row + e * WIDTH, ahead * load(rooted, r * WIDTH))
+        before = after * load(arc, r * diagonal)
+        for s in range(r + 1):
+            store(around, r * row + s * WIDTH, before * load(prefix, s * WIDTH))
+            store(suffix, s * WIDTH, fma(before, load(whole, r * row + s * WIDTH), load(suffix, s * WIDTH)))
+        store(arc, r * diagonal, after * load(rooted, r * WIDTH))
+    for e in range(0, (words + 1) * WIDTH, WIDTH):
+        weight = weight + load(prefix, e) + load(suffix, e)
+    return weight
+
+
+@_inner
+def _outside(words, arc, half, whole, around, middles):
+    """Turns `arc` into probabilities, from the widest spans to the narrowest; returns the summed weight outside.
+
+    around[h, ...] are the weights outside `whole`, over Z, to which the roots' contributions have been added;
+    middles[i, j] = middles[j, i] those outside the middle of words i..j.
+    """
+    row, arcs = (words + 1) * WIDTH, words * WIDTH
+    weight = splat(0.0)
+    for width in range(words - 1, 0, -1):
+        for i in range(words - width):
+            j = i + width
+            left, right = i * row, j * row
+            # whole spans over i..j, headed by i: the right part of a longer one, or the left side of a middle
+            here = left + (j + 1) * WIDTH
+            x = load(around, here)
+            x = x + _dot(around, (j + 1) * WIDTH, row, half, i * WIDTH, arcs, i)
+            count, beyond = words - 1 - j, (j + 1) * row
+            x = x + _dot(middles, i * arcs + (j + 1) * WIDTH, WIDTH, whole, beyond + (j + 1) * WIDTH, row, count)
+            store(around, here, x)
+            # headed by j
+            here = right + i * WIDTH
+            y = load(around, here)
+            y = y + _dot(around, beyond + i * WIDTH, row, half, (j + 1) * arcs + j * WIDTH, arcs, count)
+            y = y + _dot(middles, j * arcs, WIDTH, whole, i * WIDTH, row, i)
+            store(around, here, y)
+            weight = weight + x + y
+            # half spans of the arcs i -> j and j -> i
+            to_right, to_left = i * arcs + j * WIDTH, j * arcs + i * WIDTH
+            x = _dot(around, left + (j + 1) * WIDTH, WIDTH, whole, right + (j + 1) * WIDTH, WIDTH, words - j)
+            y = _dot(around, right, WIDTH, whole, left, WIDTH, i + 1)
+            middle = fma(x, load(arc, to_right), y * load(arc, to_left))
+            store(middles, to_right, middle)
+            store(middles, to_left, middle)
+            store(arc, to_right, x * load(half, to_right))
+            store(arc, to_left, y * load(half, to_left))
+    return weight
+
+
+@_inner
+def _fill(arcs, sentence, length, words, factor, k, arc):
+    """A sentence's tempered scores into lane k of `arc`. Words beyond it hang from the root with score 0."""
+    for h in range(words):
+        at = h * words * WIDTH + k
+        for d in range(words):
+            if h < length and d < length:
+                arc[at] = arcs[sentence, h, d] * factor
+            else:
+                arc[at] = 0.0 if h == d else -math.inf
+            at += WIDTH
+
+
+@_inner
+def _normalise(words, arc, shifts):
+    """exp of the scores, over each column's sum; `shifts` receives the sums of the logarithms of those, by lane."""
+    row = words * WIDTH
+    shift, product = splat(0.0), splat(1.0)
+    shifts[:] = 0.0
+    for d in range(words):
+        # not -inf, even where all heads are impossible
+        top = splat(_LOWEST)
+        for cell in range(d * WIDTH, words * row, row):
+            top = maximum(load(arc, cell), top)
+        sums = splat(0.0)
+        for cell in range(d * WIDTH, words * row, row):
+            x = exp(load(arc, cell) - top)
+            store(arc, cell, x)
+            sums = sums + x
+        sums = maximum(splat(_TINY), sums)
+        inverse = splat(1.0) / sums
+        for cell in range(d * WIDTH, words * row, row):
+            store(arc, cell, load(arc, cell) * inverse)
+        shift, product = shift + top, product * sums
+        if d % 16 == 15 or d == words - 1:
+            for k in range(WIDTH):
+                shifts[k] += math.log(lane(product, k))
+            product = splat(1.0)
+    store(shifts, 0, load(shifts, 0) + shift)
+
+
+@_spliced
+def _spans(words, lengths, multiroot, arc, half, whole, weights, prefix, rooted, partition, shifts):
+    """Inside weights in a range that float64 holds, if a constant for every word can bring them there."""
+    row = words * WIDTH
+    factors = aligned(WIDTH)
+    for attempt in range(4):
+        _inside(words, arc, half, whole, weights)
+        _partition(words, lengths, multiroot, arc, whole, prefix, rooted, partition)
+        rescaled = False
+        for k in range(WIDTH):
+            factors[k] = 1.0
+            if _FAR < partition[k] < 1.0 / _FAR:
+                if attempt < 3 and not 1.0 / _NEAR > partition[k] > _NEAR:
+                    factors[k] = math.exp(-math.log(partition[k]) / lengths[k])
+                    rescaled = True
+            elif attempt < 3:
+                # the widest spans that are in range tell what a word costs
+                width = lengths[k] - 1
+                while width > 0 and not _FAR < weights[width * WIDTH + k] < 1.0 / _FAR:
+                    width -= 1
+                if width > 0:
+                    factors[k] = math.exp(-math.log(weights[width * WIDTH + k]) / width)
+                    rescaled = True
+        if not rescaled:
+            return
+        factor = load(factors, 0)
+        for cell in range(0, words * row, WIDTH):
+            store(arc, cell, load(arc, cell) * factor)
+        for k in range(WIDTH):
+            shifts[k] -= lengths[k] * math.log(factors[k])
+
+
+@_spliced
+def _probabilities(
+    words, lengths, multiroot, arc, half, whole, around, middles, weights, vectors, partition, shifts, safe
+):
+    """From scores to probabilities of arcs, in `arc`, log partitions, in `shifts`, and what can be certified."""
+    _normalise(words, arc, shifts)
+    prefix, rooted, suffix = vectors[0], vectors[1], vectors[2]
+    _spans(words, lengths, multiroot, arc, half, whole, weights, prefix, rooted, partition, shifts)
+    weight = _roots(words, lengths, multiroot, arc, whole, prefix, rooted, partition, suffix, around)
+    weight = weight + _outside(words, arc, half, whole, around, middles)
+    for width in range(1, words):
+        weight = weight + load(weights, width * WIDTH)
+    for k in range(WIDTH):
+        shifts[k] += math.log(partition[k])
+        safe[k] = partition[k] > _SMALL and lane(weight, k) < 1.0 / _SMALL and abs(shifts[k]) < math.inf
+
+
+@compiled
+def projective_kd(teacher, student, lengths, order, multiroot, temperature, first, last, loss, gradient):
+    """Sentences order[first..last - 1] of `compiled.projective_kd`; False where one cannot be certified.
+
+    Teachers are in the first half of the lanes, their students in the second.
+    """
+    half_width = WIDTH // 2
+    factor = 1.0 / temperature
+    longest = 0
+    for n in range(first, last):
+        longest = max(longest, lengths[order[n]])
+    arc, half, middles, whole, around, weights, vectors = _charts(longest)
+    partition, shifts, safe = aligned(WIDTH), aligned(WIDTH), np.empty(WIDTH, np.bool_)
+    block = np.empty(WIDTH, np.int64)
+    for start in range(first, last, half_width):
+        words = 1
+        for k in range(half_width):
+            # places without a sentence repeat the last one
+            b = order[min(start + k, last - 1)]
+            block[k] = block[k + half_width] = lengths[b]
+            words = max(words, lengths[b])
+        for k in range(half_width):
+            b = order[min(start + k, last - 1)]
+            _fill(teacher, b, lengths[b], words, factor, k, arc)
+            _fill(student, b, lengths[b], words, factor, k + half_width, arc)
+        _probabilities(
+            words, block, multiroot, arc, half, whole, around, middles, weights, vectors, partition, shifts, safe
+        )
+        for k in range(WIDTH):
+            if not safe[k]:
+                return False
+        for k in range(min(half_width, last - start)):
+            b = order[start + k]
+            length = lengths[b]
+            expected = 0.0
+            for h in range(length):
+                at = h * words * WIDTH + k
+                for d in range(length):
+                    wanted = arc[at]
+                    if wanted != 0.0:
+                        expected += wanted * student[b, h, d]
+                    gradient[b, h, d] = temperature * (arc[at + half_width] - wanted)
+                    at += WIDTH
+                gradient[b, h, length:] = 0.0
+            gradient[b, length:] = 0.0
+            loss[b] = temperature * (temperature * shifts[k + half_width] - expected)
+            if not abs(loss[b]) < math.inf:
+                return False
+    return True
+
+
+@compiled
+def projective_expectations(arcs, lengths, order, multiroot, first, last, log_partition, marginals, safe):
+    """Sentences order[first..last - 1] of `compiled.projective_expectations`."""
+    longest = 0
+    for n in range(first, last):
+        longest = max(longest, lengths[order[n]])
+    arc, half, middles, whole, around, weights, vectors = _charts(longest)
+    partition, shifts, certified = aligned(WIDTH), aligned(WIDTH), np.empty(WIDTH, np.bool_)
+    block = np.empty(WIDTH, np.int64)
+    for start in range(first, last, WIDTH):
+        words = 1
+        for k in range(WIDTH):
+            block[k] = lengths[order[min(start + k, last - 1)]]
+            words = max(words, block[k])
+        for k in range(WIDTH):
+            _fill(arcs, order[min(start + k, last - 1)], block[k], words, 1.0, k, arc)
+        _probabilities(
+            words, block, multiroot, arc, half, whole, around, middles, weights, vectors, partition, shifts, certified
+        )
+        for k in range(min(WIDTH, last - start)):
+            b, length = order[start + k], block[k]
+            log_partition[b], safe[b] = shifts[k], certified[k]
+            for h in range(length):
+                at = h * words * WIDTH + k
+                for d in range(length):
+                    marginals[b, h, d] = arc[at]
+                    at += WIDTH
+                marginals[b, h, length:] = 0.0
+            marginals[b, length:] = 0.0
+
+
+@_inner
+def _charts(words):
+    cells = words * words * WIDTH
+    wide = words * (words + 1) * WIDTH
+    edge = (words + 1) * WIDTH
+    vectors = (aligned(edge), aligned(edge), aligned(edge))
+    return aligned(cells), aligned(cells), aligned(cells), aligned(wide), aligned(wide), aligned(edge), vectors
