@@ -191,7 +191,8 @@ def log_space_expectations(
     words = unary.shape[1]
     dense = pairwise.dim() == 4
     # messages are shifted to a largest entry of 0, lest scores of great size cost digits
-    forward, shifts = [], []
+    forward: list[Tensor] = []
+    shifts: list[Tensor] = []
     for n in range(words):
         message = unary[:, n]
         if n > 0:
