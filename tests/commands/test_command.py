@@ -168,6 +168,7 @@ class TestErrors:
             (["kd.loss.temprature=2"], r"no key 'temprature' in kd\.loss\. Did you mean 'temperature'\?"),
             (["kd.loss._target_=os.system"], r"os\.system is refused"),
             (["student.model._target_=structkd.LinearAnnealing"], r"student\.model"),
+            (["kd.loss.temperature=-1"], r"kd\.loss: temperature must be positive and finite, got -1"),
             (["kd.name=token"], r"kd and baselines\.token are both called 'token'"),
             (["kd=[structural"], r"\["),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import platform
 import shlex
@@ -16,7 +17,7 @@ import torch
 from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
-from structkd import ConstantInterpolation, KDObjective
+from structkd import ConstantInterpolation, KDObjective, MaxEnt
 from structkd.data.corpus import Corpus
 from structkd.training import Regime, TeacherTargets, draw_regime, training_arguments, training_text
 
@@ -134,7 +135,9 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
 
 def environment() -> dict[str, str]:
     """Versions that a result may depend on."""
-    packages = ("structkd", "torch", "torch-struct", "transformers", "datasets", "hydra-core", "numpy")
+    packages = ["structkd", "torch", "torch-struct", "transformers", "datasets", "hydra-core", "numpy"]
+    if importlib.util.find_spec("numba") is not None:
+        packages.append("numba")  # the compiled kernels run
     versions = {package: importlib.metadata.version(package) for package in packages}
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}
 
@@ -182,8 +185,18 @@ def _methods(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise InstantiationError(f"{where}.interpolation must name a schedule such as structkd.LinearAnnealing.")
         else:
             objective = KDObjective(loss, interpolation=interpolation or ConstantInterpolation(1.0))
+            _tried(objective, where)
         methods[name] = {"name": name, "config": method, "objective": objective}
     return list(methods.values())
+
+
+def _tried(objective: KDObjective, where: str) -> None:
+    """Compute the loss once on a sentence of one word: options it refuses are refused before anything is trained."""
+    word = MaxEnt(torch.zeros(1, 1, 2))
+    try:
+        objective(word, word, torch.zeros(1, 1, dtype=torch.long))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}.loss: {error}") from error
 
 
 def _recipe(config: Mapping[str, Any], where: str) -> Any:
