@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch_struct
 from families import (
     DENSE,
     FACTORED,
@@ -199,3 +200,22 @@ def test_targets_are_marginals_of_a_real_distribution_at_every_temperature() -> 
             project(teacher, student, temperature=temperature),
             DENSE.marginals(scores, (4, 3), 4, temperature),
         )
+
+
+def test_a_users_pair_wins_where_teacher_and_student_could_run_together() -> None:
+    """Losses take the projection that `project` takes, for subclasses of ours and of torch-struct's classes alike."""
+
+    class Ours(structkd.LinearChainCRF):
+        pass
+
+    class Theirs(torch_struct.LinearChainCRF):
+        arg_constraints: dict = {}  # noqa: RUF012  (torch's own form)
+
+    fixed = torch.full((2, 3, 2, 2), 0.25, dtype=torch.float64)
+    for kind in (Ours, Theirs):
+        register_projection(kind, structkd.LinearChainCRF)(lambda teacher, student: fixed)
+        scores = random(seeded(5), 2, 3, 2, 2)
+        teacher, student = kind(scores), structkd.LinearChainCRF(random(seeded(6), 2, 3, 2, 2))
+        assert agrees(project(teacher, student), fixed)
+        expected = student.partition - (fixed * student.log_potentials).sum((1, 2, 3))
+        assert agrees(structural_kd_loss(teacher, student, reduction="none"), expected)

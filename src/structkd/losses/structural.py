@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from ..distributions.kernels.counts import weighted_by_sentence
 from ..distributions.structure import Gradient, Parts, StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.wordwise import WordwiseDistribution
-from ..projections.registry import check_distribution, check_pair, check_temperature, targets
+from ..projections.registry import check_distribution, check_pair, check_temperature, runs_jointly, targets
 
 
 class _WithGradient(torch.autograd.Function):
@@ -137,11 +137,12 @@ def structural_kd_loss(
     elif temperature_mode == "local":
         target = _sharpened(targets(teacher, student), student, temperature)
     else:
-        distribution = check_distribution("teacher", teacher)
-        check_pair(distribution, student)
-        loss = joint_cross_entropy(distribution, student, temperature)
+        own = check_distribution("teacher", teacher)
+        if runs_jointly(teacher, student):
+            check_pair(own, student)
+            loss = joint_cross_entropy(own, student, temperature)
         if loss is None:
-            target = targets(distribution, student, temperature)
+            target = targets(teacher, student, temperature)
     if loss is None:
         loss = cross_entropy(student, target, temperature)
     return reduced(loss, student, reduction, num_items)

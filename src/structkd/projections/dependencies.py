@@ -17,7 +17,7 @@ from ..distributions import (
 )
 from ..distributions.arcs import ArcDistribution
 from ..distributions.structure import adopt, class_name
-from .registry import check_pair, check_temperature, check_words, register_projection
+from .registry import check_pair, check_temperature, check_words, joint, register_projection
 
 # Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
 _LEAST_COVERED = 1e-6
@@ -39,6 +39,7 @@ def conditioned(teacher: ArcDistribution, student: ArcDistribution) -> ArcDistri
     return kind(scores, teacher.lengths, multiroot, validate_args=False)
 
 
+@joint
 @register_projection(ArcDistribution, HeadSelection)
 @register_projection(ArcDistribution, DependencyCRF)
 @register_projection(ArcDistribution, NonProjectiveDependencyCRF)

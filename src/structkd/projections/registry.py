@@ -19,6 +19,7 @@ from ..distributions.structure import Parts, StructuredDistribution, adopt, adop
 Projection = Callable[..., Tensor | Parts]
 
 _PROJECTIONS: dict[tuple[type, type], Projection] = {}
+_JOINT: set[Projection] = set()
 
 
 def register_projection(teacher_class: type, student_class: type) -> Callable[[Projection], Projection]:
@@ -41,6 +42,18 @@ def register_projection(teacher_class: type, student_class: type) -> Callable[[P
         return function
 
     return register
+
+
+def joint(function: Projection) -> Projection:
+    """Mark a registered projection whose losses a student may compute together with the teacher (`_distil`)."""
+    _JOINT.add(function)
+    return function
+
+
+def runs_jointly(teacher: Distribution, student: Distribution) -> bool:
+    """Whether the projection that serves this pair is one marked `joint`, and not one a user put in its place."""
+    found = _find(adopted_class(type(teacher)), adopted_class(type(student)))
+    return found is not None and found[0] in _JOINT
 
 
 @ordinary_tensors

@@ -1,0 +1,24 @@
+"""The script behind `make bench`, at its smallest; no figure it measures is judged here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "bench" / "run.py"
+
+
+def test_writes_the_report(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--quick", "--rounds", "1", "--output", str(tmp_path)]
+    done = subprocess.run(command, env=dict(os.environ), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "bench.md").read_text()
+    for expected in ("torch-struct 0.5", "factored chain", "non-projective trees", "half distilled", "A quick run"):
+        assert expected in text, expected
+    results = json.loads((tmp_path / "bench.json").read_text())
+    assert results["environment"]["threads"] == 1
+    for case in results["losses"]:
+        assert case["times"]["torch"]["cpu_ms"] > 0
+        assert case["times"]["torch-struct"]["cpu_ms"] > 0
+    assert (tmp_path / "bench.png").stat().st_size > 10_000
