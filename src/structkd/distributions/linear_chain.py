@@ -27,6 +27,10 @@ from .structure import (
     working_precision,
 )
 
+# Beyond this many labels a transition matrix leaves the cache, and products over the whole batch win over one sentence
+# at a time.
+_MOST_LABELS_COMPILED = 256
+
 
 class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     """A distribution over the label sequences of each sentence, factored over label bigrams.
@@ -310,7 +314,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
         compiled = compiled_for(*teacher._scores, *self._scores)
-        if compiled is not None:
+        if compiled is not None and self.event_shape[-1] <= _MOST_LABELS_COMPILED:
             loss, gradients, ok = compiled.factored_kd(teacher._scores, self._scores, self.lengths, temperature)
             if ok:
                 return loss, scaled_gradient(gradients, lambda: self._distil_factored(teacher, temperature))
