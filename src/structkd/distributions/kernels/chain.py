@@ -91,17 +91,36 @@ def _factored_in_probability_space(
     counts = [TransitionCounts((following[g], preceding[g], moved[g])) for g in range(groups)]
 
     norm = norm.squeeze(-1)  # [N, 2G, B]
-    growth = (emitted[1:] @ step.amax(1).unsqueeze(-1)).squeeze(-1)
     beyond = outer.squeeze(-1).T.unsqueeze(1)
-    kept = (norm[1:] / growth).log_().masked_fill_(beyond, 0.0).sum(0)
-    least = growth.masked_fill_(beyond, 1.0).amin(0).clamp_max_(1.0) if words > 1 else torch.ones_like(kept)
-    safe = (kept + least.log() > _SAFE).unflatten(0, (2, groups)).all(0)
+    # a bound on growth that costs little; where that does not do, the growth itself, which costs another product
+    safe = _certified(norm[1:], (emitted[1:] @ step.amax(1).unsqueeze(-1)).squeeze(-1), beyond)
+    if not safe.all():
+        safe |= _certified(norm[1:], (emitted[1:] @ step.transpose(1, 2)).amax(-1), beyond)
+    if not safe.all():
+        # nothing was lost if nothing came near to it
+        smallest = message.amin(-1).masked_fill_(_past(inside), 1.0).amin(0)
+        safe |= smallest.minimum(step.amin((1, 2)).unsqueeze(-1)) > _SMALLEST
+    safe = safe.unflatten(0, (2, groups)).all(0)
     least = torch.cat([mass.masked_fill(~inside.unsqueeze(-1), 1.0), joint.masked_fill(outer, 1.0)], 2)
     safe &= least.amin((2, 3)) > _SMALLEST
     if log_space():
         safe = torch.zeros_like(safe)
     scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
     return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
+
+
+def _certified(norm: Tensor, growth: Tensor, beyond: Tensor) -> Tensor:
+    """Whether losses amount to nothing in the end, [2G, B], of what was kept and may have grown, [N-1, 2G, B]."""
+    if norm.shape[0] == 0:
+        return torch.ones_like(norm.sum(0), dtype=torch.bool)
+    kept = (norm / growth).log_().masked_fill_(beyond, 0.0).sum(0)
+    least = growth.masked_fill(beyond, 1.0).amin(0).clamp_max_(1.0)
+    return kept + least.log() > _SAFE
+
+
+def _past(inside: Tensor) -> Tensor:
+    """BoolTensor [N, 1, B]: beyond the sentence."""
+    return ~inside.T.unsqueeze(1)
 
 
 def dense_expectations(
