@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test reproduce lint format build clean
+.PHONY: help install test reproduce bench lint format build clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -32,6 +32,15 @@ test: install  ## run every test (under 15 minutes on 2 cores)
 
 reproduce: install  ## train teachers and students, write experiments/results/ (PROFILE=quick: about 10 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
+
+bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 4 minutes)
+	PYTHONPATH=experiments/bench/.peers $(BIN)/python experiments/bench/run.py
+
+# What is only compared with lives in a folder of its own; --no-deps keeps our torch.
+experiments/bench/.peers/installed: experiments/bench/peers.txt | install
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
+	@touch $@
 
 lint: install  ## check style and types
 	$(BIN)/ruff check .

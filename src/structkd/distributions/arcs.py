@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .structure import Parts, StructuredDistribution, check_labels, check_lengths, check_scores, working_precision
+from .semirings import working_precision
+from .structure import Parts, StructuredDistribution, check_labels, check_lengths, check_scores
 
 
 class ArcDistribution(StructuredDistribution):

@@ -12,7 +12,7 @@ from torch import Tensor
 from .kernels.chain import dense_expectations, factored_expectations
 from .kernels.counts import TransitionCounts, weighted_by_sentence
 from .kernels.dispatch import compiled_for
-from .semirings import NEG_INF, Log, logsumexp
+from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Gradient,
     Parts,
@@ -24,12 +24,7 @@ from .structure import (
     check_scores,
     expected_score,
     scaled_gradient,
-    working_precision,
 )
-
-# Beyond this many labels a transition matrix leaves the cache, and products over the whole batch win over one sentence
-# at a time.
-_MOST_LABELS_COMPILED = 256
 
 
 class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
@@ -314,7 +309,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
         compiled = compiled_for(*teacher._scores, *self._scores)
-        if compiled is not None and self.event_shape[-1] <= _MOST_LABELS_COMPILED:
+        if compiled is not None:
             loss, gradients, ok = compiled.factored_kd(teacher._scores, self._scores, self.lengths, temperature)
             if ok:
                 return loss, scaled_gradient(gradients, lambda: self._distil_factored(teacher, temperature))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .semirings import working_precision
 from .structure import (
     Parts,
     StructuredDistribution,
@@ -14,7 +15,6 @@ from .structure import (
     check_labels,
     check_lengths,
     check_scores,
-    working_precision,
 )
 from .wordwise import WordwiseDistribution
 

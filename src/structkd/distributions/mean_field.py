@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .arcs import check_scores_of_arcs
 from .head_selection import HeadChoice
-from .semirings import NEG_INF
-from .structure import StructuredDistribution, check_lengths, check_scores, working_precision
+from .semirings import NEG_INF, working_precision
+from .structure import StructuredDistribution, check_lengths, check_scores
 
 
 class MeanFieldDependency(HeadChoice):

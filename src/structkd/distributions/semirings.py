@@ -20,6 +20,11 @@ from torch import Tensor
 NEG_INF = float("-inf")
 
 
+def working_precision(scores: Tensor) -> torch.dtype:
+    """The dtype dynamic programmes run in: float64 wherever the device has it."""
+    return torch.float32 if scores.device.type == "mps" else torch.float64
+
+
 def logsumexp(x: Tensor) -> Tensor:
     """log sum exp over the last axis; -inf (and derivatives 0) where every entry is -inf.
 

@@ -8,14 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .semirings import NEG_INF, Log, logsumexp
+from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Parts,
     StructuredDistribution,
     check_inventory,
     check_lengths,
     check_scores,
-    working_precision,
 )
 
 

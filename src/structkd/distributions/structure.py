@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
 from .kernels.counts import TransitionCounts
-from .semirings import NEG_INF, KBest, Log, Max, Sample
+from .semirings import NEG_INF, KBest, Log, Max, Sample, working_precision
 
 #: One entry per kind of part: a tensor that starts with the batch, or expected transition counts kept as factors.
 Parts = tuple[Any, ...]
@@ -141,11 +141,6 @@ def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> 
             f"{name} must lie in 0..{size - 1}; word {word} of batch item {item} has {int(labels[item, word])}"
         )
     return labels
-
-
-def working_precision(scores: Tensor) -> torch.dtype:
-    """The dtype dynamic programmes run in: float64 wherever the device has it."""
-    return torch.float32 if scores.device.type == "mps" else torch.float64
 
 
 def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..semirings import NEG_INF, logsumexp
+from ..semirings import NEG_INF, logsumexp, working_precision
 from .counts import TransitionCounts
 from .dispatch import log_space
 
@@ -103,7 +103,7 @@ def _factored_in_probability_space(
     safe = safe.unflatten(0, (2, groups)).all(0)
     least = torch.cat([mass.masked_fill(~inside.unsqueeze(-1), 1.0), joint.masked_fill(outer, 1.0)], 2)
     safe &= least.amin((2, 3)) > _SMALLEST
-    if log_space():
+    if log_space() or unary.dtype != torch.float64:
         safe = torch.zeros_like(safe)
     scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
     return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
@@ -141,7 +141,8 @@ def dense_expectations(
     position = torch.arange(words, device=device)
     inner = (position[:-1] < (lengths - 1).unsqueeze(1)).T  # [N-1, B]
     last = (position == (lengths - 1).unsqueeze(1)).T.unsqueeze(1)  # [N, 1, B]
-    steps = torch.empty(bigrams, groups, batch, size, size, dtype=torch.float64, device=device)
+    dtype = working_precision(sides[0])
+    steps = torch.empty(bigrams, groups, batch, size, size, dtype=dtype, device=device)
     for group, side in enumerate(sides):
         steps[:, group].copy_(side.transpose(0, 1))
     ragged = not bool(inner.all())
@@ -186,11 +187,11 @@ def dense_expectations(
     bigram_marginals = marginals.permute(1, 2, 0, 3, 4)
 
     safe = (norm / growth).log_().where(inner.unsqueeze(1), 0.0).sum(0) > _SAFE
-    if log_space():
+    if log_space() or dtype != torch.float64:
         safe = torch.zeros_like(safe)
     if not safe.all():
         for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
-            scores = sides[group][rest].double() / temperature
+            scores = sides[group][rest].to(dtype) / temperature
             scores = torch.where(inner.T[rest][:, :, None, None], scores, 0.0)
             unary = scores.new_zeros(len(rest), words, size)
             exact = log_space_expectations(unary, scores, lengths[rest], per_bigram=True)
