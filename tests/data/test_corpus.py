@@ -6,27 +6,38 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import FrozenInstanceError
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pytest
 from datasets import Dataset, DatasetDict
 
 from structkd.data import (
     UNLABELLED,
+    Annotation,
     Corpus,
+    TagAnnotation,
+    Transfer,
+    TreeAnnotation,
+    drawn,
     drop_repeated,
-    label_dataset,
-    label_splits,
-    student_regime,
-    tag_inventory,
-    teacher_regime,
+    hidden,
+    load_toy,
+    load_transfer,
+    sentence_dataset,
+    sentence_splits,
+    without_test_sentences,
 )
 
 Row = tuple[str, Sequence[str], Sequence[int]]
+TREES = TreeAnnotation(("dep", "root"))
 
 
 def rows(split: str, count: int) -> list[Row]:
     return [(f"{split}-{i}", [f"{split}{i}", "café"], [1, 2]) for i in range(count)]
+
+
+def tagged(sentences: Sequence[Row]) -> list[dict[str, Any]]:
+    return [{"id": name, "tokens": tokens, "labels": labels} for name, tokens, labels in sentences]
 
 
 def corpus(**changes: Any) -> Corpus:
@@ -35,14 +46,27 @@ def corpus(**changes: Any) -> Corpus:
     arguments: dict[str, Any] = {
         "name": "made",
         "task": "entities",
-        "splits": label_splits(splits),
-        "labels": tag_inventory(["X"], "BIO"),
-        "types": ["X"],
-        "scheme": "BIO",
+        "splits": sentence_splits({split: tagged(sentences) for split, sentences in splits.items()}),
+        "annotation": TagAnnotation.of_spans(["X"], "BIO"),
         "licence": "none",
         "source": "here",
     }
     return Corpus(**(arguments | changes))
+
+
+def treebank(train: Sequence[tuple[str, list[str], list[int], list[int]]] = (), upos: bool = True) -> Corpus:
+    """Two-word trees, with other sentences for train where they are given."""
+    columns = [*TREES.columns, *(["upos"] if upos else [])]
+
+    def sentence(name: str, tokens: list[str], heads: list[int], relations: list[int]) -> dict[str, Any]:
+        return {"id": name, "tokens": tokens, "heads": heads, "relations": relations, "upos": ["X", "NOUN"]}
+
+    plain = {split: [sentence(f"{split}-{i}", [split, str(i)], [2, 0], [0, 1]) for i in range(3)] for split in SPLITS}
+    splits = plain | ({"train": [sentence(*row) for row in train]} if train else {})
+    return Corpus("trees", "dependencies", sentence_splits(splits, columns), TREES, "none", "here")
+
+
+SPLITS = ("train", "dev", "test")
 
 
 def test_columns_and_attributes() -> None:
@@ -67,11 +91,15 @@ def test_columns_and_attributes() -> None:
         ({"train": [("a", ["u", "v"], [0, UNLABELLED])]}, "sentence 'a': labels .*-100.* are no indices"),
         ({"train": [("a", ["u", "v"], [0, 2])]}, "sentence 'a': I-X cannot follow O in BIO"),
         ({"train": [("a", ["u"], [2])]}, "sentence 'a': I-X cannot follow the edge of the sentence"),
-        ({"labels": ["O", "I-X", "B-X"]}, "labels of BIO must be"),
-        ({"labels": ["O", "O"], "types": None, "scheme": None}, "labels must be distinct"),
-        ({"types": None}, "types and scheme go together"),
-        ({"splits": DatasetDict({"train": label_dataset(rows("train", 1))})}, "splits must be train, dev, test"),
-        ({"splits": DatasetDict({s: Dataset.from_dict({"id": ["1"]}) for s in ("train", "dev", "test")})}, "columns"),
+        (
+            {"splits": DatasetDict({"train": sentence_dataset(tagged(rows("train", 1)))})},
+            "splits must be train, dev, test",
+        ),
+        (
+            {"splits": DatasetDict({s: Dataset.from_dict({"id": ["1"]}) for s in SPLITS})},
+            "must have the columns id, tokens, labels; train has id",
+        ),
+        ({"annotation": TREES}, "must have the columns id, tokens, heads, relations; train has id, tokens, labels"),
     ],
 )
 def test_what_a_corpus_refuses(changes: dict[str, Any], message: str) -> None:
@@ -83,6 +111,59 @@ def test_unlabelled_sentences_are_welcome() -> None:
     corpus(train=[("a", ["u", "v"], [UNLABELLED, UNLABELLED])])
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("a", ["u", "v"], [2, 1], [0, 0]), "sentence 'a': it is not a tree: it has no root"),
+        (("a", ["u", "v"], [0, 0], [0, 0]), "sentence 'a': it is not a tree: it has 2 roots, words 1, 2"),
+        (("a", ["u", "v"], [0, 2], [0, 0]), "sentence 'a': it is not a tree: words 2 -> 2 are a cycle"),
+        (("a", ["u", "v"], [0, 3], [0, 0]), r"sentence 'a': heads \[3\] where 0 \(root\) to 2 was expected"),
+        (("a", ["u", "v"], [0, -1], [0, 0]), r"sentence 'a': heads \[-1\]"),
+        (("a", ["u", "v"], [0, 1], [2, 0]), r"sentence 'a': relations \[2\] are no indices of the 2 relations"),
+        (("a", ["u", "v"], [0, 1], [0]), "sentence 'a': 2 tokens and 1 relations"),
+        (("a", ["u", "v"], [0, 1], [-100, -100]), "sentence 'a': heads, relations must be hidden .* together"),
+        (("a", ["u", "v", "w"], [0, 1, 1], [0, 0, 0]), "sentence 'a': 3 tokens and 2 upos"),
+    ],
+)
+def test_what_a_treebank_refuses(row: tuple[str, list[str], list[int], list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=f"trees, train, {message}"):
+        treebank(train=[row])
+
+
+def test_trees_may_be_hidden_and_the_input_column_stays_apart() -> None:
+    made = treebank(train=[("a", ["u", "v"], [UNLABELLED] * 2, [UNLABELLED] * 2)])
+    assert made.splits["train"][0]["upos"] == ["X", "NOUN"]
+    assert made.fingerprint != treebank().fingerprint != treebank(upos=False).fingerprint
+
+
+def test_an_annotation_makes_its_values_readable() -> None:
+    entities = TagAnnotation.of_spans(["PER", "LOC"], "BIO")
+    assert entities.types == ("PER", "LOC")
+    assert entities.names({"labels": [1, 2, 0]}) == {"labels": ["B-PER", "I-PER", "O"]}
+    assert TagAnnotation(["NOUN", "VERB"]).types is None  # type: ignore[arg-type]
+    names = {"heads": [2, 0], "relations": ["dep", "root"]}
+    assert TREES.names({"heads": [2, 0], "relations": [0, 1]}) == names
+    assert TREES.names({"heads": [UNLABELLED], "relations": [UNLABELLED]}) == {"heads": [None], "relations": [None]}
+    assert TreeAnnotation(["dep", "root"]) == TREES  # type: ignore[arg-type]
+    assert TreeAnnotation(TREES.relations, multiroot=True).fault({"heads": [0, 0], "relations": [1, 1]}) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TagAnnotation(("O", "I-X", "B-X"), "BIO"), r"labels of BIO must be \['O', 'B-X', 'I-X'\]; got"),
+        (lambda: TagAnnotation(("O", "O")), "labels must be distinct"),
+        (lambda: TagAnnotation(()), "labels must be distinct and at least one"),
+        (lambda: TagAnnotation(("O",), "BIO"), "types must be distinct words"),
+        (lambda: TagAnnotation(("O", "I-X", "B-X"), "IOB1"), "IOB1 is a scheme of files only"),
+        (lambda: TreeAnnotation(("dep", "dep")), "relations must be distinct"),
+    ],
+)
+def test_what_an_annotation_refuses(make: Callable[[], Annotation], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_fingerprint_follows_content_alone() -> None:
     reference = corpus().fingerprint
     assert corpus(name="other", notes="other", source="elsewhere").fingerprint == reference
@@ -90,12 +171,13 @@ def test_fingerprint_follows_content_alone() -> None:
     for row in [("train-0", ["other", "café"], [1, 2]), ("train-0", changed[0][1], [0, 0]), ("x", *changed[0][1:])]:
         assert corpus(train=[row, *changed[1:]]).fingerprint != reference
     assert corpus(dev=rows("dev", 2)).fingerprint != reference
-    assert corpus(labels=tag_inventory(["Y"], "BIO"), types=["Y"]).fingerprint != reference
+    assert corpus(annotation=TagAnnotation.of_spans(["Y"], "BIO")).fingerprint != reference
+    assert corpus(annotation=TagAnnotation(("O", "B-X", "I-X"))).fingerprint != reference
 
 
 def test_fingerprint_is_the_same_in_every_process() -> None:
     # A constant, so that a change of the fingerprint's definition cannot pass unnoticed; stored results depend on it.
-    assert corpus().fingerprint == "ad13a77d80400235f9962b8ba5e7064019af80bc25be1c25e4ab2c39e8344636"
+    assert corpus().fingerprint == "8beb45f33a632db687297f0800b5c261d875c9327fb91230e17292fea528680b"
 
 
 class Sentence(NamedTuple):
@@ -118,47 +200,100 @@ def test_repeated_sentences_go_from_the_earlier_split() -> None:
     assert dropped == {"train": 2, "dev": 1}
 
 
-def test_the_student_sees_few_labels_and_other_words() -> None:
-    made = corpus()
-    labelled, unlabelled = student_regime(made, labelled=4, unlabelled=7, seed=1)
-    assert len(labelled) == 4
-    assert len(unlabelled) == 7
-    assert not set(labelled["id"]) & set(unlabelled["id"])
-    assert all(labels == [1, 2] for labels in labelled["labels"])
-    assert all(labels == [UNLABELLED] * 2 for labels in unlabelled["labels"])
-    assert labelled.features == unlabelled.features
-    assert made.splits["train"][0]["labels"] == [1, 2]
+def test_draws_are_reproducible_nested_and_in_order() -> None:
+    train = corpus().splits["train"]
 
+    def ids(count: int, seed: int) -> list[str]:
+        return list(drawn(train, count, seed)["id"])
 
-def test_regimes_are_reproducible_and_nested() -> None:
-    def drawn(labelled: int, unlabelled: int, seed: int) -> list[list[str]]:
-        return [list(part["id"]) for part in student_regime(corpus(), labelled, unlabelled, seed)]
-
-    assert drawn(4, 7, 1) == drawn(4, 7, 1)
-    assert drawn(4, 7, 1) != drawn(4, 7, 2)
-    assert set(drawn(4, 7, 1)[0]) < set(drawn(6, 7, 1)[0])
-    assert set(drawn(4, 7, 1)[0]) < set(teacher_regime(corpus(), 9, seed=1)["id"])
-    assert drawn(20, 0, 1)[1] == []
-    assert teacher_regime(corpus())["id"][:] == corpus().splits["train"]["id"][:]
+    assert ids(4, 1) == ids(4, 1) != ids(4, 2)
+    assert set(ids(4, 1)) < set(ids(6, 1))
+    assert ids(20, 1) == list(train["id"])
+    assert ids(7, 3) == [name for name in train["id"] if name in ids(7, 3)]
+    assert ids(0, 1) == []
 
 
 @pytest.mark.parametrize(
-    ("draw", "error", "message"),
+    ("count", "error", "message"),
     [
-        (lambda c: student_regime(c, 15, 6, 0), ValueError, "15 labelled and 6 unlabelled .* 21 in all; train has 20"),
-        (lambda c: student_regime(c, 0, 6, 0), ValueError, "labelled must be at least 1; got 0"),
-        (lambda c: student_regime(c, 1, -1, 0), ValueError, "unlabelled must be at least 0; got -1"),
-        (
-            lambda c: student_regime(c, cast(int, 0.5), 1, 0),
-            TypeError,
-            "labelled must be a number of sentences; got 0.5",
-        ),
-        (lambda c: teacher_regime(c, 21), ValueError, "21 labelled sentences asked for, train has 20"),
+        (21, ValueError, "21 sentences asked for; there are 20"),
+        (-1, ValueError, "-1 sentences asked for"),
+        (0.5, TypeError, "a number of sentences was expected; got 0.5"),
+        (True, TypeError, "got True"),
     ],
 )
-def test_impossible_regimes_are_refused(draw: Callable[[Corpus], object], error: type[Exception], message: str) -> None:
+def test_impossible_draws_are_refused(count: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        draw(corpus())
+        drawn(corpus().splits["train"], count, 0)
+
+
+@pytest.mark.parametrize("task", ["spans", "upos", "dependencies"])
+def test_hidden_sentences_keep_their_words_and_nothing_else(task: str) -> None:
+    toy = load_toy(task)
+    train = toy.splits["train"]
+    masked = hidden(train, toy.annotation)
+    assert masked.features == train.features
+    for column in ("id", "tokens", *(["upos"] if task == "dependencies" else [])):
+        assert list(masked[column]) == list(train[column])
+    for column in toy.annotation.columns:
+        assert list(masked[column]) == [[UNLABELLED] * len(tokens) for tokens in train["tokens"]]
+
+
+def test_plain_text_gets_hidden_columns() -> None:
+    text = Dataset.from_dict({"id": ["a"], "tokens": [["u", "v"]], "source": ["web"]})
+    assert hidden(text, TREES)[0] == {
+        "id": "a",
+        "tokens": ["u", "v"],
+        "heads": [UNLABELLED] * 2,
+        "relations": [UNLABELLED] * 2,
+    }
+    assert len(hidden(text.select([]), TREES)) == 0
+
+
+def test_test_sentences_leave_an_unlabelled_text() -> None:
+    text = Dataset.from_dict({"id": ["a", "b", "c", "d"], "tokens": [["u"], ["test1", "café"], ["v"], ["test1"]]})
+    kept, dropped = without_test_sentences(text, corpus().splits["test"])
+    assert (list(kept["id"]), dropped) == (["a", "c", "d"], 1)
+    assert without_test_sentences(kept, corpus().splits["test"])[1] == 0
+
+
+# Transfer
+
+
+def other(**changes: Any) -> Corpus:
+    """A corpus whose words are those of `corpus` with "x" before them."""
+    splits = {split: [(n, [f"x{t[0]}", t[1]], v) for n, t, v in rows(split, 4)] for split in SPLITS}
+    return corpus(**({"name": "other"} | splits | changes))
+
+
+def test_transfer_takes_the_target_for_judge() -> None:
+    transfer = Transfer(corpus(), other())
+    assert (transfer.name, transfer.task) == ("made -> other", "entities")
+    assert transfer.annotation == transfer.target.annotation
+    assert len({transfer.fingerprint, Transfer(other(), corpus()).fingerprint, corpus().fingerprint}) == 3
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_transfer_refuses_test_sentences_in_the_teachers_text(split: str) -> None:
+    leaking = corpus(**{split: [*rows(split, 3), ("leak", ["xtest2", "café"], [0, 0])]})
+    with pytest.raises(ValueError, match=rf"other: 1 test sentences occur in {split} of made, .*test-2 \(= leak\)"):
+        Transfer(leaking, other())
+    transfer = load_transfer(leaking, other())
+    assert list(transfer.source.splits[split]["id"]) == [name for name, _, _ in rows(split, 3)]
+    assert "Sentences that occur word for word in dev or test of other were dropped: " in transfer.source.notes
+    assert f"1 from {split}" in transfer.source.notes
+    assert transfer.source.fingerprint != leaking.fingerprint
+
+
+def test_transfer_without_shared_text_changes_nothing() -> None:
+    source = corpus()
+    assert load_transfer(source, other()).source is source
+
+
+def test_transfer_needs_one_annotation() -> None:
+    for make in (Transfer, load_transfer):
+        with pytest.raises(ValueError, match=r"the same annotation; made has .*BIO.*, toy has .*BIOES"):
+            make(corpus(), load_toy())
 
 
 def test_importing_the_room_loads_no_datasets_library() -> None:

@@ -1,25 +1,49 @@
-"""The loaders of PetroGold and Universal NER: on made files, and once on the real ones."""
+"""The loaders of corpora: on made files, and once on the real ones."""
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
+from collections import Counter
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import datasets
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from structkd.data import Corpus, load_petrogold, load_uner_ewt, petrogold, spans
+from structkd.data import (
+    ENTITY_TYPES,
+    UNIVERSAL_RELATIONS,
+    UPOS,
+    Corpus,
+    TagAnnotation,
+    TreeAnnotation,
+    hidden,
+    load_petrogold,
+    load_porttinari,
+    load_porttinari_text,
+    load_toy,
+    load_transfer,
+    load_ud_ewt,
+    load_uner,
+    load_uner_ewt,
+    load_universal_dependencies,
+    petrogold,
+    porttinari,
+    spans,
+    tag_spans,
+)
+from structkd.data.porttinari import document_split
 
 Loader = Callable[..., Corpus]
 PT = "{number}\t{form}\t_\t{upos}\t_\t_\t{head}\t{relation}\t_\t_"
 
 
 def tags(corpus: Corpus, split: str) -> list[list[str]]:
-    return [[corpus.labels[label] for label in labels] for labels in corpus.splits[split]["labels"]]
+    return [corpus.annotation.names({"labels": labels})["labels"] for labels in corpus.splits[split]["labels"]]
 
 
 # PetroGold
@@ -74,8 +98,13 @@ def test_petrogold_is_split_by_document_and_kept_apart(small_petrogold: Callable
     assert tags(corpus, "test")[0] == ["B-NP", "E-NP", "S-VP", "S-ADJP"]
     assert tags(load_petrogold(scheme="BIO"), "test")[0] == ["B-NP", "I-NP", "B-VP", "B-ADJP"]
     upos = load_petrogold(task="upos")
-    assert (upos.scheme, upos.types, len(upos.labels)) == (None, None, 17)
+    assert upos.annotation == TagAnnotation(UPOS)
     assert tags(upos, "test")[0] == ["DET", "NOUN", "AUX", "ADJ"]
+    trees = load_petrogold(task="dependencies")
+    assert (corpus.task, upos.task, trees.task) == ("base_phrases", "upos", "dependencies")
+    first = trees.splits["test"][0]
+    assert trees.annotation.names(first) == {"heads": [2, 4, 4, 0], "relations": ["det", "nsubj", "cop", "root"]}
+    assert first["upos"] == ["DET", "NOUN", "AUX", "ADJ"]
 
 
 def test_petrogold_has_no_unknown_document(small_petrogold: Callable[[str], None]) -> None:
@@ -89,12 +118,12 @@ def test_petrogold_documents_are_in_one_split_each() -> None:
     assert len(documents) == len(set(documents)) == 19
 
 
-@pytest.mark.parametrize("load", [load_petrogold, load_uner_ewt])
+@pytest.mark.parametrize("load", [load_petrogold, load_uner_ewt, load_ud_ewt, load_toy])
 def test_unknown_tasks_and_schemes_are_refused_before_any_work(load: Loader) -> None:
     with pytest.raises(ValueError, match=r"unknown task 'parsing' .* known:"):
         load(task="parsing")
     with pytest.raises(ValueError, match="unknown tag scheme 'BILOU'"):
-        load(scheme="BILOU")
+        load(task="spans", scheme="BILOU")
 
 
 # Universal NER
@@ -131,7 +160,7 @@ def test_uner_from_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("STRUCTKD_DATA", str(tmp_path))
     corpus = load_uner_ewt()
     assert tags(corpus, "train") == [["B-PER", "E-PER", "O"], ["O", "O", "O"]]
-    assert corpus.labels[:5] == ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
+    assert corpus.annotation == TagAnnotation.of_spans(ENTITY_TYPES, "BIOES")
     assert "Train is not the released file: it has 1 PER, 0 ORG, 0 LOC mentions" in corpus.notes
     assert "3 tags of train were read as O" in corpus.notes
     assert tags(load_uner_ewt(scheme="BIO"), "dev")[0] == ["B-PER", "I-PER", "O"]
@@ -140,7 +169,7 @@ def test_uner_from_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_uner_names_the_file_that_is_missing(tmp_path: Path, no_hub: None) -> None:
     write_uner(tmp_path)
     (tmp_path / "uner_ewt" / "en_ewt-ud-test.iob2").unlink()
-    with pytest.raises(FileNotFoundError, match=r"Looked for .*en_ewt-ud-test\.iob2 and .*\.gz\."):
+    with pytest.raises(FileNotFoundError, match=r"but neither en_ewt-ud-test\.iob2 nor en_ewt-ud-test\.iob2\.gz is in"):
         load_uner_ewt(folder=str(tmp_path))
 
 
@@ -160,87 +189,181 @@ def test_uner_found_nowhere_says_both_ways(
     with pytest.raises(FileNotFoundError) as caught:
         load_uner_ewt(folder=str(tmp_path) if named else None)
     message = str(caught.value)
-    assert (f"Looked for the folder {tmp_path / 'uner_ewt'}" if named else "STRUCTKD_DATA names no folder") in message
+    looked = f"Looked for en_ewt-ud-{{train,dev,test}}.iob2 (plain or .gz) in {tmp_path} and below"
+    assert (looked if named else "STRUCTKD_DATA names no folder") in message
     for part in ("the hub cannot be reached", "set STRUCTKD_DATA to a folder", 'load_dataset("universalner/'):
         assert part in message
 
 
-def hub_data(names: list[str]) -> DatasetDict:
-    features = Features(
-        {
-            "idx": Value("string"),
-            "text": Value("string"),
-            "tokens": List(Value("string")),
-            "ner_tags": List(ClassLabel(names=names)),
-            "annotator": List(Value("string")),
-        }
+def test_uner_takes_its_test_sentences_from_another_treebank(tmp_path: Path, no_hub: None) -> None:
+    write_uner(tmp_path)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    text = (
+        "# sent_id = n01\n1\tLisboa\tB-LOC\t-\tx\n\n# sent_id = n02\n1\tdev\tO\t-\tx\n2\tLima\tO\t-\tx\n3\tspoke\tO\n"
     )
-
-    def split(name: str) -> Dataset:
-        row = {"idx": f"{name}-1", "text": f"{name} Lima", "tokens": [name, "Lima"], "annotator": ["x", "x"]}
-        return Dataset.from_list([row | {"ner_tags": [1, 2]}], features=features)
-
-    return DatasetDict({name: split(name) for name in ("train", "validation", "test")})
-
-
-HUB_NAMES = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
-
-
-@pytest.mark.parametrize("script", [False, True])
-def test_uner_from_the_hub(monkeypatch: pytest.MonkeyPatch, script: bool) -> None:
-    asked: list[tuple[Any, ...]] = []
-
-    def load(*arguments: Any, **options: Any) -> DatasetDict:
-        asked.append((*arguments, *options.get("data_files", ())))
-        if script and arguments[0] != "parquet":
-            raise RuntimeError("Dataset scripts are no longer supported, but found universal_ner.py")
-        return hub_data(HUB_NAMES)
-
-    monkeypatch.delenv("STRUCTKD_DATA", raising=False)
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    corpus = load_uner_ewt()
-    assert list(corpus.splits["dev"]["id"]) == ["validation-1"]
-    assert tags(corpus, "test") == [["B-PER", "E-PER"]]
-    expected: list[tuple[Any, ...]] = [("universalner/universal_ner", "en_ewt")]
-    assert asked == expected + [("parquet", "train", "validation", "test")] * script
+    (tmp_path / "deep" / "er" / "pt_pud-ud-test.iob2").write_text(text, encoding="utf-8")
+    corpus = load_uner("en_ewt", test="pt_pud", folder=str(tmp_path))
+    assert corpus.name == "uner_en_ewt_pt_pud"
+    assert list(corpus.splits["test"]["id"]) == ["n01", "n02"]
+    assert list(corpus.splits["dev"]["id"]) == ["dev-2"]
+    assert corpus.notes.startswith("The test split is that of pt_pud.")
+    assert "1 from dev that occur in test" in corpus.notes
+    assert corpus.source == "en_ewt-ud-{train,dev}.iob2; pt_pud-ud-test.iob2"
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ([*HUB_NAMES, "B-GPE"], "unknown labels B-GPE; the inventory is O B-PER"),
-        (["O", "I-PER", "B-PER"], r"train, sentence 'train-1', word 0 \(0-based\): 'I-PER' cannot stand"),
-    ],
-)
-def test_uner_from_the_hub_is_checked(monkeypatch: pytest.MonkeyPatch, names: list[str], message: str) -> None:
-    monkeypatch.delenv("STRUCTKD_DATA", raising=False)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: hub_data(names))
-    with pytest.raises(ValueError, match=message):
-        load_uner_ewt()
+def test_uner_repairs_slips_when_told_to(tmp_path: Path, no_hub: None) -> None:
+    write_uner(tmp_path)
+    path = tmp_path / "uner_ewt" / "en_ewt-ud-dev.iob2"
+    path.write_text(path.read_text().replace("spoke\tO", "spoke\tI-ORG"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"dev\.iob2, line 4: 'I-ORG' cannot stand after 'I-PER'.*repair=True"):
+        load_uner_ewt(folder=str(tmp_path))
+    corpus = load_uner("en_ewt", repair=True, folder=str(tmp_path))
+    assert tags(corpus, "dev")[0] == ["B-PER", "E-PER", "S-ORG"]
+    assert "I tags that continue no span were read as B: 0 of train, 1 of dev, 0 of test." in corpus.notes
+
+
+# Universal Dependencies
+
+
+def write_treebank(folder: Path, name: str = "xx_made") -> None:
+    for split in ("train", "dev", "test"):
+        text = treebank((f"{split}-1", split), (f"{split}-2", f"{split}s")).replace("\tnsubj\t", "\tnsubj:pass\t")
+        (folder / f"{name}-ud-{split}.conllu").write_text(text, encoding="utf-8")
+
+
+def test_a_treebank_from_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: None) -> None:
+    write_treebank(tmp_path)
+    monkeypatch.setenv("STRUCTKD_DATA", str(tmp_path))
+    trees = load_universal_dependencies("xx_made")
+    assert (trees.name, trees.task) == ("ud_xx_made", "dependencies")
+    assert trees.annotation == TreeAnnotation(UNIVERSAL_RELATIONS)
+    first = trees.splits["dev"][0]
+    assert trees.annotation.names(first) == {"heads": [2, 4, 4, 0], "relations": ["det", "nsubj", "cop", "root"]}
+    assert trees.source.startswith("xx_made-ud-{train,dev,test}.conllu; ")
+    assert tags(load_universal_dependencies("xx_made", "upos"), "test")[0] == ["DET", "NOUN", "AUX", "ADJ"]
+    phrases = load_universal_dependencies("xx_made", "spans", "BIO")
+    assert tags(phrases, "test")[0] == ["B-NP", "I-NP", "B-VP", "B-ADJP"]
+
+
+def test_a_treebank_found_nowhere_says_both_ways(tmp_path: Path, no_hub: None) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        load_ud_ewt(folder=str(tmp_path))
+    for part in ("en_ewt-ud-{train,dev,test}.conllu", str(tmp_path), "set STRUCTKD_DATA", "cannot be reached"):
+        assert part in str(caught.value)
+
+
+# Porttinari
+
+
+def test_porttinari_is_split_by_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [f"FOLHA_DOC{number:06}" for number in range(40)]
+    assert {document_split(document) for document in documents} == {"train", "dev", "test"}
+    blocks = [
+        f"# sent_id = {document}_SENT00{sentence}\n1\t{document}{sentence}\t_\tNOUN\t_\t_\t_\t_\t_\t_\n"
+        for document in documents
+        for sentence in (1, 2)
+    ]
+    path = tmp_path / "porttinari.conllu"
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    monkeypatch.setattr(porttinari, "cached_package_file", lambda _: path)
+    corpus = load_porttinari()
+    for split, rows in corpus.splits.items():
+        assert {document_split(name.partition("_SENT")[0]) for name in rows["id"]} == {split}
+    assert sum(map(len, corpus.splits.values())) == 80
+    assert corpus.annotation == TagAnnotation(UPOS)
+    text = load_porttinari_text()
+    assert sorted(text["id"]) == sorted(name for rows in corpus.splits.values() for name in rows["id"])
+    assert text.features == hidden(text, TagAnnotation(UPOS)).remove_columns("labels").features
+    with pytest.raises(ValueError, match="unknown task 'dependencies' for Porttinari; known: upos"):
+        load_porttinari("dependencies")
+
+
+# The toy language
+
+
+def test_toy_trees_fit_their_words() -> None:
+    corpus = load_toy("dependencies", train=300)
+    seen: Counter[str] = Counter()
+    crossing = 0
+    for row in corpus.splits["train"]:
+        heads = row["heads"]
+        named = corpus.annotation.names(row)["relations"]
+        seen.update(named)
+        for relation, tag, head in zip(named, row["upos"], heads, strict=True):
+            above = row["upos"][head - 1] if head else None
+            assert (relation, tag, above) in EXPECTED_ARCS
+        arcs = [(min(word, head), max(word, head)) for word, head in enumerate(heads, 1)]
+        crossing += any(a < c < b < d for (a, b), (c, d) in itertools.permutations(arcs, 2))
+    assert set(seen) == set(cast(TreeAnnotation, corpus.annotation).relations)
+    assert 3 <= crossing <= 30
+    assert list(corpus.splits["train"]["tokens"]) == list(load_toy("upos", train=300).splits["train"]["tokens"])
+
+
+EXPECTED_ARCS = {
+    *((relation, tag, "NOUN") for relation, tag in (("amod", "ADJ"), ("det", "DET"), ("case", "ADP"))),
+    ("case", "ADP", "PRON"),
+    *(("nmod", tag, head) for tag in ("NOUN", "PRON") for head in ("NOUN", "PRON")),
+    *((relation, tag, "VERB") for relation in ("nsubj", "obj", "obl") for tag in ("NOUN", "PRON")),
+    ("punct", "PUNCT", "VERB"),
+    ("xcomp", "VERB", "VERB"),
+    ("root", "VERB", None),
+}
 
 
 # The real corpora
 
+REAL: dict[str, tuple[Callable[[], Corpus], tuple[int, int, int]]] = {
+    "petrogold": (load_petrogold, (7294, 753, 1054)),
+    "petrogold trees": (partial(load_petrogold, "dependencies"), (7294, 753, 1054)),
+    "porttinari": (load_porttinari, (6601, 835, 967)),
+    "uner_ewt": (load_uner_ewt, (12192, 1924, 2077)),
+    "ud_ewt": (load_ud_ewt, (12193, 1924, 2077)),
+    "uner_pt": (partial(load_uner, "pt_bosque"), (7015, 1172, 1167)),
+    "uner_pt pud": (partial(load_uner, "pt_bosque", test="pt_pud"), (7016, 1172, 1000)),
+    "uner_sv": (partial(load_uner, "sv_talbanken"), (4303, 504, 1219)),
+    "uner_da": (partial(load_uner, "da_ddt", repair=True), (4380, 564, 565)),
+}
+PETROGOLD_FINGERPRINT = "32ad9f2d847232011bc5ea8dab5f3b880a487d2ff4e9baa746073b48ab3d52f2"
 
-PETROGOLD_FINGERPRINT = "d48584a0b763a059807b10eab0c4616dbcce7b316ce4b5a6a2a6e238ae5ea32b"
+
+@cache
+def real_corpus(name: str) -> Corpus:
+    if name.startswith("u") and "STRUCTKD_DATA" not in os.environ:
+        pytest.skip("STRUCTKD_DATA names no folder")
+    try:
+        return REAL[name][0]()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", REAL)
+def test_the_real_corpus(name: str) -> None:
+    corpus = real_corpus(name)
+    assert tuple(len(corpus.splits[split]) for split in ("train", "dev", "test")) == REAL[name][1]
+    if name == "petrogold":
+        assert corpus.fingerprint == PETROGOLD_FINGERPRINT
 
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", ["petrogold", "uner_ewt"])
-def test_the_real_corpus(name: str) -> None:
-    if name == "petrogold":
-        try:
-            corpus = load_petrogold()
-        except FileNotFoundError as error:
-            pytest.skip(str(error))
-        sizes = (7294, 753, 1054)
-        assert corpus.fingerprint == PETROGOLD_FINGERPRINT
-    else:
-        if "STRUCTKD_DATA" not in os.environ:
-            pytest.skip("STRUCTKD_DATA names no folder")
-        corpus = load_uner_ewt()
-        sizes = (12192, 1924, 2077)
-    assert tuple(len(corpus.splits[split]) for split in ("train", "dev", "test")) == sizes
+def test_every_tag_scheme_survives_on_every_real_sentence(name: str) -> None:
+    corpus = real_corpus(name)
+    types = set()
     for split in ("train", "dev", "test"):
-        found = {span.type for sentence in tags(corpus, split) for span in spans(sentence, "BIOES")}
-        assert found == set(corpus.types or ())
+        for sentence in tags(corpus, split):
+            expected = spans(sentence, "BIOES")
+            types |= {span.type for span in expected}
+            assert tag_spans(expected, len(sentence), "BIOES") == sentence
+            for scheme in ("BIO", "IOB1"):
+                assert spans(tag_spans(expected, len(sentence), scheme), scheme) == expected
+    assert types == set(cast(TagAnnotation, corpus.annotation).types or ())
+
+
+@pytest.mark.corpus
+def test_the_real_corpora_of_transfer_share_no_test_sentence() -> None:
+    target = real_corpus("porttinari")  # which skips where there is no package index
+    source = load_petrogold("upos")
+    transfer = load_transfer(source, target)
+    assert transfer.annotation == TagAnnotation(UPOS)
+    assert transfer.source.fingerprint == source.fingerprint, "nothing was to be dropped"

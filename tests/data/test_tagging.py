@@ -13,6 +13,7 @@ from structkd.data import (
     convert_tags,
     find_violation,
     legal_transitions,
+    repair_bio,
     spans,
     tag_inventory,
     tag_spans,
@@ -20,6 +21,7 @@ from structkd.data import (
 )
 
 TYPES = ["NP", "VP"]
+SCHEMES = ["BIO", "BIOES", "IOB1"]
 
 
 @st.composite
@@ -34,7 +36,7 @@ def segmentations(draw: st.DrawFn) -> tuple[list[Span], int]:
     return found, position
 
 
-@given(segmentations(), st.sampled_from(["BIO", "BIOES"]))
+@given(segmentations(), st.sampled_from(SCHEMES))
 def test_spans_survive_writing_and_reading(segmentation: tuple[list[Span], int], scheme: str) -> None:
     expected, length = segmentation
     tags = tag_spans(reversed(expected), length, scheme)
@@ -44,8 +46,9 @@ def test_spans_survive_writing_and_reading(segmentation: tuple[list[Span], int],
 
 @given(segmentations())
 def test_conversion_goes_there_and_back(segmentation: tuple[list[Span], int]) -> None:
-    bio = tag_spans(*segmentation, "BIO")
-    assert convert_tags(convert_tags(bio, "BIO", "BIOES"), "BIOES", "BIO") == bio
+    for one, other in itertools.permutations(SCHEMES, 2):
+        tags = tag_spans(*segmentation, one)
+        assert convert_tags(convert_tags(tags, one, other), other, one) == tags
 
 
 @pytest.mark.parametrize(
@@ -59,15 +62,16 @@ def test_conversion_goes_there_and_back(segmentation: tuple[list[Span], int]) ->
 def test_one_segmentation_in_every_scheme(scheme: str, tags: str) -> None:
     expected = [Span(0, 0, "NP"), Span(1, 2, "NP"), Span(4, 4, "VP")]
     assert spans(tags.split(), scheme) == expected
+    assert tag_spans(expected, 5, scheme) == tags.split()
 
 
 def test_iob1_begins_a_span_where_the_type_changes() -> None:
     assert spans(["I-NP", "I-VP", "I-VP"], "IOB1") == [Span(0, 0, "NP"), Span(1, 2, "VP")]
 
 
-@pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_sequence_is_legal_exactly_if_some_segmentation_is_written_so(scheme: str) -> None:
-    labels = tag_inventory(TYPES, scheme)
+    labels = tag_inventory(TYPES, "BIO" if scheme == "IOB1" else scheme)
     for length in (1, 2, 3):
         pieces = [Span(i, j, t) for i in range(length) for j in range(i, length) for t in TYPES]
         written = set()
@@ -144,10 +148,30 @@ def test_spans_that_are_not_flat_are_refused(found: list[tuple[int, int, str]], 
         tag_spans(found, 3, "BIO")
 
 
+@pytest.mark.parametrize(
+    ("tags", "expected", "count"),
+    [
+        ("I-NP I-NP O I-VP", "B-NP I-NP O B-VP", 2),
+        ("B-NP I-VP I-VP I-NP", "B-NP B-VP I-VP B-NP", 2),
+        ("B-NP I-NP O", "B-NP I-NP O", 0),
+    ],
+)
+def test_an_i_that_continues_nothing_becomes_b(tags: str, expected: str, count: int) -> None:
+    assert repair_bio(tags.split()) == (expected.split(), count)
+
+
+@given(st.lists(st.sampled_from(tag_inventory(TYPES, "BIO")), max_size=8))
+def test_repaired_tags_are_legal_and_legal_ones_stay(tags: list[str]) -> None:
+    repaired, count = repair_bio(tags)
+    assert find_violation(repaired, "BIO") is None
+    assert (count == 0) == (find_violation(tags, "BIO") is None)
+    assert [tag[2:] for tag in repaired] == [tag[2:] for tag in tags]
+
+
 def test_unknown_and_unwritable_schemes_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown tag scheme 'BILOU'; known: BIO, BIOES, IOB1"):
         spans(["O"], "BILOU")
-    with pytest.raises(ValueError, match="IOB1 is read only"):
+    with pytest.raises(ValueError, match="IOB1 is a scheme of files only"):
         tag_inventory(["NP"], "IOB1")
 
 

@@ -8,13 +8,8 @@ import pytest
 from seqeval.metrics.v1 import precision_recall_fscore_support
 from seqeval.scheme import IOB2, IOBES, Entities
 
-from structkd.evaluation.spans import (
-    precision_recall_f1,
-    span_counts,
-    strict_spans,
-    tag_counts,
-    tagging_metrics,
-)
+from structkd.evaluation.figures import precision_recall_f1
+from structkd.evaluation.spans import span_counts, strict_spans, tag_counts
 
 SEQEVAL = {"BIO": IOB2, "BIOES": IOBES}
 
@@ -37,7 +32,7 @@ def test_spans_of_arbitrary_sequences_are_seqevals(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 def test_micro_figures_are_seqevals(scheme: str) -> None:
     generator = random.Random(11)
-    for _ in range(300):
+    for _ in range(2000):
         lengths = [generator.randint(1, 12) for _ in range(generator.randint(1, 8))]
         gold = [random_tags(generator, scheme, length) for length in lengths]
         # Copy most of the gold tags so that many spans are right.
@@ -57,9 +52,6 @@ def test_a_sentence_counts_once_however_it_is_batched() -> None:
     gold, predicted = [["B-X", "E-X", "O"], ["S-X"]], [["B-X", "E-X", "S-X"], ["O"]]
     assert span_counts(gold, predicted, "BIOES").tolist() == [[1, 2, 1], [0, 0, 1]]
     assert tag_counts(gold, predicted).tolist() == [[2, 3, 3], [0, 1, 1]]
-    metrics = tagging_metrics(gold, predicted, "BIOES")
-    assert metrics == pytest.approx({"accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5})
-    assert set(tagging_metrics(gold, predicted, None)) == {"accuracy"}
 
 
 def test_bad_input_is_named() -> None:

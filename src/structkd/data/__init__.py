@@ -3,59 +3,104 @@
 Importing this room does not load the `datasets` library; the functions that need it load it when called.
 """
 
+from structkd.data.annotation import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
 from structkd.data.columns import TaggedSentence, read_columns
-from structkd.data.conllu import UPOS, DependencySentence, read_conllu
+from structkd.data.conll2002 import CONLL2002_TYPES, load_conll2002
+from structkd.data.conllu import UNIVERSAL_RELATIONS, UPOS, DependencySentence, read_conllu
 from structkd.data.corpus import (
-    UNLABELLED,
     Corpus,
+    Transfer,
+    drawn,
     drop_repeated,
-    label_dataset,
-    label_splits,
-    student_regime,
-    teacher_regime,
+    hidden,
+    load_transfer,
+    sentence_dataset,
+    sentence_splits,
+    without_test_sentences,
 )
-from structkd.data.package_files import PackageFile, cache_folder, cached_package_file
+from structkd.data.hub import load_hub, load_hub_treebank
+from structkd.data.package_files import (
+    PackageFile,
+    PackageFolder,
+    cache_folder,
+    cached_package_file,
+    cached_package_folder,
+)
 from structkd.data.petrogold import load_petrogold
+from structkd.data.plain_text import load_text
+from structkd.data.porttinari import load_porttinari, load_porttinari_text
+from structkd.data.tagged_text import load_columns, tagged_corpus
 from structkd.data.tagging import (
     Span,
     convert_tags,
     find_violation,
     legal_transitions,
+    repair_bio,
     spans,
     tag_inventory,
     tag_spans,
     validate_tags,
 )
-from structkd.data.universal_ner import ENTITY_TYPES, load_uner_ewt
+from structkd.data.toy import load_toy
+from structkd.data.treebank import load_conllu, read_treebank, treebank_annotation, treebank_corpus
+from structkd.data.universal_dependencies import load_ud_ewt, load_universal_dependencies
+from structkd.data.universal_ner import ENTITY_TYPES, load_uner, load_uner_ewt
 
 __all__ = [
     "BASE_PHRASE_TYPES",
+    "CONLL2002_TYPES",
     "ENTITY_TYPES",
+    "UNIVERSAL_RELATIONS",
     "UNLABELLED",
     "UPOS",
+    "Annotation",
     "Corpus",
     "DependencySentence",
     "PackageFile",
+    "PackageFolder",
     "Span",
+    "TagAnnotation",
     "TaggedSentence",
+    "Transfer",
+    "TreeAnnotation",
     "base_phrases",
     "cache_folder",
     "cached_package_file",
+    "cached_package_folder",
     "convert_tags",
+    "drawn",
     "drop_repeated",
     "find_violation",
-    "label_dataset",
-    "label_splits",
+    "hidden",
     "legal_transitions",
+    "load_columns",
+    "load_conll2002",
+    "load_conllu",
+    "load_hub",
+    "load_hub_treebank",
     "load_petrogold",
+    "load_porttinari",
+    "load_porttinari_text",
+    "load_text",
+    "load_toy",
+    "load_transfer",
+    "load_ud_ewt",
+    "load_uner",
     "load_uner_ewt",
+    "load_universal_dependencies",
     "read_columns",
     "read_conllu",
+    "read_treebank",
+    "repair_bio",
+    "sentence_dataset",
+    "sentence_splits",
     "spans",
-    "student_regime",
     "tag_inventory",
     "tag_spans",
-    "teacher_regime",
+    "tagged_corpus",
+    "treebank_annotation",
+    "treebank_corpus",
     "validate_tags",
+    "without_test_sentences",
 ]

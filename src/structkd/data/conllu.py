@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -14,6 +14,14 @@ UPOS: tuple[str, ...] = (
     *("PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X"),
 )
 """The 17 universal part-of-speech tags, in alphabetical order."""
+
+UNIVERSAL_RELATIONS: tuple[str, ...] = (
+    *("acl", "advcl", "advmod", "amod", "appos", "aux", "case", "cc", "ccomp", "clf", "compound", "conj", "cop"),
+    *("csubj", "dep", "det", "discourse", "dislocated", "expl", "fixed", "flat", "goeswith", "iobj", "list", "mark"),
+    *("nmod", "nsubj", "nummod", "obj", "obl", "orphan", "parataxis", "punct", "reparandum", "root", "vocative"),
+    "xcomp",
+)
+"""The 37 universal dependency relations, in alphabetical order; a treebank may add subtypes, as ``aux:pass``."""
 
 _RANGE_OR_EMPTY = re.compile(r"[0-9]+(-[0-9]+|\.[0-9]+)")
 
@@ -29,7 +37,7 @@ class DependencySentence:
         upos: universal part-of-speech tags.
         heads: the file's own numbering, kept as it is: 1-based, 0 for the root. (Distributions number words
             from 0 and give the root itself as head: ``h - 1 if h else own_index``.) None where not read.
-        relations: dependency relations with their subtypes, as ``aux:pass``. None where heads is None.
+        relations: dependency relations, as ``aux:pass``. None where heads is None.
         line: line of the file on which the first word stands.
     """
 
@@ -42,7 +50,15 @@ class DependencySentence:
     line: int
 
 
-def read_conllu(path: str | PathLike[str], *, heads: bool = True, multiroot: bool = False) -> list[DependencySentence]:
+def read_conllu(
+    path: str | PathLike[str],
+    *,
+    heads: bool = True,
+    multiroot: bool = False,
+    subtypes: bool = True,
+    relations: Collection[str] | None = None,
+    replace: Mapping[str, str] | None = None,
+) -> list[DependencySentence]:
     """Read a CoNLL-U file, plain or gzip.
 
     Lines of multiword tokens (``9-10``) and of empty nodes (``8.1``) are passed over: the words are the syntactic
@@ -52,13 +68,18 @@ def read_conllu(path: str | PathLike[str], *, heads: bool = True, multiroot: boo
         path: the file.
         heads: False reads no heads and relations, for files that carry ``_`` there.
         multiroot: whether a sentence may have several roots.
+        subtypes: False drops the subtypes of relations: ``aux:pass`` is read as ``aux``.
+        relations: the relations that may occur, as they are after that; None: any.
+        replace: relations of the file to read as other relations, before anything is checked.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: unreadable, empty or cut-off file; not ten tab-separated columns; words not numbered 1, 2, ...;
-            an empty form; an unknown part of speech; a head that is no word of the sentence (file and line named);
-            no root, several roots or a cycle (file, line and sentence named); a repeated sentence id.
+            an empty form; an unknown part of speech; a relation that is not among `relations`; a head that is no word
+            of the sentence (file and line named); no root, several roots or a cycle (file, line and sentence named);
+            a repeated sentence id.
     """
+    replace = dict(replace or {})
     sentences: list[DependencySentence] = []
     seen: dict[str, int] = {}
     for line, comments, rows in _blocks(path):
@@ -70,6 +91,14 @@ def read_conllu(path: str | PathLike[str], *, heads: bool = True, multiroot: boo
         seen[sentence_id] = line
         arcs = [_arc(path, number, columns, len(rows)) for number, columns in rows] if heads else None
         if arcs is not None:
+            for row, (head, relation) in enumerate(arcs):
+                name = replace.get(relation, relation)
+                name = name if subtypes else name.partition(":")[0]
+                if relations is not None and name not in relations:
+                    raise ValueError(
+                        f"{path}, line {rows[row][0]}: unknown relation {name!r}; known: {' '.join(relations)}"
+                    )
+                arcs[row] = head, name
             fault = tree_fault([head for head, _ in arcs], multiroot=multiroot)
             if fault:
                 raise ValueError(f"{path}, line {line}: sentence {sentence_id!r} is not a tree: {fault}")

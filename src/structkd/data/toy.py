@@ -7,9 +7,12 @@ it say nothing about real text.
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
+from typing import Any
 
-from structkd.data.corpus import Corpus, label_splits
-from structkd.data.tagging import tag_inventory, tag_spans
+from structkd.data.annotation import TagAnnotation, TreeAnnotation
+from structkd.data.corpus import Corpus, sentence_splits
+from structkd.data.tagging import tag_spans
 
 __all__ = ["load_toy"]
 
@@ -20,10 +23,12 @@ _PRONOUNS = ("ke", "li", "mo")
 _PREPOSITIONS = ("en", "ob")
 _UPOS = ("ADJ", "ADP", "DET", "NOUN", "PRON", "PUNCT", "VERB")
 _PHRASES = ("NP", "VP")
+_RELATIONS = ("amod", "case", "det", "nmod", "nsubj", "obj", "obl", "punct", "root", "xcomp")
+_TASKS = {"spans": "base_phrases", "upos": "upos", "dependencies": "dependencies"}
 
 
 def load_toy(
-    task: str = "base_phrases",
+    task: str = "spans",
     scheme: str | None = "BIOES",
     train: int = 120,
     dev: int = 30,
@@ -33,45 +38,51 @@ def load_toy(
     """Generate the corpus.
 
     Args:
-        task: "base_phrases" (noun and verb phrases as spans) or "upos".
-        scheme: tag scheme of the spans, "BIO" or "BIOES"; not used by "upos".
+        task: "spans" (noun and verb phrases), "upos" or "dependencies" (trees, some of them non-projective, with a
+            column ``upos``). The sentences are the same for all three.
+        scheme: tag scheme of the spans, "BIO" or "BIOES"; not used by the other tasks.
         train, dev, test: sentences of every split. No sentence occurs twice.
         seed: of the generator.
 
     Raises:
         ValueError: for an unknown task or scheme.
     """
-    if task not in ("base_phrases", "upos"):
-        raise ValueError(f"The toy corpus has no task {task!r}: expected base_phrases or upos.")
-    spans = task == "base_phrases"
-    labels = tag_inventory(_PHRASES, scheme or "BIOES") if spans else list(_UPOS)
-    number = {label: position for position, label in enumerate(labels)}
+    if task not in _TASKS:
+        raise ValueError(f"unknown task {task!r} for the toy corpus; known: {', '.join(_TASKS)}")
+    annotation: TagAnnotation | TreeAnnotation
+    if task == "dependencies":
+        annotation = TreeAnnotation(_RELATIONS)
+    else:
+        annotation = TagAnnotation.of_spans(_PHRASES, scheme or "BIOES") if task == "spans" else TagAnnotation(_UPOS)
     generator = random.Random(seed)
     seen: set[tuple[str, ...]] = set()
-    splits: dict[str, list[tuple[str, list[str], list[int]]]] = {"train": [], "dev": [], "test": []}
+    splits: dict[str, list[dict[str, Any]]] = {"train": [], "dev": [], "test": []}
     for split, count in (("train", train), ("dev", dev), ("test", test)):
         while len(splits[split]) < count:
             words = _sentence(generator)
-            tokens = [form for form, _, _ in words]
+            tokens = [word.form for word in words]
             if tuple(tokens) not in seen:
                 seen.add(tuple(tokens))
-                tags = _phrase_tags(words, scheme or "BIOES") if spans else [upos for _, upos, _ in words]
-                name = f"toy-{split}-{len(splits[split])}"
-                splits[split].append((name, tokens, [number[tag] for tag in tags]))
+                row = {"id": f"toy-{split}-{len(splits[split])}", "tokens": tokens}
+                splits[split].append(row | _values(words, annotation))
     return Corpus(
         name="toy",
-        task=task,
-        splits=label_splits(splits),
-        labels=labels,
-        types=list(_PHRASES) if spans else None,
-        scheme=(scheme or "BIOES") if spans else None,
+        task=_TASKS[task],
+        splits=sentence_splits(splits, [*annotation.columns, *(["upos"] if task == "dependencies" else [])]),
+        annotation=annotation,
         licence="none needed: generated",
         source=f"structkd.data.toy, seed {seed}",
         notes="A made-up language; figures on it say nothing about real text.",
     )
 
 
-Word = tuple[str, str, tuple[int, str] | None]  # form, UPOS, (phrase number, phrase type)
+@dataclass
+class Word:
+    form: str
+    upos: str
+    phrase: tuple[int, str] | None = None  # number and type
+    head: int = 0  # 1-based; 0 for the root
+    relation: str = "root"
 
 
 def _sentence(generator: random.Random) -> list[Word]:
@@ -79,37 +90,70 @@ def _sentence(generator: random.Random) -> list[Word]:
     words: list[Word] = []
     phrase = 0
 
-    def noun_phrase() -> None:
+    def noun_phrase() -> int:
+        """Append the phrase; the number of its head."""
         nonlocal phrase
         phrase += 1
         inside = (phrase, "NP")
         if generator.random() < 0.2:
-            words.append((generator.choice(_PRONOUNS), "PRON", inside))
-            return
+            words.append(Word(generator.choice(_PRONOUNS), "PRON", inside))
+            return len(words)
+        modifiers = []
         if generator.random() < 0.7:
-            words.append((generator.choice(_DETERMINERS), "DET", inside))
+            modifiers.append(Word(generator.choice(_DETERMINERS), "DET", inside, relation="det"))
         # Adjectives share their stems with nouns and verbs; only the ending tells them apart.
         for _ in range(generator.choice((0, 0, 1, 2))):
-            words.append((generator.choice(_NOUN_STEMS + _VERB_STEMS) + "ish", "ADJ", inside))
-        words.append((generator.choice(_NOUN_STEMS) + generator.choice(("o", "os")), "NOUN", inside))
+            form = generator.choice(_NOUN_STEMS + _VERB_STEMS) + "ish"
+            modifiers.append(Word(form, "ADJ", inside, relation="amod"))
+        words.extend(modifiers)
+        words.append(Word(generator.choice(_NOUN_STEMS) + generator.choice(("o", "os")), "NOUN", inside))
+        for word in modifiers:
+            word.head = len(words)
+        return len(words)
 
-    noun_phrase()
+    def attach(word: int, head: int, relation: str) -> None:
+        words[word - 1].head, words[word - 1].relation = head, relation
+
+    subject = noun_phrase()
     phrase += 1
+    root = len(words) + 1
     for _ in range(generator.choice((1, 1, 2))):
-        words.append((generator.choice(_VERB_STEMS) + generator.choice(("ar", "et")), "VERB", (phrase, "VP")))
-    noun_phrase()
+        words.append(Word(generator.choice(_VERB_STEMS) + generator.choice(("ar", "et")), "VERB", (phrase, "VP")))
+    verb = len(words)
+    if verb != root:
+        attach(verb, root, "xcomp")
+    attach(subject, root, "nsubj")
+    thing = noun_phrase()
+    attach(thing, verb, "obj")
     if generator.random() < 0.5:
-        words.append((generator.choice(_PREPOSITIONS), "ADP", None))
-        noun_phrase()
-    words.append((".", "PUNCT", None))
+        words.append(Word(generator.choice(_PREPOSITIONS), "ADP"))
+        preposition = len(words)
+        noun = noun_phrase()
+        attach(preposition, noun, "case")
+        # "en" belongs to the verb, "ob" to the object, but to the subject where the object is a pronoun: its arc
+        # then crosses the root's.
+        if words[preposition - 1].form == "en":
+            attach(noun, verb, "obl")
+        else:
+            attach(noun, subject if words[thing - 1].upos == "PRON" else thing, "nmod")
+    words.append(Word(".", "PUNCT", None, root, "punct"))
     return words
+
+
+def _values(words: list[Word], annotation: TagAnnotation | TreeAnnotation) -> dict[str, Any]:
+    upos = [word.upos for word in words]
+    if isinstance(annotation, TreeAnnotation):
+        relations = [annotation.index[word.relation] for word in words]
+        return {"heads": [word.head for word in words], "relations": relations, "upos": upos}
+    tags = upos if annotation.scheme is None else _phrase_tags(words, annotation.scheme)
+    return {"labels": [annotation.index[tag] for tag in tags]}
 
 
 def _phrase_tags(words: list[Word], scheme: str) -> list[str]:
     begin: dict[tuple[int, str], int] = {}
     end: dict[tuple[int, str], int] = {}
-    for position, (_, _, phrase) in enumerate(words):
-        if phrase is not None:
-            begin.setdefault(phrase, position)
-            end[phrase] = position
+    for position, word in enumerate(words):
+        if word.phrase is not None:
+            begin.setdefault(word.phrase, position)
+            end[word.phrase] = position
     return tag_spans([(begin[phrase], end[phrase], phrase[1]) for phrase in begin], len(words), scheme)

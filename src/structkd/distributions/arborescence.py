@@ -1,6 +1,7 @@
-"""Maximum spanning arborescences, the best and the k best (Chu and Liu, 1965; Edmonds, 1967; Lawler, 1972).
+"""Maximum spanning arborescences, the best and the k best (Chu and Liu, 1965; Edmonds, 1967; Tarjan, 1977).
 
-Combinatorial search on one small dense score matrix at a time, in numpy.
+Most sentences need no search: every word's best head already gives a tree, which is seen for a whole batch at once.
+The others are solved one by one, on small dense matrices in numpy.
 """
 
 from __future__ import annotations
@@ -9,10 +10,55 @@ import heapq
 from itertools import count
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from .semirings import NEG_INF
 
 Scores = NDArray[np.float64]
 Solution = tuple[float, NDArray[np.int64], NDArray[np.int64]]
+
+
+def maximum_arborescences(scores: Tensor, lengths: Tensor, single_root: bool = True) -> Tensor:
+    """The best tree of every sentence.
+
+    Args:
+        scores: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
+            impossible. Cells beyond a sentence's length are ignored.
+        lengths: LongTensor [B], 1..N.
+        single_root: exactly one root arc, as in :func:`maximum_arborescence`.
+
+    Returns:
+        Heads, LongTensor [B, N], root = own index; -1 in the padding, and throughout a sentence that has no tree.
+
+    Costs O(N^2) a sentence: O(log N) tensor operations for the batch, and a search where best heads form no tree.
+    """
+    scores = scores.detach()
+    words = scores.shape[1]
+    position = torch.arange(words, device=scores.device)
+    inside = position < lengths.unsqueeze(1)
+    best, heads = scores.masked_fill(~inside.unsqueeze(2), NEG_INF).max(1)
+    heads = torch.where(inside, heads, position)
+    # Following heads 2^k steps at a time: in a tree everybody arrives at a root, in a cycle nobody does.
+    reached = heads
+    for _ in range(max(words - 1, 1).bit_length()):
+        reached = reached.gather(1, reached)
+    roots = heads == position
+    solved = roots.gather(1, reached).all(1) & ((best > NEG_INF) | ~inside).all(1)
+    if single_root:
+        solved &= (roots & inside).sum(1) == 1
+    heads = heads.masked_fill(~inside, -1)
+    unsolved = (~solved).nonzero().flatten()
+    if len(unsolved):
+        tables = scores[unsolved].cpu().numpy().astype(np.float64)
+        found = np.full((len(unsolved), words), -1, dtype=np.int64)
+        for row, (table, length) in enumerate(zip(tables, lengths[unsolved].tolist(), strict=True)):
+            tree = maximum_arborescence(table[:length, :length], single_root)
+            if tree is not None:
+                found[row, :length] = tree
+        heads[unsolved] = torch.from_numpy(found).to(heads.device)
+    return heads
 
 
 def k_best_arborescences(scores: Scores, k: int, single_root: bool) -> list[Solution]:
@@ -21,12 +67,14 @@ def k_best_arborescences(scores: Scores, k: int, single_root: bool) -> list[Solu
     Args:
         scores: [N, N, L]; cell [h, d, l] scores relation l from head h to dependent d, root arcs on the diagonal,
             -inf for impossible.
-        k: how many. single_root: exactly one root arc.
+        k: how many.
+        single_root: exactly one root arc.
 
-    Returns (score, heads [N], relations [N]) each; a root word is its own head.
+    Returns:
+        (score, heads [N], relations [N]) each; a root word is its own head.
 
-    Lawler's partition: the trees other than the best are split by the first word at which they leave it, and the
-    best of each part is a constrained arborescence problem. O(k N) problems of O(N^3).
+    Lawler's (1972) partition: the trees other than the best are split by the first word at which they leave it, and
+    the best of each part is a constrained arborescence problem. O(k N) problems of O(N^2).
     """
     words = scores.shape[0]
     order = count()  # breaks ties before arrays would be compared
@@ -64,105 +112,104 @@ def _best_labelled(scores: Scores, single_root: bool) -> Solution | None:
 
 
 def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np.int64] | None:
-    """Heads [N] of the best tree (root = own index), or None where there is none.
+    """Heads [N] of the best tree (root = own index), or None where there is none. O(N^2).
 
     Args:
         scores: [N, N]; cell [h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
             impossible.
-        single_root: exactly one root arc. The number of root arcs is then minimised before the score is maximised, as
-            pairs in lexicographic order: exact, unlike a large penalty on root arcs.
+        single_root: exactly one root arc. Where the best tree has several, the number of root arcs is minimised before
+            the score is maximised: exact, unlike a large penalty on root arcs.
     """
-    words = scores.shape[0]
-    weights = np.full((words + 1, words + 1), -np.inf)
-    weights[1:, 1:] = scores
-    weights[0, 1:] = np.diagonal(scores)
-    np.fill_diagonal(weights, -np.inf)
-    penalty = np.zeros_like(weights)
-    if single_root:
-        penalty[0] = 1.0
-    heads = _contract(weights, penalty)
-    if heads is None or (single_root and (heads[1:] == 0).sum() != 1):
-        return None
-    heads = heads[1:] - 1
-    return np.where(heads < 0, np.arange(words), heads)
-
-
-def _contract(weights: Scores, penalty: Scores) -> NDArray[np.int64] | None:
-    """Heads of the arborescence from node 0 with the least penalty and, among those, the largest weight."""
-    nodes = weights.shape[0]
-    heads = np.zeros(nodes, dtype=np.int64)
-    for node in range(1, nodes):
-        head = _preferred(weights[:, node], penalty[:, node])
-        if head is None:
+    heads = _edmonds(scores, reluctant_root=False)
+    if single_root and heads is not None and (heads == np.arange(len(heads))).sum() > 1:
+        heads = _edmonds(scores, reluctant_root=True)
+        if heads is not None and (heads == np.arange(len(heads))).sum() > 1:
             return None
-        heads[node] = head
-    cycle = _cycle(heads)
-    if cycle is None:
-        return heads
-
-    inside = np.zeros(nodes, dtype=bool)
-    inside[cycle] = True
-    outside = np.flatnonzero(~inside)
-    # entering the cycle at v costs what v's arc within the cycle was worth
-    members = np.array(cycle)
-    entry_weight = weights[np.ix_(outside, members)] - weights[heads[members], members]
-    entry_penalty = penalty[np.ix_(outside, members)] - penalty[heads[members], members]
-    size = len(outside)
-    small = np.full((size + 1, size + 1), -np.inf)
-    small_penalty = np.zeros_like(small)
-    small[:size, :size] = weights[np.ix_(outside, outside)]
-    small_penalty[:size, :size] = penalty[np.ix_(outside, outside)]
-    entered = np.zeros(size, dtype=np.int64)
-    left_from = np.zeros(size, dtype=np.int64)
-    for n in range(size):
-        way_in = _preferred(entry_weight[n], entry_penalty[n])
-        if way_in is not None:
-            entered[n] = members[way_in]
-            small[n, size], small_penalty[n, size] = entry_weight[n, way_in], entry_penalty[n, way_in]
-        way_out = _preferred(weights[members, outside[n]], penalty[members, outside[n]])
-        if way_out is not None and n > 0:
-            left_from[n] = members[way_out]
-            small[size, n], small_penalty[size, n] = (
-                weights[left_from[n], outside[n]],
-                penalty[left_from[n], outside[n]],
-            )
-    solved = _contract(small, small_penalty)
-    if solved is None:
-        return None
-    result = heads.copy()
-    for n in range(1, size):
-        result[outside[n]] = left_from[n] if solved[n] == size else outside[solved[n]]
-    way_in = solved[size]
-    result[entered[way_in]] = outside[way_in]
-    return result
+    return heads
 
 
-def _preferred(weight: Scores, penalty: Scores) -> int | None:
-    """Index of the least penalty, then the largest weight, among the possible; None where nothing is possible."""
-    possible = weight > -np.inf
-    if not possible.any():
-        return None
-    least = penalty[possible].min()
-    return int(np.where(possible & (penalty == least), weight, -np.inf).argmax())
+def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64] | None:
+    """Heads of the best tree; with a reluctant root, of the best among those with the fewest root arcs.
 
+    Every component (a word, or words that a cycle made one) takes its best arc from outside; cycles become components
+    until there are none, and are opened again where a better-placed arc enters them. A component is one column: what
+    each head offers for it, less what the component already has, and the word the head would attach. Only columns
+    merge, so that each merger is a maximum over rows, and all of them cost O(N^2).
 
-def _cycle(heads: NDArray[np.int64]) -> list[int] | None:
-    """The nodes of one cycle in the graph of heads (node 0 has none), or None."""
-    state = np.zeros(len(heads), dtype=np.int64)
-    state[0] = -1
-    for start in range(1, len(heads)):
-        node = start
-        while state[node] == 0:
-            state[node] = start
-            node = int(heads[node])
-        if state[node] == start:
-            cycle = [node]
-            while heads[cycle[-1]] != node:
-                cycle.append(int(heads[cycle[-1]]))
-            return cycle
-        # a finished path leads to the root
-        node = start
-        while state[node] == start:
-            state[node] = -1
-            node = int(heads[node])
-    return None
+    A root arc enters a cycle in place of an arc between words, never of another root arc, so counting root arcs before
+    weighing scores is to ask the root last.
+    """
+    words = len(scores)
+    offers = np.array(scores.T)  # row: component; column: head
+    root = offers.diagonal().copy()
+    np.fill_diagonal(offers, -np.inf)
+    entry = np.repeat(np.arange(words)[:, None], words, axis=1)  # the word that an offer would attach
+    root_entry = list(range(words))
+    everyone = np.arange(words)
+    component = np.arange(words)  # of every word: the row of the component it lies in
+    live = list(range(words))  # of every row: its component, numbered as they are found, words first
+    parent = [-1] * words
+    members: list[list[int]] = [[] for _ in range(words)]
+    arc = [(-1, -1)] * words  # of every component: the head it takes (-1: root), and the word attached
+    unseen, on_path, done = 0, 1, 2
+    state = [unseen] * words  # of every row
+
+    for start in range(words):
+        here = int(component[start])
+        if state[here] != unseen:
+            continue
+        path: list[int] = []
+        while True:
+            path.append(here)
+            state[here] = on_path
+            head = int(offers[here].argmax())
+            offer = offers[here, head]
+            if not offer > -np.inf or (not reluctant_root and root[here] > offer):
+                if not root[here] > -np.inf:
+                    return None
+                arc[live[here]] = -1, root_entry[here]
+                break
+            arc[live[here]] = head, int(entry[here, head])
+            offers[here] -= offer
+            root[here] -= offer
+            target = int(component[head])
+            if state[target] == done:
+                break
+            if state[target] == unseen:
+                here = target
+                continue
+            # A cycle: its rows merge into the target's.
+            cycle = path[path.index(target) :]
+            del path[-len(cycle) :]
+            best = np.array(cycle)[offers[cycle].argmax(0)]
+            offers[target], entry[target] = offers[best, everyone], entry[best, everyone]
+            merging = np.zeros(words, dtype=bool)
+            merging[cycle] = True
+            component[merging[component]] = target
+            offers[target, component == target] = -np.inf
+            from_root = max(cycle, key=root.__getitem__)
+            root[target], root_entry[target] = root[from_root], root_entry[from_root]
+            merged = len(parent)
+            members.append([live[one] for one in cycle])
+            for one in members[-1]:
+                parent[one] = merged
+            parent.append(-1)
+            arc.append((-1, -1))
+            live[target] = merged
+            here = target
+        for one in path:
+            state[one] = done
+
+    heads = np.empty(words, dtype=np.int64)
+    open_components = [one for one in range(len(parent)) if parent[one] < 0]
+    while open_components:
+        one = open_components.pop()
+        head, word = arc[one]
+        # The arc that enters a component enters the members around its word, too; their siblings keep their own.
+        inner = word
+        while inner != one:
+            above = parent[inner]
+            open_components += [member for member in members[above] if member != inner]
+            inner = above
+        heads[word] = word if head < 0 else head
+    return heads

@@ -9,7 +9,7 @@ import torch
 import torch_struct
 from torch import Tensor
 
-from .arborescence import k_best_arborescences
+from .arborescence import k_best_arborescences, maximum_arborescences
 from .kernels.matrix_tree import log_matrix_tree, matrix_tree_expectations
 from .semirings import NEG_INF, Log, logsumexp
 from .structure import Parts, adopts
@@ -54,8 +54,23 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         return matrix_tree_expectations(arcs, lengths, self.multiroot)
 
     def _best(self) -> tuple[Tensor, Parts]:
-        values, structures = self._k_best(1)
-        return values[0], structures[0]
+        if "best" not in self._cache:
+            self._cache["best"] = self._best_trees(self._parts()[0].detach())
+        return self._cache["best"]
+
+    def _best_trees(self, scores: Tensor) -> tuple[Tensor, Parts]:
+        arcs = scores.amax(-1) if self.labelled else scores
+        heads = maximum_arborescences(arcs, self.lengths, single_root=not self.multiroot)
+        inside = self.word_mask
+        chosen = arcs.gather(1, heads.clamp_min(0).unsqueeze(1)).squeeze(1)
+        value = chosen.masked_fill(~inside, 0.0).sum(1)
+        self._require_structures(value.masked_fill((inside & (heads < 0)).any(1), NEG_INF), (scores,))
+        event = torch.zeros_like(arcs).scatter_(1, heads.clamp_min(0).unsqueeze(1), 1.0)
+        event = torch.where(inside.unsqueeze(1), event, 0.0)
+        if self.labelled:
+            relations = torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
+            event = event.unsqueeze(-1) * relations
+        return value, (event,)
 
     def _solve(self, semiring: Any, parts: Parts, lengths: Tensor) -> tuple[Tensor, list[Parts]]:
         scores = parts[0] if self.labelled else parts[0].unsqueeze(-1)

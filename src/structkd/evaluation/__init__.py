@@ -1,18 +1,19 @@
-"""Evaluation: decoding to legal tag sequences, span F1, statistics and reports."""
+"""Evaluation: decoding to legal tag sequences, figures of predictions, statistics and reports."""
 
+from structkd.evaluation.attachment import attachment_counts
 from structkd.evaluation.decoding import Legality, viterbi
-from structkd.evaluation.spans import (
-    precision_recall_f1,
-    span_counts,
-    strict_spans,
-    tag_counts,
-    tagging_metrics,
-)
+from structkd.evaluation.figures import counts, figure_rule, figure_title, figures, precision_recall_f1
+from structkd.evaluation.spans import span_counts, strict_spans, tag_counts
 from structkd.evaluation.statistics import Interval, paired_bootstrap, sign_flip_test, smallest_p
 
 __all__ = [
     "Interval",
     "Legality",
+    "attachment_counts",
+    "counts",
+    "figure_rule",
+    "figure_title",
+    "figures",
     "paired_bootstrap",
     "precision_recall_f1",
     "sign_flip_test",
@@ -20,6 +21,5 @@ __all__ = [
     "span_counts",
     "strict_spans",
     "tag_counts",
-    "tagging_metrics",
     "viterbi",
 ]

@@ -1,4 +1,4 @@
-"""Span precision, recall and F1 under a tag scheme read strictly, and tag accuracy.
+"""Spans of tag sequences under a scheme read strictly, and words with the right tag, counted per sentence.
 
 The spans of a tag sequence, legal or not, are those that seqeval finds in ``mode="strict"``: under BIO a span is a B
 and the run of I of the same type after it (an I that continues nothing is ignored); under BIOES it is an S, or a B,
@@ -8,11 +8,12 @@ any I, and an E, all of one type (a B without its E is ignored).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SCHEMES", "precision_recall_f1", "span_counts", "strict_spans", "tag_counts", "tagging_metrics"]
+__all__ = ["SCHEMES", "span_counts", "strict_spans", "tag_counts"]
 
 SCHEMES = ("BIO", "BIOES")
 
@@ -71,8 +72,8 @@ def span_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
-def tag_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Counts:
-    """Per sentence: tags that are right, and words twice (predicted and gold), so that F1 is accuracy.
+def tag_counts(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> Counts:
+    """Per sentence: right tags (names or indices), and words twice (predicted and gold), so that F1 is accuracy.
 
     Returns:
         [sentences, 3], laid out as :func:`span_counts`.
@@ -85,27 +86,7 @@ def tag_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
-def precision_recall_f1(counts: Counts) -> tuple[float, float, float]:
-    """Micro-averaged figures of per-sentence counts [sentences, 3]; a figure without a denominator is 0."""
-    correct, predicted, gold = (int(total) for total in counts.sum(axis=0))
-    precision = correct / predicted if predicted else 0.0
-    recall = correct / gold if gold else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if correct else 0.0
-    return precision, recall, f1
-
-
-def tagging_metrics(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str | None
-) -> dict[str, float]:
-    """Everything reported about a tagger: ``accuracy``, and with a scheme ``precision``, ``recall`` and ``f1``."""
-    metrics = {"accuracy": precision_recall_f1(tag_counts(gold, predicted))[2]}
-    if scheme is not None:
-        precision, recall, f1 = precision_recall_f1(span_counts(gold, predicted, scheme))
-        metrics |= {"precision": precision, "recall": recall, "f1": f1}
-    return metrics
-
-
-def _check_aligned(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> None:
+def _check_aligned(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> None:
     if len(gold) != len(predicted):
         raise ValueError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones.")
     for number, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):

@@ -61,7 +61,7 @@ def paired_bootstrap(
 
     Args:
         first, second: per-sentence counts [seeds, sentences, 3] of the same test sentences, as from
-            :func:`~structkd.evaluation.spans.span_counts`; F1 is averaged over the seeds. The interval speaks of
+            :func:`~structkd.evaluation.counts`; F1 is averaged over the seeds. The interval speaks of
             other test sentences, not of other seeds.
         confidence: coverage.
         resamples: bootstrap samples.

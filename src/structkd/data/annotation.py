@@ -1,0 +1,200 @@
+"""What a corpus says about its sentences: a tag per word, or a dependency tree.
+
+An annotation knows its columns, its inventory and what makes a sentence's values well formed; corpora, models and
+metrics ask it instead of asking which task this is. A new kind of annotation is a new subclass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from structkd.data.conllu import tree_fault
+from structkd.data.tagging import legal_pairs, tag_inventory
+
+UNLABELLED = -100
+"""Value of every column at every word of a sentence whose annotation is hidden; PyTorch's ignore index."""
+
+
+class Annotation(ABC):
+    """The kind of annotation that a corpus carries, with its inventories.
+
+    Attributes:
+        columns: the columns that hold it, each with one int per word; `UNLABELLED` throughout a sentence whose
+            annotation is hidden.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """Kind and inventories as plain JSON; what fingerprints and result files store."""
+
+    @abstractmethod
+    def names(self, values: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+        """The values of one sentence in readable form, for files of predictions; None where hidden."""
+
+    @abstractmethod
+    def fault(self, values: Mapping[str, Sequence[int]]) -> str | None:
+        """Why the values of a sentence that is not hidden are not well formed, or None."""
+
+    def check(self, words: Sequence[str], values: Mapping[str, Sequence[int]]) -> None:
+        """Check the annotation of one sentence.
+
+        Args:
+            words: the sentence.
+            values: for every column, one value per word.
+
+        Raises:
+            ValueError: a column is missing, has not one value per word, is hidden in part, or `fault` finds a fault.
+                Neither corpus nor sentence is named: whoever knows them adds them.
+        """
+        for column in self.columns:
+            if column not in values:
+                raise ValueError(f"column {column!r} is missing; expected {', '.join(self.columns)}")
+            if not words or len(values[column]) != len(words):
+                raise ValueError(
+                    f"{len(words)} tokens and {len(values[column])} {column}; one of the {column} per token expected"
+                )
+        hidden = [set(values[column]) == {UNLABELLED} for column in self.columns]
+        if all(hidden):
+            return
+        if any(hidden):
+            raise ValueError(f"{', '.join(self.columns)} must be hidden ({UNLABELLED}) together or not at all")
+        fault = self.fault(values)
+        if fault:
+            raise ValueError(fault)
+
+
+@dataclass(frozen=True)
+class TagAnnotation(Annotation):
+    """One tag per word, in column ``labels``: indices into the inventory.
+
+    Attributes:
+        labels: tag inventory in order; any sequence is taken and kept as a tuple.
+        scheme: "BIO" or "BIOES" where the tags stand for flat typed spans, else None.
+
+    Raises:
+        ValueError: no or repeated labels; with a scheme, labels that are not `tag_inventory` of their types.
+    """
+
+    labels: tuple[str, ...]
+    scheme: str | None = None
+    columns: ClassVar[tuple[str, ...]] = ("labels",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be distinct and at least one; got {list(self.labels)}")
+        if self.scheme is not None:
+            types = list(dict.fromkeys(label.partition("-")[2] for label in self.labels if label != "O"))
+            expected = tag_inventory(types, self.scheme)
+            if list(self.labels) != expected:
+                raise ValueError(f"labels of {self.scheme} must be {expected}; got {list(self.labels)}")
+
+    @classmethod
+    def of_spans(cls, types: Sequence[str], scheme: str = "BIOES") -> TagAnnotation:
+        """Flat spans of these types, in order, written in `scheme` ("BIO" or "BIOES")."""
+        return cls(tuple(tag_inventory(types, scheme)), scheme)
+
+    @property
+    def types(self) -> tuple[str, ...] | None:
+        """Span types in order, or None where tags are no spans."""
+        if self.scheme is None:
+            return None
+        return tuple(label[2:] for label in self.labels if label.startswith("B-"))
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Position of every label in the inventory."""
+        return {label: number for number, label in enumerate(self.labels)}
+
+    @cached_property
+    def _legal(self) -> set[tuple[int, int]] | None:
+        return legal_pairs(self.labels, self.scheme) if self.scheme else None
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": "tags", "labels": list(self.labels), "scheme": self.scheme}
+
+    def names(self, values: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+        """``{"labels": ["B-PER", ...]}``."""
+        return {"labels": _named(values["labels"], self.labels)}
+
+    def fault(self, values: Mapping[str, Sequence[int]]) -> str | None:
+        labels = values["labels"]
+        strange = _strange(labels, self.labels)
+        if strange:
+            return (
+                f"labels {strange} are no indices of the {len(self.labels)} labels "
+                f"(nor is the whole sentence {UNLABELLED}, which stands for unlabelled)"
+            )
+        if self._legal is not None:
+            edge = len(self.labels)
+            for pair in zip([edge, *labels], [*labels, edge], strict=True):
+                if pair not in self._legal:
+                    names = [*self.labels, "the edge of the sentence"]
+                    return f"{names[pair[1]]} cannot follow {names[pair[0]]} in {self.scheme}"
+        return None
+
+
+@dataclass(frozen=True)
+class TreeAnnotation(Annotation):
+    """A dependency tree, in columns ``heads`` and ``relations``.
+
+    Heads are CoNLL-U's: 1-based, 0 for the root. (Distributions count words from 0 and give a root itself as head:
+    ``h - 1 if h else own_index``.) Relations are indices into the inventory.
+
+    Attributes:
+        relations: relation inventory in order; any sequence is taken and kept as a tuple.
+        multiroot: whether a sentence may have several roots.
+
+    Raises:
+        ValueError: no or repeated relations.
+    """
+
+    relations: tuple[str, ...]
+    multiroot: bool = False
+    columns: ClassVar[tuple[str, ...]] = ("heads", "relations")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "relations", tuple(self.relations))
+        if not self.relations or len(set(self.relations)) != len(self.relations):
+            raise ValueError(f"relations must be distinct and at least one; got {list(self.relations)}")
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Position of every relation in the inventory."""
+        return {relation: number for number, relation in enumerate(self.relations)}
+
+    def description(self) -> dict[str, Any]:
+        return {"kind": "tree", "relations": list(self.relations), "multiroot": self.multiroot}
+
+    def names(self, values: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+        """``{"heads": [2, 0, ...], "relations": ["nsubj", "root", ...]}``."""
+        heads = [None if head == UNLABELLED else head for head in values["heads"]]
+        return {"heads": heads, "relations": _named(values["relations"], self.relations)}
+
+    def fault(self, values: Mapping[str, Sequence[int]]) -> str | None:
+        heads = values["heads"]
+        outside = [head for head in heads if not 0 <= head <= len(heads)]
+        if outside:
+            return f"heads {sorted(set(outside))} where 0 (root) to {len(heads)} was expected"
+        fault = tree_fault(heads, multiroot=self.multiroot)
+        if fault:
+            return f"it is not a tree: {fault}"
+        strange = _strange(values["relations"], self.relations)
+        if strange:
+            return f"relations {strange} are no indices of the {len(self.relations)} relations"
+        return None
+
+
+def _named(indices: Sequence[int], inventory: Sequence[str]) -> list[str | None]:
+    return [None if index == UNLABELLED else inventory[index] for index in indices]
+
+
+def _strange(indices: Sequence[int], inventory: Sequence[str]) -> list[int]:
+    """The indices that lie outside an inventory."""
+    return sorted(index for index in set(indices) if not 0 <= index < len(inventory))

@@ -1,0 +1,55 @@
+"""Attachment scores of dependency trees, as the scorer of the CoNLL 2018 shared task counts on gold tokens.
+
+UAS is the share of words with the right head, LAS of those whose relation is right, too (Zeman et al., 2018). Every
+word counts, punctuation included; subtypes of relations (``nsubj:pass``) are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["attachment_counts"]
+
+Counts = NDArray[np.int64]
+Columns = Sequence[Sequence[int]]
+
+
+def attachment_counts(
+    gold_heads: Columns,
+    predicted_heads: Columns,
+    gold_relations: Columns,
+    predicted_relations: Columns,
+    relations: Sequence[str],
+) -> tuple[Counts, Counts]:
+    """Words attached correctly, per sentence.
+
+    Args:
+        gold_heads, predicted_heads: per sentence one head a word, in any numbering that both share.
+        gold_relations, predicted_relations: per sentence one index into the inventory a word.
+        relations: inventory; what follows a colon is a subtype.
+
+    Returns:
+        LAS counts and UAS counts, [sentences, 3] each: words that are right, and the number of words twice
+        (predicted and gold), so that F1 is the attachment score.
+    """
+    lengths = np.array([len(heads) for heads in gold_heads], dtype=np.int64)
+    universal: dict[str, int] = {}
+    family = np.array(
+        [universal.setdefault(relation.split(":")[0], len(universal)) for relation in relations], dtype=np.int64
+    )
+    attached = _joined(gold_heads) == _joined(predicted_heads)
+    labelled = attached & (family[_joined(gold_relations)] == family[_joined(predicted_relations)])
+    sentence = np.repeat(np.arange(len(lengths)), lengths)
+
+    def table(right: NDArray[np.bool_]) -> Counts:
+        correct = np.bincount(sentence[right], minlength=len(lengths))
+        return np.stack([correct, lengths, lengths], axis=1).astype(np.int64)
+
+    return table(labelled), table(attached)
+
+
+def _joined(columns: Columns) -> NDArray[np.int64]:
+    return np.concatenate([np.asarray(values, dtype=np.int64) for values in columns] or [np.empty(0, dtype=np.int64)])
