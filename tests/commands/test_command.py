@@ -75,8 +75,10 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     # predictions are complete and legal, and give back the figures
     lines = read_predictions(folder / "predictions" / "structural.jsonl.gz")
     assert len(lines) == 30
-    words = [(a, b) for line in lines for a, b in zip(line["gold"], line["predicted"], strict=True)]
+    words = [pair for line in lines for pair in zip(line["gold"]["labels"], line["predicted"]["labels"], strict=True)]
     assert sum(a == b for a, b in words) / len(words) == pytest.approx(structural["test"]["accuracy"])
+    right, predicted, gold = (sum(line["counts"]["f1"][cell] for line in lines) for cell in range(3))
+    assert 2 * right / (predicted + gold) == pytest.approx(structural["test"]["f1"])
     assert not any("checkpoints" in path.name for path in work.rglob("*"))
     trained = {path.name: path.stat().st_mtime_ns for path in work.glob("*/metrics.json")}
     assert (work / teacher["folder"] / "model" / "model.safetensors").is_file()
@@ -121,11 +123,32 @@ def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
     assert set(re.findall(r"(\d+\.\d\d) \(seed", text)) <= figures
 
 
+def test_every_scenario_runs(run, tmp_path: Path) -> None:
+    """What the README shows: all scenarios in one sweep."""
+    status, output, errors = run("-m", "scenario=glob(case*)", "+debug=tiny")
+    assert status == 0, errors
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "structkd-runs" / "sweeps").rglob("metrics.json")]
+    metrics = {result["scenario"]: result["metric"] for result in runs}
+    assert metrics == {
+        "case1a": "f1",
+        "case1b": "las",
+        "case2a": "f1",
+        "case2b": "las",
+        "case3": "accuracy",
+        "case4": "f1",
+    }
+    for result in runs:
+        methods = [row["method"] for row in result["results"]]
+        assert methods == ["teacher", "none", "token", "structural"], result["scenario"]
+        figures = {row["method"]: row["test"][result["metric"]] for row in result["results"]}
+        assert figures["teacher"] > figures["none"] > 0, result["scenario"]
+
+
 def test_upos_and_other_methods(run, tmp_path: Path) -> None:
     status, output, _ = run(
         "scenario=case1a",
         "+debug=tiny",
-        "data.task=upos",
+        "task=upos",
         "kd=pseudo_labels",
         "+kd@baselines.posterior=posterior",
         "+kd@baselines.emission=emission",
@@ -150,20 +173,27 @@ class TestErrors:
             (["student.labeled=3"], r"no key 'labeled' in student\. Did you mean 'labelled'\?"),
             (["sceanrio=case2a"], r"no key 'sceanrio'\. Did you mean 'scenario'\?"),
             (["kd=structual"], r"no 'structual' in group 'kd'\. Did you mean 'structural'\?"),
-            (["scenario=case9z"], r"no 'case9z' in group 'scenario'.*case1a, case2a"),
+            (["scenario=case9z"], r"no 'case9z' in group 'scenario'.*case1a, case1b, case2a"),
             (["seed=zero"], r"'zero'.*Integer.*seed"),
-            (["+student.model.hiden_size=3"], r"student\.model: .*'hiden_size'\. Did you mean 'hidden_size'\?"),
-            (["student.model.hiden_size=3"], r"no key 'hiden_size' in student\.model\. Did you mean 'hidden_size'\?"),
+            (
+                ["+student.model.encoder.hiden_size=3"],
+                r"student\.model\.encoder: .*'hiden_size'\. Did you mean 'hidden_size'\?",
+            ),
+            (
+                ["student.model.encoder.hiden_size=3"],
+                r"no key 'hiden_size' in student\.model\.encoder\. Did you mean 'hidden_size'\?",
+            ),
             (
                 ["+student.trainer.lerning_rate=3"],
                 r"student\.trainer: Unknown trainer setting 'lerning_rate'.*'learning_rate'",
             ),
             (["student.labelled=71"], r"student\.labelled=71.*which are 70"),
-            (["student.unlabelled=51"], r"student\.unlabelled=51.*120 training sentences.*leaves 50"),
+            (["student.unlabelled=51"], r"student\.unlabelled=51.*less the teacher's 70, has 50 sentences"),
             (["teacher.labelled=121"], r"teacher\.labelled=121.*120"),
             (["student.labelled=0"], r"student\.labelled=0"),
+            (["student.select=first"], r"student: Unknown selection 'first': expected one of best, last"),
             (["data.scheme=BILOU"], r"BILOU"),
-            (["data.task=ner"], r"no task 'ner'"),
+            (["task=ner"], r"task 'ner'"),
             (["student.model.head=softmax"], r"'softmax'.*crf, maxent"),
             (["kd.loss.temprature=2"], r"no key 'temprature' in kd\.loss\. Did you mean 'temperature'\?"),
             (["kd.loss._target_=os.system"], r"os\.system is refused"),
@@ -204,12 +234,17 @@ class TestConfigurations:
             for folder in CONF.iterdir()
             if folder.is_dir() and folder.name not in ("hydra", "debug", "__pycache__")
         }
-        assert {"data", "model", "teacher", "student", "kd", "trainer", "scenario"} <= groups.keys()
+        assert {"data", "encoder", "model", "teacher", "student", "kd", "trainer", "scenario"} <= groups.keys()
         GlobalHydra.instance().clear()
         with initialize_config_module("structkd.conf", version_base="1.3"):
             for group, choices in groups.items():
                 assert choices, group
-                key = {"model": "model@student.model", "trainer": "trainer@student.trainer"}.get(group, group)
+                key = {
+                    "model": "model@student.model",
+                    "encoder": "encoder@student.model.encoder",
+                    "trainer": "trainer@student.trainer",
+                    "text": "+text@student.text",
+                }.get(group, group)
                 for choice in choices:
                     config = compose("config", overrides=[f"{key}={choice}", "work_dir=/nowhere"])
                     assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -63,9 +63,7 @@ class TestAdmitted:
         assert objective.kd.func is structkd.structural_kd_loss
         assert objective.kd.keywords == {"temperature": 2.0}
         assert objective.share(0.0) == 0.25
-        assert instantiate({"_target_": "structkd.models.BiLSTMRecipe", "head": "maxent"}) == BiLSTMRecipe(
-            head="maxent"
-        )
+        assert instantiate({"_target_": "structkd.models.BiLSTMRecipe", "layers": 2}) == BiLSTMRecipe(layers=2)
 
     def test_plain_data_are_left_alone(self) -> None:
         data = {"a": [1, {"b": None}], "c": "os.system"}

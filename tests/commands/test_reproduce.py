@@ -15,11 +15,22 @@ def test_writes_the_report_and_repeats_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     first = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
-    assert "train 9 models in 2 processes" in first.stdout
-    assert "9 trainings done" in first.stdout
-    assert len(list((tmp_path / "work").glob("*-*/metrics.json"))) == 9
+    assert "train 21 models in 2 processes" in first.stdout
+    assert "21 trainings done" in first.stdout
+    assert len(list((tmp_path / "work").glob("*-*/metrics.json"))) == 21
     text = (tmp_path / "results" / "results.md").read_text()
-    for expected in ("case1a", "case2a", "pseudo_labels", "structural", "inconclusive (1 seed:", "torch-struct 0.5"):
+    for expected in (
+        "case1a",
+        "case1b",
+        "case2a",
+        "case2b",
+        "case3",
+        "case4",
+        "token",
+        "structural",
+        "inconclusive (1 seed:",
+        "torch-struct 0.5",
+    ):
         assert expected in text, expected
     figures = (tmp_path / "results" / "results.csv").read_text()
     assert (tmp_path / "results" / "results.png").stat().st_size > 10_000

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "losses": {"distributions", "projections"},
     "data": set(),
     "evaluation": {"data"},
-    "models": {"distributions", "projections", "losses", "data"},
+    "models": {"distributions", "projections", "losses", "data", "evaluation"},
     "training": {"distributions", "projections", "losses", "data", "models", "evaluation"},
     "commands": {"distributions", "projections", "losses", "data", "models", "training", "evaluation"},
 }

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_distillation_trainer import tagger, text
+from test_distillation_trainer import ANNOTATION, tagger, text
 
 from structkd import KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss
 from structkd.training import TeacherTargets, fit, training_text
@@ -23,8 +23,8 @@ def slow_supervised_loss(*arguments, **options):
 
 
 torch.set_num_threads(1)
-train = training_text(text(22, 1), text(21, 2, labelled=False))
-targets = TeacherTargets.compute(tagger("crf", seed=9), train["tokens"], progress=False)
+train = training_text(ANNOTATION, text(22, 1), text(21, 2, labelled=False))
+targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
 model = tagger("maxent", locked_dropout=0.3, word_dropout=0.1)
 result = fit(
     model,

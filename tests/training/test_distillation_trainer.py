@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments, set_seed
 
 from structkd import ConstantInterpolation, KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss
-from structkd.models import BiLSTMRecipe, BiLSTMTagger
+from structkd.data import TagAnnotation
+from structkd.evaluation import counts, figures
+from structkd.models import BiLSTMRecipe, Tagger, TaggerRecipe
 from structkd.training import (
     DistillationTrainer,
     LengthBucketSampler,
@@ -27,7 +29,8 @@ from structkd.training import (
     training_text,
 )
 
-LABELS = ["O", "B-X", "E-X", "S-X"]
+LABELS = ("O", "B-X", "I-X", "E-X", "S-X")
+ANNOTATION = TagAnnotation(LABELS)
 WORDS = ["ab", "abc", "ba", "cab", "bca", "cc", "a"]
 
 
@@ -42,10 +45,10 @@ def text(count: int, seed: int, labelled: bool = True) -> Dataset:
     return Dataset.from_dict({"id": [f"s{seed}-{row}" for row in range(count)], "tokens": tokens, "labels": labels})
 
 
-def tagger(head: str, seed: int = 0, **settings) -> BiLSTMTagger:
+def tagger(head: str, seed: int = 0, annotation: TagAnnotation = ANNOTATION, **settings) -> Tagger:
     set_seed(seed)
     sizes = {"word_size": 6, "character_size": 4, "character_filters": 4, "hidden_size": 6} | settings
-    return BiLSTMRecipe(head=head, **sizes).create(LABELS, text(20, 0)["tokens"])
+    return TaggerRecipe(head=head, encoder=BiLSTMRecipe(**sizes)).create(annotation, text(20, 0), text(20, 0))
 
 
 def arguments(folder: Path, **settings) -> TrainingArguments:
@@ -58,8 +61,8 @@ SUPERVISED = KDObjective(None, supervised_loss, ConstantInterpolation(0.0))
 
 
 def distilling(folder: Path, head: str = "maxent", count: int = 24, **settings) -> DistillationTrainer:
-    train = training_text(text(count // 2, 1), text(count - count // 2, 2, labelled=False))
-    targets = TeacherTargets.compute(tagger("crf", seed=9), train["tokens"], progress=False)
+    train = training_text(ANNOTATION, text(count // 2, 1), text(count - count // 2, 2, labelled=False))
+    targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
     student = tagger(head, locked_dropout=0.0, word_dropout=0.0)
     return DistillationTrainer(
         student, arguments(folder, **settings), train, text(6, 3), objective=STRUCTURAL, targets=targets
@@ -93,7 +96,7 @@ def test_loss_is_the_objective_of_live_distributions(head: str, tmp_path: Path) 
     batch = trainer.data_collator(rows)
     loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(10))
     teacher, student = tagger("crf", seed=9).eval(), trainer.model
-    inputs = student.features.encode([row["tokens"] for row in rows])
+    inputs = student.encode(rows)
     lengths = inputs["lengths"]
     with torch.no_grad():
         target = teacher.distribution(teacher(**inputs), lengths)
@@ -103,7 +106,7 @@ def test_loss_is_the_objective_of_live_distributions(head: str, tmp_path: Path) 
     for item, row in enumerate(rows):
         if row["labelled"]:
             gold = torch.tensor([row["labels"]])
-            alone = student.distribution(student(**student.features.encode([row["tokens"]])), lengths[item : item + 1])
+            alone = student.distribution(student(**student.encode([row])), lengths[item : item + 1])
             expected = expected + (1 - weight) * supervised_loss(alone, gold, reduction="sum")
     torch.testing.assert_close(loss, expected / 10)
 
@@ -115,14 +118,14 @@ def test_schedule_follows_the_global_step(tmp_path: Path) -> None:
         seen.append(progress)
         return 0.5
 
-    train = training_text(text(16, 1))
+    train = training_text(ANNOTATION, text(16, 1))
     trainer = DistillationTrainer(
         tagger("maxent"),
         arguments(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=4, eval_steps=4),
         train,
         text(4, 3),
         objective=KDObjective(structural_kd_loss, supervised_loss, schedule),
-        targets=TeacherTargets.compute(tagger("crf", seed=9), train["tokens"], progress=False),
+        targets=TeacherTargets.compute(tagger("crf", seed=9), train, progress=False),
     )
     trainer.train()
     assert seen == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
@@ -136,13 +139,13 @@ def test_teacher_is_in_no_checkpoint(tmp_path: Path) -> None:
     assert weights.keys() == trainer.model.state_dict().keys()
     size = sum(path.stat().st_size for path in checkpoint.iterdir())
     assert size < 10 * sum(value.numel() * 4 for value in weights.values()) + 60_000
-    assert BiLSTMTagger.from_pretrained(checkpoint).features == trainer.model.features
+    assert Tagger.from_pretrained(checkpoint).features == trainer.model.features
 
 
 def test_same_seed_same_weights_and_best_model_is_restored(tmp_path: Path) -> None:
     results = []
     for name in ("first", "second"):
-        train = training_text(text(24, 1))
+        train = training_text(ANNOTATION, text(24, 1))
         model = tagger("crf")
         result = fit(
             model,
@@ -167,30 +170,48 @@ def test_same_seed_same_weights_and_best_model_is_restored(tmp_path: Path) -> No
         assert torch.equal(value, two.state_dict()[name])
     assert first.best_dev == max(entry["accuracy"] for entry in first.history)
     dev = text(12, 3)
-    predicted = predict(one, dev["tokens"])
-    gold = [[LABELS[label] for label in labels] for labels in dev["labels"]]
+    predicted = [columns["labels"] for columns in predict(one, dev)]
+    gold = dev["labels"][:]
     right = sum(a == b for x, y in zip(gold, predicted, strict=True) for a, b in zip(x, y, strict=True))
     assert right / sum(map(len, gold)) == pytest.approx(first.best_dev)
 
 
+def test_the_last_model_is_kept_where_dev_must_not_choose(tmp_path: Path) -> None:
+    settings = {"eval_steps": 3, "per_device_train_batch_size": 8, "learning_rate": 0.3, "report_to": "none"}
+    common = {"objective": SUPERVISED, "seed": 5, "select": "last"}
+    model = tagger("crf")
+    train, dev = training_text(ANNOTATION, text(24, 1)), text(12, 3)
+    result = fit(model, train, dev, settings=settings | {"max_steps": 12}, folder=tmp_path / "12", **common)
+    assert (result.best_step, result.best_dev, len(result.history)) == (12, None, 4)
+    right = figures(counts(ANNOTATION, [{"labels": labels} for labels in dev["labels"]], predict(model, dev)))
+    assert right["accuracy"] == pytest.approx(result.history[-1]["accuracy"])
+    with pytest.raises(ValueError, match="patience"):
+        fit(model, train, dev, settings=settings, folder=tmp_path / "p", patience=2, **common)
+    with pytest.raises(ValueError, match="'first'.*best, last"):
+        training_arguments(settings, tmp_path, 0, "accuracy", select="first")
+
+
 def test_evaluation_counts_every_sentence_once_and_obeys_legality(tmp_path: Path) -> None:
-    trainer = distilling(tmp_path)
-    count = len(LABELS)
-    only_outside = torch.zeros(count, dtype=torch.bool)
-    only_outside[0] = True
-    trainer.legal = (only_outside, only_outside[:, None] & only_outside[None, :], only_outside)
+    model = tagger("maxent", annotation=TagAnnotation(LABELS, "BIOES"))
+    with torch.no_grad():
+        model.emission.weight.zero_()
+        model.emission.bias.copy_(torch.tensor([1.0, 0.0, 9.0, 0.0, 0.0]))  # I-X everywhere, were it legal
+    train = training_text(ANNOTATION, text(8, 1))
     dev = text(13, 3)
-    metrics = trainer.evaluate(dev)
-    labels = [label for row in dev["labels"] for label in row]
-    assert metrics["eval_accuracy"] == pytest.approx(labels.count(0) / len(labels))
+    trainer = DistillationTrainer(model, arguments(tmp_path), train, dev, objective=SUPERVISED)
+    decoded = [columns["labels"] for columns in predict(model, dev)]
+    for labels in decoded:
+        expected = [0] * len(labels) if len(labels) < 3 else [1, *[2] * (len(labels) - 2), 3]
+        assert labels == expected
+    metrics = trainer.evaluate()
+    pairs = [pair for gold, guess in zip(dev["labels"], decoded, strict=True) for pair in zip(gold, guess, strict=True)]
+    assert metrics["eval_accuracy"] == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+    assert {"eval_f1", "eval_precision", "eval_recall"} <= metrics.keys()
 
 
 def test_refused_before_training(tmp_path: Path) -> None:
-    train = training_text(text(8, 1))
-    targets = TeacherTargets.compute(tagger("crf", seed=9), train["tokens"], progress=False)
-    other = BiLSTMRecipe(hidden_size=4).create(["O", "S-X", "B-X", "E-X"], train["tokens"])
-    with pytest.raises(ValueError, match=r"same tag inventory(.|\n)*'B-X', 'E-X'(.|\n)*'S-X', 'B-X'"):
-        DistillationTrainer(other, arguments(tmp_path), train, None, objective=STRUCTURAL, targets=targets)
+    train = training_text(ANNOTATION, text(8, 1))
+    targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
     with pytest.raises(ValueError, match="8 sentences, the training text has 7"):
         DistillationTrainer(
             tagger("crf"), arguments(tmp_path), train.select(range(7)), None, objective=STRUCTURAL, targets=targets
@@ -205,11 +226,11 @@ def test_training_text_names_the_sentence_that_is_half_labelled() -> None:
     half = text(3, 1).to_dict()
     half["tokens"][1], half["labels"][1] = ["ab", "ab"], [0, -100]
     with pytest.raises(ValueError, match="'s1-1' has 1 labels for 2 words"):
-        training_text(Dataset.from_dict(half))
+        training_text(ANNOTATION, Dataset.from_dict(half))
     with pytest.raises(ValueError, match=r"'s2-0'.*expected none"):
-        training_text(text(3, 1), text(1, 2))
+        training_text(ANNOTATION, text(3, 1), text(1, 2))
     with pytest.raises(ValueError, match="no training text"):
-        training_text(text(0, 1))
+        training_text(ANNOTATION, text(0, 1))
 
 
 class TestTargets:
@@ -219,32 +240,33 @@ class TestTargets:
         with torch.no_grad():
             for parameter in teacher.parameters():
                 parameter.add_(torch.randn_like(parameter))
-        sentences = text(17, 4)["tokens"]
+        sentences = text(17, 4)
         teacher.train()
         targets = TeacherTargets.compute(teacher, sentences, batch_size=5, progress=False)
         assert teacher.training
         assert all(parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
         teacher.eval()
         rows = [16, 0, 3, 3, 8]
-        batch = teacher.features.encode([sentences[row] for row in rows])
+        batch = teacher.encode([sentences[row] for row in rows])
         with torch.no_grad():
             live = teacher.distribution(teacher(**batch), batch["lengths"])
         stored = targets.distribution(targets.scores(rows), batch["lengths"])
         torch.testing.assert_close(stored.marginals, live.marginals)
         torch.testing.assert_close(stored.partition, live.partition)
         assert not stored.partition.requires_grad
-        assert list(stored.labels) == LABELS
+        assert tuple(stored.labels) == LABELS
 
     def test_are_small(self) -> None:
         teacher = tagger("crf", seed=9)
-        sentences = text(10, 4)["tokens"]
+        sentences = text(10, 4)
         targets = TeacherTargets.compute(teacher, sentences, progress=False)
-        assert targets.emissions.shape == (sum(map(len, sentences)), len(LABELS))
-        assert targets.emissions.dtype == torch.float32
+        emissions = targets.sentence_scores["emissions"]
+        assert emissions.shape == (sum(map(len, sentences["tokens"])), len(LABELS))
+        assert emissions.dtype == torch.float32
         assert {name: tuple(value.shape) for name, value in targets.shared.items()} == {
-            "transitions": (4, 4),
-            "start": (4,),
-            "end": (4,),
+            "transitions": (5, 5),
+            "start": (5,),
+            "end": (5,),
         }
 
 
@@ -275,7 +297,7 @@ class TestSampler:
 @pytest.mark.parametrize("head", ["crf", "maxent"])
 def test_pseudo_labels_are_the_teachers_one_best(head: str) -> None:
     teacher, student = tagger("crf", seed=9).eval(), tagger(head).eval()
-    batch = teacher.features.encode(text(6, 4)["tokens"])
+    batch = teacher.encode(list(text(6, 4)))
     target = teacher.distribution(teacher(**batch), batch["lengths"])
     prediction = student.distribution(student(**batch), batch["lengths"])
     loss = pseudo_label_loss(target, prediction, reduction="none")

@@ -1,8 +1,9 @@
 """Who sees what: disjoint, nested, reproducible."""
 
 import pytest
+from datasets import Dataset
 
-from structkd.data.toy import load_toy
+from structkd.data import Transfer, load_toy
 from structkd.training import draw_regime
 
 
@@ -40,9 +41,34 @@ def test_a_teacher_may_take_everything_if_the_student_needs_no_more() -> None:
     corpus = load_toy()
     regime = draw_regime(corpus, teacher=None, labelled=5, unlabelled=0)
     assert (len(regime.teacher), len(regime.labelled), len(regime.unlabelled)) == (120, 5, 0)
-    with pytest.raises(ValueError, match="leaves 0"):
+    with pytest.raises(ValueError, match="less the teacher's 120, has 0 sentences"):
         draw_regime(corpus, teacher=None, labelled=5, unlabelled=1)
     with pytest.raises(ValueError, match=r"student\.labelled=71"):
         draw_regime(corpus, teacher=70, labelled=71, unlabelled=1)
     with pytest.raises(ValueError, match=r"teacher\.labelled=0"):
         draw_regime(corpus, teacher=0, labelled=1, unlabelled=1)
+
+
+def test_the_text_of_another_domain_is_the_targets_without_its_labels() -> None:
+    # another seed is another text; the loader of a transfer sees to it that none of it is the test's
+    source, target = load_toy(seed=1), load_toy(train=60, seed=2)
+    repeated = {tuple(tokens) for tokens in target.splits["test"]["tokens"]}
+    assert not repeated & {tuple(tokens) for tokens in source.splits["train"]["tokens"]}
+    regime = draw_regime(Transfer(source, target), teacher=None, labelled=10, unlabelled=60)
+    assert set(regime.teacher["id"]) == set(source.splits["train"]["id"])
+    assert sorted(regime.unlabelled["tokens"]) == sorted(target.splits["train"]["tokens"])
+    assert {label for labels in regime.unlabelled["labels"] for label in labels} == {-100}
+    with pytest.raises(ValueError, match=r"student\.unlabelled=61: the training split of toy, has 60"):
+        draw_regime(Transfer(source, target), teacher=None, labelled=10, unlabelled=61)
+
+
+def test_plain_text_loses_what_occurs_in_test() -> None:
+    corpus = load_toy()
+    sentences = [["a", "b"], corpus.splits["test"][3]["tokens"], ["c"]]
+    text = Dataset.from_dict({"id": ["0", "1", "2"], "tokens": sentences})
+    regime = draw_regime(corpus, teacher=None, labelled=10, unlabelled=2, text=text)
+    assert regime.unlabelled["tokens"][:] == [["a", "b"], ["c"]]
+    assert regime.unlabelled["labels"][:] == [[-100, -100], [-100]]
+    assert regime.note.startswith("1 sentences of the unlabelled text occur in test")
+    with pytest.raises(ValueError, match="the text given, has 2"):
+        draw_regime(corpus, teacher=None, labelled=10, unlabelled=3, text=text)

@@ -14,12 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import disable_progress_bars
+from datasets import Dataset, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
-from structkd import ConstantInterpolation, KDObjective, MaxEnt
-from structkd.data.corpus import Corpus
-from structkd.training import Regime, TeacherTargets, draw_regime, training_arguments, training_text
+from structkd import ConstantInterpolation, KDObjective
+from structkd.data import Corpus, Transfer, drawn
+from structkd.evaluation import figure_rule, figure_title
+from structkd.training import (
+    Collator,
+    MixtureTargets,
+    Regime,
+    Targets,
+    TeacherTargets,
+    draw_regime,
+    main_figure,
+    training_arguments,
+    training_text,
+)
 
 from .fingerprint import code_fingerprint, digest, plugin_fingerprints
 from .instantiate import InstantiationError, instantiate
@@ -52,40 +63,64 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     transformers_logging.set_verbosity_error()
 
     methods = _methods(config)
-    for role in ("teacher", "student"):
-        _checked_settings(config[role]["trainer"], role, output)
-    recipes = {role: _recipe(config[role]["model"], f"{role}.model") for role in ("teacher", "student")}
-    corpus = instantiate(config["data"], "data")
-    if not isinstance(corpus, Corpus):
-        raise InstantiationError(f"data must name a function that loads a Corpus, got {type(corpus).__name__}.")
-    teacher_config, student_config, seed = config["teacher"], config["student"], config["seed"]
+    student_config, seed = config["student"], config["seed"]
+    teachers = {"teacher": config["teacher"]} | {f"ensemble.{name}": each for name, each in config["ensemble"].items()}
+    for where, each in teachers.items():
+        _checked_settings(each["trainer"], "best", where, output)
+        if not each["weight"] > 0:
+            raise ValueError(f"{where}.weight must be positive, got {each['weight']}.")
+    _checked_settings(student_config["trainer"], student_config["select"], "student", output)
+    recipes = {where: _recipe(each["model"], f"{where}.model") for where, each in teachers.items()}
+    student_recipe = _recipe(student_config["model"], "student.model")
+    data = instantiate(config["data"], "data")
+    if not isinstance(data, (Corpus, Transfer)):
+        raise InstantiationError(f"data must name a function that loads a Corpus, got {type(data).__name__}.")
+    source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
+    text = None if student_config["text"] is None else instantiate(student_config["text"], "student.text")
+    if text is not None and not isinstance(text, Dataset):
+        raise InstantiationError(f"student.text must name a function that loads a Dataset, got {type(text).__name__}.")
     regime = draw_regime(
-        corpus,
-        teacher=teacher_config["labelled"],
+        data,
+        # The student's unlabelled text is news to every teacher.
+        teacher=None if None in (sizes := [each["labelled"] for each in teachers.values()]) else max(sizes),
         labelled=student_config["labelled"],
         unlabelled=student_config["unlabelled"],
-        teacher_seed=teacher_config["seed"],
+        text=text,
+        teacher_seed=config["teacher"]["seed"],
         seed=seed,
     )
-    _describe(corpus, regime)
+    _describe(source, target, regime)
+    weights = [each["weight"] for each in teachers.values()]
+    _tried(methods, recipes, weights, student_recipe, source, regime)
 
     # The same for all trainings of this run.
     common = {
-        "format": 1,
+        "format": 2,
         "code": code_fingerprint(),
         "torch": torch.__version__.split("+")[0],
-        "corpus": [corpus.name, corpus.task, corpus.scheme, corpus.fingerprint],
+        "corpora": [
+            [corpus.name, corpus.task, corpus.annotation.description(), corpus.fingerprint]
+            for corpus in dict.fromkeys((source, target))
+        ],
     }
+    judged = {split: target.splits[split] for split in ("dev", "test")}
     work_dir = Path(config["work_dir"]).absolute()
-    teacher = _training(
-        "teacher", "teacher", common, teacher_config, recipes["teacher"], corpus, None, None, teacher_config["seed"],
-        labelled=regime.teacher,
-    )  # fmt: skip
-    targets = _SharedTargets(teacher, recipes["teacher"], work_dir, regime)
+    taught = [
+        _training(
+            "teacher", where.replace("ensemble.", "teacher-"), common, each, recipes[where], None, None, each["seed"],
+            select="best", annotation=source.annotation, dev=source.splits["dev"], judged=judged,
+            labelled=drawn(regime.teacher, each["labelled"] or len(regime.teacher), config["teacher"]["seed"]),
+            unlabelled=None, annotated=regime.teacher, targets=None,
+        )
+        for where, each in teachers.items()
+    ]  # fmt: skip
+    targets = _SharedTargets(taught, list(recipes.values()), weights, work_dir, regime)
     students = [
         _training(
-            "student", method["name"], common, student_config, recipes["student"], corpus, method,
-            teacher.key, seed, labelled=regime.labelled, unlabelled=regime.unlabelled, targets=targets,
+            "student", method["name"], common, student_config, student_recipe, method,
+            [[teacher.key, weight] for teacher, weight in zip(taught, weights, strict=True)], seed,
+            select=student_config["select"], annotation=target.annotation, dev=target.splits["dev"], judged=judged,
+            labelled=regime.labelled, unlabelled=regime.unlabelled, annotated=regime.teacher, targets=targets,
         )
         for method in methods
     ]  # fmt: skip
@@ -93,9 +128,10 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     # Students that need no teacher first: another process may be training it right now.
     for student in sorted(students, key=lambda training: training.targets is not None):
         if student.targets is not None and all(result["role"] != "teacher" for result in results):
-            results.append(_result(teacher, work_dir))
+            results += [_result(teacher, work_dir) for teacher in taught]
         results.append(_result(student, work_dir))
-    order = ["teacher", *(method["name"] for method in [*methods[1:], methods[0]])]  # the method after its baselines
+    # the teachers first, the method after its baselines
+    order = [each.name for each in taught] + [method["name"] for method in [*methods[1:], methods[0]]]
     results.sort(key=lambda result: order.index(result["method"]))
 
     run = {
@@ -103,16 +139,19 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         "scenario": config["name"],
         "method": config["kd"]["name"],
         "seed": seed,
-        "metric": "accuracy" if corpus.scheme is None else "f1",
+        "metric": main_figure(target.annotation),
         "data": {
-            "name": corpus.name,
-            "task": corpus.task,
-            "scheme": corpus.scheme,
-            "fingerprint": corpus.fingerprint,
-            "licence": corpus.licence,
-            "source": corpus.source,
-            "notes": corpus.notes,
-            "sentences": {split: len(sentences) for split, sentences in corpus.splits.items()},
+            "name": source.name if target is source else f"{source.name} -> {target.name}",
+            "task": target.task,
+            "annotation": target.annotation.description(),
+            "fingerprint": digest([corpus[-1] for corpus in common["corpora"]]),
+            "licence": _each(source, target, "licence"),
+            "source": _each(source, target, "source"),
+            "notes": " ".join(part for part in (_each(source, target, "notes"), regime.note) if part),
+            "sentences": {
+                "train": len(source.splits["train"]),
+                **{split: len(sentences) for split, sentences in judged.items()},
+            },
         },
         "results": results,
         "command": command,
@@ -144,23 +183,24 @@ def environment() -> dict[str, str]:
 
 def result_table(run: Mapping[str, Any]) -> str:
     """The figures of one run as a Markdown table, in percent."""
-    data, spans = run["data"], run["metric"] == "f1"
-    columns = [("F1", "f1"), ("precision", "precision"), ("recall", "recall")] if spans else []
-    columns.append(("accuracy", "accuracy"))
-    header = ["model", "labelled", "unlabelled", *(f"test {title}" for title, _ in columns), f"dev {columns[0][0]}"]
+    data, metric = run["data"], run["metric"]
+    names = list(run["results"][0]["test"])
+    header = ["model", "labelled", "unlabelled", *(f"test {figure_title(name)}" for name in names)]
+    header += [f"dev {figure_title(metric)}", "training"]
     lines = [
         f"### {run['scenario']}: {data['name']}, {data['task']}, seed {run['seed']}",
         "",
-        "| " + " | ".join([*header, "training"]) + " |",
-        "|---" + "|---:" * len(header) + "|",
+        "| " + " | ".join(header) + " |",
+        "|---" + "|---:" * (len(header) - 1) + "|",
     ]
     for result in run["results"]:
-        name = "teacher" if result["role"] == "teacher" else f"student, {result['method']}"
+        name = result["method"] if result["role"] == "teacher" else f"student, {result['method']}"
         cells = [name, f"{result['labelled']:,}", f"{result['unlabelled']:,}"]
-        cells += [f"{100 * result['test'][key]:.2f}" for _, key in columns]
-        cells += [f"{100 * result['dev'][columns[0][1]]:.2f}", f"{result['seconds']:.0f} s"]
+        cells += [f"{100 * result['test'][key]:.2f}" for key in names]
+        cells += [f"{100 * result['dev'][metric]:.2f}", f"{result['seconds']:.0f} s"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"`{run['command']}`", ""])
+    rule = figure_rule(metric)
+    return "\n".join([*lines, "", *([rule, ""] if rule else []), f"`{run['command']}`", ""])
 
 
 def _methods(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -185,18 +225,37 @@ def _methods(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise InstantiationError(f"{where}.interpolation must name a schedule such as structkd.LinearAnnealing.")
         else:
             objective = KDObjective(loss, interpolation=interpolation or ConstantInterpolation(1.0))
-            _tried(objective, where)
-        methods[name] = {"name": name, "config": method, "objective": objective}
+        methods[name] = {"name": name, "where": where, "config": method, "objective": objective}
     return list(methods.values())
 
 
-def _tried(objective: KDObjective, where: str) -> None:
-    """Compute the loss once on a sentence of one word: options it refuses are refused before anything is trained."""
-    word = MaxEnt(torch.zeros(1, 1, 2))
-    try:
-        objective(word, word, torch.zeros(1, 1, dtype=torch.long))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{where}.loss: {error}") from error
+def _tried(
+    methods: Sequence[Mapping[str, Any]],
+    teachers: Mapping[str, Any],
+    weights: Sequence[float],
+    student_recipe: Any,
+    source: Corpus,
+    regime: Regime,
+) -> None:
+    """Compute every loss once with untrained models, so that what cannot work is refused before anything is trained."""
+    sample = training_text(source.annotation, regime.labelled.select([0]))
+    student = student_recipe.create(source.annotation, sample, regime.teacher).eval()
+    models = [recipe.create(source.annotation, sample, regime.teacher) for recipe in teachers.values()]
+    targets = _joined([TeacherTargets.compute(model, sample, progress=False) for model in models], weights)
+    batch = Collator(student, targets)([sample[0]])
+    gold, labelled, scores = (batch.pop(name) for name in ("gold", "labelled", "teacher"))
+    with torch.no_grad():
+        output = student(**batch)
+    for method in methods:
+        try:
+            method["objective"](
+                targets.distribution(scores, batch["lengths"]),
+                student.distribution(output, batch["lengths"]),
+                gold,
+                labelled=labelled,
+            )
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise type(error)(f"{method['where']}.loss: {error}") from error
 
 
 def _recipe(config: Mapping[str, Any], where: str) -> Any:
@@ -206,11 +265,13 @@ def _recipe(config: Mapping[str, Any], where: str) -> Any:
     return recipe
 
 
-def _checked_settings(settings: Mapping[str, Any], role: str, folder: Path) -> None:
+def _checked_settings(settings: Mapping[str, Any], select: str, role: str, folder: Path) -> None:
     try:
-        training_arguments(dict(settings), folder, 0, "accuracy")
+        training_arguments(dict(settings), folder, 0, "accuracy", select)
     except TypeError as error:
         raise TypeError(f"{role}.trainer: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{role}: {error}") from error
 
 
 def _training(
@@ -219,23 +280,26 @@ def _training(
     common: dict[str, Any],
     config: Mapping[str, Any],
     recipe: Any,
-    corpus: Corpus,
     method: Mapping[str, Any] | None,
-    teacher: str | None,
+    teachers: list[Any] | None,
     seed: int,
     *,
     labelled: Any,
-    unlabelled: Any = None,
-    targets: Any = None,
+    unlabelled: Any,
+    annotated: Any,
+    targets: Any,
+    select: str,
+    **texts: Any,
 ) -> Training:
     objective = KDObjective(None) if method is None else method["objective"]
     if objective.kd is None:
         # Neither the teacher nor its text has any part in this training.
-        teacher, unlabelled, targets = None, None, None
+        teachers, unlabelled, targets = None, None, None
     settings = {
         "model": config["model"],
         "trainer": config["trainer"],
         "patience": config["patience"],
+        "select": select,
         "labelled": len(labelled),
         "unlabelled": len(unlabelled) if unlabelled is not None else 0,
         "method": None if method is None else dict(method["config"]),
@@ -245,8 +309,8 @@ def _training(
         "role": role,
         "settings": settings,
         "seed": seed,
-        "teacher": teacher,
-        "text": digest([labelled["id"][:], unlabelled["id"][:] if unlabelled is not None else []]),
+        "teachers": teachers,
+        "text": digest([text["id"][:] if text is not None else [] for text in (labelled, unlabelled, annotated)]),
         "plugins": plugin_fingerprints(_targets(settings)),
     }
     return Training(
@@ -257,11 +321,13 @@ def _training(
         settings=dict(config["trainer"]),
         seed=seed,
         patience=config["patience"],
+        select=select,
         objective=objective,
-        corpus=corpus,
         labelled=labelled,
         unlabelled=unlabelled,
+        annotated=annotated,
         targets=targets,
+        **texts,
     )
 
 
@@ -276,19 +342,34 @@ def _targets(config: Any) -> list[str]:
 
 
 class _SharedTargets:
-    """Runs the teacher over the student's text when first asked, for all students of the run."""
+    """Runs the teachers over the student's text when first asked, for all students of the run."""
 
-    def __init__(self, teacher: Training, recipe: Any, work_dir: Path, regime: Regime) -> None:
-        self._folder = work_dir / teacher.key / "model"
-        self._recipe = recipe
+    def __init__(
+        self,
+        teachers: Sequence[Training],
+        recipes: Sequence[Any],
+        weights: Sequence[float],
+        work_dir: Path,
+        regime: Regime,
+    ) -> None:
+        self._folders = [work_dir / teacher.key / "model" for teacher in teachers]
+        self._recipes = recipes
+        self._weights = weights
         self._regime = regime
-        self._targets: TeacherTargets | None = None
+        self._targets: Targets | None = None
 
-    def __call__(self) -> TeacherTargets:
+    def __call__(self) -> Targets:
         if self._targets is None:
-            text = training_text(self._regime.labelled, self._regime.unlabelled)
-            self._targets = TeacherTargets.compute(self._recipe.load(self._folder), text["tokens"])
+            models = [recipe.load(folder) for recipe, folder in zip(self._recipes, self._folders, strict=True)]
+            text = training_text(models[0].annotation, self._regime.labelled, self._regime.unlabelled)
+            for model in models:
+                model.encoder.check(text)
+            self._targets = _joined([TeacherTargets.compute(model, text) for model in models], self._weights)
         return self._targets
+
+
+def _joined(targets: Sequence[TeacherTargets], weights: Sequence[float]) -> Targets:
+    return targets[0] if len(targets) == 1 else MixtureTargets(targets, weights)
 
 
 def _result(training: Training, work_dir: Path) -> dict[str, Any]:
@@ -297,24 +378,33 @@ def _result(training: Training, work_dir: Path) -> dict[str, Any]:
     return {**metrics, "method": training.name, "seed": training.seed, "settings": training.depends_on["settings"]}
 
 
-def _describe(corpus: Corpus, regime: Regime) -> None:
-    sentences = corpus.splits
+def _describe(source: Corpus, target: Corpus, regime: Regime) -> None:
+    for corpus in dict.fromkeys((source, target)):
+        log.info(
+            "%s (%s): %s; train/dev/test %d/%d/%d sentences; licence: %s",
+            corpus.name,
+            corpus.task,
+            corpus.source,
+            *(len(corpus.splits[split]) for split in ("train", "dev", "test")),
+            corpus.licence,
+        )
+        if corpus.notes:
+            log.info("%s", corpus.notes)
     log.info(
-        "%s (%s): %s; train/dev/test %d/%d/%d sentences; licence: %s",
-        corpus.name,
-        corpus.task,
-        corpus.source,
-        *(len(sentences[split]) for split in ("train", "dev", "test")),
-        corpus.licence,
-    )
-    if corpus.notes:
-        log.info("%s", corpus.notes)
-    log.info(
-        "teacher: %d labelled sentences; student: %d of these, and %d others without labels",
+        "teacher: %d labelled sentences; student: %d of these, and %d others without labels%s",
         len(regime.teacher),
         len(regime.labelled),
         len(regime.unlabelled),
+        f". {regime.note}" if regime.note else "",
     )
+
+
+def _each(source: Corpus, target: Corpus, what: str) -> str:
+    """One statement where both corpora make the same, else one for each."""
+    statements = {corpus.name: getattr(corpus, what) for corpus in (source, target)}
+    if len(set(statements.values())) == 1:
+        return statements[source.name]
+    return "; ".join(f"{name}: {statement}" for name, statement in statements.items() if statement)
 
 
 def typed_command() -> str:

@@ -24,6 +24,7 @@ class TeacherConfig:
     labelled: int | None = None  # sentences of the training split; null: all
     seed: int = 0  # apart from the experiment's, so that one teacher serves all seeds
     patience: int | None = None  # evaluations without progress until training stops; null: never
+    weight: float = 1.0  # beside the other teachers of an ensemble
 
 
 @dataclass
@@ -35,6 +36,8 @@ class StudentConfig:
     labelled: int = MISSING  # some of the teacher's sentences
     unlabelled: int = 0  # other sentences; only the teacher says something about them
     patience: int | None = None
+    text: dict[str, Any] | None = None  # a data set of plain text; null: the training split the teacher has not seen
+    select: str = "best"  # best: on dev; last: of the last step, where no annotation of the kind may be looked at
 
 
 @dataclass
@@ -51,8 +54,10 @@ class ExperimentConfig:
     """One run: a teacher, and students trained by one method and by baselines."""
 
     name: str = "custom"  # of the scenario, in tables
+    task: str = MISSING  # which annotation of the corpus is to be predicted: spans, upos or dependencies
     data: dict[str, Any] = MISSING
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    ensemble: dict[str, TeacherConfig] = field(default_factory=dict)  # further teachers; marginals are averaged
     student: StudentConfig = field(default_factory=StudentConfig)
     kd: MethodConfig = field(default_factory=MethodConfig)
     baselines: dict[str, MethodConfig] = field(default_factory=dict)

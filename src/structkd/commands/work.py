@@ -6,7 +6,8 @@ model, settings, method, teacher, seed and code. ``metrics.json`` is written las
     config.json          what the digest covers
     checkpoints/         while it runs; an interrupted training continues from here
     model/               weights (safetensors), configuration and vocabulary of the best model on dev
-    predictions/         dev.jsonl.gz and test.jsonl.gz: id, tokens, gold and predicted tags of every sentence
+    predictions/         dev.jsonl.gz and test.jsonl.gz: every sentence with its gold and predicted annotation and what
+                         they count: right, predicted and gold parts
     metrics.json         figures
 """
 
@@ -17,7 +18,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,10 @@ from datasets import Dataset
 from transformers import set_seed
 
 from structkd import KDObjective
-from structkd.data.corpus import Corpus
-from structkd.data.tagging import legal_transitions
-from structkd.evaluation import tagging_metrics
-from structkd.models import ModelRecipe, Tagger
-from structkd.training import TeacherTargets, fit, predict, training_text
+from structkd.data import Annotation
+from structkd.evaluation import counts, figures
+from structkd.models import ModelRecipe, StructuredModel
+from structkd.training import Targets, fit, predict, training_text
 
 from .fingerprint import digest
 
@@ -49,9 +49,12 @@ class Training:
         role: "teacher" or "student".
         name: of the method, for messages and tables.
         depends_on: plain data that decide the result; their digest names the folder.
-        recipe, settings, seed, patience, objective: what is trained, and how.
-        corpus: for dev, test and the tag inventory.
+        recipe, settings, seed, patience, select, objective: what is trained, and how.
+        annotation: what is predicted.
         labelled, unlabelled: the training text.
+        annotated: sentences that inventories of structures are collected from.
+        dev: annotated sentences by which the model is chosen.
+        judged: annotated sentences, by the name of their split, on which the model's figures are taken.
         targets: gives the teacher's scores for it when they are needed; None for training on gold labels alone.
     """
 
@@ -62,16 +65,20 @@ class Training:
     settings: dict[str, Any]
     seed: int
     patience: int | None
+    select: str
     objective: KDObjective
-    corpus: Corpus
+    annotation: Annotation
     labelled: Dataset
     unlabelled: Dataset | None
-    targets: Callable[[], TeacherTargets] | None
+    annotated: Dataset
+    dev: Dataset
+    judged: Mapping[str, Dataset]
+    targets: Callable[[], Targets] | None
 
     @property
     def title(self) -> str:
         """For messages."""
-        return self.name if self.role == self.name else f"{self.role} {self.name}"
+        return self.name if self.role == "teacher" else f"{self.role} {self.name}"
 
     @property
     def key(self) -> str:
@@ -96,8 +103,8 @@ def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
 
 
 def _train(training: Training, folder: Path) -> dict[str, Any]:
-    corpus = training.corpus
-    text = training_text(training.labelled, training.unlabelled)
+    annotation = training.annotation
+    text = training_text(annotation, training.labelled, training.unlabelled)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", training.depends_on)
     log.info(
@@ -108,30 +115,27 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
         folder,
     )
     set_seed(training.seed)
-    model = training.recipe.create(corpus.labels, text["tokens"])
-    legal = legal_transitions(corpus.labels) if corpus.scheme else None
+    model = training.recipe.create(annotation, text, training.annotated)
+    for sentences in training.judged.values():
+        model.encoder.check(sentences)
     result = fit(
         model,
         text,
-        corpus.splits["dev"],
+        training.dev,
         objective=training.objective,
         settings=training.settings,
         folder=folder / "checkpoints",
         seed=training.seed,
         targets=training.targets() if training.targets is not None else None,
-        scheme=corpus.scheme,
-        legal=legal,
+        select=training.select,
         patience=training.patience,
         description=training.title,
     )
     _save_model(model, folder / "model")
-    figures = {}
-    for split in ("dev", "test"):
-        sentences = corpus.splits[split]
-        predicted = predict(model, sentences["tokens"], legal)
-        gold = [[corpus.labels[label] for label in labels] for labels in sentences["labels"]]
-        figures[split] = tagging_metrics(gold, predicted, corpus.scheme)
-        _save_predictions(folder / "predictions" / f"{split}.jsonl.gz", sentences, gold, predicted)
+    judged = {
+        split: _judge(model, sentences, folder / "predictions" / f"{split}.jsonl.gz")
+        for split, sentences in training.judged.items()
+    }
     metrics = {
         "role": training.role,
         "method": training.name,
@@ -144,14 +148,14 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
         "seconds": round(result.seconds, 2),
         "resumed_from": result.resumed_from,
         "history": result.history,
-        **figures,
+        **judged,
     }
     write_json(folder / "metrics.json", metrics)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     log.info(
         "%s: dev %s after step %s of %d, %.0f s",
         training.title,
-        ", ".join(f"{name} {100 * value:.2f}" for name, value in figures["dev"].items() if name in ("f1", "accuracy")),
+        ", ".join(f"{name} {100 * value:.2f}" for name, value in judged["dev"].items()),
         result.best_step,
         result.steps,
         result.seconds,
@@ -181,7 +185,7 @@ def _locked(work_dir: Path, training: Training) -> Iterator[None]:
         lock.release()
 
 
-def _save_model(model: Tagger, folder: Path) -> None:
+def _save_model(model: StructuredModel, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
@@ -190,15 +194,28 @@ def _save_model(model: Tagger, folder: Path) -> None:
     os.replace(temporary, folder)
 
 
-def _save_predictions(path: Path, sentences: Dataset, gold: list[list[str]], predicted: list[list[str]]) -> None:
+def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, float]:
+    """The model's figures on some sentences; its predictions are written to ``path``."""
+    annotation = model.annotation
+    predicted = predict(model, sentences)
+    content = sentences.to_dict()
+    gold = [{column: content[column][row] for column in annotation.columns} for row in range(len(sentences))]
+    counted = counts(annotation, gold, predicted)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # Without a time stamp in its header the same predictions are the same bytes.
     with temporary.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
-        for name, tokens, truth, guess in zip(sentences["id"], sentences["tokens"], gold, predicted, strict=True):
-            line = {"id": name, "tokens": tokens, "gold": truth, "predicted": guess}
+        for row, (name, tokens) in enumerate(zip(content["id"], content["tokens"], strict=True)):
+            line = {
+                "id": name,
+                "tokens": tokens,
+                "gold": annotation.names(gold[row]),
+                "predicted": annotation.names(predicted[row]),
+                "counts": {figure: table[row].tolist() for figure, table in counted.items()},
+            }
             packed.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
     os.replace(temporary, path)
+    return figures(counted)
 
 
 def write_json(path: Path, content: Any) -> None:

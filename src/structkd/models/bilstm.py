@@ -1,26 +1,26 @@
-"""Word-level BiLSTM tagger: word embeddings and a character CNN, locked dropout, packed BiLSTM."""
+"""Word-level encoder: word embeddings and a character CNN, locked dropout, packed BiLSTM."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import initialization
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, initialization
 
-from structkd.models.tagger import Tagger, TaggerConfig, TaggerOutput
+from structkd.models.structured import WordEncoder
+from structkd.models.vectors import WordVectors, read_vectors
 from structkd.models.vocabulary import PADDING, UNKNOWN, Vocabulary
 
-__all__ = ["BiLSTMEncoder", "BiLSTMRecipe", "BiLSTMTagger", "BiLSTMTaggerConfig", "CharacterCNN", "LockedDropout"]
+__all__ = ["BiLSTMConfig", "BiLSTMEncoder", "BiLSTMRecipe", "CharacterCNN", "LockedDropout"]
 
 
-class BiLSTMTaggerConfig(TaggerConfig):
-    """Sizes and dropout rates of a :class:`BiLSTMTagger`.
+class BiLSTMConfig(PreTrainedConfig):
+    """Sizes and dropout rates of a :class:`BiLSTMEncoder`.
 
     Args:
         word_count, character_count: rows of the embeddings (the vocabulary's).
@@ -31,9 +31,10 @@ class BiLSTMTaggerConfig(TaggerConfig):
         layers: stacked BiLSTM layers.
         word_dropout: share of words replaced by the unknown word in training, which trains its embedding.
         locked_dropout: share of embedding and LSTM channels dropped for a whole sentence at once in training.
+        freeze_vectors: leave the word embeddings as they are.
     """
 
-    model_type = "structkd_bilstm_tagger"
+    model_type = "structkd_bilstm"
 
     word_count: int = 2
     character_count: int = 4
@@ -45,6 +46,7 @@ class BiLSTMTaggerConfig(TaggerConfig):
     layers: int = 1
     word_dropout: float = 0.05
     locked_dropout: float = 0.3
+    freeze_vectors: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -92,11 +94,23 @@ class CharacterCNN(nn.Module):
         return torch.relu(features).view(batch, words, -1)
 
 
-class BiLSTMEncoder(nn.Module):
-    """Words [B, N] and characters [B, N, W] -> context vectors [B, N, 2 * hidden_size]."""
+class BiLSTMEncoder(WordEncoder):
+    """Words [B, N] and characters [B, N, W] -> context vectors [B, N, 2 * hidden_size].
 
-    def __init__(self, config: BiLSTMTaggerConfig) -> None:
-        super().__init__()
+    Args:
+        config: sizes and dropout rates.
+        features: the vocabulary. Needed to encode text; weights alone work without it.
+    """
+
+    config_class = BiLSTMConfig
+    main_input_name = "words"
+    features_class = Vocabulary
+
+    config: BiLSTMConfig
+
+    def __init__(self, config: BiLSTMConfig, features: Vocabulary | None = None) -> None:
+        super().__init__(config)
+        self.features = features
         self.word_dropout = config.word_dropout
         self.embedding = nn.Embedding(config.word_count, config.word_size, padding_idx=PADDING)
         self.characters = (
@@ -116,9 +130,19 @@ class BiLSTMEncoder(nn.Module):
             batch_first=True,
         )
         self.dimension = 2 * config.hidden_size
+        self.post_init()
+        self.train()
 
-    def forward(self, words: Tensor, characters: Tensor, lengths: Tensor) -> Tensor:
-        """LongTensors [B, N], [B, N, W], [B] -> [B, N, 2 * hidden_size]; padding gets 0."""
+    def train(self, mode: bool = True) -> BiLSTMEncoder:
+        """As torch's; frozen vectors take no gradient."""
+        super().train(mode)
+        if self.config.freeze_vectors:
+            # Here and not only when it is built, as from_pretrained makes all it loads trainable.
+            self.embedding.requires_grad_(False)
+        return self
+
+    def forward(self, lengths: Tensor, words: Tensor, characters: Tensor) -> Tensor:  # type: ignore[override]
+        """LongTensors [B], [B, N], [B, N, W] (with word boundaries) -> [B, N, 2 * hidden_size]; padding gets 0."""
         if self.training and self.word_dropout > 0:
             dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
             words = words.masked_fill(dropped & (words != PADDING), UNKNOWN)
@@ -128,36 +152,6 @@ class BiLSTMEncoder(nn.Module):
         packed = pack_padded_sequence(self.dropout(vectors), lengths.cpu(), batch_first=True, enforce_sorted=False)
         context, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=words.shape[1])
         return self.dropout(context)
-
-
-class BiLSTMTagger(Tagger):
-    """BiLSTM encoder with a CRF or MaxEnt head.
-
-    Args:
-        config: sizes, head and tag inventory.
-        features: the vocabulary. Needed to encode text; weights alone work without it.
-    """
-
-    config_class = BiLSTMTaggerConfig
-    main_input_name = "words"
-    features_class = Vocabulary
-
-    def __init__(self, config: BiLSTMTaggerConfig, features: Vocabulary | None = None) -> None:
-        super().__init__(config)
-        self.features = features
-        self.encoder = BiLSTMEncoder(config)
-        self.add_head(self.encoder.dimension)
-        self.post_init()
-
-    def forward(self, words: Tensor, characters: Tensor, lengths: Tensor) -> TaggerOutput:  # type: ignore[override]
-        """Score every label of every word.
-
-        Args:
-            words: LongTensor [B, N].
-            characters: LongTensor [B, N, W], with word boundaries.
-            lengths: LongTensor [B], 1..N.
-        """
-        return super().forward(lengths, words=words, characters=characters)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -184,18 +178,28 @@ class BiLSTMTagger(Tagger):
             super()._init_weights(module)
 
 
+AutoConfig.register(BiLSTMConfig.model_type, BiLSTMConfig)
+AutoModel.register(BiLSTMConfig, BiLSTMEncoder)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BiLSTMRecipe:
-    """Builds a :class:`BiLSTMTagger` and its vocabulary from the text it will be trained on.
+    """Builds a :class:`BiLSTMEncoder` and its vocabulary from the text it will be trained on.
+
+    With pretrained vectors, every word of the text that has one is known, however rare. Words of the text without one
+    start from random vectors and are trained with the rest; where the vectors are frozen they are unknown words, and
+    the unknown word's vector is the mean of all. A saved encoder holds its vectors: no file is needed to load it.
 
     Args:
         minimum_count: words seen less often are unknown words.
         lowercase: look words up in lower case (characters keep their case).
+        vectors: file of pretrained word vectors, see :func:`~structkd.models.read_vectors`; ``word_size`` numbers each.
+        freeze_vectors: do not train them.
+        frequent_vectors: how many of the file's first words are known even if they are not in the text.
 
-    The others are :class:`BiLSTMTaggerConfig`'s.
+    The others are :class:`BiLSTMConfig`'s.
     """
 
-    head: str = "crf"
     word_size: int = 100
     character_size: int = 25
     character_filters: int = 50
@@ -206,25 +210,50 @@ class BiLSTMRecipe:
     locked_dropout: float = 0.3
     minimum_count: int = 1
     lowercase: bool = True
+    vectors: str | None = None
+    freeze_vectors: bool = False
+    frequent_vectors: int = 0
 
     def __post_init__(self) -> None:
-        self._config(["O"], word_count=2, character_count=4)  # refuses bad sizes before any data are read
+        self._config(word_count=2, character_count=4)  # refuses bad sizes before any data are read
+        if self.vectors is None and (self.freeze_vectors or self.frequent_vectors):
+            raise ValueError("freeze_vectors and frequent_vectors need vectors: name a file of word vectors.")
 
-    def create(self, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> BiLSTMTagger:
-        """An untrained model; its weights are drawn from torch's global generator."""
+    def create(self, sentences: Iterable[Sequence[str]]) -> BiLSTMEncoder:
+        """An untrained encoder; weights other than pretrained ones are drawn from torch's global generator."""
+        sentences = list(sentences)
         vocabulary = Vocabulary.build(sentences, minimum_count=self.minimum_count, lowercase=self.lowercase)
-        config = self._config(labels, word_count=vocabulary.word_count, character_count=vocabulary.character_count)
-        return BiLSTMTagger(config, features=vocabulary)
+        vectors = None if self.vectors is None else self._read_vectors(sentences)
+        if vectors is not None:
+            words = [*([] if self.freeze_vectors else vocabulary.words), *vectors.words]
+            vocabulary = Vocabulary(
+                list(dict.fromkeys(words)),
+                vocabulary.characters,
+                lowercase=vocabulary.lowercase,
+                max_characters=vocabulary.max_characters,
+            )
+        config = self._config(word_count=vocabulary.word_count, character_count=vocabulary.character_count)
+        encoder = BiLSTMEncoder(config, features=vocabulary)
+        if vectors is not None:
+            with torch.no_grad():
+                encoder.embedding.weight[[vocabulary.number(word) for word in vectors.words]] = vectors.values
+                if self.freeze_vectors:
+                    encoder.embedding.weight[UNKNOWN] = vectors.values.mean(0)
+        return encoder
 
-    def load(self, folder: str | Path) -> BiLSTMTagger:
-        """A model saved with ``save_pretrained``."""
-        return BiLSTMTagger.from_pretrained(folder)
+    def _read_vectors(self, sentences: Iterable[Sequence[str]]) -> WordVectors:
+        path = str(self.vectors)
+        words = {token.lower() if self.lowercase else token for tokens in sentences for token in tokens}
+        vectors = read_vectors(path, words, lowercase=self.lowercase, most_frequent=self.frequent_vectors)
+        size = vectors.values.shape[1]
+        if size != self.word_size:
+            raise ValueError(
+                f"{path} has vectors of {size} numbers, word_size is {self.word_size}: set word_size={size}."
+            )
+        return vectors
 
-    def _config(self, labels: Sequence[str], *, word_count: int, character_count: int) -> BiLSTMTaggerConfig:
-        return BiLSTMTaggerConfig(
-            id2label=dict(enumerate(labels)),
-            label2id={label: number for number, label in enumerate(labels)},
-            head=self.head,
+    def _config(self, *, word_count: int, character_count: int) -> BiLSTMConfig:
+        return BiLSTMConfig(
             word_count=word_count,
             character_count=character_count,
             word_size=self.word_size,
@@ -235,4 +264,5 @@ class BiLSTMRecipe:
             layers=self.layers,
             word_dropout=self.word_dropout,
             locked_dropout=self.locked_dropout,
+            freeze_vectors=self.freeze_vectors,
         )

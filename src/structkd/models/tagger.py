@@ -1,40 +1,43 @@
-"""Sequence taggers: an encoder, linear emissions, and a CRF or MaxEnt head.
-
-:class:`Tagger` holds everything that does not depend on the encoder. A new encoder is a subclass in a file of its
-own that says how words become vectors (see ``bilstm.py``); heads, distributions, saving and loading come from here.
-"""
+"""Sequence taggers: an encoder, linear emissions, and a CRF or MaxEnt head."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, initialization
+from transformers import initialization
 from transformers.utils import ModelOutput
 
 from structkd import LinearChainCRF, MaxEnt
+from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
+from structkd.evaluation import viterbi
+from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
 
-__all__ = ["HEADS", "ModelRecipe", "Tagger", "TaggerConfig", "TaggerOutput"]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["HEADS", "Tagger", "TaggerConfig", "TaggerOutput", "TaggerRecipe"]
 
 HEADS = ("crf", "maxent")
 
 
-class TaggerConfig(PreTrainedConfig):
-    """What all taggers share.
+class TaggerConfig(StructuredConfig):
+    """Configuration of a :class:`Tagger`.
 
     Args:
         id2label: the tag inventory, number to name, in order.
         head: "crf" (label bigrams are scored) or "maxent" (every word alone).
+        scheme: "BIO" or "BIOES" where labels are tags of spans: decoding then keeps to legal sequences.
     """
 
     model_type = "structkd_tagger"
 
     head: str = "crf"
+    scheme: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -65,118 +68,99 @@ class TaggerOutput(ModelOutput):
     end: Tensor | None = None
 
 
-class Features(Protocol):
-    """What turns tokenised sentences into a tagger's inputs, e.g. :class:`~structkd.models.Vocabulary`."""
-
-    def encode(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
-        """Return the padded inputs of ``Tagger.forward``, ``lengths`` [B] among them."""
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write everything needed to rebuild the object into ``folder``."""
-
-
-class ModelRecipe(Protocol):
-    """Settings that build a model; what a configuration of the ``model`` group names."""
-
-    def create(self, labels: Sequence[str], sentences: Sequence[Sequence[str]]) -> Tagger:
-        """An untrained model for this tag inventory; ``sentences`` is the text it will be trained on."""
-
-    def load(self, folder: str | Path) -> Tagger:
-        """A model that was saved with ``save_pretrained``."""
-
-
-class Tagger(PreTrainedModel):
-    """A tagger without its encoder: subclasses set ``self.encoder`` and call ``add_head``, then ``post_init``.
-
-    The encoder is a module ``encoder(**inputs, lengths=lengths) -> [B, N, D]``. ``features`` turns sentences into
-    those inputs and is saved beside the weights.
-
-    Shapes: B sentences, N words, C labels.
-    """
+class Tagger(StructuredModel):
+    """An encoder with a CRF or MaxEnt head. Shapes: B sentences, N words, C labels."""
 
     config_class = TaggerConfig
-    base_model_prefix = ""
-    main_input_name = "lengths"
-    features_class: ClassVar[Any] = None
+    score_axes: ClassVar[Mapping[str, int]] = {"emissions": 1, "transitions": 0, "start": 0, "end": 0}
 
     config: TaggerConfig
-    encoder: nn.Module
-    emission: nn.Linear
-    features: Features | None
 
-    def add_head(self, dimension: int) -> None:
-        """Put the head on an encoder whose vectors have ``dimension`` cells."""
-        count = len(self.config.labels)
-        self.emission = nn.Linear(dimension, count)
-        if self.config.head == "crf":
+    def __init__(self, config: TaggerConfig, encoder: WordEncoder | None = None) -> None:
+        super().__init__(config, encoder)
+        count = len(config.labels)
+        self.emission = nn.Linear(self.encoder.dimension, count)
+        if config.head == "crf":
             self.transitions = nn.Parameter(torch.empty(count, count))
             self.start = nn.Parameter(torch.empty(count))
             self.end = nn.Parameter(torch.empty(count))
+        self._legal = legal_transitions(config.labels) if config.scheme else None
+        self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # `initialization` skips tensors that from_pretrained has already filled; plain torch.nn.init would not.
         if isinstance(module, Tagger):
             if module.config.head == "crf":
                 for parameter in (module.transitions, module.start, module.end):
                     initialization.zeros_(parameter)
-        elif isinstance(module, nn.Linear):
-            initialization.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                initialization.zeros_(module.bias)
         else:
             super()._init_weights(module)
 
-    def forward(self, lengths: Tensor, **inputs: Tensor) -> TaggerOutput:
-        """Score every label of every word.
+    @property
+    def annotation(self) -> Annotation:
+        return TagAnnotation(tuple(self.config.labels), self.config.scheme)
 
-        Args:
-            lengths: LongTensor [B].
-            inputs: the encoder's, as made by ``features.encode``.
-        """
+    def forward(self, lengths: Tensor, **inputs: Tensor) -> TaggerOutput:
         emissions = self.emission(self.encoder(lengths=lengths, **inputs))
         if self.config.head == "maxent":
             return TaggerOutput(emissions=emissions)
         return TaggerOutput(emissions=emissions, transitions=self.transitions, start=self.start, end=self.end)
 
-    def scores(self, output: TaggerOutput) -> dict[str, Tensor]:
-        """The scores that define the distribution: ``emissions``, and for a CRF ``transitions, start, end``."""
-        return {name: value for name, value in output.items() if value is not None}
+    def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> LinearChainCRF | MaxEnt:
+        if self.config.head == "maxent":
+            return MaxEnt(scores["emissions"], lengths=lengths, labels=self.config.labels)
+        return LinearChainCRF.from_scores(
+            scores["emissions"],
+            scores["transitions"],
+            start=scores["start"],
+            end=scores["end"],
+            lengths=lengths,
+            labels=self.config.labels,
+        )
 
-    def distribution(self, scores: TaggerOutput | dict[str, Tensor], lengths: Tensor) -> LinearChainCRF | MaxEnt:
-        """The distribution over tag sequences of a batch.
+    def encode_gold(self, examples: Sequence[Example]) -> Tensor:
+        """LongTensor [B, N] of label numbers; 0 in the padding and for hidden ones."""
+        longest = max(len(example["labels"]) for example in examples)
+        rows = [[*example["labels"], *[0] * (longest - len(example["labels"]))] for example in examples]
+        return torch.tensor(rows).clamp(min=0)
 
-        Args:
-            scores: the model's output, or :meth:`scores` of it.
-            lengths: LongTensor [B].
-        """
-        given = self.scores(scores) if isinstance(scores, TaggerOutput) else scores
-        return tag_distribution(given, lengths, self.config.labels)
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
-        """As transformers', plus the features."""
-        super().save_pretrained(save_directory, **kwargs)
-        if self.features is not None:
-            self.features.save_pretrained(Path(save_directory))
-
-    @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As transformers', plus the features; weights come from safetensors alone, never from a pickle."""
-        loaded = super().from_pretrained(folder, *args, **({"use_safetensors": True} | kwargs))
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.features = cls.features_class.from_pretrained(folder)
-        return loaded
+    def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
+        decoded = viterbi(**scores, lengths=lengths, legal=self._legal)
+        return {"labels": decoded.masked_fill(decoded < 0, UNLABELLED)}
 
 
-def tag_distribution(scores: dict[str, Tensor], lengths: Tensor, labels: Sequence[str]) -> LinearChainCRF | MaxEnt:
-    """Rebuild a tagger's distribution from its scores: a CRF if there are transitions, else MaxEnt."""
-    if "transitions" not in scores:
-        return MaxEnt(scores["emissions"], lengths=lengths, labels=list(labels))
-    return LinearChainCRF.from_scores(
-        scores["emissions"],
-        scores["transitions"],
-        start=scores.get("start"),
-        end=scores.get("end"),
-        lengths=lengths,
-        labels=list(labels),
-    )
+@dataclass(frozen=True, kw_only=True)
+class TaggerRecipe:
+    """Builds a :class:`Tagger`.
+
+    Args:
+        encoder: recipe of the encoder.
+        head: "crf" or "maxent".
+    """
+
+    encoder: EncoderRecipe
+    head: str = "crf"
+
+    def __post_init__(self) -> None:
+        TaggerConfig(head=self.head)  # refuses an unknown head before any data are read
+
+    def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> Tagger:
+        """An untrained tagger; see :class:`~structkd.models.ModelRecipe`."""
+        if not isinstance(annotation, TagAnnotation):
+            raise ValueError(
+                f"A tagger predicts one label per word; the data are annotated otherwise ({annotation.description()})."
+            )
+        encoder = self.encoder.create(text["tokens"])
+        labels = annotation.labels
+        config = TaggerConfig(
+            encoder=encoder.config,
+            head=self.head,
+            scheme=annotation.scheme,
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+        )
+        return Tagger(config, encoder)
+
+    def load(self, folder: str | Path) -> Tagger:
+        """A model saved with ``save_pretrained``."""
+        return Tagger.from_pretrained(folder)

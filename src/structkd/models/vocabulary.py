@@ -1,4 +1,4 @@
-"""Words and characters of a word-level tagger, as integers."""
+"""Words and characters as integers."""
 
 from __future__ import annotations
 
@@ -110,11 +110,12 @@ class Vocabulary:
         words, characters = [], []
         for tokens, spelling, length in zip(sentences, spelled, lengths, strict=True):
             missing = longest - length
-            words.append([self._number(token) for token in tokens] + [PADDING] * missing)
+            words.append([self.number(token) for token in tokens] + [PADDING] * missing)
             characters.append([word + [PADDING] * (widest - len(word)) for word in spelling] + [padding_word] * missing)
         return {"words": torch.tensor(words), "characters": torch.tensor(characters), "lengths": torch.tensor(lengths)}
 
-    def _number(self, token: str) -> int:
+    def number(self, token: str) -> int:
+        """The number of a word, 1 (unknown) if it is not known."""
         return self._word_number.get(token.lower() if self.lowercase else token, UNKNOWN)
 
     def _spell(self, token: str) -> list[int]:

@@ -8,36 +8,38 @@ from typing import Any
 import torch
 from datasets import Dataset, concatenate_datasets
 
-from structkd.models.tagger import Features
-from structkd.training.targets import TeacherTargets
+from structkd.data import UNLABELLED, Annotation
+from structkd.models import StructuredModel
+from structkd.training.targets import Targets
 
-__all__ = ["TaggingCollator", "training_text"]
+__all__ = ["Collator", "training_text"]
 
-#: Marks words without a gold label, transformers' and torch's convention.
-UNLABELLED = -100
+#: Columns a model may read beside the tokens, where all of the text has them.
+INPUT_COLUMNS = ("upos",)
 
 
-def training_text(labelled: Dataset, unlabelled: Dataset | None = None) -> Dataset:
+def training_text(annotation: Annotation, labelled: Dataset, unlabelled: Dataset | None = None) -> Dataset:
     """One data set of labelled and unlabelled sentences, ready to be mixed in batches.
 
     Adds the columns ``labelled`` (bool), ``length`` (words) and ``row`` (its number, by which
     :class:`~structkd.training.TeacherTargets` are found).
 
     Raises:
-        ValueError: if a labelled sentence lacks some of its labels, or an unlabelled one has any.
+        ValueError: if a labelled sentence lacks some of its annotation, or an unlabelled one has any.
     """
     parts = []
-    for dataset, has_labels in ((labelled, True), (unlabelled, False)):
-        if dataset is None or len(dataset) == 0:
-            continue
-        lengths = []
-        for name, tokens, labels in zip(dataset["id"], dataset["tokens"], dataset["labels"], strict=True):
-            known = sum(label != UNLABELLED for label in labels)
-            if len(labels) != len(tokens) or known != (len(tokens) if has_labels else 0):
-                wanted = f"{len(tokens)} labels" if has_labels else "none (every label -100)"
-                raise ValueError(f"Sentence {name!r} has {known} labels for {len(tokens)} words; expected {wanted}.")
-            lengths.append(len(tokens))
-        columns = dataset.select_columns(["id", "tokens", "labels"])
+    given = [(part, known) for part, known in ((labelled, True), (unlabelled, False)) if part is not None and len(part)]
+    inputs = [name for name in INPUT_COLUMNS if all(name in part.column_names for part, _ in given)]
+    for dataset, has_labels in given:
+        content = dataset.to_dict()
+        lengths = [len(tokens) for tokens in content["tokens"]]
+        for column in annotation.columns:
+            for name, words, values in zip(content["id"], lengths, content[column], strict=True):
+                known = sum(value != UNLABELLED for value in values)
+                if len(values) != words or known != (words if has_labels else 0):
+                    wanted = f"{words}" if has_labels else "none (every one -100)"
+                    raise ValueError(f"Sentence {name!r} has {known} {column} for {words} words; expected {wanted}.")
+        columns = dataset.select_columns(["id", "tokens", *annotation.columns, *inputs])
         parts.append(columns.add_column("labelled", [has_labels] * len(dataset)).add_column("length", lengths))
     if not parts:
         raise ValueError("There is no training text: both the labelled and the unlabelled part are empty.")
@@ -46,28 +48,37 @@ def training_text(labelled: Dataset, unlabelled: Dataset | None = None) -> Datas
     return together.add_column("row", list(range(len(together))))
 
 
-class TaggingCollator:
-    """Pads a batch: the model's features, ``labels``, the ``labelled`` mask, and the teacher's scores if there are any.
+class Collator:
+    """Pads a batch: the model's inputs, and beside them ``gold``, ``labelled`` and ``teacher``, or ``annotation``.
 
     Args:
-        features: of the model that is trained.
+        model: reads sentences and their annotation.
         targets: the teacher's scores for the rows of the training text.
+        evaluation: give the columns of the annotation, -100 in the padding, in place of what a loss needs.
 
     It draws no random numbers, so a resumed training repeats exactly.
     """
 
-    def __init__(self, features: Features, targets: TeacherTargets | None = None) -> None:
-        self.features = features
+    def __init__(self, model: StructuredModel, targets: Targets | None = None, evaluation: bool = False) -> None:
+        self.model = model
         self.targets = targets
+        self.evaluation = evaluation
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Examples with ``tokens`` and ``labels`` -> tensors; ``labels`` [B, N] is -100 in the padding."""
-        batch: dict[str, Any] = self.features.encode([example["tokens"] for example in examples])
-        longest = max(len(example["labels"]) for example in examples)
-        batch["labels"] = torch.tensor(
-            [[*example["labels"], *[UNLABELLED] * (longest - len(example["labels"]))] for example in examples]
-        )
-        batch["labelled"] = torch.tensor([bool(example.get("labelled", True)) for example in examples])
+        """Sentences -> tensors."""
+        batch: dict[str, Any] = self.model.encode(examples)
+        if self.evaluation:
+            batch["annotation"] = {
+                column: _padded([example[column] for example in examples]) for column in self.model.annotation.columns
+            }
+            return batch
+        batch["gold"] = self.model.encode_gold(examples)
+        batch["labelled"] = torch.tensor([bool(example["labelled"]) for example in examples])
         if self.targets is not None:
             batch["teacher"] = self.targets.scores([example["row"] for example in examples])
         return batch
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[UNLABELLED] * (longest - len(row))] for row in rows])

@@ -17,19 +17,22 @@ from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from structkd import KDObjective
-from structkd.evaluation import Legality
-from structkd.models import Tagger
+from structkd.data import Annotation
+from structkd.evaluation import counts, figures
+from structkd.models import StructuredModel
 from structkd.training.progress import TrainingProgress
-from structkd.training.targets import TeacherTargets
+from structkd.training.targets import Targets
 from structkd.training.trainer import DistillationTrainer
 
-__all__ = ["FitResult", "fit", "training_arguments"]
+__all__ = ["SELECTIONS", "FitResult", "fit", "main_figure", "training_arguments"]
 
-#: What a tagger's training fixes and a configuration cannot: the collator reads the columns itself, the best model
-#: on dev is the one kept, and two checkpoints (the best and the last) are enough to resume.
+#: Which model a training ends with: the best on dev, or the one of the last step, where dev must not be looked at.
+SELECTIONS = ("best", "last")
+
+#: What a training fixes and a configuration cannot: the collator reads the columns itself, and two checkpoints (the
+#: best and the last) are enough to resume.
 _FIXED: dict[str, Any] = {
     "remove_unused_columns": False,
-    "load_best_model_at_end": True,
     "greater_is_better": True,
     "save_total_limit": 2,
     "disable_tqdm": True,  # for a bar of our own, see TrainingProgress
@@ -43,7 +46,7 @@ class FitResult:
     Attributes:
         steps: optimizer steps taken.
         best_step: the one whose model was kept.
-        best_dev: its figure on dev (F1, or accuracy without a scheme).
+        best_dev: its main figure on dev; None where the last model was kept whatever its figure.
         seconds: wall-clock time of this call; a resumed training counts its last part only.
         resumed_from: step of the checkpoint it continued from, or None.
         history: dev figures in order, one per evaluation.
@@ -57,20 +60,32 @@ class FitResult:
     history: list[dict[str, float]]
 
 
-def training_arguments(settings: dict[str, Any], folder: Path, seed: int, metric: str) -> TrainingArguments:
+def main_figure(annotation: Annotation) -> str:
+    """Name of the figure by which models are chosen and compared."""
+    return next(iter(counts(annotation, [], [])))
+
+
+def training_arguments(
+    settings: dict[str, Any], folder: Path, seed: int, metric: str, select: str = "best"
+) -> TrainingArguments:
     """transformers' TrainingArguments out of plain settings.
 
     Args:
         settings: fields of TrainingArguments by their own names. Evaluation and saving go together: set ``eval_steps``.
         folder: for checkpoints.
         seed: of weights, order and dropout.
-        metric: "f1" or "accuracy", by which the best model is chosen.
+        metric: name of the figure by which the best model is chosen.
+        select: "best" (on dev) or "last".
 
     Raises:
         TypeError: for a setting that TrainingArguments does not have or that a training fixes itself.
+        ValueError: for an unknown selection.
     """
+    if select not in SELECTIONS:
+        raise ValueError(f"Unknown selection {select!r}: expected one of {', '.join(SELECTIONS)}.")
     known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    fixed = {*_FIXED, "output_dir", "seed", "metric_for_best_model", "eval_strategy", "save_strategy", "save_steps"}
+    fixed = {*_FIXED, "output_dir", "seed", "eval_strategy", "save_strategy", "save_steps"}
+    fixed |= {"load_best_model_at_end", "metric_for_best_model"}
     for name in settings:
         if name in fixed:
             raise TypeError(f"Trainer setting {name!r} is fixed by structkd and cannot be given.")
@@ -84,6 +99,7 @@ def training_arguments(settings: dict[str, Any], folder: Path, seed: int, metric
     return TrainingArguments(
         output_dir=str(folder),
         seed=seed,
+        load_best_model_at_end=select == "best",
         metric_for_best_model=metric,
         eval_strategy=strategy,
         save_strategy=strategy,
@@ -94,7 +110,7 @@ def training_arguments(settings: dict[str, Any], folder: Path, seed: int, metric
 
 
 def fit(
-    model: Tagger,
+    model: StructuredModel,
     train: Dataset,
     dev: Dataset,
     *,
@@ -102,9 +118,8 @@ def fit(
     settings: dict[str, Any],
     folder: Path,
     seed: int,
-    targets: TeacherTargets | None = None,
-    scheme: str | None = None,
-    legal: Legality | None = None,
+    targets: Targets | None = None,
+    select: str = "best",
     patience: int | None = None,
     description: str = "",
 ) -> FitResult:
@@ -116,24 +131,27 @@ def fit(
     Args:
         model: created under ``seed``.
         train: from :func:`~structkd.training.training_text`.
-        dev: columns ``tokens`` and ``labels``.
-        objective, targets, scheme, legal: as in :class:`~structkd.training.DistillationTrainer`.
-        settings, seed: as in :func:`training_arguments`.
+        dev: annotated sentences.
+        objective, targets: as in :class:`~structkd.training.DistillationTrainer`.
+        settings, seed, select: as in :func:`training_arguments`.
         patience: evaluations without a better dev figure after which training stops; None never stops early.
         description: shown beside the progress bar.
+
+    Raises:
+        ValueError: for ``patience`` beside ``select="last"``, which does not look at dev figures.
     """
-    arguments = training_arguments(settings, folder, seed, "accuracy" if scheme is None else "f1")
+    if patience is not None and select == "last":
+        raise ValueError("patience stops by dev figures, which select='last' does not look at: leave one of them out.")
+    metric = main_figure(model.annotation)
     trainer = DistillationTrainer(
         model,
-        arguments,
+        training_arguments(settings, folder, seed, metric, select),
         train,
         dev,
         objective=objective,
         targets=targets,
-        scheme=scheme,
-        legal=legal,
         callbacks=[
-            TrainingProgress(description),
+            TrainingProgress(metric, description),
             *([] if patience is None else [EarlyStoppingCallback(patience)]),
         ],
     )
@@ -143,22 +161,20 @@ def fit(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     state = trainer.state
+    names = figures(counts(model.annotation, [], []))
     history = [
-        {"step": entry["step"], **{name[5:]: value for name, value in entry.items() if name in _HISTORY}}
+        {"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}}
         for entry in state.log_history
-        if "eval_accuracy" in entry
+        if f"eval_{metric}" in entry
     ]
     return FitResult(
         steps=state.global_step,
-        best_step=state.best_global_step,
-        best_dev=state.best_metric,
+        best_step=state.best_global_step if select == "best" else state.global_step,
+        best_dev=state.best_metric if select == "best" else None,
         seconds=time.perf_counter() - started,
         resumed_from=None if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]),
         history=history,
     )
-
-
-_HISTORY = frozenset({"eval_accuracy", "eval_f1", "eval_precision", "eval_recall"})
 
 
 def _last_complete_checkpoint(folder: Path) -> Path | None:

@@ -1,41 +1,42 @@
-"""Tagging text with a trained model."""
+"""Annotating text with a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
+from datasets import Dataset
 
-from structkd.evaluation import Legality, viterbi
-from structkd.models import Tagger
+from structkd.models import StructuredModel
 from structkd.training.sampling import SortedSampler
 
 __all__ = ["predict"]
 
 
-def predict(
-    model: Tagger, sentences: Sequence[Sequence[str]], legal: Legality | None = None, batch_size: int = 64
-) -> list[list[str]]:
-    """Tag tokenised sentences with the best legal tag sequence each, in evaluation mode."""
-    if model.features is None:
-        raise ValueError("The model has no vocabulary and cannot read text: load it with from_pretrained.")
-    names = model.config.labels
-    order = list(SortedSampler([len(tokens) for tokens in sentences]))
-    result: list[list[str]] = [[] for _ in sentences]
+def predict(model: StructuredModel, text: Dataset, batch_size: int = 64) -> list[dict[str, list[int]]]:
+    """Annotate sentences with the best legal structure each, in evaluation mode.
+
+    Args:
+        model: with its features.
+        text: the columns the model reads, ``tokens`` among them.
+        batch_size: sentences at once; those of like length go together.
+
+    Returns:
+        For every sentence the columns of ``model.annotation``, one number a word;
+        ``model.annotation.names`` makes them readable.
+    """
+    lengths = [len(tokens) for tokens in text["tokens"]]
+    order = list(SortedSampler(lengths))
+    result: list[dict[str, list[int]]] = [{} for _ in lengths]
     was_training = model.training
     model.eval()
     try:
         for cut in range(0, len(order), batch_size):
             rows = order[cut : cut + batch_size]
-            batch = {
-                name: value.to(model.device)
-                for name, value in model.features.encode([sentences[row] for row in rows]).items()
-            }
+            batch = {name: value.to(model.device) for name, value in model.encode([text[row] for row in rows]).items()}
             with torch.no_grad():
-                scores = model.scores(model(**batch))
-            decoded = viterbi(**scores, lengths=batch["lengths"], legal=legal).cpu()
-            for row, labels in zip(rows, decoded.tolist(), strict=True):
-                result[row] = [names[label] for label in labels[: len(sentences[row])]]
+                decoded = model.decode(model.scores(model(**batch)), batch["lengths"])
+            for column, values in decoded.items():
+                for row, padded in zip(rows, values.tolist(), strict=True):
+                    result[row][column] = padded[: lengths[row]]
     finally:
         model.train(was_training)
     return result

@@ -11,9 +11,15 @@ __all__ = ["TrainingProgress"]
 
 
 class TrainingProgress(TrainerCallback):
-    """Shows steps, loss and the dev figure; nothing where the output is not a terminal."""
+    """Shows steps, loss and the dev figure; nothing where the output is not a terminal.
 
-    def __init__(self, description: str = "") -> None:
+    Args:
+        metric: name of the dev figure.
+        description: what is being trained.
+    """
+
+    def __init__(self, metric: str, description: str = "") -> None:
+        self.metric = metric
         self.description = description
         self.bar: tqdm | None = None
         self.figures: dict[str, str] = {}
@@ -43,7 +49,7 @@ class TrainingProgress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        for name, label in (("loss", "loss"), ("eval_f1", "dev F1"), ("eval_accuracy", "dev accuracy")):
+        for name, label in (("loss", "loss"), (f"eval_{self.metric}", f"dev {self.metric}")):
             if logs and name in logs:
                 self.figures[label] = f"{logs[name]:.3f}"
         if self.bar is not None:

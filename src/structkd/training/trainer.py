@@ -11,76 +11,67 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from structkd import KDObjective
-from structkd.evaluation import Legality, tagging_metrics, viterbi
-from structkd.models import Tagger
-from structkd.training.collate import UNLABELLED, TaggingCollator
+from structkd.data import UNLABELLED
+from structkd.evaluation import counts, figures
+from structkd.models import StructuredModel
+from structkd.training.collate import Collator
 from structkd.training.sampling import LengthBucketSampler, SortedSampler
-from structkd.training.targets import TeacherTargets
+from structkd.training.targets import Targets
 
 __all__ = ["DistillationTrainer"]
 
 
 class DistillationTrainer(Trainer):
-    """Trains a tagger on gold labels, on a teacher's distributions, or on both, in one code path.
+    """Trains a model on gold annotation, on a teacher's distributions, or on both, in one code path.
 
     Everything a Trainer does (checkpoints, resuming, accumulation, mixed precision, several processes, logging) is
     its own. What differs: the loss is a :class:`structkd.KDObjective`; ``num_items_in_batch`` counts sentences,
-    unlabelled ones included; batches hold sentences of like length; evaluation decodes to legal tag sequences and
-    reports span F1. The teacher is present only as its scores, so no checkpoint can contain it.
+    unlabelled ones included; batches hold sentences of like length; evaluation decodes to legal structures and
+    reports the figures of the annotation (span F1, attachment scores). The teacher is present only as its scores, so
+    no checkpoint can contain it.
 
     Args:
-        model: the student (or a teacher being trained on gold labels).
+        model: the student (or a teacher being trained on gold annotation).
         args: transformers' training arguments.
         train_dataset: from :func:`~structkd.training.training_text`.
-        eval_dataset: the development split; columns ``tokens`` and ``labels``.
+        eval_dataset: the development split, annotated.
         objective: what to minimise.
         targets: the teacher's scores for ``train_dataset``; needed where the objective distils.
-        scheme: tag scheme of the labels for span F1, or None (accuracy only).
-        legal: which tag sequences decoding may produce; None for all.
     """
 
     def __init__(
         self,
-        model: Tagger,
+        model: StructuredModel,
         args: TrainingArguments,
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
         *,
         objective: KDObjective,
-        targets: TeacherTargets | None = None,
-        scheme: str | None = None,
-        legal: Legality | None = None,
+        targets: Targets | None = None,
         **kwargs: Any,
     ) -> None:
-        if model.features is None:
-            raise ValueError("The model has no vocabulary and cannot read text: create it by its recipe or load it.")
-        if targets is not None:
-            if targets.labels != model.config.labels:
-                raise ValueError(
-                    "Teacher and student must have the same tag inventory, in the same order.\n"
-                    f"teacher: {targets.labels}\nstudent: {model.config.labels}"
-                )
-            if len(targets) != len(train_dataset):
-                raise ValueError(
-                    f"The teacher's scores cover {len(targets)} sentences, the training text has {len(train_dataset)}."
-                )
+        if targets is not None and len(targets) != len(train_dataset):
+            raise ValueError(
+                f"The teacher's scores cover {len(targets)} sentences, the training text has {len(train_dataset)}."
+            )
         if args.remove_unused_columns:
             raise ValueError("Set remove_unused_columns=False: the collator reads columns the model does not take.")
+        for text in (train_dataset, eval_dataset):
+            if text is not None:
+                model.encoder.check(text)
         self.objective: KDObjective = objective
         self.targets = targets
-        self.labels = model.config.labels
-        self.scheme = scheme
-        self.legal = legal
+        self.annotation = model.annotation
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            data_collator=TaggingCollator(model.features, targets),
+            data_collator=Collator(model, targets),
             compute_metrics=self._metrics,
             **kwargs,
         )
-        self._eval_collator = TaggingCollator(model.features)
+        self._eval_collator = Collator(model, evaluation=True)
         # compute_loss divides by the sentences of all accumulated batches: the Trainer must not divide once more.
         self.model_accepts_loss_kwargs = True
 
@@ -98,7 +89,7 @@ class DistillationTrainer(Trainer):
     ) -> Any:
         """The objective of a batch, divided by ``num_items_in_batch`` sentences (by the batch's own if None)."""
         inputs = dict(inputs)
-        labels, labelled = inputs.pop("labels"), inputs.pop("labelled")
+        gold, labelled = inputs.pop("gold"), inputs.pop("labelled")
         teacher_scores = inputs.pop("teacher", None)
         output = model(**inputs)
         lengths = inputs["lengths"]
@@ -109,8 +100,7 @@ class DistillationTrainer(Trainer):
         loss = self.objective(
             teacher,
             student,
-            # Gold of unlabelled sentences is never read, but has to be a label number.
-            labels.clamp(min=0),
+            gold,
             progress=self.progress,
             labelled=labelled,
             num_items=num_items_in_batch,
@@ -151,23 +141,24 @@ class DistillationTrainer(Trainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Decoded labels and gold labels [B, N], -100 in the padding; no loss (the decoder judges, not the scores)."""
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Decoded and gold columns, {column: [B, N]}, -100 in the padding; no loss: structures are judged."""
         inputs = self._prepare_inputs(dict(inputs))
-        labels = inputs.pop("labels")
-        inputs.pop("labelled")
+        gold = inputs.pop("annotation")
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(**inputs)
-        scores = self.accelerator.unwrap_model(model).scores(output)
-        decoded = viterbi(**scores, lengths=inputs["lengths"], legal=self.legal)
-        return None, decoded.masked_fill(decoded < 0, UNLABELLED), labels
+        student = self.accelerator.unwrap_model(model)
+        return None, student.decode(student.scores(output), inputs["lengths"]), gold
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        gold: list[list[str]] = []
-        predicted: list[list[str]] = []
-        sides: Any = zip(prediction.label_ids, prediction.predictions, strict=True)
-        for truth, guess in sides:
-            inside = truth != UNLABELLED
-            gold.append([self.labels[label] for label in truth[inside]])
-            predicted.append([self.labels[label] for label in guess[inside]])
-        return tagging_metrics(gold, predicted, self.scheme)
+        predicted: Any = prediction.predictions
+        gold: Any = prediction.label_ids
+        inside = next(iter(gold.values())) != UNLABELLED
+
+        def sentences(columns: dict[str, Any]) -> list[dict[str, list[int]]]:
+            return [
+                {column: values[row][inside[row]].tolist() for column, values in columns.items()}
+                for row in range(len(inside))
+            ]
+
+        return figures(counts(self.annotation, sentences(gold), sentences(predicted)))

@@ -1,0 +1,223 @@
+"""What all models share: an encoder of words, scores over structures, and the way from and to annotated text.
+
+A model is an encoder (words -> vectors), which any file may add, and on top of it scores that define one of structkd's
+distributions. Training, prediction and the storing of teachers' scores see nothing but this interface.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, initialization
+from transformers.utils import ModelOutput
+
+from structkd.data import Annotation
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["EncoderRecipe", "Features", "ModelRecipe", "StructuredConfig", "StructuredModel", "WordEncoder"]
+
+Example = Mapping[str, Any]
+"""A sentence: ``tokens``, and the columns of its annotation and further inputs (``upos``) that a model asks for."""
+
+
+class Features(Protocol):
+    """What turns tokenised sentences into an encoder's inputs, e.g. :class:`~structkd.models.Vocabulary`."""
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+        """Return the padded inputs of ``WordEncoder.forward``, ``lengths`` [B] among them."""
+
+    def save_pretrained(self, folder: str | Path) -> Any:
+        """Write everything needed to rebuild the object into ``folder``."""
+
+
+class WordEncoder(PreTrainedModel):
+    """Base of the encoders: words of a batch -> one vector each, in context.
+
+    A subclass has a configuration class with a ``model_type`` of its own and makes itself known to transformers with
+    ``AutoConfig.register`` and ``AutoModel.register`` in its file; models then rebuild it from their configuration.
+
+    Attributes:
+        features: turns sentences into the inputs of ``forward`` and is saved beside the weights.
+        dimension: D, cells of a word's vector.
+    """
+
+    base_model_prefix = ""
+    main_input_name = "lengths"
+    features_class: ClassVar[Any] = None
+
+    features: Features | None
+    dimension: int
+
+    def forward(self, lengths: Tensor, **inputs: Tensor) -> Tensor:
+        """LongTensor [B] and what ``features.encode`` makes -> [B, N, D]; padding may hold anything."""
+        raise NotImplementedError
+
+    def check(self, examples: Iterable[Example]) -> None:
+        """Refuse sentences that the encoder cannot take, by id, before any work is done with them."""
+
+    def load_features(self, folder: str | os.PathLike) -> None:
+        """Read the features that were saved beside the weights."""
+        self.features = self.features_class.from_pretrained(folder)
+
+
+class EncoderRecipe(Protocol):
+    """Settings that build an encoder; what a configuration of the ``encoder`` group names."""
+
+    def create(self, sentences: Iterable[Sequence[str]]) -> WordEncoder:
+        """An encoder for this training text (which its vocabulary may come from), with its features."""
+
+
+class ModelRecipe(Protocol):
+    """Settings that build a model; what a configuration of the ``model`` group names."""
+
+    def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> StructuredModel:
+        """An untrained model; weights come from torch's global generator.
+
+        Args:
+            annotation: what it is to predict.
+            text: the sentences it will be trained on, with labels or without.
+            annotated: sentences with labels, from which an inventory of structures may be collected.
+        """
+
+    def load(self, folder: str | Path) -> StructuredModel:
+        """A model that was saved with ``save_pretrained``."""
+
+
+class StructuredConfig(PreTrainedConfig):
+    """What all models' configurations share.
+
+    Args:
+        encoder: the encoder's configuration, or a mapping with its ``model_type``.
+    """
+
+    model_type = "structkd"
+
+    encoder: Any = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if isinstance(self.encoder, Mapping):
+            self.encoder = AutoConfig.for_model(**self.encoder)
+
+    @staticmethod
+    def check_range(**values: tuple[float, float, float]) -> None:
+        """Refuse settings outside their range; each is (value, least, largest)."""
+        for name, (value, least, largest) in values.items():
+            if not least <= value <= largest:
+                raise ValueError(f"{name} must lie in {least:g}..{largest:g}, got {value}.")
+
+
+class StructuredModel(PreTrainedModel):
+    """Base of the models: an encoder, and scores that define a distribution over structures.
+
+    Subclasses add their layers after ``super().__init__`` and call ``post_init``; they fill in ``score_axes``,
+    ``annotation``, ``forward``, ``distribution``, ``encode_gold`` and ``decode``. Shapes: B sentences, N words.
+
+    Args:
+        config: sizes and inventories.
+        encoder: a ready one (with features, pretrained perhaps); None builds it from ``config.encoder``.
+    """
+
+    config_class = StructuredConfig
+    base_model_prefix = ""
+    main_input_name = "lengths"
+
+    #: For every score that :meth:`scores` gives, how many axes of words follow its batch axis. 0: the score belongs to
+    #: the model, not to a sentence, and has no batch axis either.
+    score_axes: ClassVar[Mapping[str, int]] = {}
+
+    config: StructuredConfig
+    encoder: WordEncoder
+
+    def __init__(self, config: StructuredConfig, encoder: WordEncoder | None = None) -> None:
+        super().__init__(config)
+        self.encoder = cast(WordEncoder, AutoModel.from_config(config.encoder)) if encoder is None else encoder
+
+    @property
+    def annotation(self) -> Annotation:
+        """What the model predicts."""
+        raise NotImplementedError
+
+    @property
+    def features(self) -> Features:
+        """What turns tokenised sentences into the encoder's inputs.
+
+        Raises:
+            ValueError: if there is none, so that the model cannot read text.
+        """
+        features = getattr(self.encoder, "features", None)
+        if features is None:
+            raise ValueError("The model has no vocabulary and cannot read text: create it by its recipe or load it.")
+        return features
+
+    def encode(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """The padded inputs of ``forward`` for some sentences, ``lengths`` LongTensor [B] among them."""
+        return self.features.encode([example["tokens"] for example in examples])
+
+    def encode_gold(self, examples: Sequence[Example]) -> Tensor:
+        """The annotation of some sentences in the form :func:`structkd.supervised_loss` takes.
+
+        Sentences whose annotation is hidden (-100) get any structure: the objective does not look at it.
+        """
+        raise NotImplementedError
+
+    def forward(self, lengths: Tensor, **inputs: Tensor) -> ModelOutput:
+        """Score the structures of a batch.
+
+        Args:
+            lengths: LongTensor [B].
+            inputs: what else :meth:`encode` makes.
+        """
+        raise NotImplementedError
+
+    def scores(self, output: ModelOutput) -> dict[str, Tensor]:
+        """The scores that define the distribution, at any temperature; their layout is :attr:`score_axes`."""
+        return {name: output[name] for name in self.score_axes if output.get(name) is not None}
+
+    def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Any:
+        """The distribution over the structures of a batch.
+
+        Args:
+            scores: :meth:`scores` of the batch (or the output itself).
+            lengths: LongTensor [B].
+        """
+        raise NotImplementedError
+
+    def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
+        """The best legal structure of every sentence, in the columns of its annotation.
+
+        Returns:
+            For every column of ``annotation``, a LongTensor [B, N]; -100 in the padding.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # `initialization` skips tensors that from_pretrained has already filled; plain torch.nn.init would not.
+        if isinstance(module, nn.Linear):
+            initialization.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                initialization.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
+        """As transformers', plus the features."""
+        super().save_pretrained(save_directory, **kwargs)
+        if getattr(self.encoder, "features", None) is not None:
+            self.features.save_pretrained(Path(save_directory))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As transformers', plus the features; weights come from safetensors alone, never from a pickle."""
+        loaded = super().from_pretrained(folder, *args, **({"use_safetensors": True} | kwargs))
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.encoder.load_features(folder)
+        return loaded
