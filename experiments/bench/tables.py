@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contenders import AUTOGRAD, CHECKED, COMPILED, LOG, PYTORCH_CRF, TORCH, TORCH_STRUCT
-from training_step import DISTILLED, MIXED, SUPERVISED
+from training_step import BILSTM, DISTILLED, MINILM, MIXED, SUPERVISED
 
 NOTHING = "-"
 #: With value checks on, ours should keep this share of the pure torch goals.
@@ -17,7 +17,7 @@ CHECKED_SHARE = 0.6
 #: How much closer to float64 than torch-struct's the gradient should be.
 CLOSER_GOAL = 20
 #: How much longer than a supervised step a distillation step may take.
-OVERHEAD_GOAL = 1.15
+OVERHEAD_GOALS = {BILSTM: 1.15, MINILM: 1.05}
 
 
 def write(results: dict[str, Any], output: Path) -> list[Path]:
@@ -220,26 +220,31 @@ def _exponents(scaling: Sequence[Mapping[str, Any]]) -> str:
 
 def _training(training: Sequence[Mapping[str, Any]]) -> str:
     rows = []
-    for head in training:
-        cpu = {name: times["cpu_ms"] for name, times in head["times"].items()}
+    for row in training:
+        name = f"{row['encoder']}, {row['head']}"
+        if row["times"] is None:
+            rows.append([f"{name} (left out: the encoder could not be fetched)", *["-"] * 6])
+            continue
+        cpu = {name: times["cpu_ms"] for name, times in row["times"].items()}
         ratios = {name: cpu[name] / cpu[SUPERVISED] for name in (DISTILLED, MIXED)}
-        reached = ratios[DISTILLED] <= OVERHEAD_GOAL
+        goal = OVERHEAD_GOALS[row["encoder"]]
+        reached = ratios[DISTILLED] <= goal
         distilled = f"{ratios[DISTILLED]:.3f}"
         rows.append(
             [
-                head["head"],
+                name,
                 *(_figure(cpu[name]) for name in (SUPERVISED, DISTILLED, MIXED)),
                 f"**{distilled}**" if reached else distilled,
-                f"{OVERHEAD_GOAL:g}",
+                f"{goal:g}",
                 f"{ratios[MIXED]:.3f}",
             ]
         )
-    header = ["head", f"{SUPERVISED}, ms", f"{DISTILLED}, ms", f"{MIXED}, ms", f"{DISTILLED} over {SUPERVISED}"]
+    header = ["tagger", f"{SUPERVISED}, ms", f"{DISTILLED}, ms", f"{MIXED}, ms", f"{DISTILLED} over {SUPERVISED}"]
     return (
         "## What distillation adds to a training step\n\n"
-        "CPU time of a step (forward, loss, backward, AdamW) of a BiLSTM tagger with hidden size 64 and 17 labels on "
-        "16 sentences of 25 words or so, the teacher's scores at hand; the default path and value checks on. Bold "
-        "figures reach the goal, which is an upper limit.\n\n"
+        "CPU time of a step (forward, loss, backward, AdamW) of a tagger with 17 labels on 16 sentences of 25 words or "
+        "so, the teacher's scores at hand; the default path and value checks on. The encoder is a BiLSTM with hidden "
+        "size 64, or the pretrained all-MiniLM-L6-v2. Bold figures reach the goal, which is an upper limit.\n\n"
         + _table([*header, "goal", "half and half over it"], rows)
     )
 

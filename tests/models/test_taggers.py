@@ -1,29 +1,38 @@
-"""Taggers: shapes, distributions, padding, dropout, and exact saving."""
+"""Taggers with a BiLSTM: shapes, distributions, decoding, padding, dropout, and exact saving."""
 
+import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
-from transformers import AutoConfig
+from datasets import Dataset
 
 from structkd import LinearChainCRF, MaxEnt
-from structkd.models import BiLSTMRecipe, BiLSTMTagger, Vocabulary
+from structkd.data import TagAnnotation, TreeAnnotation
+from structkd.models import BiLSTMRecipe, Tagger, TaggerConfig, TaggerRecipe, Vocabulary
 
-LABELS = ["O", "B-X", "I-X", "E-X", "S-X"]
+ANNOTATION = TagAnnotation.of_spans(["X"], "BIOES")
+LABELS = list(ANNOTATION.labels)
 SENTENCES = [["The", "cat", "sat"], ["Dogs"], ["It", "rained", "all", "day", "."]]
+EXAMPLES = [
+    {"id": f"s{number}", "tokens": tokens, "labels": [0] * len(tokens)} for number, tokens in enumerate(SENTENCES)
+]
+TEXT = Dataset.from_list(EXAMPLES)
 
 
-def small(head: str = "crf", **settings) -> BiLSTMTagger:
+def small(head: str = "crf", annotation: TagAnnotation = ANNOTATION, **settings) -> Tagger:
     sizes = {"word_size": 8, "character_size": 5, "character_filters": 6, "hidden_size": 7} | settings
     torch.manual_seed(0)
-    return BiLSTMRecipe(head=head, **sizes).create(LABELS, SENTENCES)
+    return TaggerRecipe(encoder=BiLSTMRecipe(**sizes), head=head).create(annotation, TEXT, TEXT)
 
 
 @pytest.mark.parametrize("head", ["crf", "maxent"])
 @pytest.mark.parametrize("settings", [{}, {"layers": 2}, {"character_filters": 0}])
 def test_shapes_and_distribution(head: str, settings: dict) -> None:
     model = small(head, **settings).eval()
-    batch = model.features.encode(SENTENCES)
+    batch = model.encode(EXAMPLES)
     output = model(**batch)
     assert output.emissions.shape == (3, 5, len(LABELS))
     distribution = model.distribution(output, batch["lengths"])
@@ -43,18 +52,73 @@ def test_transitions_read_next_then_previous() -> None:
         model.transitions[2, 1] = 50.0  # I-X after B-X,
         model.transitions[3, 2] = 50.0  # and E-X after I-X
         model.end[3] = 50.0
-    batch = model.features.encode(SENTENCES[:1])
+    batch = model.encode(EXAMPLES[:1])
     assert model.distribution(model(**batch), batch["lengths"]).decode().tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("head", ["crf", "maxent"])
 def test_padding_changes_nothing(head: str) -> None:
     model = small(head, layers=2).eval()
-    batch = model.features.encode(SENTENCES)
+    batch = model.encode(EXAMPLES)
     together = model(**batch).emissions
     for item, tokens in enumerate(SENTENCES):
         alone = model(**model.features.encode([tokens])).emissions
         torch.testing.assert_close(together[item, : len(tokens)], alone[0])
+
+
+def test_decoding_finds_the_best_legal_sequence_and_marks_the_padding() -> None:
+    model = small("crf").eval()
+    with torch.no_grad():
+        for parameter in (model.transitions, model.start, model.end):
+            parameter.normal_()
+        batch = model.encode(EXAMPLES)
+        output = model(**batch)
+    emissions, transitions, start, end = (value.detach() for value in model.scores(output).values())
+    decoded = model.decode(model.scores(output), batch["lengths"])
+    assert decoded.keys() == {"labels"}
+    follows = {"O": "OBS", "B": "IE", "I": "IE", "E": "OBS", "S": "OBS"}
+    for item, tokens in enumerate(SENTENCES):
+        found = decoded["labels"][item].tolist()
+        assert found[len(tokens) :] == [-100] * (5 - len(tokens))
+        legal = [
+            tags
+            for tags in itertools.product(range(len(LABELS)), repeat=len(tokens))
+            if LABELS[tags[0]][0] in "OBS"
+            and LABELS[tags[-1]][0] in "OES"
+            and all(LABELS[after][0] in follows[LABELS[before][0]] for before, after in itertools.pairwise(tags))
+        ]
+
+        def score(tags: tuple[int, ...], item: int = item) -> float:
+            total = start[tags[0]] + end[tags[-1]]
+            total = total + sum(emissions[item, place, tag] for place, tag in enumerate(tags))
+            return float(total + sum(transitions[after, before] for before, after in itertools.pairwise(tags)))
+
+        assert tuple(found[: len(tokens)]) == max(legal, key=score)
+
+
+def test_tags_that_are_no_spans_follow_each_other_freely() -> None:
+    model = small("maxent", TagAnnotation(("NOUN", "VERB", "DET"))).eval()
+    batch = model.encode(EXAMPLES)
+    output = model(**batch)
+    best = model.decode(model.scores(output), batch["lengths"])["labels"]
+    assert torch.equal(best[2], output.emissions[2].argmax(-1))
+    assert model.annotation == TagAnnotation(("NOUN", "VERB", "DET"))
+
+
+def test_gold_labels_are_padded_and_hidden_ones_are_any_label() -> None:
+    rows = [{"tokens": ["a", "b"], "labels": [3, 1]}, {"tokens": ["a", "b", "c"], "labels": [-100] * 3}]
+    assert small().encode_gold(rows).tolist() == [[3, 1, 0], [0, 0, 0]]
+
+
+def test_an_annotation_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="one label per word"):
+        TaggerRecipe(encoder=BiLSTMRecipe()).create(TreeAnnotation(("root",)), TEXT, TEXT)
+
+
+def test_a_model_without_vocabulary_says_so() -> None:
+    model = Tagger(small().config)
+    with pytest.raises(ValueError, match="cannot read text"):
+        model.encode(EXAMPLES)
 
 
 @pytest.mark.parametrize("head", ["crf", "maxent"])
@@ -65,18 +129,39 @@ def test_saved_model_comes_back_exactly(head: str, tmp_path) -> None:
             parameter.add_(torch.randn_like(parameter))
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["encoder"]["model_type"] == "structkd_bilstm"
+    assert not {"auto_map", "_target_"} & (config.keys() | config["encoder"].keys())
     torch.manual_seed(99)
-    loaded = BiLSTMRecipe().load(tmp_path)
+    loaded = TaggerRecipe(encoder=BiLSTMRecipe()).load(tmp_path)
     assert loaded.features == model.features
     assert loaded.config.labels == LABELS
+    assert loaded.annotation == ANNOTATION
     assert loaded.config.head == head
+    assert loaded.config.encoder.to_dict() == model.config.encoder.to_dict()
     state = loaded.state_dict()
     assert state.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
-    batch = model.features.encode(SENTENCES)
+    batch = model.encode(EXAMPLES)
     # The weights are the same bit by bit; the last bit of a product may depend on where they lie in memory.
     torch.testing.assert_close(model.eval()(**batch).emissions, loaded.eval()(**batch).emissions)
+
+
+def test_a_process_that_only_imports_the_models_can_load_one(tmp_path) -> None:
+    model = small().eval()
+    model.save_pretrained(tmp_path)
+    program = (
+        "import sys, structkd.models as models\n"
+        "model = models.Tagger.from_pretrained(sys.argv[1])\n"
+        "print(model.features.words[0], float(model.emission.weight.sum()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    word, total = done.stdout.split()
+    assert word == model.features.words[0]
+    assert float(total) == pytest.approx(model.emission.weight.sum().item())
 
 
 def test_missing_weights_are_initialised_and_the_others_kept(tmp_path) -> None:
@@ -84,18 +169,27 @@ def test_missing_weights_are_initialised_and_the_others_kept(tmp_path) -> None:
     maxent.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"head": "crf"}))
-    loaded = BiLSTMTagger.from_pretrained(tmp_path)
+    loaded = Tagger.from_pretrained(tmp_path)
     for name, value in maxent.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
     assert not loaded.transitions.any()
     assert not loaded.start.any()
 
 
+def test_building_the_head_leaves_an_encoder_that_is_ready_alone() -> None:
+    torch.manual_seed(0)
+    encoder = BiLSTMRecipe(hidden_size=7).create(SENTENCES)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    tagger = Tagger(TaggerConfig(encoder=encoder.config, head="maxent", id2label=dict(enumerate(LABELS))), encoder)
+    for name, value in tagger.encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_initial_weights() -> None:
     model = small("crf", layers=2)
     assert not model.encoder.embedding.weight[0].any()
     assert model.encoder.embedding.weight[1].any()
-    hidden = model.config.hidden_size
+    hidden = model.config.encoder.hidden_size
     for name, parameter in model.encoder.lstm.named_parameters():
         if name.startswith("bias_ih"):
             assert (parameter[hidden : 2 * hidden] == 1).all()
@@ -105,7 +199,7 @@ def test_initial_weights() -> None:
 
 def test_dropout_is_for_training_alone_and_locked_over_the_sentence() -> None:
     model = small("maxent", locked_dropout=0.5, word_dropout=0.5)
-    batch = model.features.encode(SENTENCES)
+    batch = model.encode(EXAMPLES)
     model.eval()
     assert torch.equal(model(**batch).emissions, model(**batch).emissions)
     model.train()
@@ -118,7 +212,7 @@ def test_dropout_is_for_training_alone_and_locked_over_the_sentence() -> None:
 
 def test_bad_settings_are_refused_before_any_text_is_read() -> None:
     with pytest.raises(ValueError, match="Unknown head 'CRF': expected one of crf, maxent"):
-        BiLSTMRecipe(head="CRF")
+        TaggerRecipe(encoder=BiLSTMRecipe(), head="CRF")
     with pytest.raises(ValueError, match="hidden_size must be at least 1"):
         BiLSTMRecipe(hidden_size=0)
     with pytest.raises(ValueError, match="word_dropout"):
@@ -127,11 +221,9 @@ def test_bad_settings_are_refused_before_any_text_is_read() -> None:
         BiLSTMRecipe(character_window=2)
 
 
-def test_loading_does_not_need_the_network_or_a_registry(tmp_path) -> None:
-    with pytest.raises((OSError, ValueError)):
-        AutoConfig.from_pretrained(tmp_path)
+def test_a_folder_without_a_model_is_refused(tmp_path) -> None:
     with pytest.raises(OSError, match=r"config\.json|no file"):
-        BiLSTMTagger.from_pretrained(tmp_path)
+        Tagger.from_pretrained(tmp_path)
 
 
 class TestVocabulary:

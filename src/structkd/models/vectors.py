@@ -1,0 +1,101 @@
+"""Pretrained word vectors in the text formats of fastText, GloVe and word2vec."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from structkd.data.text_files import numbered_lines
+
+__all__ = ["WordVectors", "read_vectors"]
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """Some words of a file and their vectors.
+
+    Attributes:
+        words: V distinct words, lower-cased where that was asked for.
+        values: float32 [V, D]; row v is the vector of ``words[v]``.
+    """
+
+    words: list[str]
+    values: Tensor
+
+
+def read_vectors(
+    path: str | Path, words: Collection[str], *, lowercase: bool = False, most_frequent: int = 0
+) -> WordVectors:
+    """Read the vectors of some words; no others are ever held in memory.
+
+    The file is text, plain or gzip: a word and its D numbers per line, separated by spaces (a word may contain spaces,
+    as some of GloVe's do), with or without a first line that says how many words and numbers there are. Of a word that
+    occurs more than once the first line counts.
+
+    Args:
+        path: ``.vec`` or ``.txt``, perhaps with ``.gz``.
+        words: those whose vectors are wanted; lower-cased where ``lowercase`` is set.
+        lowercase: a word that the file has in no lower-cased form gets the vector of its first other form.
+        most_frequent: the first so many words of the file (files are ordered by frequency) are wanted as well.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: with file and line, where a line does not hold D finite numbers; also if the file has none of the
+            words.
+    """
+    path = Path(path)
+    wanted = frozenset(words)
+    found: dict[str, np.ndarray] = {}
+    otherwise: dict[str, np.ndarray] = {}
+    size = -1
+    rank = 0
+    for number, line in numbered_lines(path):
+        line = line.rstrip(" ")
+        if number == 1 and _is_header(line):
+            size = int(line.split(" ")[1])
+            continue
+        if size < 1:
+            size = line.count(" ")
+            if size < 1:
+                raise ValueError(
+                    f"{path}, line {number}: expected a word and its numbers, separated by spaces, got {line[:60]!r}. "
+                    "Only text files are read; convert a binary one first"
+                )
+        if line.count(" ") < size:
+            raise ValueError(f"{path}, line {number}: expected a word and {size} numbers, got {line[:60]!r}")
+        word = line.rsplit(" ", size)[0] if line.count(" ") > size else line[: line.index(" ")]
+        folded = word.lower() if lowercase else word
+        rank += 1
+        if rank > most_frequent and folded not in wanted:
+            continue
+        if folded == word:
+            if word not in found:
+                found[word] = _numbers(line, size, path, number)
+        elif folded not in found and folded not in otherwise:
+            otherwise[folded] = _numbers(line, size, path, number)
+    found |= {word: vector for word, vector in otherwise.items() if word not in found}
+    if not found:
+        raise ValueError(f"{path}: none of the {len(wanted)} words of the text has a vector there; is it the language?")
+    return WordVectors(list(found), torch.from_numpy(np.stack(list(found.values()))))
+
+
+def _is_header(line: str) -> bool:
+    """Whether a line consists of two whole numbers: how many words, how many numbers per word."""
+    fields = line.split(" ")
+    return len(fields) == 2 and all(field.isdecimal() for field in fields)
+
+
+def _numbers(line: str, size: int, path: Path, number: int) -> np.ndarray:
+    fields = line.rsplit(" ", size)[1:]
+    try:
+        vector = np.array([float(field) for field in fields], dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: expected {size} numbers after the word ({error})") from error
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{path}, line {number}: the vector holds a number that is not finite")
+    return vector
