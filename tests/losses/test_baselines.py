@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from families import DENSE, FACTORED, MAXENT, agrees, lengths_tensor, seeded
-from oracles import Enumeration, cross_entropy
-from pairs import LONG, Pair
+from families import (
+    DENSE,
+    FACTORED,
+    HEADS,
+    HEADS_LABELLED,
+    MAXENT,
+    MEAN_FIELD,
+    NONPROJECTIVE,
+    PROJECTIVE,
+    SPANS,
+    Arcs,
+    Family,
+    Trees,
+    agrees,
+    lengths_tensor,
+    random,
+    seeded,
+)
+from oracles import Enumeration, cross_entropy, log_sum_exp, softmax
+from pairs import BIO_SHUFFLED, BIOES, LONG, TO_TAGS, TYPES, Pair
+from torch import Tensor
 
 import structkd
 
@@ -98,3 +117,187 @@ def test_supervised_loss_is_the_negative_log_likelihood() -> None:
         assert agrees(structkd.supervised_loss(student, padded, reduction="none"), expected)
         assert agrees(structkd.supervised_loss(student, padded), expected.mean())
         assert agrees(structkd.supervised_loss(student, padded, num_items=4), expected.sum() / 4)
+
+
+def head_labels(teacher: Arcs, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Heads [N, N] in shuffled order for every word (all of them named once), with every relation."""
+    words = max(teacher.ragged) + 1
+    heads = torch.stack([torch.randperm(words, generator=seeded(seed + word)) for word in range(words)])
+    if teacher.relations is None:
+        return heads, None
+    return heads.repeat_interleave(teacher.relations, 1), torch.arange(teacher.relations).repeat(words)
+
+
+def as_labels(structure: Any, heads: Tensor, relations: Tensor | None) -> list[int]:
+    """The label of every word of a tree."""
+    labels = []
+    for word, part in enumerate(structure):
+        head, relation = part if isinstance(part, tuple) else (part, None)
+        names = (heads[word] == head) if relation is None else (heads[word] == head) & (relations == relation)
+        labels.append(int(names.nonzero()))
+    return labels
+
+
+PARSERS = [HEADS, PROJECTIVE, NONPROJECTIVE, MEAN_FIELD, HEADS_LABELLED, Trees(True, False, 2), Trees(False, False, 2)]
+
+
+@pytest.mark.parametrize("teacher", PARSERS, ids=repr)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_topk_of_a_parser_as_head_labels(teacher: Arcs, weighted: bool) -> None:
+    lengths = teacher.ragged
+    heads, relations = head_labels(teacher, 1)
+    scores = teacher.scores(seeded(10), len(lengths), len(heads))
+    logits = random(seeded(11), len(lengths), *heads.shape)
+    log_probs = logits.log_softmax(-1)
+    expected = []
+    for item, p in enumerate(teacher.enumerate(scores, lengths)):
+        best = p.ranked()[:3]
+        weights = softmax([p.scores[y] for y in best]) if weighted else [1 / len(best)] * len(best)
+        losses = [
+            -sum(float(log_probs[item, d, k]) for d, k in enumerate(as_labels(y, heads, relations))) for y in best
+        ]
+        expected.append(sum(w * loss for w, loss in zip(weights, losses, strict=True)))
+    student = structkd.HeadLabeling(logits, heads.expand(logits.shape), relations, lengths_tensor(lengths))
+    built = teacher.build(scores, lengths_tensor(lengths))
+    assert agrees(structkd.topk_kd_loss(built, student, k=3, weighted=weighted, reduction="none"), expected)
+
+
+@pytest.mark.parametrize("teacher", PARSERS, ids=repr)
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_token_kd_of_a_parser_takes_its_arc_scores_word_by_word(teacher: Arcs, temperature: float) -> None:
+    lengths = teacher.ragged
+    heads, relations = head_labels(teacher, 2)
+    scores = teacher.scores(seeded(12), len(lengths), len(heads))
+    logits = random(seeded(13), len(lengths), *heads.shape)
+    arcs = scores["arcs" if teacher is MEAN_FIELD else "scores"]
+    expected = []
+    for item, n in enumerate(lengths):
+        total = 0.0
+        for d in range(n):
+            inside = [k for k in range(heads.shape[1]) if heads[d, k] < n]
+            cells = [(int(heads[d, k]), d) + (() if relations is None else (int(relations[k]),)) for k in inside]
+            targets = softmax([float(arcs[(item, *cell)]) / temperature for cell in cells])
+            log_probs = (logits[item, d] / temperature).log_softmax(-1)
+            total -= sum(p * float(log_probs[k]) for p, k in zip(targets, inside, strict=True))
+        expected.append(temperature**2 * total)
+    student = structkd.HeadLabeling(logits, heads.expand(logits.shape), relations, lengths_tensor(lengths))
+    built = teacher.build(scores, lengths_tensor(lengths))
+    assert agrees(structkd.token_kd_loss(built, student, temperature=temperature, reduction="none"), expected)
+
+
+@pytest.mark.parametrize("teacher", PARSERS, ids=repr)
+def test_posterior_kd_of_a_parser_is_structural_for_words_that_label_alone(teacher: Arcs) -> None:
+    heads, relations = head_labels(teacher, 3)
+    lengths = lengths_tensor(teacher.ragged)
+    logits = random(seeded(15), len(lengths), *heads.shape)
+    student = structkd.HeadLabeling(logits, heads.expand(logits.shape), relations, lengths)
+    built = teacher.build(teacher.scores(seeded(14), len(lengths), len(heads)), lengths)
+    losses = [
+        loss(built, student, temperature=2.5, reduction="none")
+        for loss in (structkd.posterior_kd_loss, structkd.structural_kd_loss)
+    ]
+    assert agrees(*losses)
+
+
+@pytest.mark.parametrize("pair", TO_TAGS, ids=repr)
+def test_posterior_kd_of_spans_is_structural_for_words_that_label_alone(pair: Pair) -> None:
+    teacher, student = pair.scores(16)
+    loss = structkd.posterior_kd_loss(*pair.build(teacher, student), temperature=2.5, reduction="none")
+    assert agrees(loss, pair.loss(teacher, student, 2.5))
+
+
+@pytest.mark.parametrize(("labels", "scheme"), [(BIO_SHUFFLED, "BIO"), (BIOES, "BIOES")])
+@pytest.mark.parametrize("masked", [False, True])
+def test_token_kd_of_spans_lets_every_word_choose_its_span_alone(labels: list[str], scheme: str, masked: bool) -> None:
+    lengths = (4, 1, 3)
+    scores = SPANS.scores(seeded(17), 3, 5)
+    scores["scores"] = scores["scores"] * 20  # probabilities far below rounding, were they summed as such
+    if masked:
+        scores, _ = SPANS.masked(scores, lengths, seeded(18))
+    logits = random(seeded(19), 3, 5, len(labels))
+    expected = []
+    for item, n in enumerate(lengths):
+        total = 0.0
+        for word in range(n):
+            by_tag: dict[str, list[float]] = {"O": [0.0]}
+            for start in range(word + 1):
+                for end in range(word, n):
+                    prefix = "B" if word == start else "I"
+                    if scheme == "BIOES":
+                        prefix = "S" if start == end else "B" if word == start else "E" if word == end else "I"
+                    for kind, name in enumerate(TYPES):
+                        by_tag.setdefault(f"{prefix}-{name}", []).append(
+                            float(scores["scores"][item, start, end, kind])
+                        )
+            tags = {tag: log_sum_exp(values) for tag, values in by_tag.items() if max(values) > -math.inf}
+            log_probs = logits[item, word].log_softmax(-1)
+            probabilities = softmax(list(tags.values()))
+            total -= sum(p * float(log_probs[labels.index(tag)]) for tag, p in zip(tags, probabilities, strict=True))
+        expected.append(total)
+    teacher = SPANS.build(scores, lengths_tensor(lengths), types=TYPES)
+    student = structkd.MaxEnt(logits, lengths_tensor(lengths), labels=labels)
+    assert agrees(structkd.token_kd_loss(teacher, student, reduction="none"), expected)
+
+
+def test_spans_need_a_tagger_for_a_distribution_per_word() -> None:
+    scores, lengths = SPANS.scores(seeded(20), 1, 3), lengths_tensor((3,))
+    spans = SPANS.build(scores, lengths, types=TYPES)
+    for loss in (structkd.token_kd_loss, structkd.posterior_kd_loss):
+        with pytest.raises(NotImplementedError, match="in the tags of a tagger, and the student is SpanCRF"):
+            loss(spans, spans)
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        structkd.HeadLabeling(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3, dtype=torch.long)),
+        structkd.HeadSelection(torch.zeros(1, 2, 2)),
+    ],
+)
+def test_emissions_of_different_factorizations_are_not_compared(student: Any) -> None:
+    with pytest.raises(NotImplementedError, match="emissions over one inventory on both sides"):
+        structkd.emission_kd_loss(structkd.DependencyCRF(torch.zeros(1, 2, 2)), student)
+
+
+class TestPartialGold:
+    """-100 in place of a word's label or head: the word is open."""
+
+    @pytest.mark.parametrize("family", [MAXENT, HEADS], ids=repr)
+    def test_the_labelled_words_alone_are_learned_from(self, family: Family) -> None:
+        lengths = (3, 1, 4)
+        scores = family.with_grad(family.scores(seeded(21), 3, 5))
+        gold = torch.tensor([[1, -100, 0, -100, 7], [-100, 7, 7, 7, 7], [0, 0, -100, 2, -100]])
+        enumerations = family.enumerate(family.map(scores, torch.detach), lengths)
+        expected = []
+        for n, e, row in zip(lengths, enumerations, gold.tolist(), strict=True):
+            fits = [y for y in e.scores if all(g in (-100, label) for g, label in zip(row[:n], y, strict=True))]
+            expected.append(log_sum_exp([e.log_prob(y) for y in fits]))
+        student = family.build(scores, lengths_tensor(lengths))
+        assert agrees(student.log_prob(gold), expected)
+        loss = structkd.supervised_loss(student, gold, reduction="none")
+        assert agrees(-loss, expected)
+        assert loss[1] == 0
+        loss.sum().backward()
+        (gradient,) = (t.grad for t in scores.values())
+        by_word = gradient if family is MAXENT else gradient.transpose(1, 2)
+        learned = by_word.abs().sum(-1) > 0
+        inside = torch.arange(5) < lengths_tensor(lengths).unsqueeze(1)
+        assert torch.equal(learned, inside & (gold != -100))
+
+    def test_head_labels(self) -> None:
+        logits = random(seeded(22), 1, 3, 4).requires_grad_()
+        student = structkd.HeadLabeling(logits, torch.zeros(1, 3, 4, dtype=torch.long))
+        structkd.supervised_loss(student, torch.tensor([[-100, 2, -100]])).backward()
+        assert logits.grad.abs().sum(-1).gt(0).tolist() == [[False, True, False]]
+
+    @pytest.mark.parametrize("family", [DENSE, FACTORED, PROJECTIVE, NONPROJECTIVE], ids=repr)
+    def test_words_that_hang_together_need_all_their_gold(self, family: Family) -> None:
+        student = family.build(family.scores(seeded(23), 1, 3))
+        with pytest.raises(
+            ValueError, match=r"word 1 of batch item 0 has -100 \(only distributions in which every word"
+        ):
+            structkd.supervised_loss(student, torch.tensor([[1, -100, 1]]))
+
+    def test_other_negative_numbers_are_mistakes(self) -> None:
+        with pytest.raises(ValueError, match="word 1 of batch item 0 has -1"):
+            structkd.supervised_loss(structkd.MaxEnt(torch.zeros(1, 2, 3)), torch.tensor([[0, -1]]))

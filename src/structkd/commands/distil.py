@@ -94,7 +94,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     _tried(methods, recipes, weights, student_recipe, source, regime)
 
     # The same for all trainings of this run.
-    common = {
+    common: dict[str, Any] = {
         "format": 2,
         "code": code_fingerprint(),
         "torch": torch.__version__.split("+")[0],

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .semirings import working_precision
-from .structure import Parts, StructuredDistribution, check_labels, check_lengths, check_scores
+from .semirings import NEG_INF, working_precision
+from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_lengths, check_scores
 
 
 class ArcDistribution(StructuredDistribution):
@@ -41,8 +41,8 @@ class ArcDistribution(StructuredDistribution):
         return mask.unsqueeze(-1) if self.labelled else mask
 
     def _parts(self) -> Parts:
-        scores = self.log_potentials.to(working_precision(self.log_potentials))
-        return (torch.where(self._event_mask(), scores, 0.0),)
+        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0)
+        return (scores.to(working_precision(scores)),)
 
     def arc_marginals(self) -> Tensor:
         """P(arc), [B, N, N] or [B, N, N, L], in working precision; 0 in the padding."""
@@ -66,9 +66,10 @@ class ArcDistribution(StructuredDistribution):
     def _encode(self, structure: Tensor) -> Parts:
         if self.labelled:
             raise ValueError("heads [B, N] do not say which relations the arcs bear; give one-hot events [B, N, N, L]")
-        check_labels(structure, self.word_mask, self.words, name="heads")
+        check_labels(structure, self.word_mask, self.words, name="heads", partial=self.partial)
         arcs = torch.nn.functional.one_hot(structure.clamp(0, self.words - 1), self.words).transpose(1, 2)
-        return ((arcs * self._event_mask()).to(working_precision(self.log_potentials)),)
+        known = self._event_mask() & (structure != OPEN).unsqueeze(1)
+        return ((arcs * known).to(working_precision(self.log_potentials)),)
 
     def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
         """Heads [B, N] in torch-struct's numbering (1-based, 0 = root) as arcs, LongTensor [B, N, N].
@@ -89,6 +90,18 @@ class ArcDistribution(StructuredDistribution):
         heads = event.argmax(1)
         position = torch.arange(event.shape[1], device=event.device)
         return torch.where((heads == position) | (event.sum(1) == 0), 0, heads + 1), None
+
+
+def over_relations(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [..., L] of labelled arcs as scores [...] of arcs, log sum exp over relations, and P(relation | arc).
+
+    0 for the relations of an impossible arc. Leaves no graph.
+    """
+    scores = scores.detach()
+    best = scores.amax(-1)
+    relations = (scores - best.masked_fill(best == NEG_INF, 0.0).unsqueeze(-1)).exp_()
+    total = relations.sum(-1).clamp_min(1.0)  # the best alone gives 1
+    return best + total.log(), relations.mul_(1 / total.unsqueeze(-1))
 
 
 def check_scores_of_arcs(name: str, scores: Any, labelled: bool = False) -> Tensor:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arcs import ArcDistribution
+from .arcs import ArcDistribution, over_relations
 from .semirings import NEG_INF
+from .structure import Parts
 from .wordwise import WordwiseDistribution
 
 
 class HeadChoice(ArcDistribution, WordwiseDistribution):
     """Base of the distributions in which every word picks its head alone; structures need not be trees."""
 
-    def _choices(self, part: Tensor, lengths: Tensor) -> Tensor:
+    def _choices(self, part: Tensor, lengths: Tensor, impossible: float = NEG_INF) -> Tensor:
         heads = torch.arange(part.shape[1], device=part.device) < lengths.unsqueeze(1)
         heads = heads.view(*heads.shape, *[1] * (part.dim() - 2))
-        return part.masked_fill(~heads, NEG_INF).transpose(1, 2).flatten(2)
+        return part.masked_fill(~heads, impossible).transpose(1, 2).flatten(2)
 
     def _arrange(self, choices: Tensor) -> Tensor:
         return choices.unflatten(2, (self.words, *self.event_shape[2:])).transpose(1, 2)
+
+    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        if not self.labelled or (torch.is_grad_enabled() and parts[0].requires_grad):
+            return super()._expectations(parts)
+        # given the head, relations are independent of it all: one softmax less over [B, N, N * L]
+        arcs, relations = over_relations(parts[0])
+        value, heads = self._posteriors(self._choices(arcs, self.lengths), (arcs,))
+        return value, (relations.mul_(heads.transpose(1, 2).unsqueeze(-1)),)
 
 
 class HeadSelection(HeadChoice):

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .semirings import working_precision
+from .arborescence import maximum_arborescences
+from .semirings import NEG_INF, working_precision
 from .structure import (
+    OPEN,
     Parts,
     StructuredDistribution,
     check_inventory,
     check_labels,
     check_lengths,
     check_scores,
+    ordinary_tensors,
 )
 from .wordwise import WordwiseDistribution
 
@@ -23,8 +26,8 @@ class _LabelDistribution(WordwiseDistribution):
     """Words that choose labels alone; event [N, C]."""
 
     def _parts(self) -> Parts:
-        scores = self.log_potentials.to(working_precision(self.log_potentials))
-        return (torch.where(self._event_mask(), scores, 0.0),)
+        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0)
+        return (scores.to(working_precision(scores)),)
 
     def _event_mask(self) -> Tensor:
         return self.word_mask.unsqueeze(-1)
@@ -34,9 +37,11 @@ class _LabelDistribution(WordwiseDistribution):
 
     def _encode(self, structure: Tensor) -> Parts:
         size = self.event_shape[-1]
-        check_labels(structure, self.word_mask, size)
-        one_hot = torch.nn.functional.one_hot(structure.clamp(0, size - 1), size)
-        return ((one_hot * self._event_mask()).to(working_precision(self.log_potentials)),)
+        check_labels(structure, self.word_mask, size, partial=self.partial)
+        dtype = working_precision(self.log_potentials)
+        known = (self.word_mask & (structure != OPEN)).to(dtype)
+        labels = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=structure.device)
+        return (labels.scatter_(-1, structure.clamp(0, size - 1).long().unsqueeze(-1), known.unsqueeze(-1)),)
 
     def to_event(self, sequence: Tensor, extra: object = None, lengths: Tensor | None = None) -> Tensor:
         """Labels [B, N] as indicators, LongTensor [B, N, C]; 0 beyond `lengths` (default: this batch's)."""
@@ -103,8 +108,8 @@ class HeadLabeling(_LabelDistribution):
         lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
         validate_args: check values (NaN, +inf, heads and relations below -1); None means torch.distributions' default.
 
-    Parts are labels: `marginals` are [B, N, K] and `decode()` gives label indices [B, N]; `decode_heads()` the heads
-    they name, which need not form a tree. Costs O(N K).
+    Parts are labels: `marginals` are [B, N, K] and `decode()` gives label indices [B, N]; `decode_heads()` gives the
+    best tree over what the labels name. Costs O(N K); trees O(N K + N^2).
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
     """
 
@@ -120,17 +125,19 @@ class HeadLabeling(_LabelDistribution):
         batch, words, size = logits.shape
         if size < 1:
             raise ValueError(f"logits must have shape [B, N, K] with K >= 1, got {list(logits.shape)}")
-        self.heads = self._check_indices("heads", heads, [logits.shape])
+        self._heads = self._check_indices("heads", heads, [logits.shape])
         if relations is not None:
-            relations = self._check_indices("relations", relations, [logits.shape, logits.shape[-1:]])
+            relations = self._check_indices("relations", relations, [logits.shape, logits.shape[-1:]]).long()
         self.relations = relations
         lengths = check_lengths(lengths, batch, words, logits.device)
         self.log_potentials = logits
         super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
         self._check_values("logits", logits, self._event_mask())
         if self._validate_args:
-            for name, indices in (("heads", self.heads), ("relations", relations)):
-                if indices is not None and ((indices.expand(logits.shape) < -1) & self._event_mask()).any():
+            for name, indices in (("heads", self._heads), ("relations", relations)):
+                if indices is None or indices.min() >= -1:
+                    continue
+                if ((indices.expand(logits.shape) < -1) & self._event_mask()).any():
                     raise ValueError(f"{name} must be at least -1 (-1: names none), got {int(indices.min())}")
 
     @staticmethod
@@ -142,14 +149,19 @@ class HeadLabeling(_LabelDistribution):
         if indices.shape not in shapes:
             expected = " or ".join(str(list(shape)) for shape in shapes)
             raise ValueError(f"{name} must have shape {expected} to go with the logits, got {list(indices.shape)}")
-        return indices.long()
+        return indices
 
     @property
     def logits(self) -> Tensor:
         return self.log_potentials
 
+    @property
+    def heads(self) -> Tensor:
+        """LongTensor [B, N, K], the head that every label names."""
+        return self._heads.long()
+
     def _with_scores(self, *scores: Tensor | None) -> HeadLabeling:
-        return HeadLabeling(scores[0], self.heads, self.relations, self.lengths, validate_args=False)  # type: ignore[arg-type]
+        return HeadLabeling(scores[0], self._heads, self.relations, self.lengths, validate_args=False)  # type: ignore[arg-type]
 
     def _check_comparable(self, other: StructuredDistribution) -> None:
         super()._check_comparable(other)
@@ -159,7 +171,7 @@ class HeadLabeling(_LabelDistribution):
     def names_as(self, other: HeadLabeling) -> bool:
         """Whether both name the same head and relation with every label inside the sentences."""
         mask = self._event_mask()
-        pairs = [(self.heads, other.heads)]
+        pairs = [(self._heads, other._heads)]
         if self.relations is not None and other.relations is not None:
             pairs.append((self.relations.expand(self.heads.shape), other.relations.expand(other.heads.shape)))
         same_kind = (self.relations is None) == (other.relations is None)
@@ -168,11 +180,65 @@ class HeadLabeling(_LabelDistribution):
     @property
     def named(self) -> Tensor:
         """BoolTensor [B, N, K]: True where a label of a word inside the sentence names a head inside it."""
-        inside = (self.heads >= 0) & (self.heads < self.lengths.view(-1, 1, 1))
-        return inside & self._event_mask()
+        ends = self.lengths.unsqueeze(1) * self.word_mask  # no head is below 0 in the padding
+        return (self._heads >= 0) & (self._heads < ends.unsqueeze(-1))
 
-    def decode_heads(self) -> Tensor:
-        """The heads that the best labels name, LongTensor [B, N]; root = own index, -1 where none or in the padding."""
-        labels = self.decode()
-        heads = self.heads.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        return heads.masked_fill((labels < 0) | (heads >= self.lengths.unsqueeze(1)), -1)
+    @ordinary_tensors
+    def decode_heads(self, multiroot: bool = False) -> Tensor:
+        """The best dependency tree by posterior probability, LongTensor [B, N]; root = own index, -1 in the padding.
+
+        The maximum spanning arborescence over arcs scored by log P(arc), where P(arc) sums the probabilities of the
+        word's labels that name its head (`decode()` gives each word's best label instead; what those name need not be
+        a tree). With one root, or any number if `multiroot`. An arc that no label names is taken only where there is
+        no tree without: then there are as few of them as possible, and the rest is the best.
+        """
+        return self._tree(multiroot)
+
+    @ordinary_tensors
+    def decode_trees(self, multiroot: bool = False) -> tuple[Tensor, Tensor | None]:
+        """`decode_heads()`, and for every arc its relation; None without relations.
+
+        Returns:
+            Heads and relations, LongTensor [B, N] each. A relation is the one with most probability among the labels
+            that name the arc; for an arc that no label names, among all labels of the word. -1 in the padding, and for
+            a word none of whose labels has a relation.
+        """
+        heads = self._tree(multiroot)
+        if self.relations is None:
+            return heads, None
+        relations = self.relations.expand(self.heads.shape)
+        naming = self.named & (self.heads == heads.unsqueeze(-1)) & (relations >= 0)
+        naming = torch.where(naming.any(-1, keepdim=True), naming, relations >= 0)
+        posterior = self._log_posterior().masked_fill(~naming, NEG_INF)
+        total = _log_sums(posterior, relations.clamp_min(0), int(relations.max().clamp_min(0)) + 1)
+        best = total.argmax(-1).masked_fill(~(naming.any(-1) & self.word_mask), -1)
+        return heads, best
+
+    def _log_posterior(self) -> Tensor:
+        """log P(label), [B, N, K]; anything in the padding."""
+        with torch.no_grad():
+            (scores,) = self._parts()
+            self._log_partition((scores,))
+            return scores.detach().log_softmax(-1)
+
+    def _tree(self, multiroot: bool) -> Tensor:
+        posterior = self._log_posterior().masked_fill(~self.named, NEG_INF)
+        # by dependent and head; a label that names none is -inf wherever it is put
+        arcs = _log_sums(posterior, self.heads.clamp(0, self.words - 1), self.words).transpose(1, 2)
+        trees = maximum_arborescences(arcs, self.lengths, single_root=not multiroot)
+        missing = (trees[:, 0] < 0).nonzero().flatten()
+        if len(missing):
+            arcs = arcs[missing]
+            # Cheaper than any number of arcs with a probability, so that one such arc less is always better.
+            worst = arcs.masked_fill(arcs == NEG_INF, 0.0).amin((1, 2), keepdim=True)
+            arcs = torch.where(arcs == NEG_INF, self.words * worst - 1.0, arcs)
+            trees[missing] = maximum_arborescences(arcs, self.lengths[missing], single_root=not multiroot)
+        return trees
+
+
+def _log_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """log sum exp of values [B, N, K] by their groups [B, N, K], [B, N, count]; -inf where a group has none."""
+    shape = (*values.shape[:-1], count)
+    top = values.new_full(shape, NEG_INF).scatter_reduce(-1, groups, values, "amax")
+    shift = top.masked_fill(top == NEG_INF, 0.0)
+    return values.new_zeros(shape).scatter_add(-1, groups, (values - shift.gather(-1, groups)).exp()).log() + shift

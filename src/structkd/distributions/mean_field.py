@@ -1,6 +1,9 @@
-"""Second-order dependency parsing by mean field (Wang et al., 2019)."""
+"""Second-order dependency parsing by mean field (Wang et al., 2019; Wang and Tu, 2020)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +12,11 @@ from .arcs import check_scores_of_arcs
 from .head_selection import HeadChoice
 from .semirings import NEG_INF, working_precision
 from .structure import StructuredDistribution, check_lengths, check_scores
+
+#: Factors of h, d and c, each [B, N, r]; cell [b, h, d, c] of the scores is the sum over r of their product.
+Factors = tuple[Tensor, Tensor, Tensor]
+#: From Q [B, N, N] to what the second-order scores add to F [B, N, N]; cells on the diagonal mean nothing.
+Message = Callable[[Tensor], Tensor]
 
 
 class MeanFieldDependency(HeadChoice):
@@ -21,6 +29,7 @@ class MeanFieldDependency(HeadChoice):
         lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
         iterations: updates of all words at once, T >= 0.
         validate_args: check values (NaN, +inf); None means torch.distributions' default.
+        relations: [B, N, N, L] or None; cell [b, h, d, l] scores relation l given the arc from h to d.
 
     Starting from F = arcs, each iteration sets Q(h | d) = softmax over h of F[h, d] and, for h != d,
 
@@ -29,7 +38,13 @@ class MeanFieldDependency(HeadChoice):
 
     Root arcs keep their first-order score; cells with a repeated index, and padded words, take no part. The posterior
     is the softmax of the last F, which is `log_potentials`; `partition`, `entropy` and `log_prob` are the posterior's.
-    Costs O(T N^3) time and O(N^3) memory. Raises TypeError or ValueError for a wrong kind, shape, length or value.
+
+    With relations, the posterior of a head and a relation is Q(h | d) times the softmax over l of relations[h, d]; an
+    arc whose relations are all impossible is impossible itself. `log_potentials` and `marginals` are [B, N, N, L] then.
+    A temperature divides all the tensors.
+
+    Costs O(T N^3) time and O(N^3) memory; scores of low rank are better given to `from_factors`. Raises TypeError or
+    ValueError for a wrong kind, shape, length or value.
     """
 
     def __init__(
@@ -40,85 +55,269 @@ class MeanFieldDependency(HeadChoice):
         lengths: Tensor | None = None,
         iterations: int = 3,
         validate_args: bool | None = None,
+        relations: Tensor | None = None,
     ) -> None:
-        check_scores_of_arcs("arcs", arcs)
-        batch, words, _ = arcs.shape
-        dtype = arcs.dtype
+        self._initialise_field(
+            arcs, lengths, iterations, validate_args, relations, [s for s in (siblings, grandparents) if s is not None]
+        )
         for name, scores in (("siblings", siblings), ("grandparents", grandparents)):
             if scores is not None:
                 check_scores(name, scores, ("B", "N", "N", "N"))
-                if scores.shape != (batch, words, words, words):
-                    raise ValueError(f"{name} must have shape {[batch] + [words] * 3}, got {list(scores.shape)}")
+                expected = [len(arcs), *[self.words] * 3]
+                if list(scores.shape) != expected:
+                    raise ValueError(f"{name} must have shape {expected}, got {list(scores.shape)}")
+                self._check_values(name, scores, self._triples())
+        self.siblings, self.grandparents = siblings, grandparents
+
+    def _initialise_field(
+        self,
+        arcs: Tensor,
+        lengths: Tensor | None,
+        iterations: int,
+        validate_args: bool | None,
+        relations: Tensor | None,
+        others: Sequence[Any],
+    ) -> None:
+        """What does not depend on the form of the second-order scores, which are `others`."""
+        check_scores_of_arcs("arcs", arcs)
+        batch, words, _ = arcs.shape
+        dtype = arcs.dtype
+        if relations is not None:
+            check_scores("relations", relations, ("B", "N", "N", "L"))
+            if relations.shape[:3] != arcs.shape or relations.shape[3] < 1:
+                raise ValueError(f"relations must have shape {[*arcs.shape]} and L >= 1, got {list(relations.shape)}")
+        for scores in (relations, *others):
+            if isinstance(scores, Tensor):
                 dtype = torch.promote_types(dtype, scores.dtype)
         if not isinstance(iterations, int) or isinstance(iterations, bool):
             raise TypeError(f"iterations must be an int, got {type(iterations).__name__}")
         if iterations < 0:
             raise ValueError(f"iterations must not be negative, got {iterations}")
         lengths = check_lengths(lengths, batch, words, arcs.device)
-        self.arcs, self.siblings, self.grandparents, self.iterations = arcs, siblings, grandparents, iterations
-        StructuredDistribution.__init__(self, batch, arcs.shape[1:], dtype, lengths, validate_args)
-        self._check_values("arcs", arcs, self._event_mask())
-        for name, scores in (("siblings", siblings), ("grandparents", grandparents)):
-            if scores is not None:
-                self._check_values(name, scores, self._triples())
+        self.arcs, self.iterations, self.relations = arcs, iterations, relations
+        event_shape = arcs.shape[1:] if relations is None else relations.shape[1:]
+        StructuredDistribution.__init__(self, batch, event_shape, dtype, lengths, validate_args)
+        self._check_values("arcs", arcs, self._arc_mask())
+        if relations is not None:
+            self._check_values("relations", relations, self._event_mask())
+
+    @staticmethod
+    def from_factors(
+        arcs: Tensor,
+        siblings: Factors | None = None,
+        grandparents: Factors | None = None,
+        lengths: Tensor | None = None,
+        iterations: int = 3,
+        validate_args: bool | None = None,
+        relations: Tensor | None = None,
+    ) -> MeanFieldDependency:
+        """The same from second-order scores of low rank, which are never multiplied out.
+
+        Args:
+            siblings: three tensors [B, N, r], finite, for h, d and c; siblings[b, h, d, c] is the sum over k of
+                first[b, h, k] second[b, d, k] third[b, c, k]. Or None.
+            grandparents: likewise, its rank may be another.
+            arcs, lengths, iterations, validate_args, relations: as in the constructor.
+
+        A temperature divides the products. Costs O(T N^2 r) time and O(T N (N + r)) memory.
+        """
+        return _FactoredMeanField(arcs, siblings, grandparents, lengths, iterations, validate_args, relations)
 
     @property
     def _scores(self) -> tuple[Tensor | None, ...]:
-        return self.arcs, self.siblings, self.grandparents
+        return self.arcs, self.siblings, self.grandparents, self.relations
 
     def _with_scores(self, *scores: Tensor | None) -> MeanFieldDependency:
-        arcs, siblings, grandparents = scores
-        return MeanFieldDependency(arcs, siblings, grandparents, self.lengths, self.iterations, validate_args=False)  # type: ignore[arg-type]
+        arcs, siblings, grandparents, relations = scores
+        return MeanFieldDependency(arcs, siblings, grandparents, self.lengths, self.iterations, False, relations)  # type: ignore[arg-type]
+
+    def _arc_mask(self) -> Tensor:
+        """BoolTensor [B, N, N]: both words lie in the sentence."""
+        inside = self.word_mask
+        return inside.unsqueeze(2) & inside.unsqueeze(1)
 
     def _triples(self) -> Tensor:
         """BoolTensor [B, N, N, N]: three different words of the sentence."""
         inside = self.word_mask
         other = ~torch.eye(self.words, dtype=torch.bool, device=inside.device)
         distinct = other[:, :, None] & other[:, None, :] & other[None, :, :]
-        return inside[:, :, None, None] & inside[:, None, :, None] & inside[:, None, None, :] & distinct
+        return (self._arc_mask().unsqueeze(3) & inside[:, None, None, :]).logical_and_(distinct)
 
     @property
     def log_potentials(self) -> Tensor:  # type: ignore[override]
-        """F after the last iteration, [B, N, N]: the posterior's log potentials, 0 in the padding."""
+        """F after the last iteration, [B, N, N], the posterior's log potentials; with relations [B, N, N, L], F plus
+        the log probability of the relation. 0 in the padding.
+        """
         return self._parts()[0].to(self.dtype)
 
     def _parts(self) -> tuple[Tensor, ...]:
-        return self._memo("field", lambda: (self._field(),))
+        return self._memo("field", lambda: (self._labelled_field(),))
 
-    def _field(self) -> Tensor:
+    def _labelled_field(self) -> Tensor:
         dtype = working_precision(self.arcs)
-        mask = self._event_mask()
-        arcs = torch.where(mask, self.arcs.to(dtype), 0.0)
-        if self.siblings is None and self.grandparents is None:
+        arcs = torch.where(self._arc_mask(), self.arcs.to(dtype), 0.0)
+        if self.relations is None:
+            return self._field(arcs)
+        padding = ~self._event_mask()
+        relations = self.relations.masked_fill(padding, 0.0).to(dtype)
+        impossible = relations.detach().amax(-1) == NEG_INF
+        if impossible.any():
+            arcs = arcs.masked_fill(impossible, NEG_INF)
+            relations = relations.masked_fill(impossible.unsqueeze(-1), 0.0)
+        labelled = relations.log_softmax(-1) + self._field(arcs).unsqueeze(-1)
+        return labelled.masked_fill_(padding, 0.0)
+
+    def _field(self, arcs: Tensor) -> Tensor:
+        """F after the last iteration, [B, N, N], from the first-order scores in working precision."""
+        messages = self._messages(arcs.dtype)
+        if not messages:
             return arcs
-        triples = self._triples()
-        # each message sums over c what Q says of the second arc
-        messages: list[tuple[str, Tensor]] = []
-        if self.siblings is not None:
-            siblings = torch.where(triples, self.siblings.to(dtype), 0.0)
-            messages.append(("bhc,bhdc->bhd", siblings))
-        if self.grandparents is not None:
-            grandparents = torch.where(triples, self.grandparents.to(dtype), 0.0)
-            messages += [("bdc,bhdc->bhd", grandparents), ("bch,bchd->bhd", grandparents)]
-        first_order = torch.eye(self.words, dtype=torch.bool, device=arcs.device) | ~mask
+        first_order = torch.eye(self.words, dtype=torch.bool, device=arcs.device) | ~self._arc_mask()
+        heads = self.word_mask.unsqueeze(2)
         field = arcs
         for _ in range(self.iterations):
-            choices = self._choices(field, self.lengths)
+            scores = field.masked_fill(~heads, NEG_INF)
             # a column may lose its last head on the way: it has no posterior, which `partition` then reports
-            alive = (choices > NEG_INF).any(-1, keepdim=True)
-            posterior = self._arrange(torch.where(alive, choices, 0.0).softmax(-1) * alive)
+            alive = (scores > NEG_INF).any(1, keepdim=True)
+            posterior = torch.where(alive, scores, 0.0).softmax(1) * (alive & self._arc_mask())
             field = arcs
-            for equation, scores in messages:
-                field = field + _expected(equation, posterior, scores)
+            for message in messages:
+                field = field + message(posterior)
             field = torch.where(first_order, arcs, field)
         return field
 
+    def _messages(self, dtype: torch.dtype) -> list[Message]:
+        """What second-order scores say of an arc, given the posterior of the other one."""
+        equations: list[tuple[str, Tensor]] = []
+        if self.siblings is not None or self.grandparents is not None:
+            triples = self._triples()
+            if self.siblings is not None:
+                equations.append(("bhc,bhdc->bhd", torch.where(triples, self.siblings, 0.0).to(dtype)))
+            if self.grandparents is not None:
+                grandparents = torch.where(triples, self.grandparents, 0.0).to(dtype)
+                equations += [("bdc,bhdc->bhd", grandparents), ("bch,bchd->bhd", grandparents)]
+        return [_expected(equation, scores) for equation, scores in equations]
 
-def _expected(equation: str, posterior: Tensor, scores: Tensor) -> Tensor:
+
+class _FactoredMeanField(MeanFieldDependency):
+    """A mean-field posterior whose second-order scores stay factors; see `MeanFieldDependency.from_factors`."""
+
+    def __init__(
+        self,
+        arcs: Tensor,
+        siblings: Factors | None = None,
+        grandparents: Factors | None = None,
+        lengths: Tensor | None = None,
+        iterations: int = 3,
+        validate_args: bool | None = None,
+        relations: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        given = {"siblings": siblings, "grandparents": grandparents}
+        self._initialise_field(
+            arcs, lengths, iterations, validate_args, relations, [f for triple in given.values() for f in triple or ()]
+        )
+        for name, factors in given.items():
+            if factors is not None:
+                self._check_factors(name, factors)
+        self.sibling_factors, self.grandparent_factors, self.scale = siblings, grandparents, scale
+
+    def _check_factors(self, name: str, factors: Any) -> None:
+        if not isinstance(factors, (tuple, list)) or len(factors) != 3:
+            raise TypeError(f"{name} must be three tensors [B, N, r], for h, d and c, got {type(factors).__name__}")
+        for factor in factors:
+            check_scores(f"every factor of {name}", factor, ("B", "N", "r"))
+            expected = (*self.batch_shape, self.words, factors[0].shape[-1])
+            if factor.shape != expected:
+                raise ValueError(f"every factor of {name} must have shape {list(expected)}, got {list(factor.shape)}")
+            if self._validate_args and not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
+                raise ValueError(f"the factors of {name} must be finite inside a sentence")
+
+    @property
+    def _scores(self) -> tuple[Tensor | None, ...]:
+        return self.arcs, *(self.sibling_factors or ()), *(self.grandparent_factors or ()), self.relations
+
+    def tempered(self, temperature: float) -> MeanFieldDependency:
+        if temperature == 1:
+            return self
+        dtype = working_precision(self.arcs)
+        tempered = _FactoredMeanField(
+            self.arcs.to(dtype) / temperature,
+            self.sibling_factors,
+            self.grandparent_factors,
+            self.lengths,
+            self.iterations,
+            False,
+            None if self.relations is None else self.relations.to(dtype) / temperature,
+            self.scale / temperature,
+        )
+        tempered.dtype = self.dtype
+        return tempered
+
+    @property
+    def siblings(self) -> Tensor | None:  # type: ignore[override]
+        """The scores multiplied out, [B, N, N, N], O(N^3) memory; built when asked for."""
+        return self._multiplied(self.sibling_factors)
+
+    @property
+    def grandparents(self) -> Tensor | None:  # type: ignore[override]
+        """As `siblings`."""
+        return self._multiplied(self.grandparent_factors)
+
+    def _multiplied(self, factors: Factors | None) -> Tensor | None:
+        return None if factors is None else self.scale * torch.einsum("bhk,bdk,bck->bhdc", *factors)
+
+    def _messages(self, dtype: torch.dtype) -> list[Message]:
+        messages: list[Message] = []
+        if self.sibling_factors is not None:
+            messages.append(self._siblings(*self._cleaned(self.sibling_factors, dtype)))
+        if self.grandparent_factors is not None:
+            messages.append(self._grandparents(*self._cleaned(self.grandparent_factors, dtype)))
+        return messages
+
+    def _cleaned(self, factors: Factors, dtype: torch.dtype) -> list[Tensor]:
+        inside = self.word_mask.unsqueeze(-1)
+        first, second, third = (torch.where(inside, factor.to(dtype), 0.0) for factor in factors)
+        return [first * self.scale, second, third]
+
+    # Sums over c run over the whole sentence but the diagonal of Q, the root; what c = h and c = d would have given is
+    # taken off: that part is Q times a matrix that stays the same.
+
+    def _siblings(self, first: Tensor, second: Tensor, third: Tensor) -> Message:
+        repeated = first @ (second * third).mT
+
+        def message(posterior: Tensor) -> Tensor:
+            arcs = _without_root(posterior)
+            return (first * (arcs @ third)) @ second.mT - arcs * repeated
+
+        return message
+
+    def _grandparents(self, first: Tensor, second: Tensor, third: Tensor) -> Message:
+        both = first * third
+        repeated = both @ second.mT + second @ both.mT
+
+        def message(posterior: Tensor) -> Tensor:
+            arcs = _without_root(posterior)
+            children = first @ (second * (arcs @ third)).mT
+            heads = (second * (arcs.mT @ first)) @ third.mT
+            return children + heads - arcs.mT * repeated
+
+        return message
+
+
+def _without_root(posterior: Tensor) -> Tensor:
+    return posterior - torch.diag_embed(posterior.diagonal(0, 1, 2))
+
+
+def _expected(equation: str, scores: Tensor) -> Message:
     """sum of Q * score where 0 * -inf is 0 and any mass on an impossible pair gives -inf."""
     impossible = scores == NEG_INF
     if not impossible.any():
-        return torch.einsum(equation, posterior, scores)
-    finite = torch.einsum(equation, posterior, scores.masked_fill(impossible, 0.0))
-    excluded = torch.einsum(equation, posterior.detach(), impossible.to(scores.dtype)) > 0
-    return finite.masked_fill(excluded, NEG_INF)
+        return lambda posterior: torch.einsum(equation, posterior, scores)
+    finite, excluded = scores.masked_fill(impossible, 0.0), impossible.to(scores.dtype)
+
+    def message(posterior: Tensor) -> Tensor:
+        mass = torch.einsum(equation, posterior.detach(), excluded)
+        return torch.einsum(equation, posterior, finite).masked_fill(mass > 0, NEG_INF)
+
+    return message

@@ -26,6 +26,9 @@ Parts = tuple[Any, ...]
 Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: In place of a word's label or head: not known (PyTorch's ignore index).
+OPEN = -100
+
 # Samples are drawn for several copies of the batch at once; this bounds the copies' potentials (128 MiB in float64).
 _MAX_SAMPLED_CELLS = 1 << 24
 
@@ -128,18 +131,23 @@ def scaled_gradient(
     return gradient
 
 
-def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
-    """Refuse label sequences that are not integers [B, N] in 0..size-1 inside the sentences."""
+def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels", partial: bool = False) -> Tensor:
+    """Refuse label sequences that are not integers [B, N] in 0..size-1 inside the sentences; or OPEN if `partial`."""
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"{name} must be a LongTensor [B, N], got {getattr(labels, 'dtype', type(labels).__name__)}")
     if labels.shape != mask.shape:
         raise ValueError(f"{name} must have shape {list(mask.shape)}, got {list(labels.shape)}")
-    wrong = (((labels < 0) | (labels >= size)) & mask).nonzero().tolist()
+    strange = ((labels < 0) | (labels >= size)) & mask
+    if partial:
+        strange &= labels != OPEN
+    wrong = strange.nonzero().tolist()
     if wrong:
         item, word = wrong[0]
-        raise ValueError(
-            f"{name} must lie in 0..{size - 1}; word {word} of batch item {item} has {int(labels[item, word])}"
-        )
+        value = int(labels[item, word])
+        hint = ""
+        if value == OPEN:
+            hint = f" (only distributions in which every word chooses alone take {OPEN} for a word without gold)"
+        raise ValueError(f"{name} must lie in 0..{size - 1}; word {word} of batch item {item} has {value}{hint}")
     return labels
 
 
@@ -151,6 +159,8 @@ def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tens
         if not impossible.any():
             return total
         return total.masked_fill(marginals.inner(impossible.to(scores.dtype)) > 0, NEG_INF)
+    if marginals.shape == scores.shape and not impossible.any():
+        return (marginals.flatten(1).unsqueeze(1) @ scores.flatten(1).unsqueeze(2)).view(-1)  # no tensor of products
     terms = torch.where(impossible, 0.0, marginals * scores.masked_fill(impossible, 0.0))
     total = terms.flatten(1).sum(1)
     return total.masked_fill((impossible & (marginals > 0)).flatten(1).any(1), NEG_INF)
@@ -165,6 +175,8 @@ class StructuredDistribution(torch_struct.StructDistribution):
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type torch.distributions reads
+    #: Whether a structure in the form `decode` returns may leave words open (`OPEN`).
+    partial = False
     log_potentials: Tensor
     lengths: Tensor
 
@@ -237,7 +249,10 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """Refuse NaN and +inf within the sentences."""
         if not self._validate_args:
             return
-        bad = ~(scores < float("inf")) & mask
+        sound = scores < float("inf")
+        if sound.all():
+            return
+        bad = ~sound & mask
         if bad.any():
             cell = bad.nonzero()[0].tolist()
             raise ValueError(

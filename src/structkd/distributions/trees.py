@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arcs import ArcDistribution
-from .semirings import NEG_INF, logsumexp
+from .arcs import ArcDistribution, over_relations
+from .semirings import NEG_INF
 from .structure import Gradient, Parts, expected_score
 
 
@@ -25,10 +25,9 @@ class TreeDistribution(ArcDistribution):
         """log Z [B] and marginals shaped like `scores`: given the arc, relations are independent of the tree."""
         if not self.labelled:
             return self._programme(scores, lengths)
-        arcs = logsumexp(scores)
+        arcs, relations = over_relations(scores)
         value, marginals = self._programme(arcs, lengths)
-        relations = (scores - arcs.masked_fill(arcs == NEG_INF, 0.0).unsqueeze(-1)).exp_()
-        return value, marginals.unsqueeze(-1) * relations
+        return value, relations.mul_(marginals.unsqueeze(-1))
 
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and parts[0].requires_grad:

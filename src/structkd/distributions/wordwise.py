@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .semirings import NEG_INF, Log
-from .structure import Parts, StructuredDistribution, expected_score
+from .semirings import NEG_INF, Log, logsumexp, working_precision
+from .structure import OPEN, Parts, StructuredDistribution, expected_score
 
 
 class WordwiseDistribution(StructuredDistribution):
@@ -15,8 +15,12 @@ class WordwiseDistribution(StructuredDistribution):
     A subclass lays its part scores out as choices [B, N, M], one row a word (`_choices`), and back (`_arrange`).
     """
 
-    def _choices(self, part: Tensor, lengths: Tensor) -> Tensor:
-        """Part scores [B, *event_shape] as choices [B, N, M]; impossible ones -inf. Padded words may hold anything."""
+    partial = True
+
+    def _choices(self, part: Tensor, lengths: Tensor, impossible: float = NEG_INF) -> Tensor:
+        """Part scores [B, *event_shape] as choices [B, N, M], `impossible` where there is none. Padded words may hold
+        anything.
+        """
         return part
 
     def _arrange(self, choices: Tensor) -> Tensor:
@@ -29,24 +33,48 @@ class WordwiseDistribution(StructuredDistribution):
         words = semiring.sum(semiring.lift(choices))
         return semiring.prod(torch.where(here, words, semiring.lift(torch.zeros_like(choices[..., 0]))))
 
+    def _score_of_structures(self, structure: Tensor, parts: Parts) -> Tensor:
+        # the label of an open word is summed out: its normaliser, which log Z takes away again
+        score = super()._score_of_structures(structure, parts)
+        open_words = (structure == OPEN) & self.word_mask
+        if not open_words.any():
+            return score
+        normalisers = logsumexp(self._choices(parts[0], self.lengths))
+        return score + torch.where(open_words, normalisers, 0.0).sum(-1)
+
+    def _require_choices(self, choices: Tensor, parts: Parts) -> None:
+        """Refuse words without any possible choice, as `_log_partition` does, without computing log Z."""
+        impossible = (choices.amax(-1) == NEG_INF) & self.word_mask
+        if impossible.any():
+            self._require_structures(torch.where(impossible.any(-1), NEG_INF, 0.0), parts)
+
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and parts[0].requires_grad:
             return super()._expectations(parts)
-        value = self._log_partition(parts)
-        probabilities = self._choices(parts[0], self.lengths).softmax(-1)
-        probabilities = probabilities.masked_fill(~self.word_mask.unsqueeze(-1), 0.0)
+        value, probabilities = self._posteriors(self._choices(parts[0], self.lengths), parts)
         return value, (self._arrange(probabilities),)
+
+    def _posteriors(self, choices: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
+        """log Z [B], and the words' softmaxes [B, N, M], 0 in the padding."""
+        self._require_choices(choices, parts)
+        probabilities = choices.softmax(-1)
+        # a word's normaliser is its best score less the logarithm of that choice's probability
+        normalisers = choices.amax(-1) - probabilities.amax(-1).log()
+        padding = ~self.word_mask
+        value = normalisers.masked_fill(padding, 0.0).sum(-1)
+        return value, probabilities.masked_fill_(padding.unsqueeze(-1), 0.0)
 
     def _cross_entropy(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
         # Word by word: a word whose target carries no mass (nothing it could imitate) has neither loss nor gradient.
-        self._log_partition(parts)
-        log_probabilities = self._choices(parts[0], self.lengths).log_softmax(-1)
-        log_probabilities = log_probabilities.masked_fill(~self.word_mask.unsqueeze(-1), 0.0)
-        target = self._choices(targets[0], self.lengths).masked_fill(~self.word_mask.unsqueeze(-1), 0.0)
-        target = target.masked_fill(target == NEG_INF, 0.0)
+        choices = self._choices(parts[0], self.lengths)
+        self._require_choices(choices, parts)
+        log_probabilities = choices.log_softmax(-1)
+        # 0 in the padding, where scores are finite
+        target = self._choices(targets[0], self.lengths, impossible=0.0)
+        loss = -expected_score(target, log_probabilities)
         mass = target.sum(-1, keepdim=True)
-        gradient = self._arrange(log_probabilities.exp() * mass - target)
-        return -expected_score(target, log_probabilities), (gradient,)
+        gradient = log_probabilities.exp_().mul_(mass).sub_(target)
+        return loss, (self._arrange(gradient),)
 
     def marginals_to_targets(self, marginals: Tensor) -> Parts:
-        return (self._in_sentence(marginals).to(self._parts()[0].dtype),)
+        return (self._in_sentence(marginals).to(working_precision(marginals)),)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions import HeadSelection, LinearChainCRF, MaxEnt
+from ..distributions import HeadSelection, LinearChainCRF, MaxEnt, MeanFieldDependency, SpanCRF
 from ..distributions.arcs import ArcDistribution
 from ..distributions.kernels.counts import weighted as times
 from ..distributions.structure import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, check_temperature, check_words
+from ..projections.spans import tag_marginals, tag_scores
 from ..projections.structures import k_best
 from .structural import cross_entropy, reduced, structural_kd_loss
 
@@ -31,12 +32,15 @@ def token_kd_loss(
 ) -> Tensor:
     """Token-level distillation: every word's own scores, softmaxed, on both sides; structure is left out.
 
-    Emissions of a chain, arc scores of a parser over heads, logits of a tagger (Hinton et al., 2015, word by word). A
-    chain of dense potentials has no per-word scores; its label marginals stand in.
+    Emissions of a chain, arc scores of a parser over heads (first-order ones), logits of a tagger (Hinton et al., 2015,
+    word by word). For tags of spans, every word alone chooses the span that it lies in, or none: a softmax over the
+    scores of all spans that contain the word. A chain of dense potentials has no per-word scores; its label marginals
+    stand in.
     Arguments as in `structural_kd_loss`.
     """
     teacher, student = _sides(teacher, student)
-    return structural_kd_loss(_alone(teacher), _alone(student), temperature, temperature_mode, reduction, num_items)
+    alone = _alone(teacher, student), _alone(student, student)
+    return structural_kd_loss(*alone, temperature, temperature_mode, reduction, num_items)
 
 
 @ordinary_tensors
@@ -56,7 +60,9 @@ def posterior_kd_loss(
     temperature = _global_only("posterior_kd_loss", temperature, temperature_mode)
     teacher, student = _sides(teacher, student)
     loss = structural_kd_loss(
-        _posterior(teacher.tempered(temperature)), _posterior(student.tempered(temperature)), reduction="none"
+        _posterior(teacher.tempered(temperature), student),
+        _posterior(student.tempered(temperature), student),
+        reduction="none",
     )
     return reduced(loss * temperature**2, student, reduction, num_items)
 
@@ -74,6 +80,8 @@ def topk_kd_loss(
     weighted: bool = False,
 ) -> Tensor:
     """Top-K distillation (Kim and Rush, 2016; Wang et al., 2020): -sum_k w_k log P_s(y_k) over the teacher's k best.
+
+    A word whose arc no label of a head-labelling student names takes no part in the loss of that structure.
 
     Args:
         k: structures per sentence, exactly the best (fewer where fewer exist).
@@ -112,8 +120,9 @@ def emission_kd_loss(
     scores = [_emissions(side) for side in (teacher, student)]
     if None in [None if s is None else True for s in scores]:
         raise NotImplementedError(
-            f"emission_kd_loss needs emissions on both sides (LinearChainCRF.from_scores or MaxEnt), got "
-            f"{class_name(teacher)} and {class_name(student)}"
+            f"emission_kd_loss compares the scores of labels, word by word, and needs emissions over one inventory on "
+            f"both sides (LinearChainCRF.from_scores or MaxEnt), got {class_name(teacher)} and {class_name(student)}; "
+            "structural_kd_loss distils between different factorizations"
         )
     theirs, ours = (s.double() for s in scores)  # type: ignore[union-attr]
     mask = student.word_mask.unsqueeze(-1)
@@ -144,28 +153,46 @@ def _emissions(side: StructuredDistribution) -> Tensor | None:
     return side.log_potentials if isinstance(side, MaxEnt) else None
 
 
-def _alone(side: StructuredDistribution) -> StructuredDistribution:
-    """Every word by its own scores."""
+def _alone(side: StructuredDistribution, student: StructuredDistribution) -> StructuredDistribution:
+    """Every word by its own scores; what spans say, in the student's tags."""
     emissions = _emissions(side)
     if emissions is not None:
         return MaxEnt(emissions, side.lengths, getattr(side, "labels", None), validate_args=False)
+    if isinstance(side, MeanFieldDependency):
+        side = MeanFieldDependency(side.arcs, lengths=side.lengths, iterations=0, relations=side.relations)
     if isinstance(side, ArcDistribution):
         return HeadSelection(side.log_potentials, side.lengths, validate_args=False)
-    return _posterior(side)
+    if isinstance(side, SpanCRF):
+        labels = _labels(side, student)
+        return MaxEnt(tag_scores(side, labels).to(side.dtype), side.lengths, labels, validate_args=False)
+    return _posterior(side, student)
 
 
-def _posterior(side: StructuredDistribution) -> StructuredDistribution:
-    """Every word by its marginals."""
+def _posterior(side: StructuredDistribution, student: StructuredDistribution) -> StructuredDistribution:
+    """Every word by its marginals; those of spans in the student's tags."""
     if isinstance(side, WordwiseDistribution):
         return side
-    if isinstance(side, LinearChainCRF):
-        logits = _log(side.label_marginals())
-        return MaxEnt(logits.to(side.dtype), side.lengths, side.labels, validate_args=False)
+    if isinstance(side, (LinearChainCRF, SpanCRF)):
+        labels = _labels(side, student) if isinstance(side, SpanCRF) else side.labels
+        marginals = (
+            tag_marginals(side, side.expected_parts(), labels) if isinstance(side, SpanCRF) else side.label_marginals()
+        )
+        return MaxEnt(_log(marginals).to(side.dtype), side.lengths, labels, validate_args=False)
     if isinstance(side, ArcDistribution):
         return HeadSelection(_log(side.arc_marginals()).to(side.dtype), side.lengths, validate_args=False)
     raise NotImplementedError(
         f"{class_name(side)} has no distribution per word; use structural_kd_loss, or topk_kd_loss"
     )
+
+
+def _labels(spans: SpanCRF, student: StructuredDistribution) -> list[str] | None:
+    """The tags that spans are to be written in."""
+    if not isinstance(student, (LinearChainCRF, MaxEnt)):
+        raise NotImplementedError(
+            "SpanCRF has a distribution per word only in the tags of a tagger, and the student is "
+            f"{class_name(student)}; use structural_kd_loss, or topk_kd_loss"
+        )
+    return student.labels
 
 
 def _log(marginals: Tensor) -> Tensor:

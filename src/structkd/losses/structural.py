@@ -187,7 +187,9 @@ def supervised_loss(
     Args:
         student: a distribution whose scores require grad.
         gold: structures in the form `student.decode()` gives them (LongTensor [B, N] of labels or heads, lists of
-            spans; padding ignored), or one-hot events shaped like `student.marginals`.
+            spans; padding ignored), or one-hot events shaped like `student.marginals`. Where every word chooses alone
+            (MaxEnt, HeadLabeling, HeadSelection), -100 leaves a word out: no loss, no gradient, though it still counts
+            as a word.
         reduction, num_items: as in `structural_kd_loss`.
     """
     student = check_distribution("student", student)

@@ -1,6 +1,11 @@
 """Models: encoders, what scores structures on top of them, and vocabularies, as transformers ``PreTrainedModel``s."""
 
 from structkd.models.bilstm import BiLSTMConfig, BiLSTMEncoder, BiLSTMRecipe
+from structkd.models.head_encodings import HeadEncoding, head_encoding, register_head_encoding
+from structkd.models.head_labeler import HeadLabeler, HeadLabelerConfig, HeadLabelerOutput, HeadLabelerRecipe
+from structkd.models.parser import BiaffineParser, ParserConfig, ParserOutput, ParserRecipe
+from structkd.models.second_order import SecondOrderConfig, SecondOrderOutput, SecondOrderParser, SecondOrderRecipe
+from structkd.models.span_model import SpanConfig, SpanModel, SpanOutput, SpanRecipe
 from structkd.models.structured import (
     EncoderRecipe,
     Features,
@@ -18,9 +23,26 @@ __all__ = [
     "BiLSTMConfig",
     "BiLSTMEncoder",
     "BiLSTMRecipe",
+    "BiaffineParser",
     "EncoderRecipe",
     "Features",
+    "HeadEncoding",
+    "HeadLabeler",
+    "HeadLabelerConfig",
+    "HeadLabelerOutput",
+    "HeadLabelerRecipe",
     "ModelRecipe",
+    "ParserConfig",
+    "ParserOutput",
+    "ParserRecipe",
+    "SecondOrderConfig",
+    "SecondOrderOutput",
+    "SecondOrderParser",
+    "SecondOrderRecipe",
+    "SpanConfig",
+    "SpanModel",
+    "SpanOutput",
+    "SpanRecipe",
     "StructuredConfig",
     "StructuredModel",
     "Subwords",
@@ -34,5 +56,7 @@ __all__ = [
     "Vocabulary",
     "WordEncoder",
     "WordVectors",
+    "head_encoding",
     "read_vectors",
+    "register_head_encoding",
 ]

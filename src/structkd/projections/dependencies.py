@@ -16,7 +16,7 @@ from ..distributions import (
     NonProjectiveDependencyCRF,
 )
 from ..distributions.arcs import ArcDistribution
-from ..distributions.structure import adopt, class_name
+from ..distributions.structure import Parts, adopt, class_name
 from .registry import check_pair, check_temperature, check_words, joint, register_projection
 
 # Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
@@ -58,9 +58,9 @@ def _(teacher: ArcDistribution, student: ArcDistribution) -> Tensor:
 
 
 @register_projection(ArcDistribution, HeadLabeling)
-def _(teacher: ArcDistribution, student: HeadLabeling) -> Tensor:
+def _(teacher: ArcDistribution, student: HeadLabeling) -> Parts:
     """Cases 1b and 2b: a label gets its arc's mass, shared by the labels that name the same arc, renormalised."""
-    return _renormalised(label_mass(teacher, student))
+    return (_renormalised(label_mass(teacher, student)),)
 
 
 @register_projection(HeadLabeling, HeadLabeling)
@@ -98,31 +98,50 @@ def label_mass(teacher: Distribution, student: HeadLabeling) -> Tensor:
         )
     check_words(teacher, student, trailing=0)
     arcs = teacher.arc_marginals()
-    named = student.named
-    heads = torch.where(named, student.heads, 0)
-    by_relation = teacher.labelled and student.relations is not None
-    if teacher.labelled and not by_relation:
+    if student.relations is None and teacher.labelled:
         arcs = arcs.sum(-1)
-    by_dependent = arcs.transpose(1, 2)  # [B, d, h] or [B, d, h, L]
-    index = heads
-    if by_relation:
-        relations = student.relations.expand(heads.shape)  # type: ignore[union-attr]
-        size = arcs.shape[-1]
-        wrong = named & ((relations < 0) | (relations >= size))
-        if wrong.any():
-            raise ValueError(
-                f"the student's relations must lie in 0..{size - 1}, the teacher's; got {int(relations[wrong][0])}"
-            )
-        by_dependent = by_dependent.flatten(2)
-        index = heads * size + torch.where(named, relations, 0)
-    mass = by_dependent.gather(2, index) * named
-    sharing = torch.zeros_like(by_dependent).scatter_add_(2, index, named.to(by_dependent.dtype)).gather(2, index)
-    return mass / sharing.clamp_min(1.0)
+    elif student.relations is not None and teacher.labelled:
+        _check_relations(student, arcs.shape[-1])
+    named = student.named.flatten(1)
+    index = _cells(student, arcs).mul_(named)
+    # as many labels of a word as name an arc; most encodings have one at most
+    sharing = torch.zeros(arcs.shape, dtype=torch.int32, device=arcs.device).flatten(1)
+    sharing.scatter_add_(1, index, named.int())
+    arcs = arcs.flatten(1)
+    if sharing.max() > 1:
+        arcs = arcs / sharing.clamp_min(1)
+    return arcs.gather(1, index).mul_(named).view(student.logits.shape)
+
+
+def _cells(student: HeadLabeling, arcs: Tensor) -> Tensor:
+    """Where in arcs [B, N * N] or [B, N * N * L] the arc lies that each label names, LongTensor [B, N * K].
+
+    Anywhere for labels that name none.
+    """
+    words, size = arcs.shape[1], arcs.shape[-1] if arcs.dim() == 4 else 1
+    index = torch.arange(words, device=arcs.device).unsqueeze(1) * size
+    if arcs.dim() == 4 and student.relations is not None:
+        index = index + student.relations
+    return torch.add(index, student._heads, alpha=words * size).flatten(1)
+
+
+def _check_relations(student: HeadLabeling, size: int) -> None:
+    relations = student.relations
+    assert relations is not None
+    if relations.min() >= 0 and relations.max() < size:
+        return
+    relations = relations.expand(student.logits.shape)
+    wrong = student.named & ((relations < 0) | (relations >= size))
+    if wrong.any():
+        raise ValueError(
+            f"the student's relations must lie in 0..{size - 1}, the teacher's; got {int(relations[wrong][0])}"
+        )
 
 
 def _renormalised(mass: Tensor) -> Tensor:
+    """The same tensor, changed in place."""
     covered = mass.sum(-1, keepdim=True)
-    return torch.where(covered < _LEAST_COVERED, 0.0, mass / covered.clamp_min(_LEAST_COVERED))
+    return mass.mul_(torch.where(covered < _LEAST_COVERED, 0.0, 1 / covered.clamp_min(_LEAST_COVERED)))
 
 
 def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..distributions import MaxEnt, SpanCRF
+from ..distributions.semirings import NEG_INF, logsumexp
 from ..distributions.structure import Parts
 from .registry import check_words, register_projection
 
@@ -34,18 +35,7 @@ def tag_marginals(spans: SpanCRF, parts: Parts, labels: list[str] | None) -> Ten
 
     in BIO, B takes S and I takes E. Sums of probabilities only, so a tag no span can give has exactly 0. O(N^2 L).
     """
-    if spans.types is None or labels is None:
-        missing = "the span model's types" if spans.types is None else "the tagger's labels"
-        raise ValueError(
-            f"spans become tags by name, and {missing} are not known: build SpanCRF with types=[...] and the tagger "
-            "with labels=[...]"
-        )
-    scheme = "BIOES" if any(f"{p}-{t}" in labels for p in "SE" for t in spans.types) else "BIO"
-    prefixes = [p for p in scheme if p != "O"]
-    missing_tags = [tag for tag in ["O", *(f"{p}-{t}" for t in spans.types for p in prefixes)] if tag not in labels]
-    if missing_tags:
-        raise ValueError(f"the tagger's {scheme} inventory lacks {missing_tags}; it has {labels}")
-
+    types, labels, scheme = _inventories(spans, labels)
     mass, outside = parts
     single = mass.diagonal(0, 1, 2).transpose(1, 2)  # [B, N, L]
     longer = mass - torch.diag_embed(single.transpose(1, 2), dim1=1, dim2=2)
@@ -54,11 +44,62 @@ def tag_marginals(spans: SpanCRF, parts: Parts, labels: list[str] | None) -> Ten
     started = longer.cumsum(1) - longer
     inner = (started.flip(2).cumsum(2).flip(2) - started).diagonal(0, 1, 2).transpose(1, 2)
     if scheme == "BIO":
-        begin, inner = begin + single, inner + end
-    per_prefix = {"B": begin, "I": inner, "E": end, "S": single}
-    tags = outside.new_zeros(*outside.shape, len(labels))
+        per_prefix = {"B": begin + single, "I": inner + end}
+    else:
+        per_prefix = {"B": begin, "I": inner, "E": end, "S": single}
+    tags = _by_name(per_prefix, types, labels, 0.0)
     tags[..., labels.index("O")] = outside
-    for prefix in prefixes:
-        columns = [labels.index(f"{prefix}-{kind}") for kind in spans.types]
-        tags[..., columns] = per_prefix[prefix]
+    return tags
+
+
+def tag_scores(spans: SpanCRF, labels: list[str] | None) -> Tensor:
+    """Scores of tags [B, N, C] if every word alone chose the span that it lies in, or none, in working precision.
+
+    The log of the sums of `tag_marginals`, taken over exp(score) of the spans that contain the word; O scores 0. -inf
+    for a tag that no span can give; 0 in the padding.
+    """
+    types, labels, scheme = _inventories(spans, labels)
+    scores, _ = spans._parts()
+    single = scores.diagonal(0, 1, 2).transpose(1, 2)
+    words = torch.arange(spans.words, device=scores.device)
+    longer = scores.masked_fill((words == words.unsqueeze(1)).unsqueeze(-1), NEG_INF)
+    begin, end = logsumexp(longer.transpose(2, 3)), logsumexp(longer.permute(0, 2, 3, 1))
+    started = longer.logcumsumexp(1).roll(1, 1)  # spans up to j that start before k, in cell [k, j]
+    crossing = started.masked_fill((words <= words.unsqueeze(1)).unsqueeze(-1), NEG_INF)
+    crossing[:, 0] = NEG_INF
+    inner = logsumexp(crossing.transpose(2, 3))
+    if scheme == "BIO":
+        per_prefix = {"B": torch.logaddexp(begin, single), "I": torch.logaddexp(inner, end)}
+    else:
+        per_prefix = {"B": begin, "I": inner, "E": end, "S": single}
+    tags = _by_name(per_prefix, types, labels, NEG_INF)
+    tags[..., labels.index("O")] = 0.0
+    return tags.masked_fill_(~spans.word_mask.unsqueeze(-1), 0.0)
+
+
+def _inventories(spans: SpanCRF, labels: list[str] | None) -> tuple[list[str], list[str], str]:
+    """Types, labels and their scheme: BIOES if they have S- or E- tags of the types, BIO otherwise.
+
+    Refuses inventories that are not known, and labels that lack a tag.
+    """
+    types: list[str] | None = spans.types
+    if types is None or labels is None:
+        missing = "the span model's types" if types is None else "the tagger's labels"
+        raise ValueError(
+            f"spans become tags by name, and {missing} are not known: build SpanCRF with types=[...] and the tagger "
+            "with labels=[...]"
+        )
+    scheme = "BIOES" if any(f"{prefix}-{kind}" in labels for prefix in "SE" for kind in types) else "BIO"
+    needed = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in scheme.replace("O", ""))]
+    missing_tags = [tag for tag in needed if tag not in labels]
+    if missing_tags:
+        raise ValueError(f"the tagger's {scheme} inventory lacks {missing_tags}; it has {labels}")
+    return types, labels, scheme
+
+
+def _by_name(per_prefix: dict[str, Tensor], types: list[str], labels: list[str], otherwise: float) -> Tensor:
+    """Tensors [B, N, L] by prefix as one [B, N, C] in the order of the labels."""
+    tags = per_prefix["B"].new_full((*per_prefix["B"].shape[:2], len(labels)), otherwise)
+    for prefix, values in per_prefix.items():
+        tags[..., [labels.index(f"{prefix}-{kind}") for kind in types]] = values
     return tags

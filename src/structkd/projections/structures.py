@@ -42,7 +42,11 @@ def k_best(teacher: StructuredDistribution, student: StructuredDistribution, k: 
     if isinstance(teacher, ArcDistribution) and isinstance(student, ArcDistribution):
         teacher = conditioned(teacher, student)
     with torch.no_grad():
-        values, structures = teacher._k_best(k)
+        if k == 1 and not isinstance(k, bool):
+            value, best = teacher._best()
+            values, structures = value.unsqueeze(0), [best]
+        else:
+            values, structures = teacher._k_best(k)
         found = values > float("-inf")
         parts = []
         for rank, structure in enumerate(structures):

@@ -77,7 +77,7 @@ class TeacherTargets:
         begin = {axes: np.cumsum([0, *lengths**axes]) for axes in set(teacher.score_axes.values()) - {0}}
         scores: dict[str, Tensor] = {}
         shared: dict[str, Tensor] = {}
-        order = list(SortedSampler(lengths))
+        order = list(SortedSampler(lengths.tolist()))
         was_training = teacher.training
         teacher.eval()
         try:

@@ -1,0 +1,316 @@
+"""Dependency parsing as sequence labelling: an encoder, and one softmax a word over labels of head and relation."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from structkd import HeadLabeling
+from structkd.data import UNLABELLED, Annotation, TreeAnnotation
+from structkd.models.head_encodings import NOWHERE, HeadEncoding, head_encoding
+from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["HeadLabeler", "HeadLabelerConfig", "HeadLabelerOutput", "HeadLabelerRecipe"]
+
+#: Cells of candidate heads that a model remembers at most (two bytes each: 128 MiB).
+_REMEMBERED_CELLS = 1 << 26
+
+
+class HeadLabelerConfig(StructuredConfig):
+    """Configuration of a :class:`HeadLabeler`.
+
+    Args:
+        encoding: name of the head encoding, see :mod:`structkd.models.head_encodings`.
+        labels: the label inventory in order: pairs of a symbol of the encoding and a relation.
+        relations: the relation inventory of the treebank, in order.
+        labelled: whether labels are told apart by relation; False: one label per symbol, with the relation it most
+            often goes with, and a distribution over heads alone.
+    """
+
+    model_type = "structkd_head_labeler"
+
+    encoding: str = "relative_offset"
+    labels: Any = ()
+    relations: Any = ()
+    labelled: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        head_encoding(self.encoding)
+        self.labels = [list(label) for label in self.labels]
+        self.relations = list(self.relations)
+        strange = {relation for _, relation in self.labels} - set(self.relations)
+        if strange:
+            raise ValueError(f"Labels name the relations {sorted(strange)}, which are not among {self.relations}.")
+
+    @property
+    def symbols(self) -> list[str]:
+        """The distinct symbols of the labels, in order, H of them."""
+        return list(dict.fromkeys(symbol for symbol, _ in self.labels))
+
+
+@dataclass
+class HeadLabelerOutput(ModelOutput):
+    """Scores of a batch; :meth:`HeadLabeler.distribution` turns them into the distribution over label sequences.
+
+    Attributes:
+        logits: [B, N, K]; cell [b, n, k] scores label k at word n. Cells beyond a sentence's length mean nothing.
+        heads: integer tensor [B, N, K]; the head that label k names at word n: a position from 0, n itself for the
+            root, -1 where it names no word.
+    """
+
+    logits: Tensor | None = None
+    heads: Tensor | None = None
+
+
+class HeadLabeler(StructuredModel):
+    """An encoder with a softmax over head labels. Shapes: B sentences, N words, H symbols, K labels.
+
+    Which word every symbol names depends on the sentence alone; it is worked out once per sentence, or once per length
+    where the encoding looks no further, and remembered.
+    """
+
+    config_class = HeadLabelerConfig
+    score_axes: ClassVar[Mapping[str, int]] = {"logits": 1, "heads": 1}
+
+    config: HeadLabelerConfig
+
+    def __init__(self, config: HeadLabelerConfig, encoder: WordEncoder | None = None) -> None:
+        super().__init__(config, encoder)
+        self.label = nn.Linear(self.encoder.dimension, len(config.labels))
+        self._encoding = head_encoding(config.encoding)
+        self._candidates = _CandidateHeads(self._encoding, config.symbols)
+        self._inventory = _Inventory(config)
+        self.post_init()
+
+    @property
+    def annotation(self) -> Annotation:
+        return TreeAnnotation(tuple(self.config.relations))
+
+    def encode(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """As the base; adds ``candidates``, the heads that symbols name, ShortTensor [B, N, H], -1 in the padding.
+
+        Raises:
+            ValueError: if the encoding reads parts of speech and a sentence has none.
+        """
+        return {**super().encode(examples), "candidates": self._candidates(examples)}
+
+    def encode_gold(self, examples: Sequence[Example]) -> Tensor:
+        """LongTensor [B, N] of label numbers.
+
+        -100 in the padding, for hidden words, and for words whose (symbol, relation) is not in the inventory: they
+        carry no supervised loss.
+        """
+        candidates = self._candidates(examples)
+        heads, relations = (
+            nn.utils.rnn.pad_sequence(
+                [torch.tensor(example[column]) for example in examples], batch_first=True, padding_value=UNLABELLED
+            )
+            for column in ("heads", "relations")
+        )
+        positions = torch.where(heads == 0, torch.arange(heads.shape[1]), heads - 1)
+        naming = candidates == positions.unsqueeze(-1)
+        labels = self._inventory.number[naming.int().argmax(-1), relations.clamp(min=0)]
+        return labels.masked_fill(~naming.any(-1) | (heads == UNLABELLED), UNLABELLED)
+
+    def forward(self, lengths: Tensor, candidates: Tensor, **inputs: Tensor) -> HeadLabelerOutput:  # type: ignore[override]
+        """Score the labels of a batch.
+
+        Args:
+            lengths: LongTensor [B].
+            candidates: [B, N, H] from :meth:`encode`.
+            inputs: the encoder's.
+        """
+        symbols = self._inventory.to(candidates.device).symbols
+        return HeadLabelerOutput(
+            logits=self.label(self.encoder(lengths=lengths, **inputs)), heads=candidates.index_select(2, symbols)
+        )
+
+    def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> HeadLabeling:
+        relations = self._inventory.to(lengths.device).relations if self.config.labelled else None
+        return HeadLabeling(scores["logits"], scores["heads"], relations=relations, lengths=lengths)
+
+    def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
+        """The best single-root tree over what labels name, by posterior probability.
+
+        See :meth:`structkd.HeadLabeling.decode_trees`, for arcs that the tree needs and no label names, too.
+        """
+        named = self._inventory.to(lengths.device).relations
+        heads, relations = HeadLabeling(scores["logits"], scores["heads"], named, lengths).decode_trees()
+        assert relations is not None  # as labels name some
+        padding = heads < 0
+        heads = torch.where(heads == torch.arange(heads.shape[1], device=heads.device), 0, heads + 1)
+        return {
+            "heads": heads.masked_fill(padding, UNLABELLED),
+            "relations": relations.masked_fill(padding, UNLABELLED),
+        }
+
+
+class _CandidateHeads:
+    """The heads that symbols name in sentences, remembered: ShortTensors [N, H].
+
+    Kept by what they depend on, the length or the parts of speech; the least recently used go first.
+    """
+
+    def __init__(self, encoding: HeadEncoding, symbols: list[str]) -> None:
+        self.encoding = encoding
+        self.symbols = symbols
+        self.known: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self.cells = 0
+
+    def __call__(self, examples: Sequence[Example]) -> Tensor:
+        """[B, N, H], -1 in the padding."""
+        sentences = [self._of(example) for example in examples]
+        return nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=NOWHERE)
+
+    def _of(self, example: Example) -> Tensor:
+        length, upos = len(example["tokens"]), None
+        if self.encoding.reads_upos:
+            if example.get("upos") is None:
+                raise ValueError(
+                    f"Sentence {example.get('id')!r} has no parts of speech (column upos), which the head encoding "
+                    f"{self.encoding.name!r} reads. Use the encoding relative_offset, or data with UPOS."
+                )
+            upos = tuple(example["upos"])
+        key: Hashable = length if upos is None else upos
+        heads = self.known.get(key)
+        if heads is None:
+            heads = self.encoding.candidates(self.symbols, length, upos).to(torch.int16)
+            self.known[key] = heads
+            self.cells += heads.numel()
+            while self.cells > _REMEMBERED_CELLS and len(self.known) > 1:
+                self.cells -= self.known.popitem(last=False)[1].numel()
+        else:
+            self.known.move_to_end(key)
+        return heads
+
+
+class _Inventory:
+    """The labels of a configuration as tensors.
+
+    Plain tensors made on demand, as nothing of them belongs into the saved weights.
+
+    Attributes:
+        number: LongTensor [H, R]; the label of symbol h and relation r, -100 where there is none.
+        symbols, relations: LongTensors [K]; the numbers of every label's symbol and relation.
+    """
+
+    def __init__(self, config: HeadLabelerConfig) -> None:
+        symbols = {symbol: number for number, symbol in enumerate(config.symbols)}
+        relations = {relation: number for number, relation in enumerate(config.relations)}
+        with torch.device("cpu"):  # from_pretrained builds models on the meta device
+            self.symbols = torch.tensor([symbols[symbol] for symbol, _ in config.labels], dtype=torch.long)
+            self.relations = torch.tensor([relations[relation] for _, relation in config.labels], dtype=torch.long)
+            self.number = torch.full((len(symbols), len(relations)), UNLABELLED)
+            every = torch.arange(len(config.labels))
+            if config.labelled:
+                self.number[self.symbols, self.relations] = every
+            else:
+                self.number[self.symbols] = every.unsqueeze(1)
+
+        self.elsewhere: dict[torch.device, _Inventory] = {}
+
+    def to(self, device: torch.device) -> _Inventory:
+        """A copy on this device, made once."""
+        if device == self.symbols.device:
+            return self
+        if device not in self.elsewhere:
+            moved = copy(self)
+            moved.symbols, moved.relations = self.symbols.to(device), self.relations.to(device)
+            moved.number = self.number.to(device)
+            self.elsewhere[device] = moved
+        return self.elsewhere[device]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadLabelerRecipe:
+    """Builds a :class:`HeadLabeler` with the labels that an annotated treebank has.
+
+    Args:
+        encoder: recipe of the encoder.
+        encoding: name of the head encoding: relative_offset, relative_pos (needs UPOS) or absolute_position.
+        minimum_count: labels seen less often are left out. Words that would need one carry no supervised loss; what
+            the labels cover of a teacher is renormalised.
+        relations: tell labels apart by relation; False distils heads alone.
+    """
+
+    encoder: EncoderRecipe
+    encoding: str = "relative_offset"
+    minimum_count: int = 1
+    relations: bool = True
+
+    def __post_init__(self) -> None:
+        # both refused before any data are read
+        head_encoding(self.encoding)
+        if self.minimum_count < 1:
+            raise ValueError(f"minimum_count must be at least 1, got {self.minimum_count}.")
+
+    def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> HeadLabeler:
+        """An untrained head labeller; see :class:`~structkd.models.ModelRecipe`.
+
+        Raises:
+            ValueError: if the data are not annotated with trees, lack the parts of speech that the encoding reads, or
+                have no label seen ``minimum_count`` times.
+        """
+        if not isinstance(annotation, TreeAnnotation):
+            raise ValueError(
+                "Parsing as sequence labelling predicts dependency trees; the data are annotated otherwise "
+                f"({annotation.description()})."
+            )
+        if head_encoding(self.encoding).reads_upos:
+            for dataset in (text, annotated):
+                if "upos" not in dataset.column_names:
+                    raise ValueError(
+                        f"The head encoding {self.encoding!r} reads parts of speech, and the data have no column upos "
+                        f"(they have {', '.join(dataset.column_names)}). Use the encoding relative_offset."
+                    )
+        labels = self._labels(annotation, annotated)
+        encoder = self.encoder.create(text["tokens"])
+        config = HeadLabelerConfig(
+            encoder=encoder.config,
+            encoding=self.encoding,
+            labels=labels,
+            relations=list(annotation.relations),
+            labelled=self.relations,
+        )
+        return HeadLabeler(config, encoder)
+
+    def load(self, folder: str | Path) -> HeadLabeler:
+        """A model saved with ``save_pretrained``."""
+        return HeadLabeler.from_pretrained(folder)
+
+    def _labels(self, annotation: TreeAnnotation, annotated: Dataset) -> list[tuple[str, str]]:
+        """The inventory, most frequent first, ties in alphabetical order."""
+        encoding = head_encoding(self.encoding)
+        pairs: Counter[tuple[str, str]] = Counter()
+        parts_of_speech = annotated["upos"] if encoding.reads_upos else [None] * len(annotated)
+        for heads, relations, upos in zip(annotated["heads"], annotated["relations"], parts_of_speech, strict=True):
+            if UNLABELLED not in heads:
+                names = (annotation.relations[relation] for relation in relations)
+                pairs.update(zip(encoding.encode(heads, upos), names, strict=True))
+        ranked = sorted(pairs, key=lambda pair: (-pairs[pair], pair))
+        counts: Counter[Any] = pairs
+        if not self.relations:
+            counts = Counter()
+            usual: dict[str, tuple[str, str]] = {}
+            for pair in ranked:
+                counts[usual.setdefault(pair[0], pair)] += pairs[pair]
+            ranked = sorted(counts, key=lambda pair: (-counts[pair], pair))
+        labels = [pair for pair in ranked if counts[pair] >= self.minimum_count]
+        if not labels:
+            raise ValueError(
+                f"The {len(annotated)} annotated sentences have no label that occurs {self.minimum_count} times; the "
+                "inventory of a head labeller comes from annotated trees."
+            )
+        return labels

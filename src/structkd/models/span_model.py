@@ -1,0 +1,188 @@
+"""Spans as pairs of words: a biaffine score for every typed span, and the distribution over flat segmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization
+from transformers.utils import ModelOutput
+
+from structkd import SpanCRF
+from structkd.data import UNLABELLED, TagAnnotation, tag_spans
+from structkd.models.biaffine import MLP, biaffine
+from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from structkd.data import Annotation
+
+__all__ = ["SpanConfig", "SpanModel", "SpanOutput", "SpanRecipe"]
+
+
+class SpanConfig(StructuredConfig):
+    """Configuration of a :class:`SpanModel`.
+
+    Args:
+        types: the span types, in order.
+        scheme: "BIO" or "BIOES", in which spans are read and written as tags.
+        size: cells of a word's vector as the first or the last word of a span.
+        dropout: share of these cells dropped for a whole sentence at once in training.
+        max_width: words of the longest span; None sets no bound.
+    """
+
+    model_type = "structkd_span"
+
+    types: Any = ("SPAN",)
+    scheme: str = "BIOES"
+    size: int = 100
+    dropout: float = 0.3
+    max_width: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.types = list(self.types)
+        TagAnnotation.of_spans(self.types, self.scheme)  # refuses unknown schemes and bad types
+        self.check_range(size=(self.size, 1, float("inf")), dropout=(self.dropout, 0, 0.99))
+        if self.max_width is not None:
+            self.check_range(max_width=(self.max_width, 1, float("inf")))
+
+
+@dataclass
+class SpanOutput(ModelOutput):
+    """Scores of a batch.
+
+    Attributes:
+        spans: [B, N, N, L]; cell [b, i, j, l], i <= j, is the log-odds of words i..j (inclusive) being a span of type l
+            against none; -inf where they are more than ``max_width``. Cells with j < i, or beyond a sentence's length,
+            mean nothing.
+    """
+
+    spans: Tensor | None = None
+
+
+class SpanModel(StructuredModel):
+    """An encoder with a biaffine score of every span by its first and last word (Yu et al. 2020, "NER as parsing").
+
+    Where that paper classifies every span alone and resolves overlaps afterwards, this model is a distribution over
+    sets of spans that do not overlap. It reads and writes tags. Shapes: B sentences, N words, L span types.
+    """
+
+    config_class = SpanConfig
+    score_axes: ClassVar[Mapping[str, int]] = {"spans": 2}
+
+    config: SpanConfig
+
+    def __init__(self, config: SpanConfig, encoder: WordEncoder | None = None) -> None:
+        super().__init__(config, encoder)
+        self.start = MLP(self.encoder.dimension, config.size, config.dropout)
+        self.end = MLP(self.encoder.dimension, config.size, config.dropout)
+        self.weight = nn.Parameter(torch.empty(len(config.types), config.size + 1, config.size + 1))
+        self._annotation = TagAnnotation.of_spans(config.types, config.scheme)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, SpanModel):
+            initialization.zeros_(module.weight)
+        else:
+            super()._init_weights(module)
+
+    @property
+    def annotation(self) -> TagAnnotation:
+        return self._annotation
+
+    def forward(self, lengths: Tensor, **inputs: Tensor) -> SpanOutput:
+        words = self.encoder(lengths=lengths, **inputs)
+        spans = biaffine(self.start(words), self.end(words), self.weight)
+        width = self.config.max_width
+        if width is not None and width < words.shape[1]:
+            too_wide = torch.ones(spans.shape[1:3], dtype=torch.bool, device=spans.device).triu(width)
+            spans = spans.masked_fill(too_wide.unsqueeze(-1), -torch.inf)
+        return SpanOutput(spans=spans)
+
+    def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> SpanCRF:
+        return SpanCRF(scores["spans"], lengths, types=self.config.types)
+
+    def encode_gold(self, examples: Sequence[Example]) -> Tensor:
+        """Indicators of the spans, BoolTensor [B, N, N, L]; none for hidden annotation.
+
+        Raises:
+            ValueError: if a span has more words than ``max_width``; names the sentence.
+        """
+        longest = max(len(example["labels"]) for example in examples)
+        # one more word, which bears no span, closes whatever ends with the sentence
+        rows = [[*example["labels"], *[0] * (longest + 1 - len(example["labels"]))] for example in examples]
+        tags = torch.tensor(rows).clamp(min=0)
+        prefixes = [label[0] for label in self.annotation.labels]
+        opens, continues = (torch.tensor([prefix in which for prefix in prefixes]) for which in ("BS", "IE"))
+        kinds = torch.tensor([0, *[self.config.types.index(label[2:]) for label in self.annotation.labels[1:]]])
+        # flat spans: their first and last words, read from left to right, come in the same order
+        item, start = opens[tags].nonzero(as_tuple=True)
+        end = ((opens | continues)[tags[:, :-1]] & ~continues[tags[:, 1:]]).nonzero(as_tuple=True)[1]
+        self._check_width(examples, item, end - start + 1)
+        gold = torch.zeros(len(examples), longest, longest, len(self.config.types), dtype=torch.bool)
+        gold[item, start, end, kinds[tags[item, start]]] = True
+        return gold
+
+    def _check_width(self, examples: Sequence[Example], item: Tensor, width: Tensor) -> None:
+        limit = self.config.max_width
+        if limit is not None and (width > limit).any():
+            example = examples[int(item[width.argmax()])]
+            raise ValueError(
+                f"Sentence {example.get('id', ' '.join(example['tokens']))!r} has a span of {int(width.max())} words; "
+                f"max_width is {limit}. Raise max_width, or set it to null for no bound."
+            )
+
+    def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
+        """The best flat segmentation by dynamic programme, as tags: ``labels`` [B, N]."""
+        labels = torch.full(scores["spans"].shape[:2], UNLABELLED)
+        best = self.distribution(scores, lengths).decode()
+        for row, spans, length in zip(labels, best, lengths.tolist(), strict=True):
+            named = [(span.start, span.end, self.config.types[span.type]) for span in spans]
+            tags = tag_spans(named, length, self.config.scheme)
+            row[:length] = torch.tensor([self.annotation.index[tag] for tag in tags])
+        return {"labels": labels.to(lengths.device)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanRecipe:
+    """Builds a :class:`SpanModel`.
+
+    Args:
+        encoder: recipe of the encoder.
+
+    The others are :class:`SpanConfig`'s.
+    """
+
+    encoder: EncoderRecipe
+    size: int = 100
+    dropout: float = 0.3
+    max_width: int | None = None
+
+    def __post_init__(self) -> None:
+        self._config()  # refuses bad settings before any data are read
+
+    def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> SpanModel:
+        """An untrained model; see :class:`~structkd.models.ModelRecipe`."""
+        if not isinstance(annotation, TagAnnotation) or annotation.types is None:
+            raise ValueError(
+                "A span model predicts flat typed spans, written as BIO or BIOES tags; the data are annotated "
+                f"otherwise ({annotation.description()})."
+            )
+        encoder = self.encoder.create(text["tokens"])
+        return SpanModel(
+            self._config(encoder=encoder.config, types=list(annotation.types), scheme=annotation.scheme), encoder
+        )
+
+    def load(self, folder: str | Path) -> SpanModel:
+        """A model saved with ``save_pretrained``."""
+        return SpanModel.from_pretrained(folder)
+
+    def _config(self, **known: Any) -> SpanConfig:
+        return SpanConfig(size=self.size, dropout=self.dropout, max_width=self.max_width, **known)

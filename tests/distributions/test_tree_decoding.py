@@ -1,0 +1,234 @@
+"""Decoding to dependency trees: maximum spanning arborescences over scores, and over the posteriors of labels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from families import seeded
+from oracles import is_single_root, is_tree, trees
+from scipy.optimize import LinearConstraint, milp
+
+import structkd
+from structkd.distributions.arborescence import maximum_arborescence, maximum_arborescences
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> None:
+    """Once instead of by every path: no kernel takes part in decoding these."""
+
+
+# -- maximum spanning arborescences -----------------------------------------------------------------------------------
+
+root_modes = pytest.mark.parametrize("single_root", [True, False], ids=["single root", "multi root"])
+
+
+def is_legal(heads: list[int], single_root: bool) -> bool:
+    return is_tree(heads) and (not single_root or is_single_root(heads))
+
+
+def score_of(scores: np.ndarray, heads: list[int]) -> float:
+    return float(scores[heads, range(len(heads))].sum())
+
+
+def random_scores(seed: int, n: int) -> np.ndarray:
+    """Reals or small integers (ties), with some cells impossible, sometimes so many that there is no tree."""
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(size=(n, n)) if seed % 3 else generator.integers(-2, 3, size=(n, n)).astype(float)
+    scores[generator.random((n, n)) < (0.0, 0.3, 0.6, 0.8)[seed % 4]] = -np.inf
+    return scores
+
+
+@root_modes
+def test_best_trees_are_those_of_enumeration(single_root: bool) -> None:
+    """Alone and in ragged batches with rubbish in the padding."""
+    outcomes = set()
+    for start in range(0, 1200, 8):
+        sentences = [random_scores(seed, 1 + seed % 5) for seed in range(start, start + 8)]
+        batch = torch.full((8, 6, 6), math.nan, dtype=torch.float64)
+        for item, scores in enumerate(sentences):
+            batch[item, : len(scores), : len(scores)] = torch.from_numpy(scores)
+        lengths = torch.tensor([len(scores) for scores in sentences])
+        decoded = maximum_arborescences(batch, lengths, single_root)
+        for item, scores in enumerate(sentences):
+            n = len(scores)
+            best = max(score_of(scores, list(heads)) for heads in trees(n, False, not single_root))
+            together, alone = decoded[item].tolist(), maximum_arborescence(scores, single_root)
+            assert together[n:] == [-1] * (6 - n)
+            outcomes.add(best > -math.inf)
+            if best == -math.inf:
+                assert alone is None
+                assert together[:n] == [-1] * n
+                continue
+            for heads in (together[:n], alone.tolist()):
+                assert is_legal(heads, single_root)
+                assert score_of(scores, heads) == pytest.approx(best, abs=1e-9)
+    assert outcomes == {True, False}
+
+
+def best_by_linear_programming(scores: np.ndarray, single_root: bool) -> float:
+    """Score of the best tree as an integer programme: every word sinks one unit of a flow out of the root."""
+    n = len(scores)
+    nodes = range(n + 1)  # the root is n
+    arcs = [(h, d) for h in nodes for d in range(n) if h != d]
+    gain = np.array([scores[d, d] if h == n else scores[h, d] for h, d in arcs])
+    count = len(arcs)
+    rows, low, high = [], [], []
+    for word in range(n):
+        into, out = (np.array([float(arc[side] == word) for arc in arcs]) for side in (1, 0))
+        rows += [np.concatenate([into, 0 * into]), np.concatenate([0 * into, into - out])]  # one head; one unit sunk
+        low += [1, 1]
+        high += [1, 1]
+    for number in range(count):  # flow along chosen arcs only
+        row = np.zeros(2 * count)
+        row[number], row[count + number] = -n, 1
+        rows.append(row)
+        low.append(-np.inf)
+        high.append(0)
+    if single_root:
+        rows.append(np.array([float(h == n) for h, _ in arcs] + [0.0] * count))
+        low.append(1)
+        high.append(1)
+    found = milp(
+        np.concatenate([-gain, np.zeros(count)]),
+        integrality=np.repeat([1, 0], count),
+        bounds=(0, np.repeat([1, n], count)),
+        constraints=LinearConstraint(np.array(rows), low, high),
+    )
+    assert found.success
+    return -found.fun
+
+
+@root_modes
+@pytest.mark.parametrize("words", [7, 12])
+def test_best_trees_of_longer_sentences_are_those_of_an_integer_programme(words: int, single_root: bool) -> None:
+    for seed in range(4):
+        scores = np.random.default_rng(seed).normal(size=(words, words))
+        scores[np.diag_indices(words)] += 0.7  # several roots pay
+        if seed % 2:  # nested cycles: words in pairs, pairs in fours
+            scores += 2.0 * (np.arange(words)[:, None] // 2 == np.arange(words) // 2)
+            scores += 1.0 * (np.arange(words)[:, None] // 4 == np.arange(words) // 4)
+        heads = maximum_arborescence(scores, single_root).tolist()
+        assert is_legal(heads, single_root)
+        assert score_of(scores, heads) == pytest.approx(best_by_linear_programming(scores, single_root), abs=1e-6)
+
+
+@root_modes
+def test_a_batch_of_long_sentences_is_decoded_as_one_by_one(single_root: bool) -> None:
+    """Sentences whose best heads are trees already, and such as must be searched."""
+    generator = seeded(3)
+    scores = torch.randn(12, 40, 40, generator=generator, dtype=torch.float64)
+    for item in range(0, 12, 2):
+        order = torch.randperm(40, generator=generator).tolist()
+        scores[item, order[0], order[0]] += 9
+        for place, word in enumerate(order[1:], 1):
+            scores[item, order[int(torch.randint(place, (1,), generator=generator))], word] += 9
+    lengths = torch.tensor([40, 1, 33, 40, 2, 40, 17, 40, 39, 5, 40, 3])
+    crf = structkd.NonProjectiveDependencyCRF(scores, lengths, multiroot=not single_root)
+    decoded = crf.decode()
+    for item, n in enumerate(lengths.tolist()):
+        table = scores[item, :n, :n].numpy()
+        expected = maximum_arborescence(table, single_root).tolist()
+        assert decoded[item].tolist() == expected + [-1] * (40 - n)
+        assert float(crf.max[item]) == pytest.approx(score_of(table, expected))
+
+
+def test_one_root_even_where_every_word_would_be_one() -> None:
+    """No penalty is large enough for scores this far apart; counting roots first needs none."""
+    scores = torch.full((1, 30, 30), -1e15, dtype=torch.float64)
+    scores[0].fill_diagonal_(1e15)
+    heads = structkd.NonProjectiveDependencyCRF(scores).decode()[0].tolist()
+    assert is_legal(heads, True)
+
+
+# -- trees out of labels ----------------------------------------------------------------------------------------------
+
+
+def labelled_heads(seed: int, n: int, count: int = 7, relations: int | None = 3) -> structkd.HeadLabeling:
+    """Labels that name random heads: some none, some beyond the sentence, several the same."""
+    generator = seeded(seed)
+    logits = torch.randn(1, n + 1, count, generator=generator, dtype=torch.float64) * 2
+    heads = torch.randint(-1, n + 2, (1, n + 1, count), generator=generator)
+    kinds = None if relations is None else torch.randint(-1, relations, (1, n + 1, count), generator=generator)
+    return structkd.HeadLabeling(logits, heads, kinds, lengths=torch.tensor([n]))
+
+
+def arc_probabilities(labels: structkd.HeadLabeling, n: int) -> np.ndarray:
+    probabilities = np.zeros((n, n))
+    posterior = labels.logits.softmax(-1)[0]
+    for word in range(n):
+        for label, head in enumerate(labels.heads[0, word].tolist()):
+            if 0 <= head < n:
+                probabilities[head, word] += float(posterior[word, label])
+    return probabilities
+
+
+@pytest.mark.parametrize("multiroot", [False, True])
+def test_labels_give_the_best_tree_of_their_posteriors(multiroot: bool) -> None:
+    """Fewest arcs that no label names, then the largest product of posteriors."""
+    unnamed = set()
+    for seed in range(150):
+        n = 1 + seed % 5
+        labels = labelled_heads(seed, n, count=1 + seed % 7)
+        probabilities = arc_probabilities(labels, n)
+        with np.errstate(divide="ignore"):
+            scores = np.log(probabilities)
+
+        def rank(heads: tuple[int, ...], scores: np.ndarray = scores) -> tuple[int, float]:
+            arcs = scores[list(heads), range(len(heads))]
+            return -int(np.isinf(arcs).sum()), float(arcs[~np.isinf(arcs)].sum())
+
+        best = max(rank(heads) for heads in trees(n, False, multiroot))
+        heads = labels.decode_heads(multiroot=multiroot)[0].tolist()
+        assert heads[n:] == [-1]
+        assert is_legal(heads[:n], not multiroot)
+        assert rank(tuple(heads[:n])) == pytest.approx(best)
+        unnamed.add(best[0])
+    assert len(unnamed) > 2
+
+
+def test_relations_of_the_tree_are_the_likeliest_of_each_arc() -> None:
+    fallbacks = 0
+    for seed in range(60):
+        n = 1 + seed % 5
+        labels = labelled_heads(seed, n)
+        heads, relations = labels.decode_trees()
+        assert torch.equal(heads, labels.decode_heads())
+        posterior = labels.logits.softmax(-1)[0]
+        for word in range(n):
+            pairs = [
+                (int(relation), float(posterior[word, label]), int(labels.heads[0, word, label]) == int(heads[0, word]))
+                for label, relation in enumerate(labels.relations[0, word].tolist())
+                if relation >= 0
+            ]
+            named = [pair for pair in pairs if pair[2]]
+            fallbacks += not named
+            mass: dict[int, float] = {}
+            for relation, probability, _ in named or pairs:
+                mass[relation] = mass.get(relation, 0.0) + probability
+            assert int(relations[0, word]) == (max(mass, key=mass.__getitem__) if mass else -1)
+        assert int(relations[0, n]) == -1
+    assert fallbacks
+
+
+def test_labels_in_batches_without_relations_and_far_below_zero() -> None:
+    """Probabilities far below the smallest float still rank arcs; relations may be shared by all words."""
+    heads = torch.tensor([[[0, 1, 1], [1, 0, 0]]])
+    logits = torch.tensor([[[0.0, -2000.0, -3000.0], [0.0, -1500.0, -1400.0]]], dtype=torch.float64)
+    labels = structkd.HeadLabeling(logits, heads)
+    assert labels.decode_trees()[1] is None
+    assert labels.decode_heads().tolist() == [[0, 0]]  # -1400 against -2000
+    assert labels.decode_heads(multiroot=True).tolist() == [[0, 1]]
+    shared = structkd.HeadLabeling(logits, heads, torch.tensor([2, 0, 1]))
+    assert [tensor.tolist() for tensor in shared.decode_trees()] == [[[0, 0]], [[2, 1]]]
+    one_by_one = [labelled_heads(seed, n) for seed, n in ((3, 4), (8, 4))]
+    logits, heads = (torch.cat([getattr(one, name) for one in one_by_one]) for name in ("logits", "heads"))
+    both = structkd.HeadLabeling(logits, heads, lengths=torch.tensor([4, 4])).decode_heads()
+    assert both.tolist() == [one.decode_heads()[0].tolist() for one in one_by_one]
+    with torch.inference_mode():
+        assert labels.decode_heads().tolist() == [[0, 0]]
+    impossible = torch.full((1, 2, 2), -math.inf)
+    with pytest.raises(ValueError, match=r"\[0\]"):
+        structkd.HeadLabeling(impossible, torch.zeros(1, 2, 2, dtype=torch.long)).decode_heads()
