@@ -187,7 +187,7 @@ def test_the_last_model_is_kept_where_dev_must_not_choose(tmp_path: Path) -> Non
     assert right["accuracy"] == pytest.approx(result.history[-1]["accuracy"])
     with pytest.raises(ValueError, match="patience"):
         fit(model, train, dev, settings=settings, folder=tmp_path / "p", patience=2, **common)
-    with pytest.raises(ValueError, match="'first'.*best, last"):
+    with pytest.raises(ValueError, match=r"'first'.*best, last"):
         training_arguments(settings, tmp_path, 0, "accuracy", select="first")
 
 
