@@ -58,7 +58,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             )
         self.log_potentials = log_potentials
         self._initialise(batch, bigrams + 1, size, log_potentials, lengths, labels, validate_args)
-        self._check_values("log_potentials", log_potentials, self._event_mask())
+        self._check_values("log_potentials", log_potentials, self._event_mask)
 
     def _initialise(
         self,
@@ -254,10 +254,10 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         self.emissions, self.transitions, self.start, self.end = emissions, transitions, start, end
         self._initialise(batch, words, size, emissions, lengths, labels, validate_args)
         self.dtype = dtype
-        self._check_values("emissions", emissions, self.word_mask.unsqueeze(-1))
+        self._check_values("emissions", emissions, lambda: self.word_mask.unsqueeze(-1))
         for name, scores in (("transitions", transitions), ("start", start), ("end", end)):
             if scores is not None:
-                self._check_values(name, scores, torch.ones_like(scores, dtype=torch.bool))
+                self._check_values(name, scores, lambda: torch.ones((), dtype=torch.bool))
 
     @property
     def _scores(self) -> tuple[Tensor | None, ...]:

@@ -56,7 +56,7 @@ class SpanCRF(StructuredDistribution):
         self.types = check_inventory("types", types, size)
         self.log_potentials = log_potentials
         super().__init__(batch, (words, words, size), log_potentials.dtype, lengths, validate_args)
-        self._check_values("log_potentials", log_potentials, self._event_mask())
+        self._check_values("log_potentials", log_potentials, self._event_mask)
 
     def _with_scores(self, *scores: Tensor | None) -> SpanCRF:
         return SpanCRF(scores[0], self.lengths, self.types, validate_args=False)  # type: ignore[arg-type]
