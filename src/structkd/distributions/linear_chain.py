@@ -9,9 +9,9 @@ import torch
 import torch_struct
 from torch import Tensor
 
-from .kernels.chain import dense_expectations, factored_expectations
+from .kernels.chain import dense_expectations, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, weighted_by_sentence
-from .kernels.dispatch import compiled_for
+from .kernels.dispatch import compiled_for, log_space
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Gradient,
@@ -309,8 +309,13 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
         compiled = compiled_for(*teacher._scores, *self._scores)
+        kernels = []
         if compiled is not None:
-            loss, gradients, ok = compiled.factored_kd(teacher._scores, self._scores, self.lengths, temperature)
+            kernels.append(compiled.factored_kd)
+        if not log_space():
+            kernels.append(factored_kd)
+        for kernel in kernels:
+            loss, gradients, ok = kernel(teacher._scores, self._scores, self.lengths, temperature)
             if ok:
                 return loss, scaled_gradient(gradients, lambda: self._distil_factored(teacher, temperature))
         return self._distil_factored(teacher, temperature)

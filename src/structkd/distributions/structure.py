@@ -148,7 +148,7 @@ def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tens
     if isinstance(marginals, TransitionCounts):
         total = marginals.inner(scores)
     else:
-        total = torch.linalg.vecdot(marginals.flatten(1), scores.flatten(1))
+        total = (marginals * scores).flatten(1).sum(1)
     if total.isfinite().all():
         return total
     impossible = scores == NEG_INF

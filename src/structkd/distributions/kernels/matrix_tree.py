@@ -8,8 +8,8 @@ from torch import Tensor
 from ..semirings import NEG_INF, logaddexp, logsumexp
 from .dispatch import compiled_for, log_space
 
-# A marginal is off by less than eps * |L| * |L^-1|^2 (norms of the largest column sums) for the Laplacian L with columns
-# scaled to 1. Sentences above this are done again without a subtraction.
+# A marginal is off by less than eps * |L| * |L^-1|^2 (norms of the largest column sums) for the Laplacian L with its
+# columns scaled to 1. Sentences above this are done again without a subtraction.
 _LARGEST_ERROR = 1e-10
 
 
