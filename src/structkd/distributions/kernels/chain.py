@@ -28,6 +28,8 @@ Scores = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 _STRIDE = 8
 # Cells of the messages of a teacher and a student, both ways, that are held at once on a CPU: 64 MiB.
 _CELLS = 1 << 23
+# Those that a processor's cache holds together with what is computed of them.
+_CACHED_CELLS = 1 << 17
 
 
 def factored_kd(
@@ -98,7 +100,7 @@ def factored_kd(
             value += logarithm.where((word < count - 1).unsqueeze(1), 0.0) if ragged else logarithm
         following.div_(divisor)
 
-        value = value.squeeze(1) + shift[1].sum((0, 2)) + (count - 1) * largest[1]
+        value = value.squeeze(1) + shift[1].sum((0, 2)) + (count - 1).to(dtype) * largest[1]
         wanted, got = (side.reshape(-1, size) for side in following)
         before_wanted, before_got = (side.reshape(-1, size) for side in message[:2, :-1])
         moves.addcmul_(moved[1], got.T @ before_got).addcmul_(moved[0], wanted.T @ before_wanted, value=-1.0)
@@ -125,8 +127,8 @@ def factored_kd(
 def _messages(emitted: Tensor, step: Tensor) -> tuple[Tensor, list[tuple[int, Tensor]]]:
     """Turns [K, N, B, C], what each word's labels weigh, into messages, by steps [K, C, C] (previous, next).
 
-    Returns what reaches the words, before their own weight, alike; and the words whose messages, for the next ones, were
-    divided by their sums [K, B, 1], with those.
+    Returns what reaches the words, before their own weight, alike; and the words whose messages were divided by their
+    sums [K, B, 1] for the next ones, with those.
     """
     kinds, words, batch, size = emitted.shape
     reached = emitted.new_empty(words, kinds, batch, size)  # contiguous rows: bmm would write others by way of a copy
@@ -250,6 +252,84 @@ def _certified(norm: Tensor, growth: Tensor, beyond: Tensor) -> Tensor:
 def _past(inside: Tensor) -> Tensor:
     """BoolTensor [N, 1, B]: beyond the sentence."""
     return ~inside.T.unsqueeze(1)
+
+
+def dense_kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, bool]:
+    """The structural loss [B] of chains scored per bigram, and the gradient of its sum by the student's scores; what
+    `compiled.dense_kd` returns, and like it with `ok` False where `factored_kd` has it False.
+    """
+    batch, bigrams, size, _ = student.shape
+    if bigrams == 0:
+        return student.new_empty(batch), student, False
+    dtype, device = working_precision(student), student.device
+    # Teachers and students are 2 B sentences; beyond its end each goes on with scores of 0, which change messages by a
+    # factor alone. The exponentials are all that is kept for every bigram: the rest is done for as many words at once
+    # as a cache holds, since to allocate memory anew costs more than the arithmetic.
+    steps = torch.empty(bigrams, 2, batch, size, size, dtype=dtype, device=device)
+    moved = steps.view(bigrams, 2 * batch, size, size)
+    at_once = max(1, _CACHED_CELLS // moved[0].numel()) if device.type == "cpu" else bigrams
+    blocks = [slice(first, min(first + at_once, bigrams)) for first in range(0, bigrams, at_once)]
+    ragged = bool((lengths <= bigrams).any())
+    beyond = torch.arange(bigrams, device=device).unsqueeze(1) >= lengths - 1
+    shift = torch.empty(bigrams, 2, batch, 1, 1, dtype=dtype, device=device)
+    # rows: batched products of a row and a matrix are faster than those of a matrix and a column
+    past = moved.new_empty(bigrams + 1, 2 * batch, 1, size)
+    future = torch.empty_like(past)
+    past[0], future[-1] = 1.0, 1.0
+    norm = moved.new_ones(bigrams, 2 * batch, 1, 1)
+    each, rows, scaled = moved.unbind(), past.unbind(), torch.empty_like(past[0])
+    row = rows[0]
+    for block in blocks:
+        scores = steps[block]
+        scores[:, 0], scores[:, 1] = teacher[:, block].transpose(0, 1), student[:, block].transpose(0, 1)
+        if ragged:
+            scores.masked_fill_(beyond[block, None, :, None, None], 0.0)
+        torch.amax(scores, (3, 4), keepdim=True, out=shift[block])
+        scores.sub_(shift[block])
+        if temperature != 1:
+            scores /= temperature
+        scores.exp_()
+        for n in range(block.start, block.stop):
+            if n % _STRIDE == _STRIDE - 1:
+                torch.sum(row, -1, keepdim=True, out=norm[n])
+                row = torch.div(row, norm[n], out=scaled)
+            row = torch.bmm(row, each[n].transpose(1, 2), out=rows[n + 1])
+
+    rows = future.unbind()
+    row = rows[-1]
+    value, smallest = moved.new_zeros(2 * batch, 1, 1), moved.new_ones(())
+    expected, gradient = moved.new_zeros(batch), torch.empty_like(student)
+    for block in reversed(blocks):
+        for n in range(block.stop - 1, block.start - 1, -1):
+            if n % _STRIDE == _STRIDE - 1:
+                total = row.sum(-1, keepdim=True)
+                value += total.log()
+                row = torch.div(row, total, out=scaled)
+            row = torch.bmm(row, each[n], out=rows[n])
+        ahead = future[block.start + 1 : block.stop + 1]
+        mass = (past[block.start + 1 : block.stop + 1] * ahead).sum(-1, keepdim=True)
+        smallest = smallest.minimum(mass.amin())
+        mass *= norm[block]
+        if ragged:
+            mass.view(-1, 2, batch).masked_fill_(beyond[block].unsqueeze(1), math.inf)
+        moved[block].mul_((ahead / mass).transpose(2, 3)).mul_(past[block])
+        wanted, got = steps[block].unbind(1)
+        gap = got.sub_(wanted)
+        if temperature != 1:
+            gap *= temperature
+        gradient[:, block] = gap.transpose(0, 1)
+        wanted.mul_(student[:, block].transpose(0, 1))
+        if ragged:
+            wanted.masked_fill_(beyond[block, :, None, None], 0.0)
+        expected += wanted.flatten(2).sum(2).sum(0)
+    ok = bool(smallest.minimum(past.amin()).minimum(future.amin()) > _SMALLEST)
+    value = (value + row.sum(-1, keepdim=True).log()).view(2, batch)[1]
+    value += shift[:, 1].view(bigrams, batch).sum(0) / temperature
+    value -= (bigrams + 1 - lengths).to(dtype) * math.log(size)
+    loss = value * temperature**2 - expected * temperature
+    return loss, gradient, ok and bool(loss.isfinite().all())
 
 
 def dense_expectations(
