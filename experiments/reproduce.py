@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+
+
 @dataclass(frozen=True)
 class Profile:
     """What a profile runs.

@@ -313,10 +313,7 @@ def _training(
         "seed": seed,
         "teachers": teachers,
         "text": digest(
-            [
-                None if text is None else [text["id"][:], text["tokens"][:]]
-                for text in (labelled, unlabelled, annotated)
-            ]
+            [None if text is None else [text["id"][:], text["tokens"][:]] for text in (labelled, unlabelled, annotated)]
         ),
         "plugins": plugin_fingerprints(_targets(settings)),
     }

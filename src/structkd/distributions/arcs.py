@@ -28,7 +28,7 @@ class ArcDistribution(StructuredDistribution):
         StructuredDistribution.__init__(
             self, log_potentials.shape[0], log_potentials.shape[1:], log_potentials.dtype, lengths, validate_args
         )
-        self._check_values("log_potentials", log_potentials, self._event_mask())
+        self._check_values("log_potentials", log_potentials, self._event_mask)
 
     @property
     def labelled(self) -> bool:
@@ -41,7 +41,7 @@ class ArcDistribution(StructuredDistribution):
         return mask.unsqueeze(-1) if self.labelled else mask
 
     def _parts(self) -> Parts:
-        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0)
+        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0) if self.ragged else self.log_potentials
         return (scores.to(working_precision(scores)),)
 
     def arc_marginals(self) -> Tensor:

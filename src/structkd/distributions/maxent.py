@@ -26,7 +26,7 @@ class _LabelDistribution(WordwiseDistribution):
     """Words that choose labels alone; event [N, C]."""
 
     def _parts(self) -> Parts:
-        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0)
+        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0) if self.ragged else self.log_potentials
         return (scores.to(working_precision(scores)),)
 
     def _event_mask(self) -> Tensor:
@@ -83,7 +83,7 @@ class MaxEnt(_LabelDistribution):
         self.labels = check_inventory("labels", labels, size)
         self.log_potentials = logits
         super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
-        self._check_values("logits", logits, self._event_mask())
+        self._check_values("logits", logits, self._event_mask)
 
     @property
     def logits(self) -> Tensor:
@@ -132,7 +132,7 @@ class HeadLabeling(_LabelDistribution):
         lengths = check_lengths(lengths, batch, words, logits.device)
         self.log_potentials = logits
         super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
-        self._check_values("logits", logits, self._event_mask())
+        self._check_values("logits", logits, self._event_mask)
         if self._validate_args:
             for name, indices in (("heads", self._heads), ("relations", relations)):
                 if indices is None or indices.min() >= -1:

@@ -66,7 +66,7 @@ class MeanFieldDependency(HeadChoice):
                 expected = [len(arcs), *[self.words] * 3]
                 if list(scores.shape) != expected:
                     raise ValueError(f"{name} must have shape {expected}, got {list(scores.shape)}")
-                self._check_values(name, scores, self._triples())
+                self._check_values(name, scores, self._triples)
         self.siblings, self.grandparents = siblings, grandparents
 
     def _initialise_field(
@@ -97,9 +97,9 @@ class MeanFieldDependency(HeadChoice):
         self.arcs, self.iterations, self.relations = arcs, iterations, relations
         event_shape = arcs.shape[1:] if relations is None else relations.shape[1:]
         StructuredDistribution.__init__(self, batch, event_shape, dtype, lengths, validate_args)
-        self._check_values("arcs", arcs, self._arc_mask())
+        self._check_values("arcs", arcs, self._arc_mask)
         if relations is not None:
-            self._check_values("relations", relations, self._event_mask())
+            self._check_values("relations", relations, self._event_mask)
 
     @staticmethod
     def from_factors(
