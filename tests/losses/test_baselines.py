@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -301,3 +302,27 @@ class TestPartialGold:
     def test_other_negative_numbers_are_mistakes(self) -> None:
         with pytest.raises(ValueError, match="word 1 of batch item 0 has -1"):
             structkd.supervised_loss(structkd.MaxEnt(torch.zeros(1, 2, 3)), torch.tensor([[0, -1]]))
+
+
+@pytest.mark.parametrize("loss", [structkd.token_kd_loss, structkd.posterior_kd_loss])
+def test_several_teachers_average_word_by_word(loss) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([5, 1, 3])
+
+    def chain() -> structkd.LinearChainCRF:
+        emissions, transitions = (torch.randn(*shape, generator=generator).double() for shape in ((3, 5, 4), (4, 4)))
+        return structkd.LinearChainCRF.from_scores(emissions, transitions, lengths=lengths)
+
+    one, other = chain(), structkd.MaxEnt(torch.randn(3, 5, 4, generator=generator).double(), lengths=lengths)
+    student = structkd.MaxEnt(torch.randn(3, 5, 4, generator=generator).double(), lengths=lengths)
+    several = loss(structkd.Mixture([one, other], weights=[0.25, 0.75]), student, temperature=2.0, reduction="none")
+    # cross-entropy is linear in the teacher's marginals
+    expected = 0.25 * loss(one, student, 2.0, reduction="none") + 0.75 * loss(other, student, 2.0, reduction="none")
+    torch.testing.assert_close(several, expected)
+
+
+def test_losses_of_whole_structures_want_one_teacher() -> None:
+    teacher = structkd.MaxEnt(torch.randn(2, 3, 4))
+    for loss in (structkd.emission_kd_loss, partial(structkd.topk_kd_loss, k=2)):
+        with pytest.raises(NotImplementedError, match=r"Mixture as teacher.*token_kd_loss and posterior"):
+            loss(structkd.Mixture([teacher, teacher]), teacher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions import HeadSelection, LinearChainCRF, MaxEnt, MeanFieldDependency, SpanCRF
+from ..distributions import HeadSelection, LinearChainCRF, MaxEnt, MeanFieldDependency, Mixture, SpanCRF
 from ..distributions.arcs import ArcDistribution
 from ..distributions.kernels.counts import weighted as times
 from ..distributions.structure import StructuredDistribution, class_name, ordinary_tensors
@@ -35,11 +36,11 @@ def token_kd_loss(
     Emissions of a chain, arc scores of a parser over heads (first-order ones), logits of a tagger (Hinton et al., 2015,
     word by word). For tags of spans, every word alone chooses the span that it lies in, or none: a softmax over the
     scores of all spans that contain the word. A chain of dense potentials has no per-word scores; its label marginals
-    stand in.
+    stand in. Several teachers (a `Mixture`) average word by word.
     Arguments as in `structural_kd_loss`.
     """
-    teacher, student = _sides(teacher, student)
-    alone = _alone(teacher, student), _alone(student, student)
+    teacher, student = _sides(teacher, student, several=True)
+    alone = _each(teacher, student, _alone), _alone(student, student)
     return structural_kd_loss(*alone, temperature, temperature_mode, reduction, num_items)
 
 
@@ -55,12 +56,13 @@ def posterior_kd_loss(
     """Posterior distillation (Wang et al., 2020, section 3.2): cross-entropy of every word's marginals on both sides.
 
     T^2 * -sum_n sum_j P_t(y_n = j) log P_s(y_n = j), with P_t and P_s the marginals of the tempered structure
-    distributions. Arguments as in `structural_kd_loss`, in temperature mode "global".
+    distributions. Several teachers (a `Mixture`) average. Arguments as in `structural_kd_loss`, in temperature mode
+    "global".
     """
     temperature = _global_only("posterior_kd_loss", temperature, temperature_mode)
-    teacher, student = _sides(teacher, student)
+    teacher, student = _sides(teacher, student, several=True)
     loss = structural_kd_loss(
-        _posterior(teacher.tempered(temperature), student),
+        _each(teacher.tempered(temperature), student, _posterior),
         _posterior(student.tempered(temperature), student),
         reduction="none",
     )
@@ -132,13 +134,25 @@ def emission_kd_loss(
     return reduced(gap.square().mean(-1).sum(-1), student, reduction, num_items)
 
 
-def _sides(teacher: Any, student: Any) -> tuple[StructuredDistribution, StructuredDistribution]:
+def _sides(teacher: Any, student: Any, several: bool = False) -> tuple[Any, StructuredDistribution]:
+    """Both sides checked; `several`: whether a `Mixture` may teach."""
     teacher, student = check_distribution("teacher", teacher), check_distribution("student", student)
-    for role, side in (("teacher", teacher), ("student", student)):
-        if not isinstance(side, StructuredDistribution):
-            raise NotImplementedError(f"{class_name(side)} as {role}: this loss needs one structured distribution")
+    if not isinstance(student, StructuredDistribution):
+        raise NotImplementedError(f"{class_name(student)} as student: this loss needs a structured distribution")
+    if not isinstance(teacher, (StructuredDistribution, Mixture) if several else StructuredDistribution):
+        raise NotImplementedError(
+            f"{class_name(teacher)} as teacher: this loss needs one structured distribution; of several teachers, "
+            "structural_kd_loss, token_kd_loss and posterior_kd_loss take a Mixture"
+        )
     check_pair(teacher, student)
     return teacher, student
+
+
+def _each(side: Any, student: StructuredDistribution, view: Callable[..., StructuredDistribution]) -> Any:
+    """A view of a teacher, or of every one of several."""
+    if isinstance(side, Mixture):
+        return Mixture([_each(component, student, view) for component in side.components], side.weights)
+    return view(side, student)
 
 
 def _global_only(name: str, temperature: float, temperature_mode: str) -> float:
