@@ -39,8 +39,8 @@ def token_kd_loss(
     stand in. Several teachers (a `Mixture`) average word by word.
     Arguments as in `structural_kd_loss`.
     """
-    teacher, student = _sides(teacher, student, several=True)
-    alone = _each(teacher, student, _alone), _alone(student, student)
+    source, student = _sides(teacher, student, several=True)
+    alone = _each(source, student, _alone), _alone(student, student)
     return structural_kd_loss(*alone, temperature, temperature_mode, reduction, num_items)
 
 
@@ -60,9 +60,9 @@ def posterior_kd_loss(
     "global".
     """
     temperature = _global_only("posterior_kd_loss", temperature, temperature_mode)
-    teacher, student = _sides(teacher, student, several=True)
+    source, student = _sides(teacher, student, several=True)
     loss = structural_kd_loss(
-        _each(teacher.tempered(temperature), student, _posterior),
+        _each(source.tempered(temperature), student, _posterior),
         _posterior(student.tempered(temperature), student),
         reduction="none",
     )
@@ -91,9 +91,9 @@ def topk_kd_loss(
         others: as in `structural_kd_loss`, in temperature mode "global".
     """
     temperature = _global_only("topk_kd_loss", temperature, temperature_mode)
-    teacher, student = _sides(teacher, student)
+    source, student = _sides(teacher, student)
     with torch.no_grad():
-        scores, parts = k_best(teacher, student, k)
+        scores, parts = k_best(source, student, k)
         weights = (scores / temperature).softmax(0) if weighted else _equal(scores)
         target = tuple(
             reduce(add, [times(part, weight) for part, weight in zip(ranked, weights, strict=True)])
@@ -118,17 +118,17 @@ def emission_kd_loss(
     emissions. Arguments as in `structural_kd_loss`, in temperature mode "global". Scores must be finite.
     """
     _global_only("emission_kd_loss", temperature, temperature_mode)
-    teacher, student = _sides(teacher, student)
-    scores = [_emissions(side) for side in (teacher, student)]
+    source, student = _sides(teacher, student)
+    scores = [_emissions(side) for side in (source, student)]
     if None in [None if s is None else True for s in scores]:
         raise NotImplementedError(
             f"emission_kd_loss compares the scores of labels, word by word, and needs emissions over one inventory on "
-            f"both sides (LinearChainCRF.from_scores or MaxEnt), got {class_name(teacher)} and {class_name(student)}; "
+            f"both sides (LinearChainCRF.from_scores or MaxEnt), got {class_name(source)} and {class_name(student)}; "
             "structural_kd_loss distils between different factorizations"
         )
     theirs, ours = (s.double() for s in scores)  # type: ignore[union-attr]
     mask = student.word_mask.unsqueeze(-1)
-    check_words(MaxEnt(theirs, teacher.lengths, validate_args=False), MaxEnt(ours, validate_args=False), trailing=1)
+    check_words(MaxEnt(theirs, source.lengths, validate_args=False), MaxEnt(ours, validate_args=False), trailing=1)
     gap = torch.where(mask, ours, 0.0) - torch.where(mask, theirs.detach(), 0.0)
     gap = gap - gap.mean(-1, keepdim=True)
     return reduced(gap.square().mean(-1).sum(-1), student, reduction, num_items)
