@@ -146,7 +146,9 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
-        (value,), (labels,), (bigrams,) = dense_expectations([parts[1].detach()], self.lengths)
+        scores = parts[1].detach()
+        (value,), (labels,), (bigrams,) = dense_expectations([scores], self.lengths, precision=self.dtype)
+        labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
 
@@ -162,17 +164,18 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return self._distil_dense(both, temperature)
 
     def _distil_dense(self, both: list[Tensor], temperature: float) -> tuple[Tensor, Gradient] | None:
-        log_partition, _, (wanted, got) = dense_expectations(both, self.lengths, temperature)
+        precision = torch.promote_types(both[0].dtype, self.dtype)
+        log_partition, _, (wanted, got) = dense_expectations(both, self.lengths, temperature, precision)
         if not (log_partition > NEG_INF).all():
             return None
-        expected = (wanted * both[1]).sum((1, 2, 3)) / temperature
+        expected = (wanted * both[1]).sum((1, 2, 3), dtype=log_partition.dtype) / temperature
         if not expected.isfinite().all():  # 0 * -inf, or 0 * NaN in the padding
             expected = expected_score(wanted, self._parts()[1].detach() / temperature)
         loss = log_partition[1] - expected
         gap = got.sub_(wanted)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            weights = (weights * temperature).view(-1, 1, 1, 1)
+            weights = (weights * temperature).to(gap.dtype).view(-1, 1, 1, 1)
             return (gap.to(self.dtype).mul_(weights) if self.dtype != gap.dtype else gap * weights,)
 
         return loss * temperature**2, gradient
@@ -301,7 +304,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             unary, transitions = parts
             return super()._expectations((unary, transitions.expand(*self.batch_shape, -1, -1)))
         unary, transitions = (p.detach().unsqueeze(0) for p in parts)
-        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths)
+        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths, self.dtype)
         self._require_structures(value, parts)
         return value, (labels, counts)
 
@@ -328,7 +331,8 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             if side.end is not None:
                 end = (side.end.to(dtype) / temperature).expand(len(last), 1, -1)
                 unary[group].scatter_add_(1, last, end)
-        log_partition, labels, (wanted, got) = factored_expectations(unary, transitions, self.lengths)
+        precision = torch.promote_types(teacher.dtype, self.dtype)
+        log_partition, labels, (wanted, got) = factored_expectations(unary, transitions, self.lengths, precision)
         if not (log_partition > NEG_INF).all():
             return None
         loss = log_partition[1] - expected_score(labels[0], unary[1]) - expected_score(wanted, transitions[1])
