@@ -28,7 +28,7 @@ def factored(
 
     Arguments as of `chain.factored_expectations`; the dtype of `unary` is that of all arithmetic.
     """
-    groups, batch, words, size = unary.shape
+    groups, batch, words, _ = unary.shape
     inside = torch.arange(words, device=unary.device) < lengths.unsqueeze(1)
     shift = _finite(unary.amax(-1, keepdim=True))
     emitted = (unary - shift).exp_()

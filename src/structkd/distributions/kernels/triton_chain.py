@@ -19,8 +19,9 @@ is imported, the kernels run on the CPU, slowly.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def _exp(x, STATE: tl.constexpr):
     In float32 by polynomial (Cephes), which is right to a unit in the last place on all hardware; what is below the
     smallest normal number is 0.
     """
-    if STATE == tl.float32:
+    if STATE == tl.float32:  # noqa: SIM300
         x = tl.maximum(x, -120.0)
         power = tl.floor(x * 1.44269504 + 0.5)
         x = x - power * 0.693359375 + power * 2.12194440e-4
@@ -58,18 +59,6 @@ def _exp(x, STATE: tl.constexpr):
         second = ((exponent - half + 127) << 23).to(tl.float32, bitcast=True)
         return y * first * second
     return tl.exp(x)
-
-
-@triton.jit
-def _finite(shift):
-    """A shift to subtract: 0 where everything is impossible."""
-    return tl.where(shift == float("-inf"), 0.0, shift)
-
-
-@triton.jit
-def _divided(weights, total):
-    """Weights over their sum, unless nothing is possible."""
-    return weights / tl.where(total > 0, total, 1.0)
 
 
 @triton.jit(do_not_specialize=["batch", "words", "size"])
@@ -86,6 +75,7 @@ def _factored(
     words,
     size,
     tolerance,
+    LOWEST: tl.constexpr,
     TINY: tl.constexpr,
     STATE: tl.constexpr,
     C: tl.constexpr,
@@ -99,7 +89,7 @@ def _factored(
     square = real[:, None] & real[None, :]
 
     scores = tl.load(transitions + group * size * size + cells, mask=square, other=float("-inf"))
-    largest = _finite(tl.max(tl.max(scores, 1), 0))
+    largest = tl.maximum(tl.max(tl.max(scores, 1), 0), LOWEST)
     possible = scores > float("-inf")
     moved = _exp((scores - largest).to(STATE), STATE)
     moved = tl.where(moved >= TINY, moved, 0.0)  # hardware may take what is less for 0
@@ -109,19 +99,19 @@ def _factored(
     forward += row * words * size
     labels += row * words * size
     emitted = tl.load(unary + label, mask=real, other=float("-inf"))
-    shift = _finite(tl.max(emitted, 0))
+    shift = tl.maximum(tl.max(emitted, 0), LOWEST)
     weight = _exp((emitted - shift).to(STATE), STATE)
     norm = tl.sum(weight, 0)
-    message = _divided(weight, norm)
+    message = weight / tl.maximum(norm, TINY)
     tl.store(forward + label, message, mask=real)
     total = tl.log(norm.to(tl.float64))
     shifts = shift + (length - 1) * largest
     for n in range(1, length):
         emitted = tl.load(unary + n * size + label, mask=real, other=float("-inf"))
-        shift = _finite(tl.max(emitted, 0))
+        shift = tl.maximum(tl.max(emitted, 0), LOWEST)
         weight = _exp((emitted - shift).to(STATE), STATE) * tl.sum(moved * message[None, :], 1)
         norm = tl.sum(weight, 0)
-        message = _divided(weight, norm)
+        message = weight / tl.maximum(norm, TINY)
         tl.store(forward + n * size + label, message, mask=real)
         total += tl.log(norm.to(tl.float64))
         shifts += shift
@@ -138,12 +128,12 @@ def _factored(
     for back in range(1, length):
         n = length - back
         emitted = tl.load(unary + n * size + label, mask=real, other=float("-inf"))
-        shift = _finite(tl.max(emitted, 0))
+        shift = tl.maximum(tl.max(emitted, 0), LOWEST)
         here = (emitted > float("-inf")) & (after > 0)
         weight = tl.maximum(_exp((emitted - shift).to(STATE), STATE), TINY)
         weight = tl.where(here, tl.maximum(weight * after, TINY), 0.0)
         norm = tl.sum(weight, 0)
-        following = tl.where(here, tl.maximum(_divided(weight, norm), TINY), 0.0)
+        following = tl.where(here, tl.maximum(weight / tl.maximum(norm, TINY), TINY), 0.0)
         bound += tl.log(norm.to(tl.float64))
         onward = (moved > 0) & (following > 0)[:, None]
         after = tl.sum(tl.where(onward, tl.maximum(moved * following[:, None], TINY), 0.0), 0)
@@ -151,14 +141,13 @@ def _factored(
         product = before * after
         joint = tl.sum(product, 0)
         least = tl.minimum(least, joint * tl.minimum(norm, 1.0))
-        # no joint weight: nothing is possible, or nothing certain
-        share = 1.0 / tl.where(joint > 0, joint, 1.0)
+        share = 1.0 / tl.maximum(joint, TINY)
         tl.store(labels + (n - 1) * size + label, product * share, mask=real)
         expected += (following * share)[:, None] * before[None, :]
     tl.store(counts + row * size * size + cells, expected * moved, mask=square)
 
     emitted = tl.load(unary + label, mask=real, other=float("-inf"))
-    shift = _finite(tl.max(emitted, 0))
+    shift = tl.maximum(tl.max(emitted, 0), LOWEST)
     here = (emitted > float("-inf")) & (after > 0)
     weight = tl.maximum(_exp((emitted - shift).to(STATE), STATE), TINY)
     bound += tl.log(tl.sum(tl.where(here, tl.maximum(weight * after, TINY), 0.0), 0).to(tl.float64))
@@ -182,6 +171,7 @@ def _dense(
     high_temperature,
     low_temperature,
     tolerance,
+    LOWEST: tl.constexpr,
     TINY: tl.constexpr,
     STATE: tl.constexpr,
     READ: tl.constexpr,
@@ -194,7 +184,8 @@ def _dense(
     area = size * size
     cells = label[:, None] * size + label[None, :]
     square = real[:, None] & real[None, :]
-    if row < batch:
+    # two pointers, which only a branch can choose between
+    if row < batch:  # noqa: SIM108
         scores = teacher + row * bigrams * area
     else:
         scores = student + (row - batch) * bigrams * area
@@ -209,12 +200,12 @@ def _dense(
     shifts = tl.log(tl.zeros((), tl.float64) + size)
     for n in range(0, length - 1):
         step = tl.load(scores + n * area + cells, mask=square, other=float("-inf")).to(READ)
-        shift = _finite(tl.max(tl.max(step, 1), 0))
+        shift = tl.maximum(tl.max(tl.max(step, 1), 0), LOWEST)
         moved = _exp(((step - shift) * scale.to(READ)).to(STATE), STATE)
         moved = tl.where(moved >= TINY, moved, 0.0)
         weight = tl.sum(moved * message[None, :], 1)
         norm = tl.sum(weight, 0)
-        message = _divided(weight, norm)
+        message = weight / tl.maximum(norm, TINY)
         tl.store(forward + (n + 1) * size + label, message, mask=real)
         total += tl.log(norm.to(tl.float64))
         shifts += shift.to(tl.float64) * scale
@@ -228,10 +219,10 @@ def _dense(
     for back in range(1, length):
         n = length - 1 - back
         step = tl.load(scores + n * area + cells, mask=square, other=float("-inf")).to(READ)
-        shift = _finite(tl.max(tl.max(step, 1), 0))
+        shift = tl.maximum(tl.max(tl.max(step, 1), 0), LOWEST)
         moved = tl.maximum(_exp(((step - shift) * scale.to(READ)).to(STATE), STATE), TINY)
         norm = tl.sum(after, 0)
-        following = tl.where(after > 0, tl.maximum(_divided(after, norm), TINY), 0.0)
+        following = tl.where(after > 0, tl.maximum(after / tl.maximum(norm, TINY), TINY), 0.0)
         bound += tl.log(norm.to(tl.float64))
         onward = (step > float("-inf")) & (following > 0)[:, None]
         weight = tl.where(onward, tl.maximum(moved * following[:, None], TINY), 0.0)
@@ -240,7 +231,7 @@ def _dense(
         product = before * after
         joint = tl.sum(product, 0)
         least = tl.minimum(least, joint * tl.minimum(norm, 1.0))
-        share = 1.0 / tl.where(joint > 0, joint, 1.0)
+        share = 1.0 / tl.maximum(joint, TINY)
         tl.store(labels + n * size + label, product * share, mask=real)
         tl.store(marginals + n * area + cells, weight * (before * share)[None, :], mask=square)
 
@@ -249,13 +240,15 @@ def _dense(
     tl.store(safe + row, agreed & (least.to(tl.float64) * tolerance >= TINY * 8.0 * size * length))
 
 
-def _constants(state: torch.dtype, labels: int) -> dict[str, Any]:
+def _constants(read: torch.dtype, state: torch.dtype, labels: int) -> dict[str, Any]:
     padded = triton.next_power_of_2(labels)
     # matrices are held in registers: 128 bytes of each in every thread, 32 threads a warp, are no more than there are
     warps = min(16, max(1, padded * padded * state.itemsize // (128 * 32)))
     # twice the smallest normal number, so that no compiler takes it for 0
     tiny = 2 * torch.finfo(state).tiny
-    return {"TINY": tiny, "STATE": _STATE[state], "C": padded, "num_warps": warps}
+    # what to subtract where everything is impossible
+    lowest = torch.finfo(read).min
+    return {"LOWEST": lowest, "TINY": tiny, "STATE": _STATE[state], "C": padded, "num_warps": warps}
 
 
 def fits(labels: int, precision: torch.dtype | None) -> bool:
@@ -288,7 +281,7 @@ def factored(
     counts = unary.new_empty(groups, batch, size, size)
     safe = torch.empty_like(log_partition, dtype=torch.bool)
     forward = torch.empty_like(labels, dtype=state)
-    with _device(unary):
+    with _ready(unary):
         _factored[(groups * batch,)](
             unary.contiguous(),
             transitions.contiguous(),
@@ -302,7 +295,7 @@ def factored(
             words,
             size,
             _TOLERANCE[state],
-            **_constants(state, size),
+            **_constants(unary.dtype, state, size),
         )
     if state == torch.float32 and fits(size, torch.float64) and not safe.all():
         again = (~safe.all(0)).nonzero().flatten()
@@ -331,9 +324,10 @@ def dense(
     marginals = teacher.new_zeros(groups, batch, bigrams, size, size, dtype=state)
     safe = torch.empty_like(log_partition, dtype=torch.bool)
     forward = torch.empty_like(labels)
+    read = torch.promote_types(common, state)
     # numbers come to a kernel as float32
     high = float(torch.tensor(temperature, dtype=torch.float32))
-    with _device(teacher):
+    with _ready(teacher):
         _dense[(groups * batch,)](
             teacher,
             student,
@@ -349,8 +343,8 @@ def dense(
             high,
             temperature - high,
             _TOLERANCE[state],
-            READ=_STATE[torch.promote_types(common, state)],
-            **_constants(state, size),
+            READ=_STATE[read],
+            **_constants(read, state, size),
         )
     if state == torch.float32 and fits(size, torch.float64) and not safe.all():
         again = (~safe.all(0)).nonzero().flatten()
@@ -360,6 +354,10 @@ def dense(
     return log_partition, labels, marginals, safe
 
 
-def _device(scores: Tensor) -> Any:
+# the interpreter puts its own functions in the place of the language's, for everybody
+_one_at_a_time = threading.Lock()
+
+
+def _ready(scores: Tensor) -> AbstractContextManager[Any]:
     """Kernels start on the current device, which need not be that of the tensors."""
-    return torch.cuda.device(scores.device) if scores.is_cuda else nullcontext()
+    return torch.cuda.device(scores.device) if isinstance(_factored, triton.JITFunction) else _one_at_a_time
