@@ -4,8 +4,9 @@ Sequences of a teacher and a student are rows of one launch. The matrix of trans
 registers; what is read and written is O(N C) a factored chain, each score once per direction for a dense one.
 
 State is float32 where the scores are float32 or less, else float64; every step is divided by what it sums to and
-exponents are added up in float64. In float32, marginals of 64 words and 17 labels with scores of standard deviation 3
-are within 5e-7 of float64 in log space.
+exponents are added up in float64. In float32, with 4 sentences of 64 words, 17 labels and scores of standard deviation
+3, four draws in the interpreter gave gradients per word and per bigram within 5e-7 of float64 in log space, and those
+of shared transitions, which are sums over all words, within 6e-6.
 
 **What underflow may have taken is bounded from both sides.** The forward pass rounds weights below the smallest number
 down to 0, so its total is at most Z; the backward pass rounds what is possible up to the smallest number, so that its
