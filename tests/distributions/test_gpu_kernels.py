@@ -191,6 +191,24 @@ def test_float32_gradients_are_much_closer_than_torch_structs(path: str, device:
     assert 20 * (ours - exact).abs().max() < (theirs - exact).abs().max()
 
 
+@everywhere
+@pytest.mark.parametrize("form", ["factored", "dense"])
+def test_losses_and_marginals_take_the_path(path: str, device: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    require(path, device)
+    calls = []
+    programme = getattr(module(path), form)
+    monkeypatch.setattr(module(path), form, lambda *arguments: calls.append(form) or programme(*arguments))
+    scores = torch.randn(2, 2, 3, 3).to(device)
+    build = structkd.LinearChainCRF if form == "dense" else structkd.LinearChainCRF.from_scores
+    arguments = (scores,) if form == "dense" else (scores[0], scores[0, 0])
+    with using(path):
+        structkd.structural_kd_loss(build(*arguments), build(*arguments))
+        assert calls
+        calls.clear()
+        structkd.project(build(*arguments), structkd.MaxEnt(torch.zeros(2, 3, 3).to(device)))
+        assert calls
+
+
 def test_what_is_forced_and_impossible_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = structkd.LinearChainCRF(torch.zeros(1, 2, 129, 129))
     monkeypatch.setenv("STRUCTKD_KERNELS", "triton")
