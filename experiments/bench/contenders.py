@@ -53,11 +53,6 @@ class Case:
         labels = f" C={self.labels}" if self.labels else ""
         return f"{self.structure} B={self.batch} N={self.words}{labels}"
 
-    @property
-    def has_kernel(self) -> bool:
-        """Whether there are compiled kernels for it: the matrix tree's work is one LU factorisation, in torch."""
-        return self.structure != NON_PROJECTIVE
-
     def scores(self, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> tuple[Scores, Scores]:
         """Normally distributed scores of a teacher and of a student, whose are leaves that require grad."""
         generator = torch.Generator().manual_seed(seed)
@@ -169,7 +164,7 @@ def contenders(case: Case, only: tuple[str, ...] | None = None) -> dict[str, Cal
         if only is None or name in only:
             found[name] = lambda: step(loss, *arguments, student=student, path=path)
 
-    paths = [COMPILED] if case.has_kernel and compiled_kernels() else []
+    paths = [COMPILED] if compiled_kernels() else []
     for path in [*paths, TORCH]:
         add(path, ours, structure, teacher, student, path=path)
         # None is the default, which checks

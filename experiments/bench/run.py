@@ -192,7 +192,7 @@ def _accuracy(structure: str, seeds: int) -> dict[str, Any]:
 
 
 def _memory(case: Case) -> dict[str, Any]:
-    names = [COMPILED] if case.has_kernel and compiled_kernels() else []
+    names = [COMPILED] if compiled_kernels() else []
     names += [TORCH]
     potentials = 4 * case.batch * (case.words - 1) * case.labels**2
     # its first step multiplies pairs of neighbouring bigrams in log space

@@ -173,9 +173,19 @@ def arcs(dtype: torch.dtype, scale: float = 1.0) -> Tensor:
     return scale * torch.randn(BATCH, WORDS, WORDS, dtype=dtype)
 
 
+TREES = [
+    (structkd.DependencyCRF, compiled.projective_kd, compiled.projective_expectations),
+    (structkd.NonProjectiveDependencyCRF, compiled.matrix_tree_kd, compiled.matrix_tree_expectations),
+]
+of_both_kinds = pytest.mark.parametrize(("build", "kernel", "expectations"), TREES, ids=["projective", "all"])
+
+
+@of_both_kinds
 @pytest.mark.parametrize("multiroot", [False, True], ids=["single-root", "multi-root"])
 @in_precision_and_temperature
-def test_projective_trees(multiroot: bool, dtype: torch.dtype, temperature: float) -> None:
+def test_trees(
+    build: Any, kernel: Any, expectations: Any, multiroot: bool, dtype: torch.dtype, temperature: float
+) -> None:
     teacher, student = arcs(dtype, 3), arcs(dtype, 3)
     mask = inside(LENGTHS, WORDS)
     impossible = torch.rand(teacher.shape) < 0.2
@@ -185,11 +195,8 @@ def test_projective_trees(multiroot: bool, dtype: torch.dtype, temperature: floa
     for scores in (teacher, student):
         scores.masked_fill_(impossible, NEG_INF)
     mask = mask.unsqueeze(2) & mask.unsqueeze(1)
-    got, gradient, ok = compiled.projective_kd(
-        spoiled(teacher, mask), spoiled(student, mask), LENGTHS, multiroot, temperature
-    )
+    got, gradient, ok = kernel(spoiled(teacher, mask), spoiled(student, mask), LENGTHS, multiroot, temperature)
     leaf = student.double().requires_grad_()
-    build = structkd.DependencyCRF
     loss, (wanted,) = general(
         build(teacher.double(), LENGTHS, multiroot), build(leaf, LENGTHS, multiroot), temperature, leaf
     )
@@ -235,13 +242,14 @@ def test_bigram_expectations() -> None:
         assert not bigrams.masked_fill(mask, 0.0).any()
 
 
-def test_arc_expectations() -> None:
+@of_both_kinds
+def test_arc_expectations(build: Any, kernel: Any, expectations: Any) -> None:
     mask = inside(LENGTHS, WORDS)
     mask = mask.unsqueeze(2) & mask.unsqueeze(1)
     for multiroot in (False, True):
         scores = arcs(torch.float64)
-        value, marginals, safe = compiled.projective_expectations(spoiled(scores, mask), LENGTHS, multiroot)
-        wanted, _, (probabilities,) = judged(structkd.DependencyCRF(scores, LENGTHS, multiroot))
+        value, marginals, safe = expectations(spoiled(scores, mask), LENGTHS, multiroot)
+        wanted, _, (probabilities,) = judged(build(scores, LENGTHS, multiroot))
         assert safe.all()
         assert close(value, wanted)
         assert close(marginals, probabilities)
@@ -286,6 +294,7 @@ def test_refusals() -> None:
         for shape, kernel, expectations in (
             ((2, 3, 3, 3), compiled.dense_kd, compiled.dense_expectations),
             ((2, 4, 4), compiled.projective_kd, compiled.projective_expectations),
+            ((2, 4, 4), compiled.matrix_tree_kd, compiled.matrix_tree_expectations),
         ):
             scores = torch.randn(shape)
             for cell in ((0, 0), (1, 1), (0, 2)):
@@ -306,15 +315,18 @@ def test_refusals() -> None:
         trees = torch.randn(2, 4, 4)
         headless = trees.clone()
         headless[cell[0], :, cell[1]] = NEG_INF
-        assert not compiled.projective_kd(headless, trees, lengths)[2]
-        assert not compiled.projective_kd(trees, headless, lengths)[2]
-        assert compiled.projective_expectations(headless.double(), lengths)[2].tolist() == [cell[0] != 0, cell[0] != 1]
+        for _, kernel, expectations in TREES:
+            assert not kernel(headless, trees, lengths)[2]  # type: ignore[operator]
+            assert not kernel(trees, headless, lengths)[2]  # type: ignore[operator]
+            safe = expectations(headless.double(), lengths)[2]  # type: ignore[operator]
+            assert safe.tolist() == [cell[0] != 0, cell[0] != 1]
 
     # mass where the student has none: an infinite loss
     assert not compiled.factored_kd(good, (one(emissions, (1, 1, 1), NEG_INF), transitions, None, None), lengths)[2]
     assert not compiled.factored_kd(good, (emissions, one(transitions, (2, 0), NEG_INF), None, None), lengths)[2]
     assert not compiled.dense_kd(potentials, one(potentials, (0, 2, 1, 1), NEG_INF), lengths)[2]
-    assert not compiled.projective_kd(trees, one(trees, (0, 2, 1), NEG_INF), lengths)[2]
+    for _, kernel, _ in TREES:
+        assert not kernel(trees, one(trees, (0, 2, 1), NEG_INF), lengths)[2]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -364,16 +376,30 @@ def test_an_underflow_that_no_single_step_shows() -> None:
         assert not compiled.factored_kd(pair, pair, lengths)[2]
 
 
-def test_extreme_trees_are_right_or_refused() -> None:
+@of_both_kinds
+def test_extreme_trees_are_right_or_refused(build: Any, kernel: Any, expectations: Any) -> None:
     for scale in (30.0, 300.0):
         scores = scale * torch.randn(24, 12, 12, dtype=torch.float64)
         scores[(torch.rand(scores.shape) < 0.4) & ~torch.eye(12, dtype=torch.bool)] = NEG_INF
         lengths = torch.randint(1, 13, (24,))
         for multiroot in (False, True):
-            value, marginals, safe = compiled.projective_expectations(scores, lengths, multiroot)
-            wanted, _, (probabilities,) = judged(structkd.DependencyCRF(scores, lengths, multiroot))
+            value, marginals, safe = expectations(scores, lengths, multiroot)
+            wanted, _, (probabilities,) = judged(build(scores, lengths, multiroot))
             assert close(value[safe], wanted[safe])
             assert close(marginals[safe], probabilities[safe])
+
+
+@pytest.mark.parametrize("multiroot", [False, True], ids=["single-root", "multi-root"])
+def test_words_that_prefer_each_other_cost_no_digits(multiroot: bool) -> None:
+    """Where a determinant cancels, elimination without a subtraction is exact, unmasked sentences of any scores."""
+    for words, scale in ((3, 10.0), (9, 30.0), (17, 100.0), (40, 100.0)):
+        scores = scale * torch.randn(4, words, words, dtype=torch.float64)
+        lengths = torch.tensor([words, 1, words - 1, 2])
+        value, marginals, safe = compiled.matrix_tree_expectations(scores, lengths, multiroot)
+        wanted, _, (probabilities,) = judged(structkd.NonProjectiveDependencyCRF(scores, lengths, multiroot))
+        assert safe.all()
+        assert torch.allclose(value, wanted, rtol=1e-13, atol=1e-13)
+        assert torch.allclose(marginals, probabilities, rtol=0.0, atol=1e-12)
 
 
 @contextmanager
@@ -399,6 +425,8 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         results += compiled.factored_expectations(pair[0][0].double(), pair[0][1].double(), LENGTHS)
         results += compiled.dense_expectations(bigrams[0].double(), LENGTHS)
         results += compiled.projective_expectations(trees[0].double(), LENGTHS)
+        results += [*compiled.matrix_tree_kd(*trees, LENGTHS, True, 2.0)]
+        results += compiled.matrix_tree_expectations(trees[0].double(), LENGTHS)
         flat = [x for result in results for x in (result if isinstance(result, tuple) else (result,))]
         return [x if isinstance(x, Tensor) else torch.tensor(x) for x in flat]
 

@@ -28,7 +28,7 @@ class ArcDistribution(StructuredDistribution):
         StructuredDistribution.__init__(
             self, log_potentials.shape[0], log_potentials.shape[1:], log_potentials.dtype, lengths, validate_args
         )
-        self._check_values("log_potentials", log_potentials, self._event_mask())
+        self._check_values("log_potentials", log_potentials, self._event_mask)
 
     @property
     def labelled(self) -> bool:
@@ -42,7 +42,7 @@ class ArcDistribution(StructuredDistribution):
 
     def _parts(self) -> Parts:
         scores = self.log_potentials.to(working_precision(self.log_potentials))
-        return (torch.where(self._event_mask(), scores, 0.0),)
+        return (torch.where(self._event_mask(), scores, 0.0) if self.ragged else scores,)
 
     def arc_marginals(self) -> Tensor:
         """P(arc), [B, N, N] or [B, N, N, L], in working precision; 0 in the padding."""

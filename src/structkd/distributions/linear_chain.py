@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch_struct
 from torch import Tensor
 
-from .kernels.chain import dense_expectations, factored_expectations
+from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, weighted_by_sentence
-from .kernels.dispatch import compiled_for
+from .kernels.dispatch import chain_kernels, compiled_for, log_space
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Gradient,
@@ -58,7 +59,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             )
         self.log_potentials = log_potentials
         self._initialise(batch, bigrams + 1, size, log_potentials, lengths, labels, validate_args)
-        self._check_values("log_potentials", log_potentials, self._event_mask())
+        self._check_values("log_potentials", log_potentials, self._event_mask)
 
     def _initialise(
         self,
@@ -146,6 +147,11 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
+        compiled = compiled_for(parts[1])
+        if compiled is not None:
+            value, labels, bigrams, safe = compiled.dense_expectations(parts[1], self.lengths)
+            if safe.all():
+                return value, (labels, bigrams)
         scores = parts[1].detach()
         (value,), (labels,), (bigrams,) = dense_expectations([scores], self.lengths, precision=self.dtype)
         labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
@@ -157,10 +163,14 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             return None
         both = [teacher.log_potentials.detach(), self.log_potentials.detach()]
         compiled = compiled_for(*both)
-        if compiled is not None:
-            loss, gradient, ok = compiled.dense_kd(*both, self.lengths, temperature)
+        kernels = [] if compiled is None else [compiled.dense_kd]
+        precision = torch.promote_types(both[0].dtype, self.dtype)
+        if not log_space() and chain_kernels(both[1], precision) is None:
+            kernels.append(dense_kd)
+        for kernel in kernels:
+            loss, gradient, ok = kernel(*both, self.lengths, temperature)
             if ok:
-                return loss, lambda weights: (weighted_by_sentence(gradient, weights.to(gradient.dtype)),)
+                return loss, partial(_weighted, gradient)
         return self._distil_dense(both, temperature)
 
     def _distil_dense(self, both: list[Tensor], temperature: float) -> tuple[Tensor, Gradient] | None:
@@ -257,10 +267,10 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         self.emissions, self.transitions, self.start, self.end = emissions, transitions, start, end
         self._initialise(batch, words, size, emissions, lengths, labels, validate_args)
         self.dtype = dtype
-        self._check_values("emissions", emissions, self.word_mask.unsqueeze(-1))
+        self._check_values("emissions", emissions, lambda: self.word_mask.unsqueeze(-1))
         for name, scores in (("transitions", transitions), ("start", start), ("end", end)):
             if scores is not None:
-                self._check_values(name, scores, torch.ones_like(scores, dtype=torch.bool))
+                self._check_values(name, scores, lambda: torch.ones((), dtype=torch.bool))
 
     @property
     def _scores(self) -> tuple[Tensor | None, ...]:
@@ -303,6 +313,11 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             # counts per sentence: the derivative by transitions of its own
             unary, transitions = parts
             return super()._expectations((unary, transitions.expand(*self.batch_shape, -1, -1)))
+        compiled = compiled_for(*parts)
+        if compiled is not None:
+            value, labels, dense, safe = compiled.factored_expectations(*parts, self.lengths)
+            if safe.all():
+                return value, (labels, TransitionCounts.from_dense(dense))
         unary, transitions = (p.detach().unsqueeze(0) for p in parts)
         (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths, self.dtype)
         self._require_structures(value, parts)
@@ -312,8 +327,12 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
         compiled = compiled_for(*teacher._scores, *self._scores)
-        if compiled is not None:
-            loss, gradients, ok = compiled.factored_kd(teacher._scores, self._scores, self.lengths, temperature)
+        kernels = [] if compiled is None else [compiled.factored_kd]
+        precision = torch.promote_types(teacher.dtype, self.dtype)
+        if not log_space() and chain_kernels(self.emissions, precision) is None:
+            kernels.append(factored_kd)
+        for kernel in kernels:
+            loss, gradients, ok = kernel(teacher._scores, self._scores, self.lengths, temperature)
             if ok:
                 return loss, scaled_gradient(gradients, lambda: self._distil_factored(teacher, temperature))
         return self._distil_factored(teacher, temperature)
@@ -418,6 +437,10 @@ class _DenseView(_FactoredLinearChainCRF):
 
     def marginals_to_targets(self, marginals: Tensor) -> Parts:
         return LinearChainCRF.marginals_to_targets(self, marginals)
+
+
+def _weighted(gradient: Tensor, weights: Tensor) -> tuple[Tensor]:
+    return (weighted_by_sentence(gradient, weights.to(gradient.dtype)),)
 
 
 def labels_of_bigrams(bigrams: Tensor) -> Tensor:

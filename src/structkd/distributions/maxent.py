@@ -24,7 +24,7 @@ class _LabelDistribution(WordwiseDistribution):
 
     def _parts(self) -> Parts:
         scores = self.log_potentials.to(working_precision(self.log_potentials))
-        return (torch.where(self._event_mask(), scores, 0.0),)
+        return (torch.where(self._event_mask(), scores, 0.0) if self.ragged else scores,)
 
     def _event_mask(self) -> Tensor:
         return self.word_mask.unsqueeze(-1)
@@ -78,7 +78,7 @@ class MaxEnt(_LabelDistribution):
         self.labels = check_inventory("labels", labels, size)
         self.log_potentials = logits
         super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
-        self._check_values("logits", logits, self._event_mask())
+        self._check_values("logits", logits, self._event_mask)
 
     @property
     def logits(self) -> Tensor:
@@ -127,7 +127,7 @@ class HeadLabeling(_LabelDistribution):
         lengths = check_lengths(lengths, batch, words, logits.device)
         self.log_potentials = logits
         super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
-        self._check_values("logits", logits, self._event_mask())
+        self._check_values("logits", logits, self._event_mask)
         if self._validate_args:
             for name, indices in (("heads", self.heads), ("relations", relations)):
                 if indices is not None and ((indices.expand(logits.shape) < -1) & self._event_mask()).any():

@@ -57,10 +57,10 @@ class MeanFieldDependency(HeadChoice):
         lengths = check_lengths(lengths, batch, words, arcs.device)
         self.arcs, self.siblings, self.grandparents, self.iterations = arcs, siblings, grandparents, iterations
         StructuredDistribution.__init__(self, batch, arcs.shape[1:], dtype, lengths, validate_args)
-        self._check_values("arcs", arcs, self._event_mask())
+        self._check_values("arcs", arcs, self._event_mask)
         for name, scores in (("siblings", siblings), ("grandparents", grandparents)):
             if scores is not None:
-                self._check_values(name, scores, self._triples())
+                self._check_values(name, scores, self._triples)
 
     @property
     def _scores(self) -> tuple[Tensor | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from .kernels.matrix_tree import log_matrix_tree, matrix_tree_expectations
 from .semirings import NEG_INF, Log, logsumexp
 from .structure import Parts, adopts
 from .trees import TreeDistribution
+
+# Cells of arc scores that a processor's cache holds together with what is computed of them.
+_CACHED_CELLS = 1 << 14
 
 
 class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDependencyCRF):
@@ -50,8 +54,16 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         arcs = logsumexp(parts[0]) if self.labelled else parts[0]
         return log_matrix_tree(arcs, lengths, self.multiroot)
 
+    def _compiled_kd(self, compiled: ModuleType) -> Any:
+        return compiled.matrix_tree_kd
+
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return matrix_tree_expectations(arcs, lengths, self.multiroot)
+
+    def _sentences_at_once(self, arcs: Tensor) -> int:
+        if arcs.device.type != "cpu":
+            return len(arcs)
+        return max(1, _CACHED_CELLS // arcs[0].numel())
 
     def _best(self) -> tuple[Tensor, Parts]:
         values, structures = self._k_best(1)

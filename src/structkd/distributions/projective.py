@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch_struct
 from torch import Tensor
 
-from .arcs import ArcDistribution
-from .kernels.counts import weighted_by_sentence
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, Log
-from .structure import Gradient, Parts, adopts
+from .structure import Parts, adopts
 from .trees import TreeDistribution
 
 
@@ -54,18 +53,8 @@ class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
             arcs = semiring.sum(arcs)
         return eisner(semiring, arcs, lengths, self.multiroot)
 
-    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
-        alike = isinstance(teacher, ArcDistribution) and teacher.event_shape == self.event_shape
-        if not alike or self.labelled or teacher.multiroot < self.multiroot:
-            return super()._distil(teacher, temperature)
-        scores = teacher.tempered(temperature).log_potentials.detach() * temperature
-        compiled = compiled_for(scores, self.log_potentials)
-        if compiled is not None:
-            mine = self.log_potentials.detach()
-            loss, gradient, ok = compiled.projective_kd(scores, mine, self.lengths, self.multiroot, temperature)
-            if ok:
-                return loss, lambda weights: (weighted_by_sentence(gradient, weights.to(gradient.dtype)),)
-        return super()._distil(teacher, temperature)
+    def _compiled_kd(self, compiled: ModuleType) -> Any:
+        return compiled.projective_kd
 
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         compiled = compiled_for(arcs)

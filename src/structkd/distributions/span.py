@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Parts,
@@ -56,7 +57,7 @@ class SpanCRF(StructuredDistribution):
         self.types = check_inventory("types", types, size)
         self.log_potentials = log_potentials
         super().__init__(batch, (words, words, size), log_potentials.dtype, lengths, validate_args)
-        self._check_values("log_potentials", log_potentials, self._event_mask())
+        self._check_values("log_potentials", log_potentials, self._event_mask)
 
     def _with_scores(self, *scores: Tensor | None) -> SpanCRF:
         return SpanCRF(scores[0], self.lengths, self.types, validate_args=False)  # type: ignore[arg-type]
@@ -90,6 +91,11 @@ class SpanCRF(StructuredDistribution):
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
         spans, outside = (p.detach() for p in parts)
+        compiled = compiled_for(spans)
+        if compiled is not None:
+            value, marginals, alone, safe = compiled.spans_expectations(spans, self.lengths)
+            if safe.all():
+                return value, (marginals, alone)
         untyped = logsumexp(spans)
         words = outside.shape[1]
         prefix = torch.zeros_like(outside[:, :1])

@@ -145,6 +145,12 @@ def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> 
 
 def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tensor:
     """sum_u P(u) s(u) for every batch item, [B]; 0 * -inf is 0, and mass on an impossible part gives -inf."""
+    if isinstance(marginals, TransitionCounts):
+        total = marginals.inner(scores)
+    else:
+        total = (marginals * scores).flatten(1).sum(1)
+    if total.isfinite().all():
+        return total
     impossible = scores == NEG_INF
     if isinstance(marginals, TransitionCounts):
         total = marginals.inner(scores.masked_fill(impossible, 0.0))
@@ -222,6 +228,13 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """BoolTensor [B, N]: True at the words of a sentence, False in the padding."""
         return torch.arange(self.words, device=self.lengths.device) < self.lengths.unsqueeze(1)
 
+    @property
+    def ragged(self) -> bool:
+        """Whether a sentence is shorter than the batch."""
+        if "ragged" not in self._cache:
+            self._cache["ragged"] = bool((self.lengths < self.words).any())
+        return self._cache["ragged"]
+
     def tempered(self, temperature: float) -> StructuredDistribution:
         """The distribution with every score divided by `temperature`, differentiably; half precision is divided in
         working precision.
@@ -233,11 +246,12 @@ class StructuredDistribution(torch_struct.StructDistribution):
         tempered.dtype = self.dtype
         return tempered
 
-    def _check_values(self, name: str, scores: Tensor, mask: Tensor) -> None:
-        """Refuse NaN and +inf within the sentences."""
-        if not self._validate_args:
+    def _check_values(self, name: str, scores: Tensor, mask: Callable[[], Tensor]) -> None:
+        """Refuse NaN and +inf where the mask, asked for only if there are any, is True."""
+        # a maximum keeps a NaN; in the padding, which may hold anything, neither matters
+        if not self._validate_args or scores.numel() == 0 or bool(scores.detach().amax() < float("inf")):
             return
-        bad = ~(scores < float("inf")) & mask
+        bad = ~(scores < float("inf")) & mask()
         if bad.any():
             cell = bad.nonzero()[0].tolist()
             raise ValueError(

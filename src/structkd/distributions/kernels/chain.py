@@ -21,6 +21,137 @@ _SAFE = math.log(_LOST / 1e-15)
 _SMALLEST = 1e-280
 
 
+#: emissions [B, N, C], transitions [C, C] as [next, previous], start [C] or None, end [C] or None
+Scores = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+# Messages are renormalised after so many words: they grow by a factor of C a word at most.
+_STRIDE = 8
+# Cells of the messages of a teacher and a student, both ways, that are held at once on a CPU: 64 MiB.
+_CELLS = 1 << 23
+# Those that a processor's cache holds together with what is computed of them.
+_CACHED_CELLS = 1 << 17
+
+
+def factored_kd(
+    teacher: Scores, student: Scores, lengths: Tensor, temperature: float
+) -> tuple[Tensor, tuple[Tensor | None, ...], bool]:
+    """The structural loss [B] of chains that share their transitions, and the gradients of its sum by the student's
+    scores; what `compiled.factored_kd` returns, at the same cost, and like it with `ok` False where underflow may have
+    cost digits, where there is no structure or where a loss is infinite.
+
+    Some sentences at a time, as many as keep memory beyond the gradients at a few times `_CELLS`.
+    """
+    emissions, transitions, start, end = student
+    batch, words, size = emissions.shape
+    dtype = working_precision(emissions)
+    shared = torch.stack([teacher[1].to(dtype), transitions.to(dtype)])
+    if temperature != 1:
+        shared /= temperature
+    largest = shared.amax((1, 2))
+    moved = (shared - largest.view(-1, 1, 1)).exp_()
+    # what the teacher cannot do has no score
+    weights = moved[0] * shared[1].where(moved[0] > 0, 0.0)
+    ragged = bool((lengths < words).any())
+
+    loss, gradient = torch.empty(batch, dtype=dtype, device=emissions.device), torch.empty_like(emissions)
+    moves = torch.zeros_like(weights)
+    at_start, at_end = shared.new_zeros(size), shared.new_zeros(size)
+    at_once = max(1, _CELLS // (4 * words * size)) if emissions.device.type == "cpu" else batch
+    for first in range(0, batch, at_once):
+        some = slice(first, first + at_once)
+        count = lengths[some]
+        position = torch.arange(words, device=count.device).unsqueeze(1)
+        last = (count - 1, torch.arange(len(count), device=count.device)) if ragged else (words - 1,)
+        # a teacher and a student forward, then over the reversed sentences: [4, N, B, C]
+        message = shared.new_empty(4, words, len(count), size)
+        scores = message[:2]
+        for side, (by_word, _, at_first, at_last) in zip(scores, (teacher, student), strict=True):
+            side.copy_(by_word[some].transpose(0, 1))
+            if ragged:
+                side.masked_fill_((position >= count).unsqueeze(-1), 0.0)
+            if at_first is not None:
+                side[0] += at_first
+            if at_last is not None:
+                side[last] += at_last
+        if temperature != 1:
+            scores /= temperature
+        judged = scores[1].clone()
+        shift = scores.amax(-1, keepdim=True)
+        scores.sub_(shift).exp_()
+        mirror = (count - 1 - position).where(position < count, position) if ragged else None
+        message[2:] = _mirrored(scores, mirror)
+
+        reached, norms = _messages(message, torch.cat([moved.transpose(1, 2), moved]))
+        labels = _mirrored(reached[2:], mirror).mul_(message[:2])
+        mass = labels.sum(-1, keepdim=True)
+        if not (message.amin().minimum(mass.amin()) > _SMALLEST):
+            return loss, (), False
+        value = mass[1, 0].log()
+        following = _mirrored(message[2:], mirror)[:, 1:]
+        if ragged:
+            mass.masked_fill_((position >= count).unsqueeze(-1), math.inf)
+            shift.masked_fill_((position >= count).unsqueeze(-1), 0.0)
+        labels /= mass
+        divisor = mass[:, 1:]
+        for word, norm in norms:
+            # the messages that go on from this word were divided by this
+            divisor[:, word] *= norm[:2]
+            logarithm = norm[3].log()
+            value += logarithm.where((word < count - 1).unsqueeze(1), 0.0) if ragged else logarithm
+        following.div_(divisor)
+
+        value = value.squeeze(1) + shift[1].sum((0, 2)) + (count - 1).to(dtype) * largest[1]
+        wanted, got = (side.reshape(-1, size) for side in following)
+        before_wanted, before_got = (side.reshape(-1, size) for side in message[:2, :-1])
+        moves.addcmul_(moved[1], got.T @ before_got).addcmul_(moved[0], wanted.T @ before_wanted, value=-1.0)
+        expected = (labels[0] * judged).sum((0, 2))
+        expected += ((wanted @ weights) * before_wanted).view(words - 1, len(count), size).sum((0, 2))
+        loss[some] = value - expected
+        gap = labels[1].sub_(labels[0])
+        if temperature != 1:
+            gap *= temperature
+        gradient[some] = gap.transpose(0, 1)
+        if start is not None:
+            at_start += gap[0].sum(0)
+        if end is not None:
+            at_end += gap[last].sum(0)
+    gradients = (
+        gradient,
+        (moves * temperature).to(transitions.dtype),
+        None if start is None else at_start.to(start.dtype),
+        None if end is None else at_end.to(end.dtype),
+    )
+    return loss * temperature**2, gradients, bool(loss.isfinite().all())
+
+
+def _messages(emitted: Tensor, step: Tensor) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+    """Turns [K, N, B, C], what each word's labels weigh, into messages, by steps [K, C, C] (previous, next).
+
+    Returns what reaches the words, before their own weight, alike; and the words whose messages were divided by their
+    sums [K, B, 1] for the next ones, with those.
+    """
+    kinds, words, batch, size = emitted.shape
+    reached = emitted.new_empty(words, kinds, batch, size)  # contiguous rows: bmm would write others by way of a copy
+    reached[0] = 1.0
+    norms = []
+    messages, arrivals = emitted.unbind(1), reached.unbind()
+    before, scaled = messages[0], torch.empty_like(messages[0])
+    for word in range(1, len(messages)):
+        if word % _STRIDE == 0:
+            norms.append((word - 1, before.sum(-1, keepdim=True)))
+            before = torch.div(before, norms[-1][1], out=scaled)
+        torch.bmm(before, step, out=arrivals[word])
+        before = messages[word].mul_(arrivals[word])
+    return reached.transpose(0, 1), norms
+
+
+def _mirrored(rows: Tensor, mirror: Tensor | None) -> Tensor:
+    """[K, N, B, C] with the words of every sentence in reverse order, by `mirror` [N, B] unless all are full."""
+    if mirror is None:
+        return rows.flip(1)
+    return rows.gather(1, mirror.unsqueeze(-1).expand_as(rows))
+
+
 def factored_expectations(
     unary: Tensor, transitions: Tensor, lengths: Tensor, precision: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, list[TransitionCounts]]:
@@ -126,6 +257,84 @@ def _certified(norm: Tensor, growth: Tensor, beyond: Tensor) -> Tensor:
 def _past(inside: Tensor) -> Tensor:
     """BoolTensor [N, 1, B]: beyond the sentence."""
     return ~inside.T.unsqueeze(1)
+
+
+def dense_kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, bool]:
+    """The structural loss [B] of chains scored per bigram, and the gradient of its sum by the student's scores; what
+    `compiled.dense_kd` returns, and like it with `ok` False where `factored_kd` has it False.
+    """
+    batch, bigrams, size, _ = student.shape
+    if bigrams == 0:
+        return student.new_empty(batch), student, False
+    dtype, device = working_precision(student), student.device
+    # Teachers and students are 2 B sentences; beyond its end each goes on with scores of 0, which change messages by a
+    # factor alone. The exponentials are all that is kept for every bigram: the rest is done for as many words at once
+    # as a cache holds, since to allocate memory anew costs more than the arithmetic.
+    steps = torch.empty(bigrams, 2, batch, size, size, dtype=dtype, device=device)
+    moved = steps.view(bigrams, 2 * batch, size, size)
+    at_once = max(1, _CACHED_CELLS // moved[0].numel()) if device.type == "cpu" else bigrams
+    blocks = [slice(first, min(first + at_once, bigrams)) for first in range(0, bigrams, at_once)]
+    ragged = bool((lengths <= bigrams).any())
+    beyond = torch.arange(bigrams, device=device).unsqueeze(1) >= lengths - 1
+    shift = torch.empty(bigrams, 2, batch, 1, 1, dtype=dtype, device=device)
+    # rows: batched products of a row and a matrix are faster than those of a matrix and a column
+    past = moved.new_empty(bigrams + 1, 2 * batch, 1, size)
+    future = torch.empty_like(past)
+    past[0], future[-1] = 1.0, 1.0
+    norm = moved.new_ones(bigrams, 2 * batch, 1, 1)
+    each, rows, scaled = moved.unbind(), past.unbind(), torch.empty_like(past[0])
+    row = rows[0]
+    for block in blocks:
+        scores = steps[block]
+        scores[:, 0], scores[:, 1] = teacher[:, block].transpose(0, 1), student[:, block].transpose(0, 1)
+        if ragged:
+            scores.masked_fill_(beyond[block, None, :, None, None], 0.0)
+        torch.amax(scores, (3, 4), keepdim=True, out=shift[block])
+        scores.sub_(shift[block])
+        if temperature != 1:
+            scores /= temperature
+        scores.exp_()
+        for n in range(block.start, block.stop):
+            if n % _STRIDE == _STRIDE - 1:
+                torch.sum(row, -1, keepdim=True, out=norm[n])
+                row = torch.div(row, norm[n], out=scaled)
+            row = torch.bmm(row, each[n].transpose(1, 2), out=rows[n + 1])
+
+    rows = future.unbind()
+    row = rows[-1]
+    value, smallest = moved.new_zeros(2 * batch, 1, 1), moved.new_ones(())
+    expected, gradient = moved.new_zeros(batch), torch.empty_like(student)
+    for block in reversed(blocks):
+        for n in range(block.stop - 1, block.start - 1, -1):
+            if n % _STRIDE == _STRIDE - 1:
+                total = row.sum(-1, keepdim=True)
+                value += total.log()
+                row = torch.div(row, total, out=scaled)
+            row = torch.bmm(row, each[n], out=rows[n])
+        ahead = future[block.start + 1 : block.stop + 1]
+        mass = (past[block.start + 1 : block.stop + 1] * ahead).sum(-1, keepdim=True)
+        smallest = smallest.minimum(mass.amin())
+        mass *= norm[block]
+        if ragged:
+            mass.view(-1, 2, batch).masked_fill_(beyond[block].unsqueeze(1), math.inf)
+        moved[block].mul_((ahead / mass).transpose(2, 3)).mul_(past[block])
+        wanted, got = steps[block].unbind(1)
+        gap = got.sub_(wanted)
+        if temperature != 1:
+            gap *= temperature
+        gradient[:, block] = gap.transpose(0, 1)
+        wanted.mul_(student[:, block].transpose(0, 1))
+        if ragged:
+            wanted.masked_fill_(beyond[block, :, None, None], 0.0)
+        expected += wanted.flatten(2).sum(2).sum(0)
+    ok = bool(smallest.minimum(past.amin()).minimum(future.amin()) > _SMALLEST)
+    value = (value + row.sum(-1, keepdim=True).log()).view(2, batch)[1]
+    value += shift[:, 1].view(bigrams, batch).sum(0) / temperature
+    value -= (bigrams + 1 - lengths).to(dtype) * math.log(size)
+    loss = value * temperature**2 - expected * temperature
+    return loss, gradient, ok and bool(loss.isfinite().all())
 
 
 def dense_expectations(

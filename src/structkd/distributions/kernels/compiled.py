@@ -1,4 +1,4 @@
-"""Compiled CPU kernels for chains and projective trees: torch tensors in, torch tensors out (extra: structkd[fast]).
+"""Compiled CPU kernels for chains and dependency trees: torch tensors in, torch tensors out (extra: structkd[fast]).
 
 They need numba, which is imported, and compiles, at the first use; what it compiled stays on disk for later processes.
 All arithmetic is in float64 probability space, and certified: where a number could have been lost to underflow, where
@@ -157,6 +157,10 @@ def _factored_cost(words: int, size: int) -> float:
 
 def _trees_cost(sentences: int, words: int) -> float:
     return sentences * (500.0 + 0.8 * words**3)
+
+
+def _matrix_tree_cost(sentences: int, words: int) -> float:
+    return sentences * words * (100.0 + 0.1 * words**2)
 
 
 def factored_kd(
@@ -340,6 +344,56 @@ def projective_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = Fal
         _call("projective_expectations", compiled_trees.projective_expectations, None, (*arrays, first, last, *outputs))
 
     _over(_ranges(batch, 0.5 * _trees_cost(batch, words), least=8, pieces=4), work)
+    return log_partition, marginals, safe
+
+
+def matrix_tree_kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool = False, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, bool]:
+    """The structural loss of all trees, crossing arcs included, and its gradient: as `projective_kd`.
+
+    Costs O(N^3) time a sentence and O(N^2) memory a thread.
+    """
+    from . import compiled_matrix_tree
+
+    batch, words, _ = student.shape
+    dtype = _common(teacher, student)
+    arrays = _array(teacher, dtype), _array(student, dtype), _array(lengths, torch.long)
+    loss = torch.empty(batch, dtype=torch.float64)
+    gradient = torch.empty(batch, words, words, dtype=dtype)
+    outputs = loss.numpy(), gradient.numpy()
+
+    def work(n: int, first: int, last: int) -> bool:
+        arguments = (*arrays, bool(multiroot), temperature, first, last, *outputs)
+        return _call("matrix_tree_kd", compiled_matrix_tree.matrix_tree_kd, dtype, arguments)
+
+    ok = all(_over(_ranges(batch, 2.0 * _matrix_tree_cost(batch, words)), work))
+    return loss, gradient.to(student.dtype), ok
+
+
+def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """log Z [B], arc marginals [B, N, N] and safe, bool [B], of all trees, crossing arcs included.
+
+    Args:
+        arcs: [B, N, N] float64, cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
+        lengths: LongTensor [B]. multiroot: as in `projective_kd`.
+
+    Costs O(N^3) time a sentence.
+    """
+    from . import compiled_matrix_tree
+
+    batch, words, _ = arcs.shape
+    log_partition = torch.empty(batch, dtype=torch.float64)
+    marginals = torch.empty(batch, words, words, dtype=torch.float64)
+    safe = torch.zeros(batch, dtype=torch.bool)
+    arrays = _array(arcs, torch.float64), _array(lengths, torch.long), bool(multiroot)
+    outputs = log_partition.numpy(), marginals.numpy(), safe.numpy()
+
+    def work(n: int, first: int, last: int) -> None:
+        arguments = (*arrays, first, last, *outputs)
+        _call("matrix_tree_expectations", compiled_matrix_tree.matrix_tree_expectations, None, arguments)
+
+    _over(_ranges(batch, _matrix_tree_cost(batch, words)), work)
     return log_partition, marginals, safe
 
 

@@ -6,19 +6,24 @@ import torch
 from torch import Tensor
 
 from ..semirings import NEG_INF, logaddexp, logsumexp
-from .dispatch import log_space
+from .dispatch import compiled_for, log_space
 
-# A marginal's error is below eps * |L| * |L^-1|^2 (the norms of the largest row sums) for the Laplacian L with columns
-# scaled to 1. Sentences above this are done again without a subtraction.
+# A marginal is off by less than eps * |L| * |L^-1|^2 (norms of the largest column sums) for the Laplacian L with its
+# columns scaled to 1. Sentences above this are done again without a subtraction.
 _LARGEST_ERROR = 1e-10
 
 
 def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
-    """log Z [B] and arc marginals [B, N, N], from one LU factorisation where that is accurate.
+    """log Z [B] and arc marginals [B, N, N], by the compiled kernel or from one LU factorisation where it is accurate.
 
-    Arguments as in `log_matrix_tree`, in float64. An empty space gives log Z = -inf and marginals of no meaning.
+    Arguments as in `log_matrix_tree`, in float64. An empty space gives log Z = -inf
+    and marginals of no meaning.
     """
-    log_partition, marginals, safe = _by_determinant(arcs, lengths, multiroot)
+    compiled = compiled_for(arcs)
+    if compiled is not None:
+        log_partition, marginals, safe = compiled.matrix_tree_expectations(arcs, lengths, multiroot)
+    else:
+        log_partition, marginals, safe = _by_determinant(arcs, lengths, multiroot)
     if log_space():
         safe = torch.zeros_like(safe)
     if not safe.all():
@@ -28,9 +33,7 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
             exact = log_matrix_tree(leaf, lengths[rest], multiroot)
             (expected,) = torch.autograd.grad(exact.sum(), leaf)
         log_partition[rest], marginals[rest] = exact.detach(), expected.clamp_min(0.0)
-    words = arcs.shape[1]
-    inside = torch.arange(words, device=arcs.device) < lengths.unsqueeze(1)
-    if ((arcs == NEG_INF) & inside.unsqueeze(1) & inside.unsqueeze(2)).any():
+    if arcs.amin() == NEG_INF:
         # what should vanish does so up to rounding, but an arc in no tree must have probability 0
         marginals = marginals.masked_fill(~arcs_in_some_tree(arcs, lengths, multiroot), 0.0)
     return log_partition, marginals
@@ -41,38 +44,45 @@ def _by_determinant(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Ten
     determinant of the Laplacian, and marginals are entries of its inverse.
     """
     batch, words, _ = arcs.shape
-    inside = torch.arange(words, device=arcs.device) < lengths.unsqueeze(1)
-    scores = arcs.masked_fill(~(inside.unsqueeze(1) & inside.unsqueeze(2)), NEG_INF)
+    ragged = bool((lengths < words).any())
+    scores = arcs
+    if ragged:
+        inside = torch.arange(words, device=arcs.device) < lengths.unsqueeze(1)
+        scores = arcs.masked_fill(~(inside.unsqueeze(1) & inside.unsqueeze(2)), NEG_INF)
     # every word has one head, so a word's column may be scaled
     shift = scores.amax(1)
-    shift = shift.masked_fill(shift == NEG_INF, 0.0)
+    shift.masked_fill_(shift == NEG_INF, 0.0)
     weights = (scores - shift.unsqueeze(1)).exp_()
     roots = weights.diagonal(0, 1, 2).clone()
     weights.diagonal(0, 1, 2).zero_()
+    degree = weights.sum(1)
+    if multiroot:
+        degree += roots
+    if ragged:
+        degree.masked_fill_(~inside, 1.0)
     laplacian = -weights
-    degree = weights.sum(1) + roots if multiroot else weights.sum(1)
-    laplacian.diagonal(0, 1, 2).copy_(degree.masked_fill(~inside, 1.0))
+    laplacian.diagonal(0, 1, 2).copy_(degree)
     if not multiroot:
         laplacian[:, 0] = roots
     factors, pivots, _ = torch.linalg.lu_factor_ex(laplacian)
     identity = torch.eye(words, dtype=arcs.dtype, device=arcs.device).expand(batch, -1, -1)
     inverse = torch.linalg.lu_solve(factors, pivots, identity)
-    log_partition = factors.diagonal(0, 1, 2).abs().log_().sum(1) + shift.sum(1)
+    log_partition = factors.diagonal(0, 1, 2).abs().log_().add_(shift).sum(1)
 
-    error = laplacian.abs().sum(2).amax(1) * inverse.abs().sum(2).amax(1).square() * torch.finfo(arcs.dtype).eps
+    # columns of the Laplacian add up to no more than this
+    size = degree.amax(1).mul_(2.0).add_(1.0)
+    error = inverse.abs().sum(1).amax(1).square_().mul_(size)
     own = inverse.diagonal(0, 1, 2)
     if multiroot:
-        marginals = weights * (own.unsqueeze(1) - inverse.transpose(1, 2))
         at_root = roots * own
     else:
-        at_root = roots * inverse[:, :, 0]
-        leaving = inverse.transpose(1, 2).clone()
-        leaving[:, 0] = 0.0
-        arriving = own.unsqueeze(1).clone()
-        arriving[:, :, 0] = 0.0
-        marginals = weights * (arriving - leaving)
-    marginals.clamp_min_(0.0).diagonal(0, 1, 2).copy_(at_root.clamp_min_(0.0))
-    return log_partition, marginals, error < _LARGEST_ERROR
+        # the first row holds the roots: it stands for no head, and its word's column for no other dependent
+        first = inverse[:, :, 0]
+        at_root = roots * first
+        first.zero_()
+    marginals = torch.sub(own.unsqueeze(1), inverse.transpose(1, 2), out=laplacian).mul_(weights).clamp_(0.0, 1.0)
+    marginals.diagonal(0, 1, 2).copy_(at_root.clamp_(0.0, 1.0))
+    return log_partition, marginals, error < _LARGEST_ERROR / torch.finfo(arcs.dtype).eps
 
 
 def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:

@@ -1,0 +1,347 @@
+"""Compiled sums over all dependency trees: the matrix-tree theorem without a subtraction, in float64 probability space.
+
+Entered through `compiled`. One sentence at a time, its words in the lanes of vectors. Words are eliminated from the
+last to the first as in `matrix_tree.log_matrix_tree`, and brought back in reverse order, which is the derivative: with
+
+    p       the weight of the heads of word n among those left (and the root, if there may be several)
+    share   that of head h over p, at most 1
+    A       the derivative of log Z by the weight of each arc, known among the words before n
+
+    A[n, d] = sum over h of A[h, d] * share[h]
+    A[h, n] = (1 + e[h] - sum over h' of share[h'] e[h']) / p,    e[h] = sum over d of A[h, d] * weight[n, d].
+
+The one difference is of expected numbers of children of n, so that an arc's probability, weight * A, comes out with an
+error of the order of rounding, whatever the scores. What is lost to underflow is below 1e-300 in the weight of an arc,
+whose column is scaled to a largest weight of 1, and changes log Z by A times that: where the sum of all A is below
+1 / `_SMALL`, it amounts to nothing. That sum is looked at because, unlike a maximum, it keeps a NaN.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from .compiled_lanes import (
+    WIDTH,
+    aligned,
+    compiled,
+    exp,
+    fma,
+    keep,
+    load,
+    load_first,
+    maximum,
+    splat,
+    spread,
+    store,
+    store_first,
+    total,
+    weighted,
+)
+
+_SMALL = 1e-200
+# Pivots are multiplied up before a logarithm is taken, while their product is this far from under- and overflow.
+_PRODUCT = 1e-150
+
+_inner = njit(error_model="numpy", nogil=True)
+_inlined = njit(error_model="numpy", nogil=True, forceinline=True)
+
+
+@_inlined
+def _swap(array, width, word, length):
+    """Words 0 and `word` change places."""
+    for k in range(0, length * width, width):
+        array[k], array[k + word] = array[k + word], array[k]
+    for k in range(length):
+        array[k], array[word * width + k] = array[word * width + k], array[k]
+
+
+@_inner
+def _reaches_all(weight, word, length, width):
+    """Whether arcs lead from a word to every other."""
+    reached = np.zeros(length, np.bool_)
+    stack = np.empty(length, np.int64)
+    reached[word], stack[0] = True, word
+    waiting, found = 1, 1
+    while waiting and found < length:
+        waiting -= 1
+        row = stack[waiting] * width
+        for d in range(length):
+            if not reached[d] and weight[row + d] > 0.0:
+                reached[d], stack[waiting] = True, d
+                waiting, found = waiting + 1, found + 1
+    return found == length
+
+
+@_inner
+def _weights(arcs, sentence, length, width, multiroot, factor, weight, roots, shift):
+    """A sentence's exponentiated scores, scaled by column; roots apart, and 0 on the diagonal.
+
+    Returns the sum of what was taken from the scores, and the word that changes places with the first one: with a
+    single root, the last word to be left must be able to bear it.
+    """
+    words = arcs.shape[1]
+    flat = arcs.reshape(-1)
+    for v in range(0, width, WIDTH):
+        top = splat(-math.inf)
+        for h in range(length):
+            x = load_first(flat, (sentence * words + h) * words + v, length - v, -math.inf) * splat(factor)
+            store(weight, h * width + v, x)
+            if v <= h < v + WIDTH:
+                roots[h] = weight[h * width + h]
+                weight[h * width + h] = -math.inf
+                x = load(weight, h * width + v)
+            top = maximum(x, top)
+        store(shift, v, top)
+    shifts, root, best = 0.0, 0, -math.inf
+    for d in range(length):
+        if multiroot:
+            shift[d] = max(shift[d], roots[d])
+        elif shift[d] == -math.inf:
+            root, best = d, math.inf
+        elif roots[d] - shift[d] > best:
+            root, best = d, roots[d] - shift[d]
+        if shift[d] == -math.inf:
+            shift[d] = 0.0
+        shifts += shift[d]
+    for v in range(0, width, WIDTH):
+        down = load(shift, v)
+        for h in range(length):
+            x = exp(load(weight, h * width + v) - down)
+            store(weight, h * width + v, keep(x, length - v, 0.0))
+    highest = 0.0
+    if not multiroot:
+        highest = -math.inf
+        for d in range(length):
+            highest = max(highest, roots[d] - shift[d])
+        if highest == -math.inf:
+            highest = 0.0
+        shifts += highest
+    for v in range(0, width, WIDTH):
+        x = load(roots, v) - load(shift, v) - splat(highest)
+        store(roots, v, keep(exp(x), length - v, 0.0))
+    if not multiroot and not _reaches_all(weight, root, length, width):
+        root = 0
+        while root < length - 1 and not (roots[root] > 0.0 and _reaches_all(weight, root, length, width)):
+            root += 1
+    if root:
+        _swap(weight, width, root, length)
+        roots[0], roots[root] = roots[root], roots[0]
+    return shifts, root
+
+
+@_inlined
+def _add_multiples(factors, row, first, target, width, count, stop):
+    """target[k, :stop] += factors[k] * row[first : first + stop] for the first `count` rows of width `width`."""
+    v = 0
+    while v + 3 * WIDTH < stop:
+        a, b = load(row, first + v), load(row, first + v + WIDTH)
+        c, d = load(row, first + v + 2 * WIDTH), load(row, first + v + 3 * WIDTH)
+        to = v
+        for k in range(count):
+            x = spread(factors, k)
+            store(target, to, fma(x, a, load(target, to)))
+            store(target, to + WIDTH, fma(x, b, load(target, to + WIDTH)))
+            store(target, to + 2 * WIDTH, fma(x, c, load(target, to + 2 * WIDTH)))
+            store(target, to + 3 * WIDTH, fma(x, d, load(target, to + 3 * WIDTH)))
+            to += width
+        v += 4 * WIDTH
+    while v < stop:
+        a = load(row, first + v)
+        to = v
+        for k in range(count):
+            store(target, to, fma(spread(factors, k), a, load(target, to)))
+            to += width
+        v += WIDTH
+
+
+@_inlined
+def _combine(rows, width, factors, first, count, out, stop):
+    """out[:stop] = sum over k < count of factors[first + k] * rows[k, :stop]; the caller knows what lies beyond."""
+    v = 0
+    while v + 3 * WIDTH < stop:
+        a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+        at = v
+        for k in range(first, first + count):
+            x = spread(factors, k)
+            a, b = fma(x, load(rows, at), a), fma(x, load(rows, at + WIDTH), b)
+            c, d = fma(x, load(rows, at + 2 * WIDTH), c), fma(x, load(rows, at + 3 * WIDTH), d)
+            at += width
+        store(out, v, a)
+        store(out, v + WIDTH, b)
+        store(out, v + 2 * WIDTH, c)
+        store(out, v + 3 * WIDTH, d)
+        v += 4 * WIDTH
+    while v < stop:
+        a, b = splat(0.0), splat(0.0)
+        at = v
+        for k in range(first, first + count - 1, 2):
+            a = fma(spread(factors, k), load(rows, at), a)
+            b = fma(spread(factors, k + 1), load(rows, at + width), b)
+            at += 2 * width
+        if count % 2:
+            a = fma(spread(factors, first + count - 1), load(rows, at), a)
+        store(out, v, a + b)
+        v += WIDTH
+
+
+@_inner
+def _probabilities(arcs, sentence, length, multiroot, factor, work, vectors):
+    """Arc probabilities of a sentence, rows of `width` in the array returned first; its log Z and whether it is good.
+
+    All of `weight`, `left`, `shares`, `slopes` and `across` hold a row of `width` numbers per word: original weights,
+    those left when the row's word is eliminated, its heads' shares, and A by head and by dependent.
+    """
+    weight, left, shares, slopes, across = work
+    roots, roots_left, root_slopes, shift, by_head, by_dependent = vectors
+    width = -(-length // WIDTH) * WIDTH
+    log_partition, root = _weights(arcs, sentence, length, width, multiroot, factor, weight, roots, shift)
+    for k in range(0, length * width, WIDTH):
+        store(left, k, load(weight, k))
+        store(slopes, k, splat(0.0))
+        store(across, k, splat(0.0))
+    for v in range(0, width, WIDTH):
+        store(roots_left, v, load(roots, v))
+        store(root_slopes, v, splat(0.0))
+
+    product = 1.0
+    for n in range(length - 1, 0, -1):
+        row = n * width
+        pivot = roots_left[n] if multiroot else 0.0
+        cell = n
+        for h in range(n):
+            by_head[h] = left[cell]
+            pivot += left[cell]
+            cell += width
+        inverse = 1.0 / pivot
+        for v in range(0, n, WIDTH):
+            share = keep(load(by_head, v) * splat(inverse), n - v, 0.0)
+            store(by_head, v, share)
+            store(shares, row + v, share)
+        _add_multiples(by_head, left, row, left, width, n, n)
+        through = splat(roots_left[n] * inverse)
+        for v in range(0, n, WIDTH):
+            store(roots_left, v, fma(through, keep(load(left, row + v), n - v, 0.0), load(roots_left, v)))
+        shift[n] = inverse
+        product *= pivot
+        if not _PRODUCT < product < 1.0 / _PRODUCT:
+            log_partition += math.log(product)
+            product = 1.0
+    log_partition += math.log(product * roots_left[0])
+
+    root_slopes[0] = 1.0 / roots_left[0]
+    sums = splat(0.0)
+    for n in range(1, length):
+        row = n * width
+        inverse = shift[n]
+        share = roots_left[n] * inverse
+        # by head: e; by dependent: what an arc from n is worth
+        _combine(across, width, left, row, n, by_head, n)
+        at_root, children = splat(0.0), splat(0.0)
+        for v in range(0, n, WIDTH):
+            slope = load(root_slopes, v)
+            at_root = fma(slope, keep(load(left, row + v), n - v, 0.0), at_root)
+            children = fma(load(shares, row + v), load(by_head, v), children)
+        from_root = total(at_root)
+        expected = total(children) + share * from_root
+        rest = splat(1.0 - expected)
+        for v in range(0, n, WIDTH):
+            x = keep((load(by_head, v) + rest) * splat(inverse), n - v, 0.0)
+            store(across, row + v, x)
+            sums = sums + x
+        _combine(slopes, width, shares, row, n, by_dependent, n)
+        for v in range(0, n, WIDTH):
+            x = keep(fma(splat(share), load(root_slopes, v), load(by_dependent, v)), n - v, 0.0)
+            store(slopes, row + v, x)
+            store(by_dependent, v, x)
+            sums = sums + x
+        root_slopes[n] = (from_root + (1.0 - expected if multiroot else 0.0)) * inverse
+        cell = n
+        for k in range(n):
+            slopes[cell] = across[row + k]
+            across[cell] = by_dependent[k]
+            cell += width
+    for v in range(0, width, WIDTH):
+        sums = sums + load(root_slopes, v)
+
+    none, lowest = splat(0.0), splat(-1.0)
+    for d in range(length):
+        weight[d * width + d], slopes[d * width + d] = roots[d], root_slopes[d]
+    for k in range(0, length * width, WIDTH):
+        x = maximum(load(weight, k) * load(slopes, k), none)
+        store(slopes, k, none - maximum(none - x, lowest))
+    if root:
+        _swap(slopes, width, root, length)
+    return slopes, log_partition, total(sums) < 1.0 / _SMALL and abs(log_partition) < math.inf
+
+
+@_inner
+def _room(words):
+    width = -(-words // WIDTH) * WIDTH
+    cells = words * width
+    work = (aligned(cells), aligned(cells), aligned(cells), aligned(cells), aligned(cells))
+    edge = (aligned(width), aligned(width), aligned(width), aligned(width), aligned(width), aligned(width))
+    for vector in edge:
+        vector[:] = 0.0
+    return work, edge
+
+
+@_inlined
+def _store_row(array, position, x, count, stop):
+    """The first `count` lanes to array[position:]; what else is written, up to `stop`, is still to be overwritten."""
+    if position + WIDTH <= stop:
+        store(array, position, x)
+    else:
+        store_first(array, position, x, count)
+
+
+@compiled
+def matrix_tree_kd(teacher, student, lengths, multiroot, temperature, first, last, loss, gradient):
+    """Sentences first..last - 1 of `compiled.matrix_tree_kd`; False where one cannot be certified."""
+    words = student.shape[1]
+    factor = 1.0 / temperature
+    work_t, vectors = _room(words)
+    work_s, _ = _room(words)
+    scores, flat = student.reshape(-1), gradient.reshape(-1)
+    scale = splat(temperature)
+    for b in range(first, last):
+        length = lengths[b]
+        width = -(-length // WIDTH) * WIDTH
+        wanted, _, certain = _probabilities(teacher, b, length, multiroot, factor, work_t, vectors)
+        if not certain:
+            return False
+        got, log_partition, certain = _probabilities(student, b, length, multiroot, factor, work_s, vectors)
+        if not certain:
+            return False
+        expected = splat(0.0)
+        stop = (b + 1) * words * words
+        for h in range(length):
+            row = (b * words + h) * words
+            for v in range(0, width, WIDTH):
+                p = keep(load(wanted, h * width + v), length - v, 0.0)
+                expected = expected + weighted(p, load_first(scores, row + v, length - v, 0.0))
+                _store_row(flat, row + v, scale * (load(got, h * width + v) - p), length - v, stop)
+            flat[row + length : row + words] = 0.0
+        flat[(b * words + length) * words : stop] = 0.0
+        loss[b] = temperature * (temperature * log_partition - total(expected))
+        if not abs(loss[b]) < math.inf:
+            return False
+    return True
+
+
+@compiled
+def matrix_tree_expectations(arcs, lengths, multiroot, first, last, log_partition, marginals, safe):
+    """Sentences first..last - 1 of `compiled.matrix_tree_expectations`."""
+    words = arcs.shape[1]
+    work, vectors = _room(words)
+    for b in range(first, last):
+        length = lengths[b]
+        width = -(-length // WIDTH) * WIDTH
+        found, value, certain = _probabilities(arcs, b, length, multiroot, 1.0, work, vectors)
+        log_partition[b], safe[b] = value, certain
+        marginals[b] = 0.0
+        for h in range(length):
+            marginals[b, h, :length] = found[h * width : h * width + length]

@@ -1,0 +1,101 @@
+"""Torch's kernels for the losses of chains, in pieces, against log space; and what they must not vouch for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import structkd
+from structkd.distributions.kernels import chain
+from structkd.distributions.kernels.dispatch import using
+
+LENGTHS = torch.tensor([23, 1, 8, 23, 9, 17, 2, 16])
+BATCH, WORDS, SIZE = len(LENGTHS), 23, 5
+
+
+@pytest.fixture(autouse=True)
+def kernels() -> None:
+    """These tests say themselves which path is to be taken."""
+
+
+def spoiled(scores: Tensor, inside: Tensor) -> Tensor:
+    """NaN, which nothing may read, in the padding."""
+    return scores.masked_fill(~inside.view(*inside.shape, *[1] * (scores.dim() - 2)), float("nan"))
+
+
+def by_log_space(teacher: structkd.LinearChainCRF, student: structkd.LinearChainCRF, temperature: float) -> Tensor:
+    with using("log"):
+        return structkd.structural_kd_loss(teacher, student, temperature, reduction="none")
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("cells", [1, 1 << 20], ids=["piecewise", "whole"])
+def test_factored_chains(monkeypatch: pytest.MonkeyPatch, cells: int, temperature: float, ragged: bool) -> None:
+    monkeypatch.setattr(chain, "_CELLS", cells)
+    lengths = LENGTHS if ragged else torch.full((BATCH,), WORDS)
+    inside = torch.arange(WORDS) < lengths.unsqueeze(1)
+    shapes = ((BATCH, WORDS, SIZE), (SIZE, SIZE), (SIZE,), (SIZE,))
+    teacher, student = (tuple(3 * torch.randn(s, dtype=torch.float64) for s in shapes) for _ in range(2))
+    leaves = tuple(s.clone().requires_grad_() for s in student)
+    build = structkd.LinearChainCRF.from_scores
+    wanted = by_log_space(build(*teacher, lengths=lengths), build(*leaves, lengths=lengths), temperature)
+    gradients = torch.autograd.grad(wanted.sum(), leaves)
+    sides = ((spoiled(s[0], inside), *s[1:]) for s in (teacher, student))
+    loss, got, ok = chain.factored_kd(*sides, lengths, temperature)
+    assert ok
+    assert torch.allclose(loss, wanted, rtol=1e-12, atol=1e-12)
+    for ours, exact in zip(got, gradients, strict=True):
+        assert torch.allclose(ours, exact, rtol=0.0, atol=1e-11)
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("cells", [1, 1000, 1 << 20], ids=["wordwise", "piecewise", "whole"])
+def test_dense_chains(monkeypatch: pytest.MonkeyPatch, cells: int, temperature: float, ragged: bool) -> None:
+    monkeypatch.setattr(chain, "_CACHED_CELLS", cells)
+    lengths = LENGTHS if ragged else torch.full((BATCH,), WORDS)
+    inside = torch.arange(WORDS - 1) < lengths.unsqueeze(1) - 1
+    teacher, student = (3 * torch.randn(BATCH, WORDS - 1, SIZE, SIZE, dtype=torch.float64) for _ in range(2))
+    leaf = student.clone().requires_grad_()
+    build = structkd.LinearChainCRF
+    wanted = by_log_space(build(teacher, lengths), build(leaf, lengths), temperature)
+    (gradient,) = torch.autograd.grad(wanted.sum(), leaf)
+    loss, got, ok = chain.dense_kd(spoiled(teacher, inside), spoiled(student, inside), lengths, temperature)
+    assert ok
+    assert torch.allclose(loss, wanted, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(got, gradient, rtol=0.0, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("words", [6, 60, 500])
+@pytest.mark.parametrize("masked", [False, True])
+def test_extreme_scores_are_right_or_refused(words: int, masked: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    lengths = torch.tensor([words, words // 2, 3])
+    emissions, other = (600 * torch.rand(3, words, SIZE, dtype=torch.float64) - 300 for _ in range(2))
+    transitions = 600 * torch.rand(SIZE, SIZE, dtype=torch.float64) - 300
+    if masked:
+        transitions[(torch.rand(SIZE, SIZE) < 0.4) & ~torch.eye(SIZE, dtype=torch.bool)] = float("-inf")
+    build = structkd.LinearChainCRF.from_scores
+    sides = [build(scores, transitions, lengths=lengths) for scores in (emissions, other)]
+    wanted = by_log_space(sides[0], sides[1], 1.0)
+    loss, _, ok = chain.factored_kd(sides[0]._scores, sides[1]._scores, lengths, 1.0)
+    assert not ok or torch.allclose(loss, wanted, rtol=1e-12)
+    loss, _, ok = chain.dense_kd(sides[0].log_potentials, sides[1].log_potentials, lengths, 1.0)
+    assert not ok or torch.allclose(loss[lengths > 1], wanted[lengths > 1], rtol=1e-12)
+
+
+def test_an_underflow_that_no_single_step_shows() -> None:
+    """The path that is best at last is lost on the way: neither kernel may vouch for what is left."""
+    unary = torch.zeros(1, 7, 2, dtype=torch.float64)
+    unary[0, 1:, 0] = torch.tensor([-400.0, -400.0, 0.0, 0.0, 0.0, 0.0])
+    unary[0, 1:, 1] = torch.tensor([0.0, 0.0, -400.0, -400.0, -400.0, -400.0])
+    for transitions in (torch.tensor([[0.0, -1e9], [-1e9, 0.0]]), torch.eye(2).log()):
+        for emissions in (unary, unary.flip(1)):
+            scores = emissions, transitions.double(), None, None
+            lengths = torch.tensor([7])
+            assert not chain.factored_kd(scores, scores, lengths, 1.0)[2]
+            potentials = structkd.LinearChainCRF.from_scores(*scores, lengths=lengths).log_potentials
+            assert not chain.dense_kd(potentials, potentials, lengths)[2]
