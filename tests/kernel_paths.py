@@ -5,14 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
+from families import Chain
+from pairs import Pair
 
 from structkd.distributions.kernels.dispatch import using
 
+PATHS = ["compiled", "torch", "log", "scan", "triton"]
 
-@pytest.fixture(autouse=True, params=["compiled", "torch", "log"])
+#: Paths that chains alone can take; the names by which a test that has no parameters shows that it is about chains.
+OF_CHAINS = ("scan", "triton")
+NAMES_OF_CHAINS = {"DENSE", "FACTORED", "BARE", "LinearChainCRF"}
+
+
+@pytest.fixture(autouse=True, params=PATHS)
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Compiled kernels, torch in probability space, or torch in log space."""
+    """Compiled kernels, torch in probability space, torch in log space, a log-depth scan, Triton's interpreter."""
     if request.param == "compiled":
         pytest.importorskip("numba")
+    if request.param == "triton":
+        require_interpreter()
     with using(request.param):
         yield request.param
+
+
+def require_interpreter() -> None:
+    """Skip where Triton's kernels do not run on the CPU."""
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        pytest.skip("Triton compiles for the GPU here, see test_gpu_kernels.py; CUDA_VISIBLE_DEVICES= hides it")
+
+
+def repeats(item: pytest.Item) -> bool:
+    """Whether a test on a path of chains would only repeat what another path has shown, having no chain in it."""
+    chosen = getattr(item, "callspec", None)
+    if chosen is None or chosen.params.get("kernels") not in OF_CHAINS:
+        return False
+    values = list(chosen.params.values())
+    for pair in [value for value in values if isinstance(value, Pair)]:
+        values += [pair.teacher, pair.student]
+    if any(isinstance(value, Chain) for value in values):
+        return False
+    names: set[str] = set(item.function.__code__.co_names)  # type: ignore[attr-defined]
+    return not names & NAMES_OF_CHAINS

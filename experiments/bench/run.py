@@ -5,7 +5,8 @@
 Forward and backward of the loss are timed on one thread, all implementations in turns: structkd's compiled kernels,
 torch and log-space paths, plain torch-struct, a log-space forward recursion under autograd and, where it can be
 imported, pytorch-crf. Then come the error of float32 gradients, the peak memory of fresh processes, how time grows
-with the size, and what distillation adds to a training step. About 5 minutes on a quiet core.
+with the size, what distillation adds to a training step and, where there is a GPU, the loss of chains on it. About 5
+minutes on a quiet core.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import gpu
 import tables
 import torch
 import training_step
@@ -89,7 +91,7 @@ SCALING: list[tuple[str, str, list[Case], dict[str, int]]] = [
 TRAINING = [("crf", BILSTM), ("maxent", BILSTM), ("crf", MINILM)]
 
 BEGUN = time.monotonic()
-PARTS = ("losses", "accuracy", "memory", "scaling", "training")
+PARTS = ("losses", "accuracy", "memory", "scaling", "training", "gpu")
 
 
 def main() -> None:
@@ -120,6 +122,7 @@ def main() -> None:
             _training(head, encoder, rounds, options.quick)
             for head, encoder in (TRAINING[:1] if options.quick else TRAINING)
         ],
+        "gpu": lambda: gpu.measure(rounds, options.quick) if torch.cuda.is_available() else [],
     }
     for part, run in measure.items():
         results[part] = run() if part in options.parts else []

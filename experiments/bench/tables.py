@@ -70,8 +70,22 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts.append(_exponents(results["scaling"]))
     if results["training"]:
         parts.append(_training(results["training"]))
+    if results["gpu"]:
+        parts.append(_gpu(results["gpu"]))
     parts.append(f"Made by `experiments/bench/run.py` in {results['seconds'] / 60:.1f} minutes.")
     return "\n\n".join(parts) + "\n"
+
+
+def _gpu(cases: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for case in cases for name in case["wall_ms"]))
+    rows = [
+        [*_name(case), *(_figure(case["wall_ms"][name]) if name in case["wall_ms"] else NOTHING for name in names)]
+        for case in cases
+    ]
+    return (
+        "## On a GPU\n\nMilliseconds that pass for forward and backward of the loss of chains in float32, until the "
+        f"device is done.\n\n{_table(['structure', 'B', 'N', 'C', *names], rows)}"
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, weighted_by_sentence
-from .kernels.dispatch import compiled_for, log_space
+from .kernels.dispatch import chain_kernels, compiled_for, log_space
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Gradient,
@@ -152,7 +152,9 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             value, labels, bigrams, safe = compiled.dense_expectations(parts[1], self.lengths)
             if safe.all():
                 return value, (labels, bigrams)
-        (value,), (labels,), (bigrams,) = dense_expectations([parts[1].detach()], self.lengths)
+        scores = parts[1].detach()
+        (value,), (labels,), (bigrams,) = dense_expectations([scores], self.lengths, precision=self.dtype)
+        labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
 
@@ -162,7 +164,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         both = [teacher.log_potentials.detach(), self.log_potentials.detach()]
         compiled = compiled_for(*both)
         kernels = [] if compiled is None else [compiled.dense_kd]
-        if not log_space():
+        precision = torch.promote_types(both[0].dtype, self.dtype)
+        if not log_space() and chain_kernels(both[1], precision) is None:
             kernels.append(dense_kd)
         for kernel in kernels:
             loss, gradient, ok = kernel(*both, self.lengths, temperature)
@@ -171,17 +174,18 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return self._distil_dense(both, temperature)
 
     def _distil_dense(self, both: list[Tensor], temperature: float) -> tuple[Tensor, Gradient] | None:
-        log_partition, _, (wanted, got) = dense_expectations(both, self.lengths, temperature)
+        precision = torch.promote_types(both[0].dtype, self.dtype)
+        log_partition, _, (wanted, got) = dense_expectations(both, self.lengths, temperature, precision)
         if not (log_partition > NEG_INF).all():
             return None
-        expected = (wanted * both[1]).sum((1, 2, 3)) / temperature
+        expected = (wanted * both[1]).sum((1, 2, 3), dtype=log_partition.dtype) / temperature
         if not expected.isfinite().all():  # 0 * -inf, or 0 * NaN in the padding
             expected = expected_score(wanted, self._parts()[1].detach() / temperature)
         loss = log_partition[1] - expected
         gap = got.sub_(wanted)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            weights = (weights * temperature).view(-1, 1, 1, 1)
+            weights = (weights * temperature).to(gap.dtype).view(-1, 1, 1, 1)
             return (gap.to(self.dtype).mul_(weights) if self.dtype != gap.dtype else gap * weights,)
 
         return loss * temperature**2, gradient
@@ -315,7 +319,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             if safe.all():
                 return value, (labels, TransitionCounts.from_dense(dense))
         unary, transitions = (p.detach().unsqueeze(0) for p in parts)
-        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths)
+        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths, self.dtype)
         self._require_structures(value, parts)
         return value, (labels, counts)
 
@@ -324,7 +328,8 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             return None
         compiled = compiled_for(*teacher._scores, *self._scores)
         kernels = [] if compiled is None else [compiled.factored_kd]
-        if not log_space():
+        precision = torch.promote_types(teacher.dtype, self.dtype)
+        if not log_space() and chain_kernels(self.emissions, precision) is None:
             kernels.append(factored_kd)
         for kernel in kernels:
             loss, gradients, ok = kernel(teacher._scores, self._scores, self.lengths, temperature)
@@ -345,7 +350,8 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             if side.end is not None:
                 end = (side.end.to(dtype) / temperature).expand(len(last), 1, -1)
                 unary[group].scatter_add_(1, last, end)
-        log_partition, labels, (wanted, got) = factored_expectations(unary, transitions, self.lengths)
+        precision = torch.promote_types(teacher.dtype, self.dtype)
+        log_partition, labels, (wanted, got) = factored_expectations(unary, transitions, self.lengths, precision)
         if not (log_partition > NEG_INF).all():
             return None
         loss = log_partition[1] - expected_score(labels[0], unary[1]) - expected_score(wanted, transitions[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..semirings import NEG_INF, logsumexp, working_precision
 from .counts import TransitionCounts
-from .dispatch import log_space
+from .dispatch import chain_kernels, log_space
 
 # Probability space is float64, every step renormalised to sum to 1, so what is lost in a step is below 1e-300 over
 # the most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that
@@ -153,7 +153,7 @@ def _mirrored(rows: Tensor, mirror: Tensor | None) -> Tensor:
 
 
 def factored_expectations(
-    unary: Tensor, transitions: Tensor, lengths: Tensor
+    unary: Tensor, transitions: Tensor, lengths: Tensor, precision: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, list[TransitionCounts]]:
     """log Z [G, B], label marginals [G, B, N, C] and transition counts (G times) of chains that share transitions.
 
@@ -161,11 +161,16 @@ def factored_expectations(
         unary: [G, B, N, C] float64 scores of labels: G groups (a teacher and a student, say) of the same sentences.
         transitions: [G, C, C] float64, [next, previous], one for each group.
         lengths: LongTensor [B].
+        precision: what the results are for; kernels may work in float32 where it is no more than that.
 
     Forward and backward messages of all groups run side by side, the latter over the reversed sentences: O(N C^2) time
     in N matrix products, O(B N C + C^2) memory. An empty space gives log Z = -inf and meaningless marginals.
     """
-    log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
+    kernels = chain_kernels(unary, precision)
+    if kernels is None:
+        log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
+    else:
+        log_partition, labels, counts, safe = kernels.factored(unary, transitions, lengths, precision)
     if not safe.all():
         # the sentences that probability space cannot vouch for, once more in log space
         log_partition, labels = log_partition.clone(), labels.clone()
@@ -333,17 +338,39 @@ def dense_kd(
 
 
 def dense_expectations(
-    sides: Sequence[Tensor], lengths: Tensor, temperature: float = 1.0
+    sides: Sequence[Tensor], lengths: Tensor, temperature: float = 1.0, precision: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log Z [G, B], label marginals [G, B, N, C] and bigram marginals [G, B, N-1, C, C] of chains scored per bigram.
 
     Args:
         sides: G tensors [B, N-1, C, C] of any floating dtype, [next, previous]; anything may be in the padding.
         lengths: LongTensor [B]. temperature: scores are divided by it.
+        precision: what the results are for; where it is no more than float32, kernels may return marginals in that.
 
     The backward pass needs no second recursion over scores: P(i | j) follows from the forward messages. O(N C^2) in a
     handful of passes over the scores, which are read once.
     """
+    kernels = chain_kernels(sides[0], precision)
+    if kernels is None:
+        log_partition, labels, bigram_marginals, safe = _dense_in_probability_space(sides, lengths, temperature)
+    else:
+        log_partition, labels, bigram_marginals, safe = kernels.dense(sides, lengths, temperature, precision)
+    if not safe.all():
+        words, dtype = labels.shape[2], working_precision(sides[0])
+        inner = torch.arange(words - 1, device=lengths.device) < (lengths - 1).unsqueeze(1)
+        for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
+            scores = sides[group][rest].to(dtype) / temperature
+            scores = torch.where(inner[rest][:, :, None, None], scores, 0.0)
+            unary = scores.new_zeros(len(rest), words, scores.shape[-1])
+            exact = log_space_expectations(unary, scores, lengths[rest], per_bigram=True)
+            for into, values in zip((log_partition, labels, bigram_marginals), exact, strict=True):
+                into[group, rest] = values.to(into.dtype)
+    return log_partition, labels, bigram_marginals
+
+
+def _dense_in_probability_space(
+    sides: Sequence[Tensor], lengths: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     groups, (batch, bigrams, size, _) = len(sides), sides[0].shape
     words = bigrams + 1
     device = sides[0].device
@@ -398,14 +425,7 @@ def dense_expectations(
     safe = (norm / growth).log_().where(inner.unsqueeze(1), 0.0).sum(0) > _SAFE
     if log_space() or dtype != torch.float64:
         safe = torch.zeros_like(safe)
-    if not safe.all():
-        for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
-            scores = sides[group][rest].to(dtype) / temperature
-            scores = torch.where(inner.T[rest][:, :, None, None], scores, 0.0)
-            unary = scores.new_zeros(len(rest), words, size)
-            exact = log_space_expectations(unary, scores, lengths[rest], per_bigram=True)
-            log_partition[group, rest], labels[group, rest], bigram_marginals[group, rest] = exact
-    return log_partition, labels, bigram_marginals
+    return log_partition, labels, bigram_marginals, safe
 
 
 def log_space_expectations(

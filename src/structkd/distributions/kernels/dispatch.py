@@ -1,8 +1,13 @@
-"""Which implementation of a dynamic programme runs: compiled, torch in probability space, or torch in log space.
+"""Which implementation of a dynamic programme runs: compiled, on a GPU, torch in probability space, or in log space.
 
-`auto`, the default, takes compiled kernels where they are installed (structkd[fast]) and the tensors are theirs, and
-torch otherwise. The others are for tests, and for whoever wants to compare: `with using("log"): ...`, or the
-environment variable STRUCTKD_KERNELS.
+`auto`, the default, takes
+
+- on the CPU compiled kernels where they are installed (structkd[fast]) and have the programme, else torch,
+- on a GPU, for chains, the Triton kernel where triton can be imported and the labels fit, else the log-depth scan where
+  they are few, else torch; torch for everything else.
+
+The others are for tests, and for whoever wants to compare: `with using("log"): ...`, or the environment variable
+STRUCTKD_KERNELS. "triton" and "scan" are about chains; other programmes then run by torch.
 """
 
 from __future__ import annotations
@@ -16,7 +21,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-PATHS = ("auto", "compiled", "torch", "log")
+PATHS = ("auto", "compiled", "triton", "scan", "torch", "log")
+
+#: More labels than these are left to a loop over words on a GPU: the scan's work is cubic in them.
+SCAN_LABELS = 32
 
 _path: ContextVar[str | None] = ContextVar("structkd_kernels", default=None)
 
@@ -33,7 +41,8 @@ def path() -> str:
 def using(chosen: str) -> Iterator[None]:
     """Run a block of this thread by one path.
 
-    "compiled" raises ImportError where the compiled kernels cannot be had; "log" leaves probability space aside.
+    "compiled" and "triton" raise ImportError where those kernels cannot be had, "triton" also ValueError where they
+    cannot run on the tensors; "log" leaves probability space aside.
     """
     if chosen not in PATHS:
         raise ValueError(f"the path of kernels must be one of {', '.join(PATHS)}, got {chosen!r}")
@@ -64,3 +73,47 @@ def compiled_for(*tensors: Tensor | None) -> ModuleType | None:
     if chosen == "compiled":
         raise ImportError("the compiled kernels are not available: pip install structkd[fast]")
     return None
+
+
+def chain_kernels(scores: Tensor, precision: torch.dtype) -> ModuleType | None:
+    """The module with `factored` and `dense` programmes for chains that is to run on these scores, their labels on the
+    last axis, for results in this precision; None for torch's loop over words.
+    """
+    chosen, labels = path(), scores.shape[-1]
+    if chosen == "scan":
+        from . import scan
+
+        return scan
+    if chosen == "triton" or (chosen == "auto" and scores.is_cuda):
+        kernels = _triton_chain(required=chosen == "triton")
+        if kernels is not None and kernels.runs_on(scores) and kernels.fits(labels, precision):
+            return kernels
+        if chosen == "triton":
+            assert kernels is not None
+            if not kernels.runs_on(scores):
+                raise ValueError(
+                    f"the Triton kernels run on CUDA tensors, got scores on {scores.device}; set TRITON_INTERPRET=1 "
+                    "before triton is imported to run them in its interpreter"
+                )
+            raise ValueError(
+                f"the Triton kernels hold chains of {kernels.LARGEST[torch.float32]} labels in float32 and "
+                f"{kernels.LARGEST[torch.float64]} in float64, got {labels} in {precision}; leave the choice to 'auto'"
+            )
+        if labels <= SCAN_LABELS:
+            from . import scan
+
+            return scan
+    return None
+
+
+def _triton_chain(required: bool) -> ModuleType | None:
+    try:
+        from . import triton_chain
+    except ImportError as error:
+        if required:
+            raise ImportError(
+                "the Triton kernels are not available: torch's CUDA builds for Linux bring triton along, elsewhere "
+                f"pip install triton ({error})"
+            ) from error
+        return None
+    return triton_chain
