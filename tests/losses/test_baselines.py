@@ -31,6 +31,7 @@ from pairs import BIO_SHUFFLED, BIOES, LONG, TO_TAGS, TYPES, Pair
 from torch import Tensor
 
 import structkd
+from structkd.data import tag_spans
 
 FUNCTIONS = ["token_kd_loss", "posterior_kd_loss", "emission_kd_loss"]
 CHAIN = Pair(FACTORED, FACTORED)
@@ -209,35 +210,23 @@ def test_posterior_kd_of_spans_is_structural_for_words_that_label_alone(pair: Pa
 
 @pytest.mark.parametrize(("labels", "scheme"), [(BIO_SHUFFLED, "BIO"), (BIOES, "BIOES")])
 @pytest.mark.parametrize("masked", [False, True])
-def test_token_kd_of_spans_lets_every_word_choose_its_span_alone(labels: list[str], scheme: str, masked: bool) -> None:
+def test_token_kd_of_spans_takes_the_tags_of_the_best_segmentation(
+    labels: list[str], scheme: str, masked: bool
+) -> None:
     lengths = (4, 1, 3)
     scores = SPANS.scores(seeded(17), 3, 5)
-    scores["scores"] = scores["scores"] * 20  # probabilities far below rounding, were they summed as such
     if masked:
         scores, _ = SPANS.masked(scores, lengths, seeded(18))
     logits = random(seeded(19), 3, 5, len(labels))
-    expected = []
-    for item, n in enumerate(lengths):
-        total = 0.0
-        for word in range(n):
-            by_tag: dict[str, list[float]] = {"O": [0.0]}
-            for start in range(word + 1):
-                for end in range(word, n):
-                    prefix = "B" if word == start else "I"
-                    if scheme == "BIOES":
-                        prefix = "S" if start == end else "B" if word == start else "E" if word == end else "I"
-                    for kind, name in enumerate(TYPES):
-                        by_tag.setdefault(f"{prefix}-{name}", []).append(
-                            float(scores["scores"][item, start, end, kind])
-                        )
-            tags = {tag: log_sum_exp(values) for tag, values in by_tag.items() if max(values) > -math.inf}
-            log_probs = logits[item, word].log_softmax(-1)
-            probabilities = softmax(list(tags.values()))
-            total -= sum(p * float(log_probs[labels.index(tag)]) for tag, p in zip(tags, probabilities, strict=True))
-        expected.append(total)
     teacher = SPANS.build(scores, lengths_tensor(lengths), types=TYPES)
     student = structkd.MaxEnt(logits, lengths_tensor(lengths), labels=labels)
-    assert agrees(structkd.token_kd_loss(teacher, student, reduction="none"), expected)
+    gold = torch.zeros(3, 5, dtype=torch.long)
+    for item, spans in enumerate(teacher.decode()):
+        named = [(span.start, span.end, TYPES[span.type]) for span in spans]
+        tags = tag_spans(named, lengths[item], scheme)
+        gold[item, : lengths[item]] = torch.tensor([labels.index(tag) for tag in tags])
+    loss = structkd.token_kd_loss(teacher, student, temperature=1.0, reduction="none")
+    torch.testing.assert_close(loss, structkd.supervised_loss(student, gold, reduction="none"))
 
 
 def test_spans_need_a_tagger_for_a_distribution_per_word() -> None:

@@ -17,7 +17,7 @@ from ..distributions.kernels.counts import weighted as times
 from ..distributions.structure import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, check_temperature, check_words
-from ..projections.spans import tag_marginals, tag_scores
+from ..projections.spans import tag_marginals
 from ..projections.structures import k_best
 from .structural import cross_entropy, reduced, structural_kd_loss
 
@@ -34,9 +34,9 @@ def token_kd_loss(
     """Token-level distillation: every word's own scores, softmaxed, on both sides; structure is left out.
 
     Emissions of a chain, arc scores of a parser over heads (first-order ones), logits of a tagger (Hinton et al., 2015,
-    word by word). For tags of spans, every word alone chooses the span that it lies in, or none: a softmax over the
-    scores of all spans that contain the word. A chain of dense potentials has no per-word scores; its label marginals
-    stand in. Several teachers (a `Mixture`) average word by word.
+    word by word). A span's score is of no single word, and what a word would choose alone says little about its
+    tag: the tags of the best segmentation stand in, as hard targets. A chain of dense potentials has no per-word scores
+    either; its label marginals stand in. Several teachers (a `Mixture`) average word by word.
     Arguments as in `structural_kd_loss`.
     """
     source, student = _sides(teacher, student, several=True)
@@ -178,7 +178,8 @@ def _alone(side: StructuredDistribution, student: StructuredDistribution) -> Str
         return HeadSelection(side.log_potentials, side.lengths, validate_args=False)
     if isinstance(side, SpanCRF):
         labels = _labels(side, student)
-        return MaxEnt(tag_scores(side, labels).to(side.dtype), side.lengths, labels, validate_args=False)
+        (_, best) = side._best()
+        return MaxEnt(_log(tag_marginals(side, best, labels)).to(side.dtype), side.lengths, labels, validate_args=False)
     return _posterior(side, student)
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..distributions import MaxEnt, SpanCRF
-from ..distributions.semirings import NEG_INF, logsumexp
 from ..distributions.structure import Parts
 from .registry import check_words, register_projection
 
@@ -50,31 +49,6 @@ def tag_marginals(spans: SpanCRF, parts: Parts, labels: list[str] | None) -> Ten
     tags = _by_name(per_prefix, types, labels, 0.0)
     tags[..., labels.index("O")] = outside
     return tags
-
-
-def tag_scores(spans: SpanCRF, labels: list[str] | None) -> Tensor:
-    """Scores of tags [B, N, C] if every word alone chose the span that it lies in, or none, in working precision.
-
-    The log of the sums of `tag_marginals`, taken over exp(score) of the spans that contain the word; O scores 0. -inf
-    for a tag that no span can give; 0 in the padding.
-    """
-    types, labels, scheme = _inventories(spans, labels)
-    scores, _ = spans._parts()
-    single = scores.diagonal(0, 1, 2).transpose(1, 2)
-    words = torch.arange(spans.words, device=scores.device)
-    longer = scores.masked_fill((words == words.unsqueeze(1)).unsqueeze(-1), NEG_INF)
-    begin, end = logsumexp(longer.transpose(2, 3)), logsumexp(longer.permute(0, 2, 3, 1))
-    started = longer.logcumsumexp(1).roll(1, 1)  # spans up to j that start before k, in cell [k, j]
-    crossing = started.masked_fill((words <= words.unsqueeze(1)).unsqueeze(-1), NEG_INF)
-    crossing[:, 0] = NEG_INF
-    inner = logsumexp(crossing.transpose(2, 3))
-    if scheme == "BIO":
-        per_prefix = {"B": torch.logaddexp(begin, single), "I": torch.logaddexp(inner, end)}
-    else:
-        per_prefix = {"B": begin, "I": inner, "E": end, "S": single}
-    tags = _by_name(per_prefix, types, labels, NEG_INF)
-    tags[..., labels.index("O")] = 0.0
-    return tags.masked_fill_(~spans.word_mask.unsqueeze(-1), 0.0)
 
 
 def _inventories(spans: SpanCRF, labels: list[str] | None) -> tuple[list[str], list[str], str]:
