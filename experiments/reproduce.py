@@ -47,16 +47,13 @@ PROFILES = {
     "quick": Profile(
         # Scenarios that share a student come late after each other, so that no process waits for another's.
         runs=tuple(
-            f"-m scenario={scenario} seed={seeds} {RARELY}"
-            for scenario, seeds in (
-                *(("case1b", "0,1"), ("case4", "0,1,2"), ("case2b", "0,1")),
-                *(("case2a", "0,1,2"), ("case3", "0,1,2"), ("case1a", "0,1,2")),
-            )
+            f"-m scenario={scenario} seed=0,1 {RARELY}"
+            for scenario in ("case1b", "case4", "case2b", "case2a", "case3", "case1a")
         ),
-        # 5 teachers (1a and 2a have the same); a student without a teacher for every seed of four of the scenarios (1b
-        # and 2b, 2a and 4 have the same), and one by token and one by structural KD for every seed of all
-        trainings=5 + (2 + 3 * 3) + 2 * (2 * 2 + 4 * 3),
-        minutes=(0.5, 13.0, 0.2),
+        # 5 teachers (1a and 2a have the same); for every seed 4 students without a teacher (1b and 2b, 2a and 4 have
+        # the same), and in every scenario one by token and one by structural KD
+        trainings=5 + 2 * (4 + 6 * 2),
+        minutes=(0.5, 12.0, 0.2),
     ),
     # A made-up language, to see whether everything works.
     "tiny": Profile(

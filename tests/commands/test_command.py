@@ -264,15 +264,29 @@ class TestConfigurations:
             assert expected in output, expected
 
 
-def test_a_users_own_scenario_method_and_code(tmp_path: Path) -> None:
+def test_a_users_own_scenario_data_models_method_and_code(tmp_path: Path) -> None:
     """A folder of yaml files and a module elsewhere, through --config-dir and STRUCTKD_PLUGINS."""
     (tmp_path / "my_distillation.py").write_text(
         textwrap.dedent(
             """
+            from dataclasses import dataclass, replace
+
             import structkd
+            from structkd.data import load_toy
+            from structkd.models import TaggerRecipe
+
+            def corpus(sentences):
+                return replace(load_toy(train=sentences, seed=5), name="mine")
 
             def doubled(teacher, student, reduction="none", factor=1.0):
                 return factor * structkd.structural_kd_loss(teacher, student, reduction=reduction)
+
+            @dataclass(frozen=True, kw_only=True)
+            class Timid(TaggerRecipe):
+                def create(self, annotation, text, annotated):
+                    model = super().create(annotation, text, annotated)
+                    model.emission.weight.data.mul_(0.1)
+                    return model
             """
         )
     )
@@ -281,10 +295,25 @@ def test_a_users_own_scenario_method_and_code(tmp_path: Path) -> None:
         "scenario/mine.yaml": """
             # @package _global_
             defaults:
-              - override /student: bilstm_crf
+              - override /data: mine
+              - override /teacher: mine
+              - override /student: mine
               - override /kd: doubled
             name: mine
             seed: 7
+            """,
+        "data/mine.yaml": "{_target_: my_distillation.corpus, sentences: 90}",
+        "teacher/mine.yaml": """
+            defaults: [bilstm_crf, {override /encoder@model.encoder: bilstm_tiny}, _self_]
+            labelled: 60
+            trainer: {max_steps: 20, eval_steps: 10, learning_rate: 0.02}
+            """,
+        "student/mine.yaml": """
+            defaults: [bilstm_crf, {override /encoder@model.encoder: bilstm_tiny}, _self_]
+            labelled: 15
+            unlabelled: 20
+            model: {_target_: my_distillation.Timid}
+            trainer: {max_steps: 10, eval_steps: 10, learning_rate: 0.02}
             """,
         "kd/doubled.yaml": """
             name: doubled
@@ -297,21 +326,47 @@ def test_a_users_own_scenario_method_and_code(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     command = [
-        *(sys.executable, "-m", "structkd.commands.main", "--config-dir", str(conf), "scenario=mine", "+debug=tiny"),
+        *(sys.executable, "-m", "structkd.commands.main", "--config-dir", str(conf), "scenario=mine"),
         *("~kd@baselines.none", "~kd@baselines.token"),
     ]
     environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
     environment.pop("STRUCTKD_WORK", None)
     refused = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert "my_distillation.doubled is refused" in refused.stderr
+    assert re.search(r"my_distillation\.\w+ is refused", refused.stderr)
     environment["STRUCTKD_PLUGINS"] = "my_distillation"
     done = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "mine: toy, base_phrases, seed 7" in done.stdout
-    assert "student, doubled" in done.stdout
+    assert "mine: mine, base_phrases, seed 7" in done.stdout
+    assert "| student, doubled | 15 | 20 |" in done.stdout
     config = json.loads(next(path for path in elsewhere.rglob("student-*/config.json")).read_text())
     assert config["plugins"].keys() == {"my_distillation"}
+
+
+def test_several_teachers_and_a_text_of_ones_own(run, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("velo tolar su sab .\nke miret ta gorish velo .\n" * 3, encoding="utf-8")
+    status, output, errors = run(
+        *("scenario=case2a", "+debug=tiny", "+text@student.text=lines", "student.text.path=text.txt"),
+        *("student.unlabelled=6", "+teacher@ensemble.wordwise=bilstm_maxent", "ensemble.wordwise.weight=0.5"),
+        *("encoder@ensemble.wordwise.model.encoder=bilstm_tiny", "ensemble.wordwise.labelled=50"),
+        *("ensemble.wordwise.trainer.max_steps=20", "ensemble.wordwise.trainer.eval_steps=20"),
+    )
+    assert status == 0, errors
+    result = json.loads(next((tmp_path / "structkd-runs" / "runs").rglob("metrics.json")).read_text())
+    rows = {row["method"]: row for row in result["results"]}
+    assert list(rows) == ["teacher", "teacher-wordwise", "none", "token", "structural"]
+    assert [rows[name]["labelled"] for name in ("teacher", "teacher-wordwise")] == [70, 50]
+    assert rows["structural"]["unlabelled"] == 6
+    assert rows["structural"]["settings"]["weights"] == [1.0, 0.5]
+    # another text under the same name is another training
+    (tmp_path / "text.txt").write_text("velo miret su sab .\n" * 6, encoding="utf-8")
+    status, output, errors = run(
+        *("scenario=case2a", "+debug=tiny", "+text@student.text=lines", "student.text.path=text.txt"),
+        *("student.unlabelled=6", "~kd@baselines.none", "~kd@baselines.token"),
+    )
+    assert status == 0, errors
+    assert "teacher: done before" in output
+    assert "student structural: training on 15 labelled and 6 unlabelled" in output
 
 
 def test_two_processes_share_one_teacher(tmp_path: Path) -> None:

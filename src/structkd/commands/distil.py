@@ -32,7 +32,7 @@ from structkd.training import (
     training_text,
 )
 
-from .fingerprint import code_fingerprint, digest, plugin_fingerprints
+from .fingerprint import code_fingerprint, digest, file_fingerprints, plugin_fingerprints
 from .instantiate import InstantiationError, instantiate
 from .work import Training, ensure, write_json
 
@@ -316,6 +316,7 @@ def _training(
             [None if text is None else [text["id"][:], text["tokens"][:]] for text in (labelled, unlabelled, annotated)]
         ),
         "plugins": plugin_fingerprints(_targets(settings)),
+        "files": file_fingerprints(config["model"]),
     }
     return Training(
         role=role,

@@ -7,14 +7,14 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import structkd
 from structkd.commands.instantiate import plugins, resolve
 
-__all__ = ["code_fingerprint", "digest", "plugin_fingerprints"]
+__all__ = ["code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints"]
 
 #: Rooms whose code decides what a training comes out as. Data come with a fingerprint of their own.
 _ROOMS = ("distributions", "projections", "losses", "models", "training", "evaluation")
@@ -45,6 +45,27 @@ def plugin_fingerprints(targets: Iterable[str]) -> dict[str, str]:
         if any(module == name or module.startswith(name + ".") for name in plugins()):
             source = inspect.getsourcefile(resolve(target))
             found[module] = "" if source is None else _meaning(Path(source))
+    return found
+
+
+def file_fingerprints(config: Any) -> dict[str, Any]:
+    """What lies at the paths that a configuration names: word vectors, a folder with an encoder.
+
+    A file is known by its sha256. Of a folder, whose weights may take minutes to hash, names, sizes and times count.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(config, Mapping):
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            found |= file_fingerprints(value)
+    elif isinstance(config, str) and {"/", "."} & set(config) and (path := Path(config).expanduser()).exists():
+        if path.is_file():
+            with path.open("rb") as content:
+                found[config] = hashlib.file_digest(content, "sha256").hexdigest()
+        else:
+            files = sorted(each for each in path.iterdir() if each.is_file())
+            found[config] = [[each.name, each.stat().st_size, each.stat().st_mtime_ns] for each in files]
     return found
 
 
