@@ -165,8 +165,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     (output / "results.md").write_text(table, encoding="utf-8")
     (output / "predictions").mkdir(exist_ok=True)
     for result in results:
-        source = work_dir / result["folder"] / "predictions" / "test.jsonl.gz"
-        shutil.copyfile(source, output / "predictions" / f"{result['method']}.jsonl.gz")
+        predictions = work_dir / result["folder"] / "predictions" / "test.jsonl.gz"
+        shutil.copyfile(predictions, output / "predictions" / f"{result['method']}.jsonl.gz")
     write_json(output / "metrics.json", run)
     log.info("Written to %s", output)
     return run
