@@ -33,7 +33,7 @@ test: install  ## run every test (under 15 minutes on 2 cores)
 reproduce: install  ## train teachers and students, write experiments/results/ (PROFILE=quick: about 13 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
 
-bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 5 minutes)
+bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 3 minutes)
 	PYTHONPATH=experiments/bench/.peers $(BIN)/python experiments/bench/run.py
 
 # What is only compared with lives in a folder of its own; --no-deps keeps our torch.

@@ -5,7 +5,7 @@
 Forward and backward of the loss are timed on one thread, all implementations in turns: structkd's compiled kernels,
 torch and log-space paths, plain torch-struct, a log-space forward recursion under autograd and, where it can be
 imported, pytorch-crf. Then come the error of float32 gradients, the peak memory of fresh processes, how time grows
-with the size, what distillation adds to a training step and, where there is a GPU, the loss of chains on it. About 5
+with the size, what distillation adds to a training step and, where there is a GPU, the loss of chains on it. About 3
 minutes on a quiet core.
 """
 
