@@ -270,3 +270,19 @@ class TestVocabulary:
         (tmp_path / "vocabulary.json").write_text('{"words": ["a"')
         with pytest.raises(ValueError, match="is not a vocabulary"):
             Vocabulary.from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize("cells", [1 << 24, 1])
+    def test_remembered_sentences_come_back_the_same(self, cells: int, monkeypatch) -> None:
+        """Batches of any composition, whatever was encoded before and however little is remembered."""
+        monkeypatch.setattr("structkd.models.vocabulary._REMEMBERED_CELLS", cells)
+        vocabulary = Vocabulary.build(SENTENCES)
+        alone = [Vocabulary.build(SENTENCES).encode([tokens]) for tokens in SENTENCES]
+        for order in ([0, 1, 2], [2, 0], [1], [2, 1, 0, 2]):
+            batch = vocabulary.encode([SENTENCES[row] for row in order])
+            for row, number in enumerate(order):
+                for name in ("words", "characters"):
+                    own = alone[number][name][0]
+                    padded = torch.zeros_like(batch[name][row])
+                    padded[tuple(slice(size) for size in own.shape)] = own
+                    assert torch.equal(batch[name][row], padded)
+            assert batch["lengths"].tolist() == [len(SENTENCES[row]) for row in order]

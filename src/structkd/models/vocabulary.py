@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 __all__ = ["Vocabulary"]
 
@@ -19,6 +20,9 @@ UNKNOWN = 1
 # no word is ever empty.
 WORD_START = 2
 WORD_END = 3
+
+#: Characters of encoded sentences that a vocabulary remembers at most (four bytes each: 64 MiB).
+_REMEMBERED_CELLS = 1 << 24
 
 
 class Vocabulary:
@@ -48,6 +52,8 @@ class Vocabulary:
         self.characters = list(characters)
         self.lowercase = lowercase
         self.max_characters = max_characters
+        self._known: OrderedDict[tuple[str, ...], tuple[Tensor, Tensor]] = OrderedDict()
+        self._cells = 0
         self._word_number = {word: number for number, word in enumerate(self.words, start=2)}
         self._character_number = {character: number for number, character in enumerate(self.characters, start=4)}
 
@@ -103,16 +109,30 @@ class Vocabulary:
         """
         if not sentences or not all(len(tokens) for tokens in sentences):
             raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
-        lengths = [len(tokens) for tokens in sentences]
-        spelled = [[self._spell(token) for token in tokens] for tokens in sentences]
-        longest, widest = max(lengths), max(len(word) for sentence in spelled for word in sentence)
-        padding_word = [PADDING] * widest
-        words, characters = [], []
-        for tokens, spelling, length in zip(sentences, spelled, lengths, strict=True):
-            missing = longest - length
-            words.append([self.number(token) for token in tokens] + [PADDING] * missing)
-            characters.append([word + [PADDING] * (widest - len(word)) for word in spelling] + [padding_word] * missing)
-        return {"words": torch.tensor(words), "characters": torch.tensor(characters), "lengths": torch.tensor(lengths)}
+        rows = [self._sentence(tuple(tokens)) for tokens in sentences]
+        words = pad_sequence([numbers for numbers, _ in rows], batch_first=True, padding_value=PADDING)
+        widest = max(spelling.shape[1] for _, spelling in rows)
+        characters = torch.full((*words.shape, widest), PADDING)
+        for row, (_, spelling) in zip(characters, rows, strict=True):
+            row[: len(spelling), : spelling.shape[1]] = spelling
+        lengths = torch.tensor([len(tokens) for tokens in sentences])
+        return {"words": words, "characters": characters, "lengths": lengths}
+
+    def _sentence(self, tokens: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Numbers [N] and spelling [N, W] of a sentence, remembered: epochs come back to it, word by word no more."""
+        known = self._known.get(tokens)
+        if known is not None:
+            self._known.move_to_end(tokens)
+            return known
+        spelled = [self._spell(token) for token in tokens]
+        widest = max(map(len, spelled))
+        spelling = [word + [PADDING] * (widest - len(word)) for word in spelled]
+        known = torch.tensor([self.number(token) for token in tokens]), torch.tensor(spelling, dtype=torch.int32)
+        self._known[tokens] = known
+        self._cells += known[1].numel()
+        while self._cells > _REMEMBERED_CELLS and len(self._known) > 1:
+            self._cells -= self._known.popitem(last=False)[1][1].numel()
+        return known
 
     def number(self, token: str) -> int:
         """The number of a word, 1 (unknown) if it is not known."""
