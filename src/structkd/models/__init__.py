@@ -13,6 +13,7 @@ from structkd.models.structured import (
     StructuredConfig,
     StructuredModel,
     WordEncoder,
+    padded,
 )
 from structkd.models.tagger import Tagger, TaggerConfig, TaggerOutput, TaggerRecipe
 from structkd.models.transformer import Subwords, TransformerEncoder, TransformerEncoderConfig, TransformerRecipe
@@ -57,6 +58,7 @@ __all__ = [
     "WordEncoder",
     "WordVectors",
     "head_encoding",
+    "padded",
     "read_vectors",
     "register_head_encoding",
 ]

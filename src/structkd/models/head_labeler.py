@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from transformers.utils import ModelOutput
 from structkd import HeadLabeling
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.models.head_encodings import NOWHERE, HeadEncoding, head_encoding
-from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
+from structkd.models.remembered import Remembered
+from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -113,12 +114,7 @@ class HeadLabeler(StructuredModel):
         carry no supervised loss.
         """
         candidates = self._candidates(examples)
-        heads, relations = (
-            nn.utils.rnn.pad_sequence(
-                [torch.tensor(example[column]) for example in examples], batch_first=True, padding_value=UNLABELLED
-            )
-            for column in ("heads", "relations")
-        )
+        heads, relations = (padded([example[column] for example in examples]) for column in ("heads", "relations"))
         positions = torch.where(heads == 0, torch.arange(heads.shape[1]), heads - 1)
         naming = candidates == positions.unsqueeze(-1)
         labels = self._inventory.number[naming.int().argmax(-1), relations.clamp(min=0)]
@@ -157,17 +153,16 @@ class HeadLabeler(StructuredModel):
         }
 
 
-class _CandidateHeads:
+class _CandidateHeads(Remembered):
     """The heads that symbols name in sentences, remembered: ShortTensors [N, H].
 
-    Kept by what they depend on, the length or the parts of speech; the least recently used go first.
+    They depend on the length or the parts of speech alone.
     """
 
     def __init__(self, encoding: HeadEncoding, symbols: list[str]) -> None:
+        super().__init__()
         self.encoding = encoding
         self.symbols = symbols
-        self.known: OrderedDict[Hashable, Tensor] = OrderedDict()
-        self.cells = 0
 
     def __call__(self, examples: Sequence[Example]) -> Tensor:
         """[B, N, H], -1 in the padding."""
@@ -184,16 +179,9 @@ class _CandidateHeads:
                 )
             upos = tuple(example["upos"])
         key: Hashable = length if upos is None else upos
-        heads = self.known.get(key)
-        if heads is None:
-            heads = self.encoding.candidates(self.symbols, length, upos).to(torch.int16)
-            self.known[key] = heads
-            self.cells += heads.numel()
-            while self.cells > _REMEMBERED_CELLS and len(self.known) > 1:
-                self.cells -= self.known.popitem(last=False)[1].numel()
-        else:
-            self.known.move_to_end(key)
-        return heads
+        return self.recall(
+            key, lambda: self.encoding.candidates(self.symbols, length, upos).to(torch.int16), _REMEMBERED_CELLS
+        )
 
 
 class _Inventory:

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from structkd import DependencyCRF, HeadSelection, NonProjectiveDependencyCRF
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.models.biaffine import ArcScorer, RelationFactors, biaffine, initialise_scorer
-from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
+from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -180,7 +180,7 @@ class BiaffineParser(StructuredModel):
         A projective CRF gives non-projective trees no probability, and the likelihood of such a tree could be raised
         without end: they are made projective first, see :func:`lift`.
         """
-        heads, relations = (_padded([example[column] for example in examples]) for column in ("heads", "relations"))
+        heads, relations = (padded([example[column] for example in examples]) for column in ("heads", "relations"))
         if self.config.structure == "projective":
             heads = lift(heads)
         item, dependent = (heads >= 0).nonzero(as_tuple=True)
@@ -252,11 +252,6 @@ def lift(heads: Tensor) -> Tensor:
         shortest = (right - left).masked_fill(~crossing, words + 1).argmin(1, keepdim=True)
         here = crossing & (position == shortest)
         heads = torch.where(here, heads.gather(1, above), heads)
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[UNLABELLED] * (longest - len(row))] for row in rows])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,15 +16,21 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, initialization
 from transformers.utils import ModelOutput
 
-from structkd.data import Annotation
+from structkd.data import UNLABELLED, Annotation
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["EncoderRecipe", "Features", "ModelRecipe", "StructuredConfig", "StructuredModel", "WordEncoder"]
+__all__ = ["EncoderRecipe", "Features", "ModelRecipe", "StructuredConfig", "StructuredModel", "WordEncoder", "padded"]
 
 Example = Mapping[str, Any]
 """A sentence: ``tokens``, and the columns of its annotation and further inputs (``upos``) that a model asks for."""
+
+
+def padded(rows: Sequence[Sequence[int]], filling: int = UNLABELLED) -> Tensor:
+    """Rows of any length as one LongTensor [B, N], filled up with ``filling``."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[filling] * (longest - len(row))] for row in rows])
 
 
 class Features(Protocol):

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from structkd import LinearChainCRF, MaxEnt
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
 from structkd.evaluation import viterbi
-from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
+from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -120,9 +120,7 @@ class Tagger(StructuredModel):
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
         """LongTensor [B, N] of label numbers; 0 in the padding and for hidden ones."""
-        longest = max(len(example["labels"]) for example in examples)
-        rows = [[*example["labels"], *[0] * (longest - len(example["labels"]))] for example in examples]
-        return torch.tensor(rows).clamp(min=0)
+        return padded([example["labels"] for example in examples]).clamp(min=0)
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         decoded = viterbi(**scores, lengths=lengths, legal=self._legal)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from structkd.data import PackageFolder, cached_package_folder
-from structkd.models.structured import Example, WordEncoder
+from structkd.models.structured import Example, WordEncoder, padded
 
 __all__ = ["Subwords", "TransformerEncoder", "TransformerEncoderConfig", "TransformerRecipe"]
 
@@ -121,9 +121,9 @@ class Subwords:
                 )
         return {
             "lengths": torch.tensor([len(tokens) for tokens in sentences]),
-            "subwords": _padded(rows, self.padding),
-            "mask": _padded([[1] * len(row) for row in rows], 0),
-            "words": _padded(marks, nothing),
+            "subwords": padded(rows, self.padding),
+            "mask": padded([[1] * len(row) for row in rows], 0),
+            "words": padded(marks, nothing),
             "pieces": torch.tensor(pieces),
         }
 
@@ -205,11 +205,6 @@ class Subwords:
             f"Subwords({self.tokenizer.get_vocab_size()} subwords, limit={self.limit}, pooling={self.pooling!r}, "
             f"long_sentences={self.long_sentences!r})"
         )
-
-
-def _padded(rows: list[list[int]], filling: int) -> Tensor:
-    widest = max(map(len, rows))
-    return torch.tensor([row + [filling] * (widest - len(row)) for row in rows])
 
 
 class TransformerEncoderConfig(PreTrainedConfig):

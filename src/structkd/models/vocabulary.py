@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+
+from structkd.models.remembered import Remembered
 
 __all__ = ["Vocabulary"]
 
@@ -21,7 +23,7 @@ UNKNOWN = 1
 WORD_START = 2
 WORD_END = 3
 
-#: Characters of encoded sentences that a vocabulary remembers at most (four bytes each: 64 MiB).
+#: Cells of encoded sentences that a vocabulary remembers at most (four bytes each: 64 MiB).
 _REMEMBERED_CELLS = 1 << 24
 
 
@@ -52,8 +54,7 @@ class Vocabulary:
         self.characters = list(characters)
         self.lowercase = lowercase
         self.max_characters = max_characters
-        self._known: OrderedDict[tuple[str, ...], tuple[Tensor, Tensor]] = OrderedDict()
-        self._cells = 0
+        self._remembered = Remembered()
         self._word_number = {word: number for number, word in enumerate(self.words, start=2)}
         self._character_number = {character: number for number, character in enumerate(self.characters, start=4)}
 
@@ -109,30 +110,22 @@ class Vocabulary:
         """
         if not sentences or not all(len(tokens) for tokens in sentences):
             raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
-        rows = [self._sentence(tuple(tokens)) for tokens in sentences]
-        words = pad_sequence([numbers for numbers, _ in rows], batch_first=True, padding_value=PADDING)
-        widest = max(spelling.shape[1] for _, spelling in rows)
-        characters = torch.full((*words.shape, widest), PADDING)
-        for row, (_, spelling) in zip(characters, rows, strict=True):
-            row[: len(spelling), : spelling.shape[1]] = spelling
+        rows = [
+            self._remembered.recall(tuple(tokens), partial(self._sentence, tokens), _REMEMBERED_CELLS)
+            for tokens in sentences
+        ]
+        longest, widest = (max(row.shape[axis] for row in rows) for axis in (0, 1))
+        batch = torch.full((len(rows), longest, widest), PADDING)
+        for padded, row in zip(batch, rows, strict=True):
+            padded[: row.shape[0], : row.shape[1]] = row
         lengths = torch.tensor([len(tokens) for tokens in sentences])
-        return {"words": words, "characters": characters, "lengths": lengths}
+        return {"words": batch[..., 0].contiguous(), "characters": batch[..., 1:].contiguous(), "lengths": lengths}
 
-    def _sentence(self, tokens: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """Numbers [N] and spelling [N, W] of a sentence, remembered: epochs come back to it, word by word no more."""
-        known = self._known.get(tokens)
-        if known is not None:
-            self._known.move_to_end(tokens)
-            return known
-        spelled = [self._spell(token) for token in tokens]
-        widest = max(map(len, spelled))
-        spelling = [word + [PADDING] * (widest - len(word)) for word in spelled]
-        known = torch.tensor([self.number(token) for token in tokens]), torch.tensor(spelling, dtype=torch.int32)
-        self._known[tokens] = known
-        self._cells += known[1].numel()
-        while self._cells > _REMEMBERED_CELLS and len(self._known) > 1:
-            self._cells -= self._known.popitem(last=False)[1][1].numel()
-        return known
+    def _sentence(self, tokens: Sequence[str]) -> Tensor:
+        """IntTensor [N, 1 + W]: every word's number and spelling."""
+        rows = [[self.number(token), *self._spell(token)] for token in tokens]
+        widest = max(map(len, rows))
+        return torch.tensor([row + [PADDING] * (widest - len(row)) for row in rows], dtype=torch.int32)
 
     def number(self, token: str) -> int:
         """The number of a word, 1 (unknown) if it is not known."""

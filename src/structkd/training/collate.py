@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from structkd.data import UNLABELLED, Annotation
-from structkd.models import StructuredModel
+from structkd.models import StructuredModel, padded
 from structkd.training.targets import Targets
 
 __all__ = ["Collator", "training_text"]
@@ -69,7 +69,7 @@ class Collator:
         batch: dict[str, Any] = self.model.encode(examples)
         if self.evaluation:
             batch["annotation"] = {
-                column: _padded([example[column] for example in examples]) for column in self.model.annotation.columns
+                column: padded([example[column] for example in examples]) for column in self.model.annotation.columns
             }
             return batch
         batch["gold"] = self.model.encode_gold(examples)
@@ -77,8 +77,3 @@ class Collator:
         if self.targets is not None:
             batch["teacher"] = self.targets.scores([example["row"] for example in examples])
         return batch
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[UNLABELLED] * (longest - len(row))] for row in rows])
