@@ -2,6 +2,7 @@
 
 from structkd.training.collate import Collator, training_text
 from structkd.training.fit import FitResult, fit, main_figure, training_arguments
+from structkd.training.measurement import divergence, words_per_second
 from structkd.training.prediction import predict
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.regimes import Regime, draw_regime
@@ -19,6 +20,7 @@ __all__ = [
     "SortedSampler",
     "Targets",
     "TeacherTargets",
+    "divergence",
     "draw_regime",
     "fit",
     "main_figure",
@@ -26,4 +28,5 @@ __all__ = [
     "pseudo_label_loss",
     "training_arguments",
     "training_text",
+    "words_per_second",
 ]
