@@ -6,9 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import platform
-import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +24,7 @@ from .fingerprint import digest
 from .plan import Plan, plan
 from .work import Training, ensure, read_json, write_json
 
-__all__ = ["distil", "quiet", "typed_command"]
+__all__ = ["distil", "quiet"]
 
 log = logging.getLogger(__name__)
 
@@ -208,9 +206,3 @@ def _each(source: Corpus, target: Corpus, what: str) -> str:
     if len(set(statements.values())) == 1:
         return statements[source.name]
     return "; ".join(f"{name}: {statement}" for name, statement in statements.items() if statement)
-
-
-def typed_command() -> str:
-    """The command line as it was typed, less where its folder lies: that is another place for everybody."""
-    places = ("hydra.run.dir=", "hydra.sweep.dir=")
-    return shlex.join(["structkd", *(argument for argument in sys.argv[1:] if not argument.startswith(places))])

@@ -135,7 +135,8 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             weights,
             Path(config["work_dir"]).absolute(),
             training_text(source.annotation, regime.labelled, regime.unlabelled),
-            **config["store"],
+            dtype=config["store"]["dtype"],
+            shard_sentences=config["store"]["shard_sentences"],
         )
         for way in dict.fromkeys(method["config"]["targets"] for method in methods)
     }
