@@ -7,7 +7,8 @@ from structkd.training.prediction import predict
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.regimes import Regime, draw_regime
 from structkd.training.sampling import LengthBucketSampler, SortedSampler
-from structkd.training.targets import MixtureTargets, Targets, TeacherTargets
+from structkd.training.target_store import TargetStore
+from structkd.training.targets import LiveTargets, MixtureTargets, Targets, TeacherTargets
 from structkd.training.trainer import DistillationTrainer
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "DistillationTrainer",
     "FitResult",
     "LengthBucketSampler",
+    "LiveTargets",
     "MixtureTargets",
     "Regime",
     "SortedSampler",
+    "TargetStore",
     "Targets",
     "TeacherTargets",
     "divergence",
