@@ -153,7 +153,10 @@ def save_run(
             "method": "structural",
             "seed": seed,
             "metric": metric,
-            "data": data,
+            "data": {
+                **data,
+                "sentences": {**data["sentences"], "test": len(next(iter(results[0]["counts"].values())))},
+            },
             "comparisons": [list(pair) for pair in comparisons],
             "fingerprint": "abc",
             "results": [{name: value for name, value in result.items() if name != "counts"} for result in results],
@@ -233,6 +236,7 @@ def save_everything(root: Path, seeds: int = 10, sentences: int = SENTENCES) -> 
                     ],
                     scenario="case2a",
                     seed=seed,
+                    comparisons=[("structural", "token")],
                     command="structkd -m scenario=case2a seed=0,1,2 student.unlabelled=500,1500,5000 "
                     "kd.loss.temperature=1,2,4",
                 )  # fmt: skip

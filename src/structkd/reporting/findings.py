@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from .comparisons import Comparison
-from .scenarios import Row, Scenario
-from .tables import mean_and_spread
+from .scenarios import Scenario
+from .tables import mean_and_spread, percent
 
 __all__ = ["EXPLANATIONS", "of_all", "of_scenario"]
 
@@ -18,43 +18,49 @@ def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> 
     where = f"{len(scenarios)} scenario{'s' * (len(scenarios) != 1)}"
     if not comparisons:
         return f"No comparison was declared that could be made in {where}: the figures below are not tested."
-    outcomes = Counter(each.outcome for each in comparisons)
-    ahead = sum(each.outcome == "significant" and each.difference > 0 for each in comparisons)
-    parts = []
-    if outcomes["significant"]:
-        behind = outcomes["significant"] - ahead
-        parts.append(
-            f"{outcomes['significant']} found a significant difference over seeds ({ahead} in favour of the method"
-            + (f", {behind} of the baseline)" if behind else ")")
-        )
-    if outcomes["not significant"]:
-        parts.append(f"{outcomes['not significant']} found none that is significant")
-    if outcomes["inconclusive"]:
-        parts.append(f"{outcomes['inconclusive']} ha{'s' if outcomes['inconclusive'] == 1 else 've'} "
-                     "too few seeds to conclude anything")  # fmt: skip
-    some = "The one comparison declared" if len(comparisons) == 1 else f"Of {len(comparisons)} comparisons declared"
-    if len(comparisons) == 1:
-        return f"{some} in {where} {parts[0].removeprefix('1 ')}."
-    return f"{some} in {where}, {_listed(parts)} (Holm-corrected over all {len(comparisons)})."
+    family = f" p is Holm-corrected over all {len(comparisons)}." if len(comparisons) > 1 else ""
+    several = f"{len(comparisons)} comparisons were" if len(comparisons) > 1 else "One comparison was"
+    return f"{several} declared in {where}: {_outcomes(comparisons)}.{family}"
 
 
 def of_scenario(scenario: Scenario, comparisons: Sequence[Comparison]) -> list[str]:
-    """What the models reach, and a sentence per comparison."""
+    """What the models reach, and what came of comparisons; of many, those of the best student."""
     test = {row: found for row in scenario.rows if (found := row.figures("test", scenario.metric))}
     students = [row for row in scenario.students if row in test]
     if not students:
         return [f"No student has a test {scenario.metric_title}."]
     best = max(students, key=lambda row: fmean(test[row].values()))
-    sentences = [f"{_reached(best, scenario)} is the best mean of the students."]
-    if scenario.ceiling is not None:
-        sentences[0] = f"The teacher reaches {100 * scenario.ceiling:.2f} % {scenario.metric_title}. {sentences[0]}"
     closed, plain = scenario.gap_closed(best), scenario.plain(best)
+    number = len(test[best])
+    sentence = f"{best.name} is the best student with {mean_and_spread(test[best])} ({_seeds(number)})"
+    if scenario.ceiling is not None:
+        sentence += f"; the teacher has {100 * scenario.ceiling:.2f}"
     if closed is not None and plain is not None:
-        sentences[0] += (
-            f" It closes {100 * closed:.0f} % of the gap between the student without distillation "
-            f"({mean_and_spread(test[plain])}) and the teacher."
+        sentence += (
+            f", a student without distillation {percent(test[plain])}: {100 * closed:.0f}\u00a0% of the gap is closed"
         )
-    return sentences + [in_words(each) for each in comparisons if each.scenario is scenario]
+    own = [each for each in comparisons if each.scenario is scenario]
+    shown = own if len(own) <= _SHOWN else [each for each in own if best in (each.method, each.baseline)][:_SHOWN]
+    sentences = [f"By test {scenario.metric_title}, {sentence}.", *map(in_words, shown)]
+    if len(shown) < len(own):
+        sentences.append(f"Of all {len(own)} comparisons: {_outcomes(own)}.")
+    return sentences
+
+
+def _outcomes(comparisons: Sequence[Comparison]) -> str:
+    """How many of several came out how."""
+    count = Counter(each.outcome for each in comparisons)
+    ahead = sum(each.outcome == "significant" and each.difference > 0 for each in comparisons)
+    favour = f" ({ahead} in favour of the method)" if len(comparisons) > 1 else ""
+    parts = [
+        (count["significant"], f"a significant difference over seeds{favour}"),
+        (count["not significant"], "none that is significant"),
+        (count["inconclusive"], "too few seeds to conclude anything"),
+    ]
+    found = [(number, text) for number, text in parts if number]
+    if len(found) == 1:
+        return f"{'all have ' * (len(comparisons) > 1)}{found[0][1]}"
+    return ", ".join(f"{number} {'has' if number == 1 else 'have'} {text}" for number, text in found)
 
 
 def in_words(comparison: Comparison) -> str:
@@ -64,20 +70,15 @@ def in_words(comparison: Comparison) -> str:
     by = "" if round(points, 2) == 0 else f" by {abs(points):.2f} points"
     interval = comparison.interval
     limits = "" if interval is None else f" [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-    return (
-        f"{comparison.method.name} is {relation} {comparison.baseline.name}{by}{limits} on average of "
-        f"{comparison.seeds}: {comparison.verdict}."
-    )
+    return f"{comparison.method.name} is {relation} {comparison.baseline.name}{by}{limits}: {comparison.verdict}."
 
 
-def _reached(row: Row, scenario: Scenario) -> str:
-    seeds = len(row.figures("test", scenario.metric))
-    return f"{row.name} with {mean_and_spread(row.figures('test', scenario.metric))} ({seeds} seed{'s' * (seeds > 1)})"
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' * (number > 1)}"
 
 
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
+#: A summary tells so many comparisons of a scenario one by one.
+_SHOWN = 4
 
 #: What a reader needs to know about the figures, as (term, explanation).
 EXPLANATIONS = (

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.figure import Figure, FigureBase
 
 from .palette import GRID, INK, Style, styles, teacher_style, variables
 from .scenarios import Row, Scenario, spread
@@ -31,15 +31,16 @@ _SWEPT = {
     "labelled": "labelled sentences",
     "method.loss.temperature": "temperature",
 }
-_WIDTH, _HEIGHT = 5.0, 3.7  # of a panel, in inches
+_WIDTH, _HEIGHT = 4.5, 3.1  # of a panel without its legend, in inches
+_NAME = 24  # letters of a name in a line beside an axis
+_FILLINGS: Any = ("full", "none", "left", "right", "top", "bottom")
 _SETTINGS: Any = {
     "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-    "legend.fontsize": 9.5,
+    "font.size": 10.5,
+    "axes.labelsize": 10.5,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
     "legend.frameon": False,
     "text.color": INK[0],
     "text.parse_math": False,  # a name with two dollar signs is no formula
@@ -53,6 +54,8 @@ _SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.linewidth": 1.8,
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
     "svg.fonttype": "none",
     "svg.hashsalt": "structkd",
 }
@@ -65,14 +68,14 @@ class Plot:
     Attributes:
         name: of the PNG.
         title: says what is seen.
-        draw: into a panel.
+        draw: into a figure or a part of one.
         applies: whether there is anything to draw of a scenario.
         height: of the panel for a scenario, in inches.
     """
 
     name: str
     title: str
-    draw: Callable[[Axes, Scenario], None]
+    draw: Callable[[FigureBase, Scenario], None]
     applies: Callable[[Scenario], bool]
     height: Callable[[Scenario], float]
 
@@ -95,10 +98,10 @@ class Plots:
         self.kinds = [
             Plot("results", "Test figures: mean, standard deviation and every seed", self._bars, _judged, _bars_height),
             Plot("learning_curves", "Learning curves on dev: mean over seeds, and the range of all seeds",
-                 self._learning, _learned, self._with_legend),
+                 self._learning, _learned, lambda scenario: _with_legend([row.name for row in _leading(scenario)])),
             *(self._swept(name, axis) for name, axis in _SWEPT.items()),
             Plot("divergence", "How far from the teacher on dev, and how good on test: every seed",
-                 self._divergence, _diverges, self._with_legend),
+                 self._divergence, _diverges, lambda scenario: _with_legend([row.method for row in scenario.students])),
         ]  # fmt: skip
 
     def save(self, folder: Path) -> list[Path]:
@@ -111,19 +114,17 @@ class Plots:
             columns = min(len(shown), 3)
             rows = math.ceil(len(shown) / columns)
             heights = [
-                max(plot.height(scenario) + 0.5 for scenario in shown[row * columns : (row + 1) * columns])
+                max(plot.height(scenario) for scenario in shown[row * columns : (row + 1) * columns]) + 0.5
                 for row in range(rows)
             ]
             with rc_context(_SETTINGS):
-                layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1)
-                figure = Figure((_WIDTH * columns, sum(heights)), layout=layout, facecolor="white")
+                figure = Figure((_WIDTH * columns, sum(heights)), layout="constrained", facecolor="white")
                 FigureCanvasAgg(figure)  # no pyplot: it keeps state of its own and may look for a display
-                panels = figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flatten()
-                for unused in panels[len(shown) :]:
-                    unused.remove()
-                for panel, scenario in zip(panels, shown, strict=False):
-                    plot.draw(panel, scenario)
-                    panel.set_title(textwrap.fill(scenario.title, 50), loc="left", fontweight="bold")
+                # Panels of their own layout: a long name in one takes no room from another.
+                places = figure.subfigures(rows, columns, squeeze=False, height_ratios=heights).flatten()
+                for place, scenario in zip(places, shown, strict=False):
+                    plot.draw(place, scenario)
+                    place.suptitle(textwrap.fill(scenario.title, 42), x=0.02, ha="left", fontweight="bold")
                 paths.append(folder / f"{plot.name}.png")
                 figure.savefig(paths[-1], dpi=150)
         return paths
@@ -132,7 +133,7 @@ class Plots:
         """A panel as an element of the page: colours are the page's, names are unique in it."""
         with rc_context(_SETTINGS):
             figure = Figure((_WIDTH, plot.height(scenario)), layout="constrained")
-            plot.draw(figure.subplots(), scenario)
+            plot.draw(figure, scenario)
             buffer = io.StringIO()
             nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
             figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -142,71 +143,75 @@ class Plots:
         return Plot(
             name.rpartition(".")[2],
             f"Test figure over {axis}: mean and standard deviation",
-            lambda panel, scenario: self._curves(panel, scenario, name),
+            lambda place, scenario: self._curves(place, scenario, name),
             lambda scenario: bool(_curves(scenario, name)),
-            lambda _: _HEIGHT + 0.4,
+            lambda scenario: _with_legend(_curve_labels(scenario, name)),
         )
 
     def _style(self, row: Row) -> Style:
         return teacher_style() if row.role == "teacher" else self._styles[row.method]
 
-    def _bars(self, panel: Axes, scenario: Scenario) -> None:
+    def _bars(self, place: FigureBase, scenario: Scenario) -> None:
+        panel = place.subplots()
         rows = [(row, _percents(row, scenario)) for row in scenario.rows]
         rows = [(row, values) for row, values in rows if values]
-        least = min(min(values) - (spread(values) or 0.0) for _, values in rows)
+        least = min(min([*values, fmean(values) - (spread(values) or 0.0)]) for _, values in rows)
         most = max(max([*values, fmean(values) + (spread(values) or 0.0)]) for _, values in rows)
         start = max(0, 5 * int((least - 0.15 * (most - least) - 2) // 5))
         for position, (row, values) in enumerate(rows):
             mean, deviation = fmean(values), spread(values)
-            panel.barh(position, mean - start, left=start, height=0.64, color=self._style(row).colour, alpha=0.55)
+            panel.barh(position, mean - start, left=start, height=0.66, color=self._style(row).colour, alpha=0.55)
             if deviation is not None:
                 panel.errorbar(mean, position, xerr=deviation, color=INK[0], capsize=4, linewidth=1.3)
             offsets = [position + 0.2 * ((index % 3) - 1) * (len(values) > 1) for index in range(len(values))]
             panel.plot(values, offsets, "o", color=INK[0], markersize=3.2, alpha=0.75)
             end = max([*values, mean + (deviation or 0.0)])
-            panel.annotate(
-                f"{mean:.2f}", (end, position), (5, 0), textcoords="offset points", va="center", fontsize=9.5
-            )
-        panel.set_yticks(range(len(rows)), [textwrap.fill(_spaced(row.name), 26) for row, _ in rows])
-        panel.invert_yaxis()
-        panel.grid(axis="y", visible=False)
-        panel.set_xlim(start, most + 0.16 * max(most - start, 1.0))
+            panel.annotate(f"{mean:.2f}", (end, position), (5, 0), textcoords="offset points", va="center", fontsize=10)
+        panel.set_yticks(range(len(rows)), [textwrap.fill(_spaced(row.name), _NAME) for row, _ in rows])
+        panel.set_ylim(len(rows) - 0.5, -0.5)
+        panel.grid(visible=False)
+        panel.set_xlim(start, most + 0.2 * max(most - start, 1.0))
         panel.set_xlabel(f"test {scenario.metric_title}, %" + (f" (axis begins at {start})" if start else ""))
 
-    def _learning(self, panel: Axes, scenario: Scenario) -> None:
-        rows = [row for row in scenario.rows if _history(row, scenario.metric)]
-        alike: dict[str, int] = {}
-        for row in rows:
+    def _learning(self, place: FigureBase, scenario: Scenario) -> None:
+        panel = place.subplots()
+        labelled = _leading(scenario)
+        for row in scenario.rows:
+            if not _history(row, scenario.metric):
+                continue
             history, style = _history(row, scenario.metric), self._style(row)
-            index = alike[row.method] = alike.get(row.method, -1) + 1
             steps = sorted(history)
+            means = [fmean(history[step]) for step in steps]
+            if row not in labelled:
+                panel.plot(steps, means, color=style.colour, linewidth=0.8, alpha=0.45)
+                continue
             panel.plot(
                 steps,
-                [fmean(history[step]) for step in steps],
+                means,
                 color=style.colour,
                 linestyle=style.dash,
                 marker=style.marker,
-                # Variants of one method have its colour, and are told apart by the filling of their markers.
-                markerfacecolor=style.colour if index == 0 else "none",
-                markersize=4 + 1.2 * index,
-                linewidth=1.8 if index == 0 else 1.2,
+                markersize=4.5,
                 markevery=max(1, len(steps) // 8),
                 label=_spaced(row.name),
+                zorder=3,
             )
-            if any(len(history[step]) > 1 for step in steps):
+            if any(len(values) > 1 for values in history.values()):
                 low, high = [min(history[step]) for step in steps], [max(history[step]) for step in steps]
                 panel.fill_between(steps, low, high, color=style.colour, alpha=0.16, linewidth=0)
         panel.set_xlabel("training step")
         panel.set_ylabel(f"dev {scenario.metric_title}, %")
-        _legend(panel)
+        if len(labelled) < len(scenario.rows):
+            panel.plot([], [], color=INK[0], linewidth=0.8, alpha=0.45, label="other settings")
+        _legend(place, panel)
 
-    def _curves(self, panel: Axes, scenario: Scenario, name: str) -> None:
+    def _curves(self, place: FigureBase, scenario: Scenario, name: str) -> None:
+        panel = place.subplots()
         curves = _curves(scenario, name)
         points = sorted({value for curve in curves for value in curve.rows})
-        alike: dict[str, int] = {}
+        drawn: Counter[str] = Counter()
         for curve in curves:
             style = self._styles[curve.method]
-            index = alike[curve.method] = alike.get(curve.method, -1) + 1
             found = {value: values for value, row in curve.rows.items() if (values := _percents(row, scenario))}
             panel.errorbar(
                 list(found),
@@ -215,49 +220,43 @@ class Plots:
                 color=style.colour,
                 linestyle=style.dash,
                 marker=style.marker,
-                markerfacecolor=style.colour if index == 0 else "none",
+                # Several curves of a method have its colour, and are told apart by the filling of their markers.
+                fillstyle=_FILLINGS[drawn[curve.method] % len(_FILLINGS)],
+                markerfacecoloralt="none",
+                markersize=7,
                 capsize=4,
+                elinewidth=1.2,
                 label=_spaced(curve.label),
             )
-        drawn = {row for curve in curves for row in curve.rows.values()}
-        swept = {curve.method for curve in curves}
-        for row in scenario.rows:
-            values = _percents(row, scenario)
-            if row not in drawn and row.method not in swept and values:
-                style = self._style(row)
-                panel.axhline(fmean(values), color=style.colour, linestyle=style.dash, label=_spaced(row.name))
+            drawn[curve.method] += 1
+        for row in _references(scenario, curves):
+            style = self._style(row)
+            mean = fmean(_percents(row, scenario))
+            panel.axhline(mean, color=style.colour, linestyle=style.dash, label=_spaced(row.name))
         if points[0] > 0 and points[-1] >= 8 * points[0]:
             panel.set_xscale("log")
+        panel.margins(x=0.07)
         panel.set_xticks(points, [f"{point:,g}" for point in points])
         panel.minorticks_off()
         panel.set_xlabel(_SWEPT[name])
         panel.set_ylabel(f"test {scenario.metric_title}, %")
-        _legend(panel)
+        _legend(place, panel)
 
-    def _divergence(self, panel: Axes, scenario: Scenario) -> None:
-        alike: dict[str, int] = {}
+    def _divergence(self, place: FigureBase, scenario: Scenario) -> None:
+        panel = place.subplots()
+        points: dict[str, list[tuple[float, float]]] = {}
         for row in scenario.students:
-            style, test = self._style(row), row.figures("test", scenario.metric)
-            seeds = [seed for seed in row.kl_per_word if seed in test]
-            if seeds:
-                index = alike[row.method] = alike.get(row.method, -1) + 1
-                panel.plot(
-                    [row.kl_per_word[seed] for seed in seeds],
-                    [100 * test[seed] for seed in seeds],
-                    linestyle="none",
-                    marker=style.marker,
-                    color=style.colour,
-                    markerfacecolor=style.colour if index == 0 else "none",
-                    markersize=5.5 + 1.2 * index,
-                    alpha=0.8,
-                    label=_spaced(row.name),
-                )
+            test, divergence = row.figures("test", scenario.metric), row.kl_per_word
+            found = points.setdefault(row.method, [])
+            found += [(divergence[seed], 100 * test[seed]) for seed in divergence if seed in test]
+        for method, found in points.items():
+            style = self._styles[method]
+            across, up = zip(*found, strict=True) if found else ((), ())
+            panel.plot(across, up, style.marker, color=style.colour, markersize=6, alpha=0.7, label=_spaced(method))
+        panel.margins(0.08)
         panel.set_xlabel("KL(teacher || student) on dev, nats a word")
         panel.set_ylabel(f"test {scenario.metric_title}, %")
-        _legend(panel)
-
-    def _with_legend(self, scenario: Scenario) -> float:
-        return _HEIGHT + 0.2 * max(0, math.ceil(len(scenario.rows) / 2) - 1)
+        _legend(place, panel)
 
 
 def _judged(scenario: Scenario) -> bool:
@@ -265,8 +264,23 @@ def _judged(scenario: Scenario) -> bool:
 
 
 def _bars_height(scenario: Scenario) -> float:
-    lines = sum(len(textwrap.wrap(_spaced(row.name), 26)) > 1 for row in scenario.rows)
-    return 0.9 + 0.42 * max(len(scenario.rows), 3) + 0.08 * lines
+    lines = sum(len(textwrap.wrap(_spaced(row.name), _NAME)) for row in scenario.rows)
+    return 0.7 + 0.24 * len(scenario.rows) + 0.16 * lines
+
+
+def _with_legend(labels: Sequence[str]) -> float:
+    """Height of a panel with a legend below it."""
+    return _HEIGHT + 0.22 * math.ceil(len(labels) / _columns(labels))
+
+
+def _leading(scenario: Scenario) -> list[Row]:
+    """Of every model the setting that is best on dev: several settings of each would cover each other."""
+    best: dict[tuple[str, str], tuple[float, Row]] = {}
+    for row in scenario.rows:
+        dev = row.figures("dev", scenario.metric)
+        here = (fmean(dev.values()) if dev else 0.0, row)
+        best[row.role, row.method] = max(best.get((row.role, row.method), here), here, key=lambda each: each[0])
+    return [row for _, row in best.values()]
 
 
 def _learned(scenario: Scenario) -> bool:
@@ -310,22 +324,29 @@ def _curves(scenario: Scenario, name: str) -> list[Curve]:
     return curves
 
 
+def _references(scenario: Scenario, curves: Sequence[Curve]) -> list[Row]:
+    """Models without a curve of their own; of several settings of one the best on dev."""
+    swept = {curve.method for curve in curves}
+    return [row for row in _leading(scenario) if row.method not in swept and _percents(row, scenario)]
+
+
+def _curve_labels(scenario: Scenario, name: str) -> list[str]:
+    curves = _curves(scenario, name)
+    return [curve.label for curve in curves] + [row.name for row in _references(scenario, curves)]
+
+
 def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _legend(panel: Axes) -> None:
+def _columns(labels: Sequence[str]) -> int:
+    return 1 if max(map(len, labels), default=0) > 24 else 2
+
+
+def _legend(place: FigureBase, panel: Axes) -> None:
     """Below the axis, where it covers nothing."""
     handles, labels = panel.get_legend_handles_labels()
-    wide = max((len(label) for label in labels), default=0) > 22
-    panel.legend(
-        handles,
-        [textwrap.fill(label, 50 if wide else 24) for label in labels],
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.19),
-        ncols=1 if wide else 2,
-        handlelength=2.8,
-    )
+    place.legend(handles, labels, loc="outside lower center", ncols=_columns(labels), handlelength=2.8)
 
 
 def _embedded(svg: str, prefix: str) -> str:

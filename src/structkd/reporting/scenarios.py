@@ -43,11 +43,6 @@ class Row:
         return f"{self.method} ({self.apart})" if self.apart else self.method
 
     @property
-    def title(self) -> str:
-        """For tables."""
-        return self.name if self.role == "teacher" else f"student, {self.name}"
-
-    @property
     def first(self) -> Model:
         """The model of the first seed."""
         return next(iter(self.models.values()))

@@ -28,6 +28,7 @@ __all__ = [
     "method_table",
     "model_table",
     "models_csv",
+    "percent",
     "terminal",
 ]
 
@@ -81,24 +82,23 @@ def method_table(scenario: Scenario, link: Linker) -> Table:
     metric = scenario.metric_title
     # precision and recall stand in the CSV file
     others = [name for name in scenario.figures if name not in (scenario.metric, "precision", "recall")]
-    header = ["method", f"test {metric}", "every seed", f"dev {metric}", "gap closed"]
+    header = ["model", f"test {metric}", f"dev {metric}", "gap closed", "every seed"]
     header += [f"test {figure_title(name)}" for name in others]
-    header += ["KL, nats a word", "words/s", "of teacher's", "parameters", "sentences", "steps"]
+    header += ["KL a word", "words/s (ratio)", "parameters", "sentences", "steps"]
     lines = []
     for row in scenario.rows:
         first, closed, speed = row.first, scenario.gap_closed(row), row.words_per_second
         test = row.figures("test", scenario.metric)
         divergence = row.kl_per_word
         cells = [
-            Cell(((row.title, None),), "name"),
+            Cell(((row.name, None),), "name"),
             number(mean_and_spread(test)),
-            Cell(tuple((percent([value]), link(row.models[seed].run.folder)) for seed, value in test.items()), "seeds"),
-            number(mean_and_spread(row.figures("dev", scenario.metric))),
+            number(percent(row.figures("dev", scenario.metric))),
             number("" if closed is None else f"{100 * closed:.0f} %"),
+            Cell(tuple((percent([value]), link(row.models[seed].run.folder)) for seed, value in test.items()), "seeds"),
             *(number(percent(row.figures("test", name))) for name in others),
             number(f"{fmean(divergence.values()):.3f}" if divergence else ""),
-            number(_speed(speed)),
-            number(_ratio(scenario, row)),
+            number(_speed(speed) + _ratio(scenario, row)),
             number(_span(f"{model['parameters']:,}" for model in row.models.values())),
             number(f"{first['labelled']:,}" + (f" + {first['unlabelled']:,}" if first["unlabelled"] else "")),
             number(_span(f"{model['steps']:,}" for model in row.models.values())),
@@ -115,7 +115,7 @@ def _ratio(scenario: Scenario, row: Row) -> str:
     own, teachers = row.words_per_second, scenario.teachers_speed
     if row.role == "teacher" or own is None or teachers is None:
         return ""
-    return f"{own / teachers:.{1 if own >= teachers else 2}f} ×"  # noqa: RUF001
+    return f" ({own / teachers:.{1 if own >= teachers else 2}f} ×)"  # noqa: RUF001
 
 
 def _span(values: Iterable[str]) -> str:
@@ -132,21 +132,21 @@ def _without_empty(table: Table) -> Table:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """A line per comparison."""
-    header = ["comparison", "paired seeds", "mean difference", "95 % interval over test sentences"]
-    header += ["p", "smallest possible p", "p, Holm", "verdict"]
+    header = ["comparison", "mean difference", "95 % interval over test sentences", "verdict"]
+    header += ["p, Holm", "p", "smallest possible p", "paired seeds"]
     lines = []
     for each in comparisons:
         interval = each.interval
         lines.append(
             [
                 Cell(((each.title, None),), "name"),
-                number(str(len(each.differences))),
                 number(f"{100 * each.difference:+.2f}"),
                 number("" if interval is None else f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"),
+                Cell(((each.verdict, None),), each.outcome.replace(" ", "-")),
+                number(f"{each.adjusted:.3g}"),
                 number(f"{each.p:.3g}"),
                 number(f"{each.smallest:.3g}"),
-                number(f"{each.adjusted:.3g}"),
-                Cell(((each.verdict, None),), each.outcome.replace(" ", "-")),
+                number(str(len(each.differences))),
             ]
         )
     return _without_empty(Table(header, lines)) if lines else Table(header, [])
@@ -155,7 +155,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 def model_table(scenario: Scenario, link: Linker) -> Table:
     """A line per trained model, with the files it comes from and the command that makes it again."""
     metric = scenario.metric_title
-    header = ["method", "seed", f"test {metric}", f"dev {metric}", "KL, nats a word", "words/s", "steps (best)"]
+    header = ["model", "seed", f"test {metric}", f"dev {metric}", "KL a word", "words/s", "steps (best)"]
     header += ["files", "command"]
     lines = []
     for row in scenario.rows:
@@ -164,7 +164,7 @@ def model_table(scenario: Scenario, link: Linker) -> Table:
             best = "" if model.result.get("best_step") is None else f" ({model['best_step']:,})"
             lines.append(
                 [
-                    Cell(((row.title, None),), "name"),
+                    Cell(((row.name, None),), "name"),
                     number(str(seed)),
                     number(_figure(model, "test", scenario.metric)),
                     number(_figure(model, "dev", scenario.metric)),
@@ -257,12 +257,12 @@ def terminal(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison], w
     """What a terminal shows: the most telling columns, and the verdicts."""
     lines: list[str] = []
     for scenario in scenarios:
-        header = ["method", f"test {scenario.metric_title}", "dev", "gap closed", "KL/word", "words/s", "seeds"]
+        header = ["model", f"test {scenario.metric_title}", "dev", "gap closed", "KL a word", "words/s", "seeds"]
         cells = [header]
         for row in scenario.rows:
             closed, divergence = scenario.gap_closed(row), row.kl_per_word
             test = row.figures("test", scenario.metric)
-            cells.append([row.title, mean_and_spread(test), percent(row.figures("dev", scenario.metric))])
+            cells.append([row.name, mean_and_spread(test), percent(row.figures("dev", scenario.metric))])
             cells[-1].append("" if closed is None else f"{100 * closed:.0f} %")
             cells[-1].append(f"{fmean(divergence.values()):.3f}" if divergence else "")
             cells[-1] += [_speed(row.words_per_second), str(len(row.models))]
