@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-__all__ = ["ExperimentConfig", "MethodConfig", "StudentConfig", "TeacherConfig", "register_schema"]
+__all__ = ["ExperimentConfig", "MethodConfig", "StoreConfig", "StudentConfig", "TeacherConfig", "register_schema"]
 
 
 @dataclass
@@ -25,6 +25,7 @@ class TeacherConfig:
     seed: int = 0  # apart from the experiment's, so that one teacher serves all seeds
     patience: int | None = None  # evaluations without progress until training stops; null: never
     weight: float = 1.0  # beside the other teachers of an ensemble
+    batch_words: int | None = None  # words of a training batch, whatever the sentences; null: the trainer's batch size
 
 
 @dataclass
@@ -38,6 +39,7 @@ class StudentConfig:
     patience: int | None = None
     text: dict[str, Any] | None = None  # a data set of plain text; null: the training split the teacher has not seen
     select: str = "best"  # best: on dev; last: of the last step, where no annotation of the kind may be looked at
+    batch_words: int | None = None  # as the teacher's
 
 
 @dataclass
@@ -47,6 +49,16 @@ class MethodConfig:
     name: str = MISSING
     loss: dict[str, Any] | None = None  # callable (teacher, student, reduction) -> [B]; null: gold labels only
     interpolation: dict[str, Any] | None = None  # callable progress -> share of the loss above
+    targets: str = "store"  # store: the teacher's scores, computed once and kept; live: the teacher runs on every batch
+
+
+@dataclass
+class StoreConfig:
+    """How the teacher's scores are kept."""
+
+    dtype: str = "float32"  # or float16, half as large; what it costs is measured and stated when they are written
+    shard_sentences: int = 2000  # sentences a file: what a killed process may lose
+    part: str = "1/1"  # k/n: the share that `structkd targets` writes, as one of n machines
 
 
 @dataclass
@@ -61,6 +73,8 @@ class ExperimentConfig:
     student: StudentConfig = field(default_factory=StudentConfig)
     kd: MethodConfig = field(default_factory=MethodConfig)
     baselines: dict[str, MethodConfig] = field(default_factory=dict)
+    comparisons: list[list[str]] | None = None  # pairs [method, baseline] to be tested; null: kd against every baseline
+    store: StoreConfig = field(default_factory=StoreConfig)
     seed: int = 0  # of the student: its sentences, weights, order and dropout
     work_dir: str = MISSING
 

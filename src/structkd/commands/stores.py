@@ -1,0 +1,122 @@
+"""What the teachers of a run say about its text: from a store on disk that all runs share, or live."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset
+
+from structkd.models import StructuredModel
+from structkd.training import LiveTargets, MixtureTargets, Targets, TargetStore
+
+from .fingerprint import digest, file_fingerprints, text_fingerprint
+from .work import Training, locked
+
+__all__ = ["SharedTargets", "joined"]
+
+log = logging.getLogger(__name__)
+
+
+class SharedTargets:
+    """The teachers' scores for one text, opened or computed when first asked for, for all students of a run.
+
+    A store has a folder ``<work_dir>/targets-<digest>``, named by the teacher's training, the text and the precision;
+    of several processes that want it one writes, the others wait.
+
+    Args:
+        way: "store", or "live": the teachers run on every batch.
+        teachers: their trainings, to be done before anything is asked of this object.
+        weights: of the teachers.
+        work_dir: where trainings and stores lie.
+        text: from :func:`~structkd.training.training_text`.
+        dtype, shard_sentences: as in :meth:`structkd.training.TargetStore.write`.
+    """
+
+    WAYS: ClassVar[tuple[str, ...]] = ("store", "live")
+
+    def __init__(
+        self,
+        way: str,
+        teachers: Sequence[Training],
+        weights: Sequence[float],
+        work_dir: Path,
+        text: Dataset,
+        dtype: str,
+        shard_sentences: int,
+    ) -> None:
+        self.way = way
+        self.text = text
+        self._teachers = teachers
+        self._weights = weights
+        self._work_dir = work_dir
+        self._dtype = dtype
+        self._shard_sentences = shard_sentences
+        self._models: list[StructuredModel] = []
+        self._targets: Targets | None = None
+
+    @property
+    def precision(self) -> str:
+        """That the scores come in, as far as the trained student depends on it."""
+        return self._dtype if self.way == "store" else "live"
+
+    @property
+    def models(self) -> list[StructuredModel]:
+        """The trained teachers."""
+        if not self._models:
+            self._models = [each.recipe.load(self._work_dir / each.key / "model") for each in self._teachers]
+        return self._models
+
+    def __call__(self) -> Targets:
+        if self._targets is None:
+            for model in self.models:
+                model.encoder.check(self.text)
+            if self.way == "live":
+                self._targets = joined([LiveTargets(model, self.text) for model in self.models], self._weights)
+            else:
+                self._targets = joined([store for _, store in self.stores()], self._weights)
+        return self._targets
+
+    def stores(self, part: tuple[int, int] = (0, 1)) -> list[tuple[Path, TargetStore | None]]:
+        """A store for every teacher, written where it is missing: its folder, and itself.
+
+        Args:
+            part: (k, n): write only the k-th of n shares of every store, as one of n machines.
+
+        Returns:
+            None in place of a store that still lacks the shares of other machines.
+        """
+        return [self._store(*each, part) for each in zip(self._teachers, self.models, strict=True)]
+
+    def _store(
+        self, teacher: Training, model: StructuredModel, part: tuple[int, int]
+    ) -> tuple[Path, TargetStore | None]:
+        weights = self._work_dir / teacher.key / "model" / "model.safetensors"
+        fingerprint: dict[str, Any] = {
+            "teacher": teacher.key,
+            "weights": file_fingerprints([str(weights)])[str(weights)],
+            "text": text_fingerprint(self.text),
+            "torch": torch.__version__.split("+")[0],
+        }
+        folder = self._work_dir / f"targets-{digest([fingerprint, self._dtype, self._shard_sentences])[:16]}"
+        # Machines that share the work each hold a lock of their own.
+        lock = folder.with_name(f"{folder.name}-{part[0]}-of-{part[1]}") if part[1] > 1 else folder
+        with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
+            store = TargetStore.write(
+                model,
+                self.text,
+                folder,
+                fingerprint=fingerprint,
+                dtype=self._dtype,
+                shard_sentences=self._shard_sentences,
+                part=part,
+            )
+        return folder, store
+
+
+def joined(targets: Sequence[Any], weights: Sequence[float]) -> Targets:
+    """The targets of one teacher, or of several as a mixture."""
+    return targets[0] if len(targets) == 1 else MixtureTargets(targets, weights)
