@@ -99,7 +99,7 @@ def main() -> None:
     shutil.rmtree(runs, ignore_errors=True)
     measured.append(("trainings", _train(profile, options.jobs, work, runs)))
     begun = time.monotonic()
-    from structkd.evaluation.report import write_report
+    from structkd.reporting import write_report
 
     note = (
         f"Made by `make reproduce PROFILE={options.profile}` in {_clock(time.monotonic() - started)} minutes with "
