@@ -62,9 +62,20 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
         ("student", "structural"),
     ]
     assert result["scenario"] == "case2a"
-    assert result["command"] == "structkd scenario=case2a +debug=tiny"
     assert result["data"]["sentences"] == {"train": 120, "dev": 30, "test": 30}
-    assert result["environment"]["torch-struct"]
+    assert result["comparisons"] == [["structural", "none"], ["structural", "token"]]
+    made = json.loads((folder / "run.json").read_text())
+    assert made["command"] == "structkd scenario=case2a +debug=tiny"
+    assert made["overrides"] == ["scenario=case2a", "+debug=tiny"]
+    assert made["environment"]["torch-struct"]
+    assert list(made["results"]) == ["teacher", "none", "token", "structural"]
+    for row in made["results"].values():
+        assert row["words_per_second"] > 1000
+        assert row["seconds"] > 0
+        assert row["resumed_from"] is None
+    divergences = [row["divergence"] for row in result["results"]]
+    assert divergences[0] is None
+    assert all(0 < found["kl_per_word"] < found["kl"] for found in divergences[1:])
     teacher, plain, _, structural = result["results"]
     assert teacher["test"]["f1"] > max(plain["test"]["f1"], structural["test"]["f1"]) > 0.05
     assert (plain["labelled"], plain["unlabelled"]) == (15, 0)
@@ -83,6 +94,14 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     trained = {path.name: path.stat().st_mtime_ns for path in work.glob("*/metrics.json")}
     assert (work / teacher["folder"] / "model" / "model.safetensors").is_file()
     assert not list(work.rglob("*.bin")) + list(work.rglob("*.pt")) + list(work.rglob("*.pkl"))
+
+    # the same run again: found, printed, nothing touched
+    before = (folder / "metrics.json").stat().st_mtime_ns
+    status, output, _ = run("scenario=case2a", "+debug=tiny", f"hydra.run.dir={folder}")
+    assert status == 0
+    assert table in output
+    assert "Finished before" in output
+    assert (folder / "metrics.json").stat().st_mtime_ns == before
 
     # the same methods in another run: nothing is trained again, and the figures are the same
     status, output, _ = run("scenario=case2a", "+debug=tiny", "kd=token", "~kd@baselines.token")
@@ -425,9 +444,9 @@ def test_a_killed_run_continues_its_training(tmp_path: Path) -> None:
     assert again.wait(timeout=120) == 0
     assert whole.wait(timeout=120) == 0
     assert next((tmp_path / "killed").glob("teacher-*/metrics.json")).stat().st_mtime_ns == teacher
-    results = [json.loads((tmp_path / name / "run" / "metrics.json").read_text()) for name in ("killed", "whole")]
-    students = [run["results"][-1] for run in results]
-    assert students[0]["resumed_from"] is not None
-    assert students[1]["resumed_from"] is None
-    for key in ("dev", "test", "history", "best_step"):
-        assert students[0][key] == students[1][key]
+    made = [json.loads((tmp_path / name / "run" / "run.json").read_text()) for name in ("killed", "whole")]
+    resumed = [run["results"]["structural"]["resumed_from"] for run in made]
+    assert resumed[0] is not None
+    assert resumed[1] is None
+    results = [(tmp_path / name / "run" / "metrics.json").read_bytes() for name in ("killed", "whole")]
+    assert results[0] == results[1]

@@ -260,7 +260,7 @@ class TestTargets:
         teacher = tagger("crf", seed=9)
         sentences = text(10, 4)
         targets = TeacherTargets.compute(teacher, sentences, progress=False)
-        emissions = targets.sentence_scores["emissions"]
+        emissions = targets.shards[0]["emissions"]
         assert emissions.shape == (sum(map(len, sentences["tokens"])), len(LABELS))
         assert emissions.dtype == torch.float32
         assert {name: tuple(value.shape) for name, value in targets.shared.items()} == {

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 import structkd
 from structkd.commands.instantiate import plugins, resolve
 
-__all__ = ["code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints"]
+__all__ = ["code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
 
 #: Rooms whose code decides what a training comes out as. Data come with a fingerprint of their own.
 _ROOMS = ("distributions", "projections", "losses", "models", "training", "evaluation")
@@ -67,6 +69,14 @@ def file_fingerprints(config: Any) -> dict[str, Any]:
             files = sorted(each for each in path.iterdir() if each.is_file())
             found[config] = [[each.name, each.stat().st_size, each.stat().st_mtime_ns] for each in files]
     return found
+
+
+def text_fingerprint(text: Dataset) -> str:
+    """sha256 of the sentences' ids and words, read in pieces: the text may be larger than memory."""
+    content = hashlib.sha256()
+    for piece in text.select_columns(["id", "tokens"]).iter(batch_size=2000):
+        content.update(json.dumps([piece["id"], piece["tokens"]], ensure_ascii=False).encode())
+    return content.hexdigest()
 
 
 def _meaning(path: Path) -> str:

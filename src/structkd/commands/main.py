@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
+from . import sweep  # noqa: F401 (registers the resolver that names run folders)
 from .messages import explain, is_user_error
 from .schema import register_schema
 
@@ -19,40 +22,89 @@ __all__ = ["main"]
 
 register_schema()
 
+#: Where a command's folder lies is another place for everybody.
+_PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
-@hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")
-def _run(config: DictConfig) -> None:
+
+def distil_job(config: DictConfig) -> float:
+    """One run; returns what a sweeper may optimise, the method's main figure on the development split."""
     # Loads transformers and datasets: not before they are needed, so that --help and messages come at once.
-    from .distil import distil, typed_command
+    from .distil import distil
 
+    result = distil(*_job(config))
+    student = next(
+        each for each in result["results"] if (each["role"], each["method"]) == ("student", result["method"])
+    )
+    return float(student["dev"][result["metric"]])
+
+
+def targets_job(config: DictConfig) -> None:
+    """The teacher's scores for the text of one run, computed and kept."""
+    from .targets import store_targets
+
+    store_targets(*_job(config))
+
+
+def _job(config: DictConfig) -> tuple[dict[str, Any], Path, str, list[str]]:
+    """Configuration, output folder, command as typed, and what of it concerns this run."""
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     # Hydra changes the working directory where hydra.job.chdir says so.
     plain["work_dir"] = to_absolute_path(os.path.expanduser(plain["work_dir"]))
-    distil(plain, Path(HydraConfig.get().runtime.output_dir), typed_command(), list(HydraConfig.get().overrides.task))
+    job = HydraConfig.get()
+    return plain, Path(job.runtime.output_dir), os.environ["STRUCTKD_COMMAND"], list(job.overrides.task)
 
 
 def main() -> None:
-    """Run ``structkd report ...``, or hand the command line to Hydra.
+    """Run ``structkd report ...`` or ``structkd targets ...``, or hand the command line to Hydra.
 
     A user's error is one paragraph and exit status 1; HYDRA_FULL_ERROR=1 shows where it was raised.
     """
-    if sys.argv[1:2] == ["report"]:
-        from .report import report
-
-        run = report
-    else:
-        run = _run
+    typed = sys.argv[1:]
+    # Jobs in other processes inherit it.
+    os.environ["STRUCTKD_COMMAND"] = shlex.join(["structkd", *(each for each in typed if not each.startswith(_PLACES))])
     wanted = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra would print tracebacks of its own and exit; the message is decided here instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        run()
+        _run(typed)
+    except KeyboardInterrupt as stop:
+        print(
+            "structkd: interrupted. The same command continues here; what is finished is not done again.",
+            file=sys.stderr,
+        )
+        sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
         if wanted or not is_user_error(error):
             raise
         print(f"structkd: {explain(error)}", file=sys.stderr)
         print("(HYDRA_FULL_ERROR=1 shows where this was noticed.)", file=sys.stderr)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(typed: list[str]) -> None:
+    if typed[:1] == ["report"]:
+        from .report import report
+
+        report()
+        return
+    job: Any = distil_job
+    if typed[:1] == ["targets"]:
+        job = targets_job
+        # Before what was typed, which may say otherwise.
+        sys.argv[1:] = ["hydra.sweep.dir=${work_dir}/targets", *typed[1:]]
+    # Not as a decorator: launchers send the job to other processes by its name, which must be its own.
+    hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")(job)()
+
+
+class _Terminated(KeyboardInterrupt):
+    pass
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise _Terminated
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ model, settings, method, teacher, seed and code. ``metrics.json`` is written las
     model/               weights (safetensors), configuration and vocabulary of the best model on dev
     predictions/         dev.jsonl.gz and test.jsonl.gz: every sentence with its gold and predicted annotation and what
                          they count: right, predicted and gold parts
-    metrics.json         figures
+    metrics.jsonl        what was logged while it ran: loss, learning rate, dev figures
+    timing.json          seconds, and the step an interrupted training was continued from
+    metrics.json         figures; the same bytes wherever and however often the training is done
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from structkd.training import Targets, fit, predict, training_text
 
 from .fingerprint import digest
 
-__all__ = ["Training", "ensure", "write_json"]
+__all__ = ["Training", "ensure", "locked", "read_json", "write_json"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Training:
         role: "teacher" or "student".
         name: of the method, for messages and tables.
         depends_on: plain data that decide the result; their digest names the folder.
-        recipe, settings, seed, patience, select, objective: what is trained, and how.
+        recipe, settings, seed, patience, batch_words, select, objective: what is trained, and how.
         annotation: what is predicted.
         labelled, unlabelled: the training text.
         annotated: sentences that inventories of structures are collected from.
@@ -65,6 +67,7 @@ class Training:
     settings: dict[str, Any]
     seed: int
     patience: int | None
+    batch_words: int | None
     select: str
     objective: KDObjective
     annotation: Annotation
@@ -92,10 +95,10 @@ def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
     Several processes may ask for the same training: one does it, the others wait and read.
     """
     folder = work_dir / training.key
-    metrics = _finished(folder)
+    metrics = read_json(folder / "metrics.json")
     if metrics is None:
-        with _locked(work_dir, training):
-            metrics = _finished(folder)
+        with locked(folder, f"{training.title}: another process is training it, waiting"):
+            metrics = read_json(folder / "metrics.json")
             if metrics is None:
                 return _train(training, folder)
     log.info("%s: done before, taken from %s", training.title, folder)
@@ -138,18 +141,16 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
     }
     metrics = {
         "role": training.role,
-        "method": training.name,
         "folder": folder.name,
         "labelled": len(training.labelled),
         "unlabelled": len(text) - len(training.labelled),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": result.steps,
         "best_step": result.best_step,
-        "seconds": round(result.seconds, 2),
-        "resumed_from": result.resumed_from,
         "history": result.history,
         **judged,
     }
+    write_json(folder / "timing.json", {"seconds": round(result.seconds, 2), "resumed_from": result.resumed_from})
     write_json(folder / "metrics.json", metrics)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     log.info(
@@ -163,21 +164,16 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-
-
 @contextmanager
-def _locked(work_dir: Path, training: Training) -> Iterator[None]:
-    (work_dir / "locks").mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(work_dir / "locks" / f"{training.key}.lock")
+def locked(folder: Path, message: str) -> Iterator[None]:
+    """Hold the lock of a folder of shared work; ``message`` is logged if another process has it."""
+    locks = folder.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(locks / f"{folder.name}.lock")
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        log.info("%s: another process is training it, waiting", training.title)
+        log.info("%s", message)
         lock.acquire()
     try:
         yield
@@ -216,6 +212,14 @@ def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, 
             packed.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
     os.replace(temporary, path)
     return figures(counted)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file, None where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
 
 
 def write_json(path: Path, content: Any) -> None:

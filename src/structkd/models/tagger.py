@@ -84,7 +84,8 @@ class Tagger(StructuredModel):
             self.transitions = nn.Parameter(torch.empty(count, count))
             self.start = nn.Parameter(torch.empty(count))
             self.end = nn.Parameter(torch.empty(count))
-        self._legal = legal_transitions(config.labels) if config.scheme else None
+        with torch.device("cpu"):  # from_pretrained builds models on the meta device
+            self._legal = legal_transitions(config.labels) if config.scheme else None
         self.post_init()
 
     @torch.no_grad()

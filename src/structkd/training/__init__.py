@@ -2,11 +2,13 @@
 
 from structkd.training.collate import Collator, training_text
 from structkd.training.fit import FitResult, fit, main_figure, training_arguments
+from structkd.training.measurement import divergence, words_per_second
 from structkd.training.prediction import predict
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.regimes import Regime, draw_regime
 from structkd.training.sampling import LengthBucketSampler, SortedSampler
-from structkd.training.targets import MixtureTargets, Targets, TeacherTargets
+from structkd.training.target_store import TargetStore
+from structkd.training.targets import LiveTargets, MixtureTargets, Targets, TeacherTargets
 from structkd.training.trainer import DistillationTrainer
 
 __all__ = [
@@ -14,11 +16,14 @@ __all__ = [
     "DistillationTrainer",
     "FitResult",
     "LengthBucketSampler",
+    "LiveTargets",
     "MixtureTargets",
     "Regime",
     "SortedSampler",
+    "TargetStore",
     "Targets",
     "TeacherTargets",
+    "divergence",
     "draw_regime",
     "fit",
     "main_figure",
@@ -26,4 +31,5 @@ __all__ = [
     "pseudo_label_loss",
     "training_arguments",
     "training_text",
+    "words_per_second",
 ]

@@ -1,0 +1,194 @@
+"""Sweeps: run folders named by their overrides, and failed runs that do not stop the others.
+
+A run folder has the same name whether the run was started alone or in a sweep, by whatever launcher, so that a command
+given again finds what it finished before. How each run of a sweep ended is written to ``<sweep folder>/.sweeps/`` by
+the process that carried it out, and read by the process that started the sweep: they may be on different machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+import traceback
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from .messages import explain
+
+__all__ = ["Outcomes", "run_name"]
+
+log = logging.getLogger(__name__)
+
+#: Folder names that are longer end in a hash.
+_LONGEST = 120
+#: Written as they are, beside letters and digits; legal in file names everywhere.
+_LEGAL = "=,.-_+~@[]{}()!&^; "
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """The name of a run's folder: its overrides in alphabetical order, joined by commas.
+
+    Equal for equal overrides in whatever order and spacing they were typed, and different for different ones; a prefix
+    (``+x=1``) and quotes (``x="1"``) count as a difference. ``work_dir`` is left out, for the folder lies in it.
+    Characters that some file system refuses are written as in addresses, %2F for a slash; a name of more than 120
+    characters is cut and ends in a hash of the whole.
+
+    Args:
+        overrides: as typed or as a sweeper wrote them, without those of Hydra's own configuration.
+
+    Returns:
+        A name of at most 120 ASCII characters; ``defaults`` if nothing was overridden.
+    """
+    parsed = [each for each in OverridesParser.create().parse_overrides(list(overrides)) if _path(each) != ["work_dir"]]
+    written = [_written(each) for each in parsed]
+    name = urllib.parse.quote(",".join(sorted(written)), safe=_LEGAL)
+    if name.endswith((".", " ")):
+        name = f"{name[:-1]}%{ord(name[-1]):02X}"
+    # Which of two overrides of one key comes last decides.
+    full = "\n".join(written) if _overlap(parsed) else name
+    if full != name or len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 11]}-{hashlib.sha256(full.encode()).hexdigest()[:10]}"
+    return name or "defaults"
+
+
+def _written(override: Override) -> str:
+    if override.is_sweep_override():
+        return str(override.input_line)
+    key, value = override.get_key_element(), override.get_value_element_as_str()
+    # What is typed as ~key, a sweeper writes as ~key=null.
+    return key if override.is_delete() and value in ("", "null") else f"{key}={value}"
+
+
+def _path(override: Override) -> list[str]:
+    return override.get_key_element().lstrip("+~").split(".")
+
+
+def _overlap(overrides: Sequence[Override]) -> bool:
+    paths = [_path(override) for override in overrides]
+    return any(
+        first == second[: len(first)]
+        for row, first in enumerate(paths)
+        for column, second in enumerate(paths)
+        if row != column
+    )
+
+
+# Here and not in main(): processes that carry out the runs of a sweep import this module and no more.
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+class Outcomes(Callback):
+    """Keeps a sweep going when one of its runs fails, and says at its end what became of each.
+
+    An error in a run of a sweep is written to ``failed.json`` in its folder and the run returns nothing, which a
+    sweeper that optimises takes for a failed trial. A run that is not part of a sweep is left to fail.
+    """
+
+    def __init__(self) -> None:
+        self._sweep: str | None = None
+        self._records: Path | None = None
+        self._before: int | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """In the process that starts the sweep; launchers send this object to all others."""
+        self._sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
+        self._records = Path(config.hydra.sweep.dir).absolute() / ".sweeps" / self._sweep
+        self._records.mkdir(parents=True)
+        if not config.hydra.launcher._target_.endswith((".BasicLauncher", ".SlurmLauncher")):
+            # Several processes on this machine would each take every core.
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._before = _written_at(Path(config.hydra.runtime.output_dir))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """In the process that carried out the run."""
+        folder = Path(config.hydra.runtime.output_dir)
+        error = _error(job_return)
+        if error is None:
+            (folder / "failed.json").unlink(missing_ok=True)
+        if self._records is None:
+            return
+        overrides = list(job_return.overrides or [])
+        record = {"folder": str(folder), "overrides": overrides, "status": "finished", "message": ""}
+        if error is not None:
+            message = explain(error)
+            record |= {"status": "failed", "message": message}
+            failure = {
+                "error": type(error).__name__,
+                "message": message,
+                "traceback": "".join(traceback.format_exception(error)),
+                "overrides": overrides,
+                "sweep": self._sweep,
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            }
+            _write(folder / "failed.json", failure)
+            log.error("Failed, the sweep goes on: %s", message)
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+        elif self._before is not None and self._before == _written_at(folder):
+            record["status"] = "before"
+        _write(self._records / f"{int(config.hydra.job.num):06}.json", record)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """In the process that started the sweep, after its last run."""
+        assert self._records is not None
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self._records.glob("*.json"))]
+        shutil.rmtree(self._records)
+        with contextlib.suppress(OSError):  # another sweep's records are there
+            self._records.parent.rmdir()
+        failed = [record for record in records if record["status"] == "failed"]
+        before = sum(record["status"] == "before" for record in records)
+        where = config.hydra.sweep.dir
+        print(
+            f"\n{len(records)} runs in {where}: {len(records) - len(failed)} finished ({before} of them before), "
+            f"{len(failed)} failed."
+        )
+        if any((Path(record["folder"]) / "metrics.json").exists() for record in records):
+            print(f"Their report: structkd report {where}")
+        sys.stdout.flush()
+        if failed:
+            for record in failed:
+                print(f"\nfailed: {' '.join(record['overrides'])}\n  {record['message']}", file=sys.stderr)
+                print(f"  ({record['folder']}/failed.json shows where this was noticed.)", file=sys.stderr)
+            print("\nGiven again, the command carries out these and leaves the others as they are.", file=sys.stderr)
+            # Hydra drops the errors of callbacks, and rightly; this is none.
+            sys.exit(1)
+
+
+def _error(job_return: JobReturn) -> Exception | None:
+    if job_return.status == JobStatus.COMPLETED:
+        return None
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # announces the error
+            _ = job_return.return_value
+    except Exception as error:
+        return error
+    return None
+
+
+def _written_at(folder: Path) -> int | None:
+    try:
+        return (folder / "metrics.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,86 @@
+"""What is measured of trained models beside their figures: the distance to their teacher, and their speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import torch
+from datasets import Dataset
+
+from structkd import Mixture, structural_kd_loss
+from structkd.models import StructuredModel
+from structkd.training.prediction import predict
+from structkd.training.sampling import SortedSampler
+from structkd.training.targets import Targets
+
+__all__ = ["divergence", "words_per_second"]
+
+
+def divergence(student: StructuredModel, targets: Targets, text: Dataset, batch_size: int = 64) -> dict[str, float]:
+    """KL(teacher || student) over the structures of every sentence, in nats, at temperature 1.
+
+    It is the structural distillation loss less the teacher's entropy, both exact (Wang et al., 2021, eq. 2). Where a
+    structure of the teacher is none of the student's (a head that no label names), the teacher is conditioned on those
+    that are, as in the loss, and the value is that loss less the same entropy.
+
+    Args:
+        student: a trained model, on the CPU.
+        targets: the teacher's scores for ``text``.
+        text: the columns the student reads.
+        batch_size: sentences at once.
+
+    Returns:
+        ``kl``, the mean over sentences, and ``kl_per_word``.
+
+    Raises:
+        NotImplementedError: for a teacher without a tractable entropy, such as a mixture.
+    """
+    lengths = [len(tokens) for tokens in text["tokens"]]
+    order = list(SortedSampler(lengths))
+    total, was_training = 0.0, student.training
+    student.eval()
+    try:
+        for cut in range(0, len(order), batch_size):
+            rows = order[cut : cut + batch_size]
+            batch = {
+                name: value.to(student.device) for name, value in student.encode([text[row] for row in rows]).items()
+            }
+            with torch.no_grad():
+                teacher = targets.distribution(targets.scores(rows), batch["lengths"])
+                if isinstance(teacher, Mixture):
+                    raise NotImplementedError("The entropy of a mixture of structured distributions is not tractable.")
+                learner = student.distribution(student.scores(student(**batch)), batch["lengths"])
+                loss = structural_kd_loss(teacher, learner, reduction="none")
+                total += float((loss.double() - teacher.entropy.double()).sum())
+    finally:
+        student.train(was_training)
+    return {"kl": total / len(lengths), "kl_per_word": total / sum(lengths)}
+
+
+def words_per_second(models: Mapping[str, StructuredModel], text: Dataset, rounds: int = 2) -> dict[str, float]:
+    """Words that each model annotates in a second of one core's time, from prepared inputs to decoded structures.
+
+    The models take turns, so that what else the machine does falls on all of them alike; CPU time is counted, and of
+    the rounds the fastest: the others were disturbed. A round before them is not counted: in it sentences are
+    prepared (models remember that) and kernels warmed. torch works in one thread meanwhile.
+
+    Args:
+        models: by name, on the CPU.
+        text: what they annotate.
+        rounds: turns of every model that count.
+    """
+    words = sum(len(tokens) for tokens in text["tokens"])
+    best = dict.fromkeys(models, float("inf"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for turn in range(1 + rounds):
+            for name, model in models.items():
+                begun = time.process_time()
+                predict(model, text)
+                if turn > 0:
+                    best[name] = min(best[name], time.process_time() - begun)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: words / seconds for name, seconds in best.items()}

@@ -1,0 +1,77 @@
+"""The distance to the teacher against enumeration and against the distributions' own KL; speed of what was loaded."""
+
+import pytest
+import torch
+
+from structkd import Mixture
+from structkd.data import load_toy
+from structkd.models import BiLSTMRecipe, SpanRecipe, TaggerRecipe
+from structkd.training import MixtureTargets, TeacherTargets, divergence, predict, words_per_second
+
+TINY = BiLSTMRecipe(word_size=8, character_size=4, character_filters=4, hidden_size=8, layers=1)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return load_toy(train=30)
+
+
+def create(corpus, recipe, seed: int):
+    torch.manual_seed(seed)
+    model = recipe.create(corpus.annotation, corpus.splits["train"], corpus.splits["train"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("head", ["crf", "maxent"])
+def test_divergence_is_the_mean_kl_of_the_distributions(corpus, head: str) -> None:
+    text = corpus.splits["dev"].select(range(11))
+    teacher, student = (create(corpus, TaggerRecipe(encoder=TINY, head=head), seed) for seed in (1, 2))
+    found = divergence(student, TeacherTargets.compute(teacher, text), text, batch_size=4)
+    total = 0.0
+    for row in range(len(text)):
+        batch = student.encode([text[row]])
+        with torch.no_grad():
+            both = [model.distribution(model.scores(model(**batch)), batch["lengths"]) for model in (teacher, student)]
+        total += both[0].kl(both[1]).item()
+    words = sum(len(tokens) for tokens in text["tokens"])
+    assert found["kl"] == pytest.approx(total / 11, rel=1e-4)
+    assert found["kl_per_word"] == pytest.approx(total / words, rel=1e-4)
+    same = divergence(teacher, TeacherTargets.compute(teacher, text), text)
+    assert same["kl"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_divergence_of_incompatible_factorizations_is_not_negative(corpus) -> None:
+    """A chain against independent words, and spans against tags: KL between distributions over the same structures."""
+    text = corpus.splits["dev"].select(range(11))
+    student = create(corpus, TaggerRecipe(encoder=TINY, head="maxent"), 2)
+    for recipe in (TaggerRecipe(encoder=TINY, head="crf"), SpanRecipe(encoder=TINY)):
+        found = divergence(student, TeacherTargets.compute(create(corpus, recipe, 1), text), text)
+        assert found["kl"] > 0.01
+
+
+def test_a_mixture_is_refused(corpus) -> None:
+    text = corpus.splits["dev"].select(range(3))
+    model = create(corpus, TaggerRecipe(encoder=TINY), 1)
+    targets = MixtureTargets([TeacherTargets.compute(model, text)] * 2, [1, 1])
+    assert isinstance(targets.distribution(targets.scores([0]), torch.tensor([len(text[0]["tokens"])])), Mixture)
+    with pytest.raises(NotImplementedError, match="mixture"):
+        divergence(model, targets, text)
+
+
+def test_models_that_were_loaded_annotate_and_are_timed(corpus, tmp_path) -> None:
+    text = corpus.splits["dev"]
+    recipes = {head: TaggerRecipe(encoder=TINY, head=head) for head in ("crf", "maxent")}
+    models = {}
+    for name, recipe in recipes.items():
+        made = create(corpus, recipe, 1)
+        made.save_pretrained(tmp_path / name)
+        models[name] = recipe.load(tmp_path / name)
+        assert predict(models[name], text) == predict(made, text)
+    threads = torch.get_num_threads()
+    speed = words_per_second(models, text)
+    assert speed.keys() == models.keys()
+    assert all(value > 100 for value in speed.values())
+    assert torch.get_num_threads() == threads
