@@ -52,7 +52,7 @@ class Command:
 
     Attributes:
         name: for messages and its log.
-        arguments: what follows ``structkd``.
+        arguments: what follows ``structkd``; the seeds come last.
         runs: the overrides of every run it carries out.
         trainings: what has to be done for them, each once.
     """
@@ -72,13 +72,18 @@ class Plan:
 
     Attributes:
         about: one line.
-        commands: in the order in which they start.
+        rounds: for every list of seeds its commands, in the order in which they start.
         configurations: of all runs, but for the seed.
     """
 
     about: str
-    commands: tuple[Command, ...]
-    configurations: tuple[dict[str, Any], ...]
+    rounds: tuple[tuple[Command, ...], ...]
+    configurations: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """Of all rounds."""
+        return tuple(itertools.chain(*self.rounds))
 
     @property
     def runs(self) -> set[frozenset[str]]:
@@ -141,7 +146,7 @@ def plan(profile: Mapping[str, Any]) -> Plan:
                         trainings=tuple({training.identity: training for training in trainings}.values()),
                     )
                 )
-    return Plan(profile["about"], tuple(itertools.chain(*planned)), tuple(configurations))
+    return Plan(profile["about"], tuple(map(tuple, planned)), tuple(configurations))
 
 
 def run_key(overrides: Iterable[str]) -> frozenset[str]:

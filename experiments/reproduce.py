@@ -52,7 +52,7 @@ def main() -> int:
     planned = plan(profiles[options.profile])
     progress = Progress(planned, work, code_fingerprint())
     progress.update()
-    print(_outlook(options.profile, progress, options.jobs, output), flush=True)
+    print(_outlook(options.profile, progress, options.jobs, output, every=options.dry_run), flush=True)
     if options.dry_run:
         return 0
     started = time.monotonic()
@@ -73,14 +73,17 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _outlook(name: str, progress: Progress, jobs: int, output: Path) -> str:
-    """What is going to be done."""
+def _outlook(name: str, progress: Progress, jobs: int, output: Path, every: bool) -> str:
+    """What is going to be done; with every command, or those of the first seeds alone."""
     planned = progress.plan
     done, all_of_them = len(progress.done), len(planned.trainings)
+    shown = planned.commands if every else planned.rounds[0]
+    others = [commands[0].arguments[-1] for commands in planned.rounds[1:] if not every]
     lines = [
         f"Profile {name}: {planned.about}.",
         f"{len(planned.runs)} runs by {len(planned.commands)} commands, in {jobs} processes:",
-        *(f"    {command}" for command in planned.commands),
+        *(f"    {command}" for command in shown),
+        *([f"    and the same with {', then '.join(others)}"] if others else []),
         f"They share {all_of_them} trainings"
         + (f", of which {done} are done" if done else "")
         + f"; {_left(progress, jobs)}. Tables and plots go to {output}.",

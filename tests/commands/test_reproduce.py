@@ -204,7 +204,7 @@ class TestEstimate:
         kinds = {name: shown("student", settings(name), METHOD) for name in ("a", "b", "c")}
         trainings = [training(seed, kinds[name], 10.0) for name in ("a", "b") for seed in range(4)]
         trainings += [training(0, kinds["c"], None)]
-        progress = Progress(Plan("", (one_command("x", *trainings),), ()), tmp_path, "code")
+        progress = Progress(Plan("", ((one_command("x", *trainings),),)), tmp_path, "code")
         progress.update()
         assert progress.remaining(1) is None, "nobody knows of c"
         self.folder(tmp_path, 1, "a", 0, seconds=30.0)
@@ -223,7 +223,7 @@ class TestEstimate:
 
     def test_nothing_left(self, tmp_path: Path) -> None:
         progress = Progress(
-            Plan("", (one_command("x", training(0, shown("student", settings("a"), METHOD))),), ()), tmp_path, "code"
+            Plan("", ((one_command("x", training(0, shown("student", settings("a"), METHOD))),),)), tmp_path, "code"
         )
         self.folder(tmp_path, 1, "a", 0, seconds=30.0)
         progress.update()
@@ -238,7 +238,7 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def test_failures_say_what_happened_and_where(tmp_path: Path) -> None:
-    planned = Plan("", tuple(one_command(name) for name in ("fine", "broken", "absent", "again")), ())
+    planned = Plan("", (tuple(one_command(name) for name in ("fine", "broken", "absent", "again")),))
     for name, failure in (("fine", None), ("broken", "out of memory"), ("again", "full disk")):
         folder = tmp_path / "runs" / name
         (folder / ".hydra").mkdir(parents=True)
