@@ -400,9 +400,9 @@ def test_memory_is_that_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     store = TargetStore.write(teacher, text, tmp_path / "whole", **settings)
     assert store is not None
     assert sum(file.stat().st_size for file in (tmp_path / "whole").iterdir()) > 150 * 2**20
-    assert memory("VmHWM") - before < 50
+    assert memory("VmHWM") - before < 75
     collate = Collator(teacher, store)
     for rows in torch.randperm(len(text)).split(32):
         batch = collate(text.__getitems__(rows.tolist()))
         assert batch["teacher"]["emissions"].shape[:2] == batch["words"].shape
-    assert memory("RssAnon") - anonymous < 50
+    assert memory("RssAnon") - anonymous < 75
