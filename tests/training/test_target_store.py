@@ -18,6 +18,7 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from transformers import set_seed
 
+from structkd import KDObjective, structural_kd_loss
 from structkd.data import TagAnnotation, load_toy
 from structkd.models import (
     BiLSTMRecipe,
@@ -29,7 +30,16 @@ from structkd.models import (
     StructuredModel,
     TaggerRecipe,
 )
-from structkd.training import Collator, LiveTargets, MixtureTargets, TargetStore, TeacherTargets, training_text
+from structkd.training import (
+    Collator,
+    DistillationTrainer,
+    LiveTargets,
+    MixtureTargets,
+    TargetStore,
+    TeacherTargets,
+    training_arguments,
+    training_text,
+)
 
 ENCODER = BiLSTMRecipe(word_size=6, character_size=4, character_filters=4, hidden_size=6)
 FAMILIES: dict[str, tuple[str, ModelRecipe]] = {
@@ -141,6 +151,24 @@ def test_mixtures_take_targets_of_any_kind(tmp_path: Path) -> None:
     lengths = store.lengths[[4, 7]]
     components = mixture.distribution(mixture.scores([4, 7]), lengths).components
     torch.testing.assert_close(components[0].marginals, components[1].marginals, atol=1e-5, rtol=1e-5)
+
+
+def test_a_training_takes_any_of_them(tmp_path: Path) -> None:
+    """The same weights from a store as from memory, and nearly the same from a live teacher."""
+    store, teacher, text = write("crf", tmp_path / "store", shard_sentences=100)
+    weights = []
+    for number, targets in enumerate(
+        [TeacherTargets.compute(teacher, text, progress=False), store, LiveTargets(teacher, text)]
+    ):
+        set_seed(2)
+        student = FAMILIES["crf"][1].create(teacher.annotation, text, text)
+        settings = {"max_steps": 4, "eval_steps": 4, "report_to": "none", "learning_rate": 0.01}
+        arguments = training_arguments(settings, tmp_path / str(number), 0, "f1")
+        objective = KDObjective(structural_kd_loss, interpolation=1.0)
+        DistillationTrainer(student, arguments, text, text, objective=objective, targets=targets).train()
+        weights.append(torch.cat([value.flatten() for value in student.state_dict().values()]))
+    assert torch.equal(weights[0], weights[1])
+    torch.testing.assert_close(weights[0], weights[2], atol=1e-4, rtol=1e-4)
 
 
 def test_a_live_teacher_is_in_evaluation_mode_and_in_its_own_precision() -> None:
