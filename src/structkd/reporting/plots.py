@@ -32,7 +32,7 @@ _SWEPT = {
     "method.loss.temperature": "temperature",
 }
 _WIDTH, _HEIGHT = 4.5, 3.1  # of a panel without its legend, in inches
-_NAME = 24  # letters of a name in a line beside an axis
+_NAME = 26  # letters of a name in a line beside an axis
 _FILLINGS: Any = ("full", "none", "left", "right", "top", "bottom")
 _SETTINGS: Any = {
     "font.family": "sans-serif",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shlex
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Report:
         lines = [tables.terminal(self.scenarios, self.comparisons)]
         lines += [f"failed: {each.title} ({each.folder})" for each in self.runs.failed]
         lines += [f"unfinished: {each.title} ({each.folder})" for each in self.runs.unfinished]
-        return "\n".join(lines)
+        return "\n".join([*lines, *textwrap.wrap(self.findings, 100)])
 
     @property
     def findings(self) -> str:

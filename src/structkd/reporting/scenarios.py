@@ -286,6 +286,6 @@ def _partners(students: Sequence[Row], row: Row, method: str) -> list[Row]:
 
 
 def _without_method(row: Row) -> str:
-    # Students that learn from gold labels alone have no unlabelled text.
-    apart = ("method", "unlabelled", "weights")
+    # Students that learn from gold labels alone have no unlabelled text and no teacher.
+    apart = ("method", "unlabelled", "weights", "targets")
     return json.dumps({name: value for name, value in row.settings.items() if name not in apart}, sort_keys=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -205,9 +206,8 @@ def _markdown_cell(cell: Cell) -> str:
 
 def escaped(text: str) -> str:
     """Text as Markdown prints it literally, in one line."""
-    for special in "\\|[]<>*_`":
-        text = text.replace(special, f"\\{special}")
-    return text.replace("\n", " ")
+    text = re.sub(r"[\\|<>*`]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", text)
+    return " ".join(text.split())
 
 
 def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
