@@ -55,6 +55,4 @@ def _linked(attempt: Attempt, link: Linker) -> str:
 
 
 def _failed(attempt: Attempt, link: Linker) -> str:
-    failure = attempt.failure or {}
-    message = f"{failure.get('error', 'error')}: {failure.get('message', '')}"
-    return f"- failed: {_linked(attempt, link)}: {escaped(message)}"
+    return f"- failed: {_linked(attempt, link)}: {escaped(attempt.message)}"

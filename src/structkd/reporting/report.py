@@ -64,10 +64,11 @@ class Report:
     @property
     def terminal(self) -> str:
         """The figures for a terminal of 100 columns."""
-        lines = [tables.terminal(self.scenarios, self.comparisons)]
-        lines += [f"failed: {each.title} ({each.folder})" for each in self.runs.failed]
-        lines += [f"unfinished: {each.title} ({each.folder})" for each in self.runs.unfinished]
-        return "\n".join([*lines, *textwrap.wrap(self.findings, 100)])
+        lines = [f"failed: {each.title}: {each.message}" for each in self.runs.failed]
+        lines += [f"unfinished: {each.title}" for each in self.runs.unfinished]
+        wrapped = [textwrap.fill(line, 100, subsequent_indent="    ", break_long_words=False) for line in lines]
+        closing = textwrap.fill(self.findings, 100)
+        return "\n".join([tables.terminal(self.scenarios, self.comparisons), *wrapped, closing])
 
     @property
     def findings(self) -> str:

@@ -200,7 +200,8 @@ def as_markdown(table: Table) -> str:
 def _markdown_cell(cell: Cell) -> str:
     if cell.mark == "code":
         # A pipe ends a cell even between back quotes.
-        return "`" + cell.text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
+        text = cell.text.replace("|", "\\|").replace("\n", " ")
+        return f"`` {text} ``" if "`" in text else f"`{text}`"
     return ", ".join(escaped(text) if url is None else f"[{escaped(text)}]({url})" for text, url in cell.parts)
 
 
