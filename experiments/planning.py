@@ -1,0 +1,315 @@
+"""From a profile to its commands, the trainings that these share, and how long they will take.
+
+Nothing is loaded but configurations: two trainings are taken for one if their configurations say so, as the command's
+own fingerprints do with the data in hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+PROFILES = Path(__file__).with_name("profiles.yaml")
+_FIELDS = {"about", "overrides", "seeds", "runs"}
+_RUN_FIELDS = {"overrides", "over", "seconds"}
+
+#: Seconds beside the training itself: to load the corpus, to run the teacher, to judge the model.
+BESIDES = 4.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model to be trained, as far as the configuration tells.
+
+    Attributes:
+        identity: the same for two runs that share it.
+        kind: the same for trainings that differ in seed alone, or in what the folder of a training does not show.
+        seed: of the training.
+        role: "teacher" or "student".
+        guess: seconds, by the profile; None where nobody has measured it.
+    """
+
+    identity: str
+    kind: str
+    seed: int
+    role: str
+    guess: float | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A call of ``structkd -m``.
+
+    Attributes:
+        name: for messages and its log.
+        arguments: what follows ``structkd``; the seeds come last.
+        runs: the overrides of every run it carries out.
+        trainings: what has to be done for them, each once.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    runs: tuple[frozenset[str], ...]
+    trainings: tuple[Training, ...]
+
+    def __str__(self) -> str:
+        return shlex.join(["structkd", *self.arguments])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a profile comes to.
+
+    Attributes:
+        about: one line.
+        rounds: for every list of seeds its commands, in the order in which they start.
+        configurations: of all runs, but for the seed.
+    """
+
+    about: str
+    rounds: tuple[tuple[Command, ...], ...]
+    configurations: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """Of all rounds."""
+        return tuple(itertools.chain(*self.rounds))
+
+    @property
+    def runs(self) -> set[frozenset[str]]:
+        """The overrides of every run."""
+        return {run for command in self.commands for run in command.runs}
+
+    @property
+    def trainings(self) -> dict[str, Training]:
+        """All trainings, by their identity."""
+        return {training.identity: training for command in self.commands for training in command.trainings}
+
+
+def read_profiles(path: Path = PROFILES) -> dict[str, dict[str, Any]]:
+    """The table of profiles.
+
+    Raises:
+        ValueError: a profile has a field that is not known, or lacks one.
+    """
+    profiles = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, profile in profiles.items():
+        if profile.keys() - _FIELDS or not {"about", "seeds", "runs"} <= profile.keys():
+            raise ValueError(f"{path.name}, {name}: expected {', '.join(sorted(_FIELDS))}; got {', '.join(profile)}.")
+        for run, settings in profile["runs"].items():
+            if (settings or {}).keys() - _RUN_FIELDS:
+                raise ValueError(f"{path.name}, {name}, {run}: expected some of {', '.join(sorted(_RUN_FIELDS))}.")
+    return profiles
+
+
+def plan(profile: Mapping[str, Any]) -> Plan:
+    """Compose every run of a profile."""
+    planned: list[list[Command]] = [[] for _ in profile["seeds"]]
+    configurations = []
+    with _composing() as compose:
+        for name, settings in profile["runs"].items():
+            settings = settings or {}
+            own = list(settings.get("overrides", []))
+            over = settings.get("over", {})
+            # a run is named by its scenario unless it says otherwise
+            named = {key.lstrip("+") for key in [*over, *(each.partition("=")[0] for each in own)]}
+            chosen = [] if named & {"scenario", "paper"} else [f"scenario={name}"]
+            overrides = [*chosen, *profile.get("overrides", []), *own]
+            points = [list(map(_override, over, values)) for values in itertools.product(*over.values())]
+            composed = [compose([*overrides, *point]) for point in points]
+            configurations += composed
+            for number, seeds in enumerate(profile["seeds"]):
+                trainings = (
+                    training
+                    for config, seed in itertools.product(composed, seeds)
+                    for training in _trainings({**config, "seed": seed}, settings.get("seconds"))
+                )
+                swept = [_override(key, ",".join(map(str, values))) for key, values in over.items()]
+                planned[number].append(
+                    Command(
+                        name=f"{name},seed={'-'.join(map(str, sorted({seeds[0], seeds[-1]})))}",
+                        arguments=("-m", *overrides, *swept, _override("seed", ",".join(map(str, seeds)))),
+                        runs=tuple(
+                            run_key([*overrides, *point, _override("seed", seed)])
+                            for point, seed in itertools.product(points, seeds)
+                        ),
+                        trainings=tuple({training.identity: training for training in trainings}.values()),
+                    )
+                )
+    return Plan(profile["about"], tuple(map(tuple, planned)), tuple(configurations))
+
+
+def run_key(overrides: Iterable[str]) -> frozenset[str]:
+    """A run by its overrides, in whatever order; Hydra keeps ``~key`` as ``~key=null``."""
+    return frozenset(each.removesuffix("=null") if each.startswith("~") else each for each in overrides)
+
+
+def _override(key: str, value: Any) -> str:
+    return f"{key}={value}"
+
+
+class _composing:
+    """Hydra's compose on structkd's configuration, as plain data."""
+
+    def __enter__(self) -> Any:
+        from hydra import compose, initialize_config_module
+        from hydra.core.global_hydra import GlobalHydra
+        from omegaconf import OmegaConf
+
+        from structkd.commands.schema import register_schema
+
+        register_schema()
+        GlobalHydra.instance().clear()
+        self._hydra = initialize_config_module("structkd.conf", version_base="1.3")
+        self._hydra.__enter__()
+
+        def composed(overrides: Sequence[str]) -> Any:
+            return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+
+        return composed
+
+    def __exit__(self, *error: Any) -> None:
+        self._hydra.__exit__(*error)
+
+
+def _trainings(config: Mapping[str, Any], guesses: Sequence[float] | None) -> Iterator[Training]:
+    """The trainings of one run; guesses: seconds of a teacher and of a student."""
+    of_teacher, of_student = guesses or (None, None)
+    data = config["data"]
+    teachers = {}
+    for where, teacher in {"teacher": config["teacher"], **config["ensemble"]}.items():
+        settings = {key: value for key, value in teacher.items() if key != "weight"}
+        teachers[where] = (_digest(["teacher", data, settings]), teacher)
+        yield Training(teachers[where][0], shown("teacher", teacher, None), teacher["seed"], "teacher", of_teacher)
+    seen = [config["teacher"]["labelled"], config["teacher"]["seed"]]  # which sentences are the teacher's
+    for method in {each["name"]: each for each in (config["kd"], *config["baselines"].values())}.values():
+        student = dict(config["student"])
+        taught = [[identity, teacher["weight"]] for identity, teacher in teachers.values()]
+        if method["loss"] is None:
+            taught, student["unlabelled"], student["text"] = [], 0, None
+        identity = _digest(["student", data, seen, student, _told(method), taught, config["seed"]])
+        yield Training(identity, shown("student", student, method), config["seed"], "student", of_student)
+
+
+def shown(role: str, settings: Mapping[str, Any], method: Mapping[str, Any] | None) -> str:
+    """The kind of a training, by what its folder's config.json and a run's configuration both show."""
+    return _digest([role, settings["model"], settings["trainer"], None if method is None else _told(method)])
+
+
+def _told(method: Mapping[str, Any]) -> list[Any]:
+    return [method["name"], method["loss"], method["interpolation"]]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Progress:
+    """Which trainings of a plan are done, and how long they took.
+
+    Args:
+        plan: all that is to be done.
+        work: the folder of the trainings.
+        code: fingerprint of the code; trainings by other code do not count.
+    """
+
+    plan: Plan
+    work: Path
+    code: str
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list), init=False)
+    _known: set[Path] = field(default_factory=set, init=False)
+    _done: Counter[tuple[str, int]] = field(default_factory=Counter, init=False)
+
+    def update(self) -> None:
+        """Look for trainings that have been finished since."""
+        for path in self.work.glob("*-*/metrics.json"):
+            if path in self._known:
+                continue
+            self._known.add(path)
+            config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+            if config["code"] != self.code:
+                continue
+            kind = shown(config["role"], config["settings"], config["settings"]["method"])
+            self._done[kind, config["seed"]] += 1
+            taken = _time_taken(path.parent)
+            if taken is not None:
+                self.seconds[kind].append(taken)
+
+    @property
+    def done(self) -> set[str]:
+        """Identities of the trainings that are done."""
+        left = self._done.copy()
+        found = set()
+        for identity, training in self.plan.trainings.items():
+            # Trainings that look alike from outside are told apart by nothing: the first ones count.
+            if left[training.kind, training.seed] > 0:
+                left[training.kind, training.seed] -= 1
+                found.add(identity)
+        return found
+
+    @property
+    def undone(self) -> list[Training]:
+        """The trainings that are not."""
+        done = self.done
+        return [training for identity, training in self.plan.trainings.items() if identity not in done]
+
+    def remaining(self, jobs: int) -> float | None:
+        """Seconds until all is done by so many processes; None while nothing is known of how long some trainings take.
+
+        A kind that was measured takes its mean. Others take what the profile guesses, times how much slower this
+        machine was than the guesses so far; or, without a guess, the mean of what was measured in the same role.
+        """
+        undone = self.undone
+        each = [self._expected(training) for training in undone]
+        if None in each:
+            return None
+        known = [seconds + BESIDES for seconds in each if seconds is not None]
+        # A training is one process: more processes than trainings are of no use.
+        return max(sum(known) / jobs, max(known)) if known else 0.0
+
+    def _expected(self, training: Training) -> float | None:
+        if training.kind in self.seconds:
+            return fmean(self.seconds[training.kind])
+        if training.guess is not None:
+            return training.guess * self._slowness
+        role = {other.kind for other in self.plan.trainings.values() if other.role == training.role}
+        measured = [seconds for kind in role & self.seconds.keys() for seconds in self.seconds[kind]]
+        return fmean(measured) if measured else None
+
+    @property
+    def _slowness(self) -> float:
+        """Time taken over time guessed, of the kinds that have both."""
+        guesses = {training.kind: training.guess for training in self.plan.trainings.values()}
+        both = [(fmean(taken), guess) for kind, taken in self.seconds.items() if (guess := guesses.get(kind))]
+        return sum(taken for taken, _ in both) / sum(guess for _, guess in both) if both else 1.0
+
+
+def _time_taken(folder: Path) -> float | None:
+    """Seconds of a finished training; None if it was interrupted, as only its last part is known."""
+    for name in ("timing.json", "metrics.json"):
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            if "seconds" in content:
+                return None if content.get("resumed_from") is not None else float(content["seconds"])
+    return None
+
+
+def next_command(queue: list[Command], running: Iterable[Command], done: set[str]) -> Command:
+    """Take the next command off a queue: the first that none of the running ones would keep waiting.
+
+    Two that need the same training, not yet done, do not run side by side while there is something else to do.
+    """
+    busy = {training.identity for command in running for training in command.trainings} - done
+    free = (at for at, command in enumerate(queue) if busy.isdisjoint(each.identity for each in command.trainings))
+    return queue.pop(next(free, 0))
