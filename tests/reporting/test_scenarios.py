@@ -100,9 +100,15 @@ def test_titles_say_no_more_than_it_takes() -> None:
     assert titles([{"a": {"x": 1}}, {"a": {"x": 2.0}}]) == ["x=1", "x=2"]
     # names that end alike keep what tells them apart
     assert titles([{"a": {"x": 1}, "b": {"x": 1}}, {"a": {"x": 2}, "b": {"x": 3}}]) == ["a.x=1, b.x=1", "a.x=2, b.x=3"]
-    # two kinds of model differ in everything
-    many = [{"_target_": f"structkd.models.{kind}", **{f"{kind}{n}": n for n in range(9)}} for kind in ("Crf", "Span")]
-    assert titles(many) == ["_target_=Crf", "_target_=Span"]
+    # two kinds of encoder differ in everything
+    many = [
+        {
+            "rate": rate,
+            "model": {"encoder": {"_target_": f"structkd.models.{kind}", **{f"{kind}{n}": n for n in range(9)}}},
+        }
+        for rate, kind in ((0.1, "BiLSTMRecipe"), (0.2, "TransformerRecipe"))
+    ]
+    assert titles(many) == ["encoder=BiLSTMRecipe", "encoder=TransformerRecipe"]
 
 
 def test_pairs_are_those_of_one_run(tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ class Plots:
             across, up = zip(*found, strict=True) if found else ((), ())
             panel.plot(across, up, style.marker, color=style.colour, markersize=6, alpha=0.7, label=_spaced(method))
         panel.margins(0.08)
+        panel.locator_params(axis="x", nbins=6)
         panel.set_xlabel("KL(teacher || student) on dev, nats a word")
         panel.set_ylabel(f"test {scenario.metric_title}, %")
         _legend(place, panel)

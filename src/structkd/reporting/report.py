@@ -105,16 +105,25 @@ class Report:
         return list(dict.fromkeys(command for run in self.runs.finished if (command := run.made.get("command"))))
 
     @property
-    def corpora(self) -> list[tuple[str, str, str, str]]:
-        """Name, source, licence and notes of each."""
+    def corpora(self) -> list[tuple[str, str, str]]:
+        """Name, source and licence of each."""
         data = [run["data"] for run in self.runs.finished]
-        return list(dict.fromkeys((each["name"], each["source"], each["licence"], each["notes"]) for each in data))
+        return list(dict.fromkeys((each["name"], each["source"], each["licence"]) for each in data))
+
+    @property
+    def finished(self) -> str:
+        """When the runs were finished, the first and the last; empty where none says so."""
+        times = sorted(run.finished for run in self.runs.finished if run.finished)
+        return (
+            " to ".join(dict.fromkeys(time[:16].replace("T", " ") for time in (times[0], times[-1]))) if times else ""
+        )
 
 
 def about(scenario: Scenario) -> str:
     """What a table needs beside its title."""
     test = scenario.data["sentences"]["test"]
     parts = [f"Test {scenario.metric_title} in percent; {test:,} test sentences.", scenario.rule]
+    parts.append(scenario.data["notes"])
     parts += [f"{one} against {other} was declared but not run." for one, other in scenario.missing]
     if scenario.replaced:
         parts.append(
