@@ -23,6 +23,7 @@ from structkd.training import (
     training_arguments,
     training_text,
 )
+from structkd.training.processes import process_count
 
 from .fingerprint import code_fingerprint, digest, file_fingerprints, plugin_fingerprints, text_fingerprint
 from .instantiate import InstantiationError, instantiate
@@ -271,6 +272,8 @@ def _training(
         "unlabelled": len(unlabelled) if unlabelled is not None else 0,
         "method": None if method is None else dict(method["config"]),
     }
+    if process_count() > 1:
+        settings["processes"] = process_count()  # each adds its own batch
     if targets is not None:
         settings["targets"] = targets.precision
     if teachers is not None and len(teachers) > 1:

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from structkd.models import StructuredModel
 from structkd.training import LiveTargets, MixtureTargets, Targets, TargetStore
+from structkd.training.processes import is_main_process, wait_for_everyone
 
 from .fingerprint import digest, file_fingerprints, text_fingerprint
 from .work import Training, locked
@@ -104,16 +105,21 @@ class SharedTargets:
         folder = self._work_dir / f"targets-{digest([fingerprint, self._dtype, self._shard_sentences])[:16]}"
         # Machines that share the work each hold a lock of their own.
         lock = folder.with_name(f"{folder.name}-{part[0]}-of-{part[1]}") if part[1] > 1 else folder
-        with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
-            store = TargetStore.write(
-                model,
-                self.text,
-                folder,
-                fingerprint=fingerprint,
-                dtype=self._dtype,
-                shard_sentences=self._shard_sentences,
-                part=part,
-            )
+        store = None
+        for turn in (is_main_process(), not is_main_process()):
+            # The main process writes; those that were started with it open what is there then.
+            if turn:
+                with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
+                    store = TargetStore.write(
+                        model,
+                        self.text,
+                        folder,
+                        fingerprint=fingerprint,
+                        dtype=self._dtype,
+                        shard_sentences=self._shard_sentences,
+                        part=part,
+                    )
+            wait_for_everyone()
         return folder, store
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from structkd.training.processes import is_main_process
+
 from .distil import quiet
 from .plan import plan
 from .work import ensure
@@ -41,9 +43,10 @@ def store_targets(
         ensure(teacher, work_dir)
     stores = planned.targets["store"].stores(part)
     result: dict[str, Any] = {}
+    say = print if is_main_process() else log.debug
     for teacher, (folder, store) in zip(planned.teachers, stores, strict=True):
         if store is None:
-            print(f"{teacher.name}: share {part[0] + 1} of {part[1]} is written, others are missing\n  {folder}")
+            say(f"{teacher.name}: share {part[0] + 1} of {part[1]} is written, others are missing\n  {folder}")
             result[teacher.name] = {"folder": str(folder), "complete": False}
             continue
         size = sum(file["bytes"] for file in store.manifest["files"].values())
@@ -55,7 +58,7 @@ def store_targets(
                 f"{divergence['max']:.2g} at most"
             )
         each = f"{size / len(store):,.0f} bytes a sentence"
-        print(f"{teacher.name}: {len(store):,} sentences, {size / 1e6:.1f} MB, {each}; {lost}\n  {folder}")
+        say(f"{teacher.name}: {len(store):,} sentences, {size / 1e6:.1f} MB, {each}; {lost}\n  {folder}")
         result[teacher.name] = {
             "folder": str(folder),
             "complete": True,
