@@ -70,7 +70,7 @@ def main() -> None:
         _run(typed)
     except KeyboardInterrupt as stop:
         print(
-            "structkd: interrupted. The same command continues here; what is finished is not done again.",
+            "structkd: interrupted. The same command continues where it stopped; what is finished is not done again.",
             file=sys.stderr,
         )
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
