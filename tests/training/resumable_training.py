@@ -27,7 +27,7 @@ SETTINGS = {
     "steps": {"max_steps": 38, "eval_steps": 3, "logging_steps": 2, "lr_scheduler_type": "cosine"},
     # ends when patience is out
     "patience": {"max_steps": 400, "eval_steps": 4, "logging_steps": 500, "learning_rate": 0.0},
-    # a learning rate that depends on dev figures, accumulated batches, no steps but epochs
+    # a learning rate that depends on dev figures, accumulated batches, of words, no steps but epochs
     "epochs": {
         "num_train_epochs": 6,
         "lr_scheduler_type": "reduce_lr_on_plateau",
@@ -39,7 +39,7 @@ SETTINGS = {
 OPTIONS = {
     "steps": {},
     "patience": {"patience": 3},
-    "epochs": {"select": "last"},
+    "epochs": {"select": "last", "batch_words": 40},
 }
 
 

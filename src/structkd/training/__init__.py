@@ -5,7 +5,7 @@ from structkd.training.fit import FitResult, fit, main_figure, training_argument
 from structkd.training.prediction import predict
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.regimes import Regime, draw_regime
-from structkd.training.sampling import LengthBucketSampler, SortedSampler
+from structkd.training.sampling import LengthBatches, SortedSampler, WordBatches
 from structkd.training.targets import MixtureTargets, Targets, TeacherTargets
 from structkd.training.trainer import DistillationTrainer
 
@@ -13,12 +13,13 @@ __all__ = [
     "Collator",
     "DistillationTrainer",
     "FitResult",
-    "LengthBucketSampler",
+    "LengthBatches",
     "MixtureTargets",
     "Regime",
     "SortedSampler",
     "Targets",
     "TeacherTargets",
+    "WordBatches",
     "draw_regime",
     "fit",
     "main_figure",
