@@ -8,44 +8,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-
-from structkd.commands.main import main
 
 #: Of the 55 sentences of the tiny student.
 SHARDS = "store.shard_sentences=10"
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capfd):
-    """Call the command in this process; returns (exit status, output, errors)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["structkd", *arguments])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        GlobalHydra.instance().clear()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        captured = capfd.readouterr()
-        return status, captured.out, captured.err
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STRUCTKD_WORK", str(tmp_path))
-    return call
+def work(tmp_path: Path) -> Path:
+    return tmp_path / "structkd-runs"
 
 
 def written(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
-def test_shares_make_the_store_that_trainings_read(run, tmp_path: Path) -> None:
+def test_shares_make_the_store_that_trainings_read(run, work: Path) -> None:
     status, output, errors = run("targets", "+debug=tiny", SHARDS, "store.part=1/2")
     assert status == 0, errors
     assert "share 1 of 2 is written, others are missing" in output
-    (folder,) = tmp_path.glob("targets-*")
+    (folder,) = work.glob("targets-*")
     assert not (folder / "manifest.json").exists()
     status, output, errors = run("targets", "+debug=tiny", SHARDS, "store.part=2/2")
     assert status == 0, errors
@@ -56,7 +37,7 @@ def test_shares_make_the_store_that_trainings_read(run, tmp_path: Path) -> None:
 
     status, output, errors = run("+debug=tiny", SHARDS, "~kd@baselines.token")
     assert status == 0, errors
-    assert list(tmp_path.glob("targets-*")) == [folder]
+    assert list(work.glob("targets-*")) == [folder]
     assert written(folder) == before
 
     # what a training finds damaged is computed again, and no more than that
@@ -72,7 +53,7 @@ def test_shares_make_the_store_that_trainings_read(run, tmp_path: Path) -> None:
     assert after[damaged.name][1] != before[damaged.name][1]
 
 
-def test_half_precision_is_another_store_and_says_what_it_costs(run, tmp_path: Path) -> None:
+def test_half_precision_is_another_store_and_says_what_it_costs(run, work: Path) -> None:
     sizes = []
     for dtype in ("float32", "float16"):
         status, output, errors = run("targets", "+debug=tiny", f"store.dtype={dtype}")
@@ -80,17 +61,17 @@ def test_half_precision_is_another_store_and_says_what_it_costs(run, tmp_path: P
         sizes.append(int(re.search(r"(\d+) bytes a sentence", output)[1]))
     assert re.search(r"rounding costs KL\(exact \|\| stored\) \d.* nats a sentence", output)
     assert sizes[1] < sizes[0]
-    assert len(list(tmp_path.glob("targets-*"))) == 2
+    assert len(list(work.glob("targets-*"))) == 2
 
 
-def test_a_live_teacher_says_the_same(run, tmp_path: Path) -> None:
+def test_a_live_teacher_says_the_same(run, work: Path) -> None:
     reached = {}
     for way in ("store", "live"):
         status, _, errors = run("+debug=tiny", f"kd.targets={way}", "~kd@baselines.token", "~kd@baselines.none")
         assert status == 0, errors
-        (path,) = (tmp_path / "runs").glob(f"*targets={way}*/metrics.json")
+        (path,) = (work / "runs").glob(f"*targets={way}*/metrics.json")
         reached[way] = json.loads(path.read_text())["results"][-1]
-    assert len(list(tmp_path.glob("targets-*"))) == 1
+    assert len(list(work.glob("targets-*"))) == 1
     assert reached["live"]["folder"] != reached["store"]["folder"]
     assert reached["live"]["divergence"]["kl"] == pytest.approx(reached["store"]["divergence"]["kl"], rel=1e-3)
 

@@ -57,6 +57,19 @@ def test_annealing() -> None:
         assert agrees(objective(student(), student(), GOLD, progress=progress), expected)
 
 
+@pytest.mark.parametrize(("rate", "epochs"), [(0.5, 300), (1.0, 300), (1.5, 300), (1.5, 50), (0.5, 200)])
+def test_the_published_schedule_reaches_0_and_stays_there(rate: float, epochs: int) -> None:
+    schedule = structkd.LinearAnnealing(1.0, 1 - rate * epochs / 100)
+    for epoch in range(epochs + 1):
+        assert schedule(epoch / epochs) == pytest.approx(max(0.0, 1 - rate * epoch / 100))
+
+
+@pytest.mark.parametrize("end", [1.5, float("-inf"), float("nan")])
+def test_ends_that_are_no_share(end: float) -> None:
+    with pytest.raises(ValueError, match=f"end must lie in 0..1, got {end}"):
+        structkd.LinearAnnealing(1.0, end)
+
+
 def test_the_real_parts() -> None:
     teacher, pupil = student(), MAXENT.build(MAXENT.scores(seeded(1), 3, 4), lengths_tensor([3, 1, 2]))
     objective = structkd.KDObjective(structkd.structural_kd_loss, structkd.supervised_loss, 0.4)

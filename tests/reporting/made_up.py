@@ -30,7 +30,7 @@ TREES = TAGS | {
 ENVIRONMENT = {"python": "3.11.7", "structkd": "0.1.0", "torch": "2.13.0"}
 COMPARISONS = (("structural", "token"), ("structural", "none"))
 #: How good a model is: the share of what it finds.
-QUALITY = {"teacher": 0.92, "none": 0.70, "token": 0.84, "structural": 0.86}
+QUALITY = {"teacher": 0.92, "none": 0.70, "token": 0.80, "structural": 0.88}
 
 
 def counted(quality: float, seed: int, sentences: int = SENTENCES) -> np.ndarray:
@@ -220,9 +220,9 @@ def save_everything(root: Path, seeds: int = 10, sentences: int = SENTENCES) -> 
                 data=TREES,
                 command="structkd -m scenario=case1b seed=0,1 teacher.model.structure=head_selection,nonprojective",
             )
-    for seed in range(3):
+    for seed in range(2):
         for temperature in (1.0, 2.0, 4.0):
-            for unlabelled in (500, 1500, 5000):
+            for unlabelled in (500, 5000):
                 at = {"temperature": temperature, "unlabelled": unlabelled, **size}
                 better = 0.02 * np.log(unlabelled / 500) - 0.01 * abs(temperature - 2)
                 save_run(
@@ -237,11 +237,11 @@ def save_everything(root: Path, seeds: int = 10, sentences: int = SENTENCES) -> 
                     scenario="case2a",
                     seed=seed,
                     comparisons=[("structural", "token")],
-                    command="structkd -m scenario=case2a seed=0,1,2 student.unlabelled=500,1500,5000 "
+                    command="structkd -m scenario=case2a seed=0,1 student.unlabelled=500,5000 "
                     "kd.loss.temperature=1,2,4",
                 )  # fmt: skip
-    for seed in range(4):
-        for unlabelled in (0, 1000, 2000, 4000):
+    for seed in range(3):
+        for unlabelled in (0, 1000, 4000):
             save_run(
                 root / f"runs/scenario=case4,seed={seed},student.unlabelled={unlabelled}",
                 [
@@ -256,7 +256,7 @@ def save_everything(root: Path, seeds: int = 10, sentences: int = SENTENCES) -> 
                 scenario="case4",
                 seed=seed,
                 comparisons=[("structural", "token")],
-                command="structkd -m scenario=case4 seed=0,1,2,3 student.unlabelled=0,1000,2000,4000",
+                command="structkd -m scenario=case4 seed=0,1,2 student.unlabelled=0,1000,4000",
             )  # fmt: skip
     save_failure(
         root / "runs/scenario=case2b,seed=0",

@@ -52,7 +52,6 @@ def report(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[2:] if arguments is None else arguments)
     found = Report.of(options.folders, options.title, output=options.output)
     print(found.terminal)
-    print(found.findings)
     if options.output is not None:
         for path in save(found, options.output):
             print(f"written: {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,9 @@ class ConstantInterpolation:
 class LinearAnnealing:
     """The share of distillation moves linearly from `start` to `end` as training progresses from 0 to 1 (teacher
     annealing, Clark et al., 2019).
+
+    `end` may lie below 0: the share then reaches 0 before the training ends, and stays there. The schedule
+    max(0, 1 - a * epoch / 100) of Wang et al. (2021) over E epochs is `LinearAnnealing(1, 1 - a * E / 100)`.
     """
 
     start: float = 1.0
@@ -38,18 +42,22 @@ class LinearAnnealing:
 
     def __post_init__(self) -> None:
         _check_share("start", self.start)
-        _check_share("end", self.end)
+        _check_share("end", 0.0 if _is_number(self.end) and -math.inf < self.end < 0 else self.end)
 
     def __call__(self, progress: float) -> float:
         progress = min(max(float(progress), 0.0), 1.0)
-        return self.start + (self.end - self.start) * progress
+        return max(0.0, self.start + (self.end - self.start) * progress)
 
 
 def _check_share(name: str, share: Any) -> None:
-    if not isinstance(share, (int, float)) or isinstance(share, bool):
+    if not _is_number(share):
         raise TypeError(f"{name} must be a number in 0..1, got {type(share).__name__}")
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"{name} must lie in 0..1, got {share}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class KDObjective(nn.Module):

@@ -6,6 +6,7 @@ from structkd.models.head_labeler import HeadLabeler, HeadLabelerConfig, HeadLab
 from structkd.models.parser import BiaffineParser, ParserConfig, ParserOutput, ParserRecipe
 from structkd.models.second_order import SecondOrderConfig, SecondOrderOutput, SecondOrderParser, SecondOrderRecipe
 from structkd.models.span_model import SpanConfig, SpanModel, SpanOutput, SpanRecipe
+from structkd.models.stacked import StackedConfig, StackedEncoder, StackedFeatures, StackedRecipe
 from structkd.models.structured import (
     EncoderRecipe,
     Features,
@@ -44,6 +45,10 @@ __all__ = [
     "SpanModel",
     "SpanOutput",
     "SpanRecipe",
+    "StackedConfig",
+    "StackedEncoder",
+    "StackedFeatures",
+    "StackedRecipe",
     "StructuredConfig",
     "StructuredModel",
     "Subwords",

@@ -16,7 +16,7 @@ from structkd.models.structured import WordEncoder
 from structkd.models.vectors import WordVectors, read_vectors
 from structkd.models.vocabulary import PADDING, UNKNOWN, Vocabulary
 
-__all__ = ["BiLSTMConfig", "BiLSTMEncoder", "BiLSTMRecipe", "CharacterCNN", "LockedDropout"]
+__all__ = ["BiLSTMConfig", "BiLSTMEncoder", "BiLSTMRecipe", "CharacterCNN", "LockedDropout", "PackedBiLSTM"]
 
 
 class BiLSTMConfig(PreTrainedConfig):
@@ -28,7 +28,8 @@ class BiLSTMConfig(PreTrainedConfig):
         character_filters: channels of the character CNN; 0 leaves the characters out.
         character_window: characters seen at once, odd.
         hidden_size: units of the LSTM in one direction.
-        layers: stacked BiLSTM layers.
+        layers: stacked BiLSTM layers; 0 leaves words without context, as a part of a
+            :class:`~structkd.models.StackedEncoder`.
         word_dropout: share of words replaced by the unknown word in training, which trains its embedding.
         locked_dropout: share of embedding and LSTM channels dropped for a whole sentence at once in training.
         freeze_vectors: leave the word embeddings as they are.
@@ -50,7 +51,7 @@ class BiLSTMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        for name, least in (("word_size", 1), ("hidden_size", 1), ("layers", 1), ("character_filters", 0)):
+        for name, least in (("word_size", 1), ("hidden_size", 1), ("layers", 0), ("character_filters", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
         for name in ("word_dropout", "locked_dropout"):
@@ -94,8 +95,43 @@ class CharacterCNN(nn.Module):
         return torch.relu(features).view(batch, words, -1)
 
 
+class PackedBiLSTM(nn.LSTM):
+    """A BiLSTM over sentences of any length, whose padding it never sees.
+
+    Args:
+        size: cells of a word's vector.
+        hidden_size: units in one direction.
+        layers: at least 1.
+        dropout: share of cells dropped between layers.
+    """
+
+    def __init__(self, size: int, hidden_size: int, layers: int, dropout: float) -> None:
+        dropout = dropout if layers > 1 else 0.0
+        super().__init__(size, hidden_size, layers, dropout=dropout, bidirectional=True, batch_first=True)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, N, size] and LongTensor [B] -> [B, N, 2 * hidden_size]; padding gets 0."""
+        packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=vectors.shape[1])[0]
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Fill the weights that were not loaded."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("weight"):
+                initialization.xavier_uniform_(parameter)
+            elif not getattr(parameter, "_is_hf_initialized", False):
+                parameter.zero_()
+                if name.startswith("bias_ih"):
+                    # Gates come in the order input, forget, cell, output; an open forget gate lets early gradients
+                    # through (Jozefowicz et al. 2015).
+                    parameter[self.hidden_size : 2 * self.hidden_size] = 1.0
+
+
 class BiLSTMEncoder(WordEncoder):
     """Words [B, N] and characters [B, N, W] -> context vectors [B, N, 2 * hidden_size].
+
+    Without a layer, vectors of the words alone, [B, N, word_size + character_filters].
 
     Args:
         config: sizes and dropout rates.
@@ -121,15 +157,11 @@ class BiLSTMEncoder(WordEncoder):
             else None
         )
         self.dropout = LockedDropout(config.locked_dropout)
-        self.lstm = nn.LSTM(
-            config.word_size + config.character_filters,
-            config.hidden_size,
-            num_layers=config.layers,
-            dropout=config.locked_dropout if config.layers > 1 else 0.0,
-            bidirectional=True,
-            batch_first=True,
+        size = config.word_size + config.character_filters
+        self.lstm = (
+            PackedBiLSTM(size, config.hidden_size, config.layers, config.locked_dropout) if config.layers else None
         )
-        self.dimension = 2 * config.hidden_size
+        self.dimension = 2 * config.hidden_size if config.layers else size
         self.post_init()
         self.train()
 
@@ -142,16 +174,15 @@ class BiLSTMEncoder(WordEncoder):
         return self
 
     def forward(self, lengths: Tensor, words: Tensor, characters: Tensor) -> Tensor:  # type: ignore[override]
-        """LongTensors [B], [B, N], [B, N, W] (with word boundaries) -> [B, N, 2 * hidden_size]; padding gets 0."""
+        """LongTensors [B], [B, N], [B, N, W] (with word boundaries) -> [B, N, D]; padding gets 0."""
         if self.training and self.word_dropout > 0:
             dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
             words = words.masked_fill(dropped & (words != PADDING), UNKNOWN)
         vectors = self.embedding(words)
         if self.characters is not None:
             vectors = torch.cat([vectors, self.characters(characters)], dim=-1)
-        packed = pack_padded_sequence(self.dropout(vectors), lengths.cpu(), batch_first=True, enforce_sorted=False)
-        context, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=words.shape[1])
-        return self.dropout(context)
+        vectors = self.dropout(vectors)
+        return vectors if self.lstm is None else self.dropout(self.lstm(vectors, lengths))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -164,16 +195,8 @@ class BiLSTMEncoder(WordEncoder):
             initialization.kaiming_uniform_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 initialization.zeros_(module.bias)
-        elif isinstance(module, nn.LSTM):
-            for name, parameter in module.named_parameters():
-                if name.startswith("weight"):
-                    initialization.xavier_uniform_(parameter)
-                elif not getattr(parameter, "_is_hf_initialized", False):
-                    parameter.zero_()
-                    if name.startswith("bias_ih"):
-                        # Gates come in the order input, forget, cell, output; an open forget gate lets early
-                        # gradients through (Jozefowicz et al. 2015).
-                        parameter[module.hidden_size : 2 * module.hidden_size] = 1.0
+        elif isinstance(module, PackedBiLSTM):
+            module.initialise()
         else:
             super()._init_weights(module)
 

@@ -75,8 +75,9 @@ class Comparison:
         """The outcome and what it rests on."""
         if self.outcome != "inconclusive":
             return f"{self.outcome} (p = {self.adjusted:.2g})"
-        corrected = " after correction" if self.attainable > self.smallest else ""
-        return f"inconclusive ({self.seeds}: p cannot be below {self.attainable:.2g}{corrected})"
+        if self.smallest >= SIGNIFICANCE:
+            return f"inconclusive ({self.seeds}: p cannot be below {self.smallest:.2g})"
+        return f"inconclusive ({self.seeds}: p cannot be below {self.attainable:.2g} after correction)"
 
 
 def compare_all(scenarios: Sequence[Scenario]) -> list[Comparison]:

@@ -42,8 +42,10 @@ def markdown(report: Report, link: Linker, pictures: Sequence[str] = ()) -> str:
     lines += [f"- **{term}**: {escaped(text)}" for term, text in findings.EXPLANATIONS]
     lines += ["", "## How all this was made", ""]
     lines += [f"- Run with {escaped(each)}." for each in report.versions]
-    for name, source, licence, notes in report.corpora:
-        lines.append(f"- Data: {escaped(f'{name}: {source}; licence: {licence}. {notes}'.strip())}")
+    lines += [f"- Runs finished: {report.finished}."] * bool(report.finished)
+    lines += [
+        f"- Data: {escaped(f'{name}: {source}; licence: {licence}.')}" for name, source, licence in report.corpora
+    ]
     lines += [f"- {escaped(note)}" for note in report.notes]
     commands = [*report.commands, report.command]
     return "\n".join([*lines, "", *(f"    {line}" for each in commands for line in each.splitlines()), ""])
@@ -55,6 +57,4 @@ def _linked(attempt: Attempt, link: Linker) -> str:
 
 
 def _failed(attempt: Attempt, link: Linker) -> str:
-    failure = attempt.failure or {}
-    message = f"{failure.get('error', 'error')}: {failure.get('message', '')}"
-    return f"- failed: {_linked(attempt, link)}: {escaped(message)}"
+    return f"- failed: {_linked(attempt, link)}: {escaped(attempt.message)}"

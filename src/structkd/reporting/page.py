@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -35,21 +36,7 @@ def page(report: Report, link: Linker, plots: Plots) -> str:
         lstrip_blocks=True,
     )
     taken: set[str] = set()
-    sections = [
-        {
-            "anchor": _anchor(scenario, taken),
-            "scenario": scenario,
-            "about": about(scenario),
-            "findings": report.findings_of(scenario),
-            "methods": method_table(scenario, link),
-            "comparisons": comparison_table(report.comparisons_of(scenario)),
-            "models": model_table(scenario, link),
-            "plots": [
-                (plot.title, Markup(plots.svg(plot, scenario))) for plot in plots.kinds if plot.applies(scenario)
-            ],
-        }
-        for scenario in report.scenarios
-    ]
+    sections = [_section(report, scenario, _anchor(scenario, taken), link, plots) for scenario in report.scenarios]
     return environment.get_template("page.html.jinja").render(
         report=report,
         sections=sections,
@@ -57,6 +44,28 @@ def page(report: Report, link: Linker, plots: Plots) -> str:
         colours=variables(),
         explanations=findings.EXPLANATIONS,
     )
+
+
+def _section(report: Report, scenario: Scenario, anchor: str, link: Linker, plots: Plots) -> dict[str, Any]:
+    """What the page says of a scenario."""
+    rows = [f"{anchor}-model-{number}" for number in range(1, len(scenario.rows) + 1)]
+    return {
+        "anchor": anchor,
+        "scenario": scenario,
+        "about": about(scenario),
+        "findings": report.findings_of(scenario),
+        "methods": method_table(scenario, link),
+        "rows": rows,
+        "comparisons": comparison_table(report.comparisons_of(scenario)),
+        "models": model_table(scenario, link),
+        # The first of the lines of a row is what links lead to.
+        "names": [
+            name if first else ""
+            for name, row in zip(rows, scenario.rows, strict=True)
+            for first in [True, *[False] * (len(row.models) - 1)]
+        ],
+        "plots": [(plot.title, Markup(plots.svg(plot, scenario))) for plot in plots.kinds if plot.applies(scenario)],
+    }
 
 
 def _anchor(scenario: Scenario, taken: set[str]) -> str:

@@ -1,8 +1,8 @@
 """One colour, marker and dash per method, the same in every plot of a report.
 
-The colours stay apart for the common kinds of colour blindness, and each stands out from its ground by at least 3:1
-(WCAG 2.2, 1.4.11): the first of a pair from white, the second from the page's dark ground. Markers and dashes say the
-same again, for print without colour.
+The colours differ in lightness as well as in hue, to stay apart for the common kinds of colour blindness, and each
+stands out from its ground by at least 3:1 (WCAG 2.2, 1.4.11): the first of a pair from white, the second from the dark
+ground of the page. Markers and dashes say the same again, for print without colour.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ __all__ = ["GRID", "INK", "Style", "styles", "teacher_style", "variables"]
 
 #: Text and axes; lines behind the figures.
 INK, GRID = ("#1f2329", "#e6e8eb"), ("#d9dce1", "#3a3f47")
-_TEACHER = ("#5b616a", "#a7adb6")
+_TEACHER = ("#50565e", "#c8cdd4")
 _COLOURS = (
     ("#0b62a9", "#58a8ea"),  # blue
     ("#c64f00", "#f0883e"),  # vermilion
     ("#007f5f", "#2cc295"),  # green
     ("#b03a83", "#ea8fc6"),  # purple
-    ("#8a6800", "#d6b13c"),  # ochre
-    ("#4b3fb0", "#a9a2f5"),  # indigo
-    ("#7c3a2a", "#dc9a86"),  # brown
-    ("#0a7784", "#45c5d3"),  # teal
+    ("#561010", "#ea3a68"),  # maroon, crimson
+    ("#9426f0", "#a35cff"),  # violet
+    ("#2f0f52", "#dc35ba"),  # indigo, magenta
+    ("#a273f5", "#b8f7c6"),  # lavender, mint
 )
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (8, 2, 1, 2, 1, 2)))

@@ -32,7 +32,7 @@ _SWEPT = {
     "method.loss.temperature": "temperature",
 }
 _WIDTH, _HEIGHT = 4.5, 3.1  # of a panel without its legend, in inches
-_NAME = 24  # letters of a name in a line beside an axis
+_NAME = 26  # letters of a name in a line beside an axis
 _FILLINGS: Any = ("full", "none", "left", "right", "top", "bottom")
 _SETTINGS: Any = {
     "font.family": "sans-serif",
@@ -254,6 +254,7 @@ class Plots:
             across, up = zip(*found, strict=True) if found else ((), ())
             panel.plot(across, up, style.marker, color=style.colour, markersize=6, alpha=0.7, label=_spaced(method))
         panel.margins(0.08)
+        panel.locator_params(axis="x", nbins=6)
         panel.set_xlabel("KL(teacher || student) on dev, nats a word")
         panel.set_ylabel(f"test {scenario.metric_title}, %")
         _legend(place, panel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shlex
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -63,10 +64,11 @@ class Report:
     @property
     def terminal(self) -> str:
         """The figures for a terminal of 100 columns."""
-        lines = [tables.terminal(self.scenarios, self.comparisons)]
-        lines += [f"failed: {each.title} ({each.folder})" for each in self.runs.failed]
-        lines += [f"unfinished: {each.title} ({each.folder})" for each in self.runs.unfinished]
-        return "\n".join(lines)
+        lines = [f"failed: {each.title}: {each.message}" for each in self.runs.failed]
+        lines += [f"unfinished: {each.title}" for each in self.runs.unfinished]
+        wrapped = [textwrap.fill(line, 100, subsequent_indent="    ", break_long_words=False) for line in lines]
+        closing = textwrap.fill(self.findings, 100)
+        return "\n".join([tables.terminal(self.scenarios, self.comparisons), *wrapped, closing])
 
     @property
     def findings(self) -> str:
@@ -103,16 +105,25 @@ class Report:
         return list(dict.fromkeys(command for run in self.runs.finished if (command := run.made.get("command"))))
 
     @property
-    def corpora(self) -> list[tuple[str, str, str, str]]:
-        """Name, source, licence and notes of each."""
+    def corpora(self) -> list[tuple[str, str, str]]:
+        """Name, source and licence of each."""
         data = [run["data"] for run in self.runs.finished]
-        return list(dict.fromkeys((each["name"], each["source"], each["licence"], each["notes"]) for each in data))
+        return list(dict.fromkeys((each["name"], each["source"], each["licence"]) for each in data))
+
+    @property
+    def finished(self) -> str:
+        """When the runs were finished, the first and the last; empty where none says so."""
+        times = sorted(run.finished for run in self.runs.finished if run.finished)
+        return (
+            " to ".join(dict.fromkeys(time[:16].replace("T", " ") for time in (times[0], times[-1]))) if times else ""
+        )
 
 
 def about(scenario: Scenario) -> str:
     """What a table needs beside its title."""
     test = scenario.data["sentences"]["test"]
     parts = [f"Test {scenario.metric_title} in percent; {test:,} test sentences.", scenario.rule]
+    parts.append(scenario.data["notes"])
     parts += [f"{one} against {other} was declared but not run." for one, other in scenario.missing]
     if scenario.replaced:
         parts.append(

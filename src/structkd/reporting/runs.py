@@ -138,6 +138,11 @@ class Attempt:
         overrides = (self.failure or {}).get("overrides")
         return " ".join(overrides) if overrides else self.folder.name
 
+    @property
+    def message(self) -> str:
+        """The kind of error and what it says; empty where nothing is known."""
+        return ": ".join(str(self.failure[part]) for part in ("error", "message")) if self.failure else ""
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -183,7 +188,7 @@ def read_runs(folders: Iterable[str | Path]) -> Runs:
 
 def _first(failed: Sequence[Attempt]) -> str:
     """The first failure in a line, if there is one."""
-    return next((f"{each.failure['message']} in {each.folder}" for each in failed if each.failure), "")
+    return next((f"{each.message} in {each.folder}" for each in failed), "")
 
 
 def _finished(folder: Path) -> Run | None:

@@ -280,12 +280,13 @@ def _partners(students: Sequence[Row], row: Row, method: str) -> list[Row]:
     They are those that share runs with it; where none does, those that were set alike in all but the method.
     """
     named = [other for other in students if other.method == method and other is not row]
-    return [other for other in named if other.runs & row.runs] or [
-        other for other in named if _without_method(other) == _without_method(row)
-    ]
+    return [other for other in named if other.runs & row.runs] or [other for other in named if _alike(row, other)]
 
 
-def _without_method(row: Row) -> str:
-    # Students that learn from gold labels alone have no unlabelled text.
-    apart = ("method", "unlabelled", "weights")
-    return json.dumps({name: value for name, value in row.settings.items() if name not in apart}, sort_keys=True)
+def _alike(one: Row, other: Row) -> bool:
+    """Whether two students differ in their methods alone, and in what a student without teacher does not have."""
+    apart = ["method", "weights", "targets"]
+    if 0 in (one.settings["unlabelled"], other.settings["unlabelled"]):
+        apart.append("unlabelled")
+    left, right = ({name: row.settings[name] for name in row.settings if name not in apart} for row in (one, other))
+    return left == right

@@ -44,8 +44,10 @@ def titles(settings: Sequence[Any]) -> list[str]:
     names = list(different[0]) if different else []
     if len(names) > _NAMED:
         names = _telling(different)
-    short = short_names(names)
-    return [", ".join(f"{short[name]}={_written(one[name])}" for name in names) for one in different]
+    # What a _target_ names is the thing itself: "encoder=BiLSTMRecipe".
+    called = {name: name.removesuffix("._target_") for name in names}
+    short = short_names(list(called.values()))
+    return [", ".join(f"{short[called[name]]}={_written(one[name])}" for name in names) for one in different]
 
 
 def _telling(different: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -57,14 +59,15 @@ def _telling(different: Sequence[Mapping[str, Any]]) -> list[str]:
     chosen: list[str] = []
     while kinds(chosen) < kinds(list(different[0])):
         rest = [name for name in different[0] if name not in chosen]
-        # Plain values first: a number or a word says more than a list or a missing value.
+        # The model first, its kind above all; and a number or a word says more than a list or a missing value.
         chosen.append(
             max(
                 rest,
                 key=lambda name: (
                     kinds([*chosen, name]),
+                    "model." in name,
+                    name.endswith("_target_"),
                     all(isinstance(one[name], (str, int, float)) for one in different),
-                    not name.endswith("_target_"),
                     -len(name),
                 ),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,15 +200,15 @@ def as_markdown(table: Table) -> str:
 def _markdown_cell(cell: Cell) -> str:
     if cell.mark == "code":
         # A pipe ends a cell even between back quotes.
-        return "`" + cell.text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
+        text = cell.text.replace("|", "\\|").replace("\n", " ")
+        return f"`` {text} ``" if "`" in text else f"`{text}`"
     return ", ".join(escaped(text) if url is None else f"[{escaped(text)}]({url})" for text, url in cell.parts)
 
 
 def escaped(text: str) -> str:
     """Text as Markdown prints it literally, in one line."""
-    for special in "\\|[]<>*_`":
-        text = text.replace(special, f"\\{special}")
-    return text.replace("\n", " ")
+    text = re.sub(r"[\\|<>*`]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", text)
+    return " ".join(text.split())
 
 
 def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
