@@ -93,8 +93,8 @@ def _run(typed: list[str]) -> None:
     job: Any = distil_job
     if typed[:1] == ["targets"]:
         job = targets_job
-        # Before what was typed, which may say otherwise.
-        sys.argv[1:] = ["hydra.sweep.dir=${work_dir}/targets", *typed[1:]]
+        # Before what was typed, which may say otherwise. Without .hydra/, by which a report knows a run.
+        sys.argv[1:] = ["hydra.sweep.dir=${work_dir}/targets", "hydra.output_subdir=null", *typed[1:]]
     if os.environ.get("RANK", "0") != "0":
         # Of processes that torchrun started together one speaks.
         sys.argv += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
