@@ -75,12 +75,12 @@ def main() -> None:
         "size": size,
         "speed": lambda folder: speed(folder, options.rounds),
     }
+    options.output.mkdir(parents=True, exist_ok=True)
     report = ["# Teacher targets"]
     for part in options.parts:
-        with tempfile.TemporaryDirectory(dir=options.output.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=options.output) as folder:
             report.append(measure[part](Path(folder)))
         print(f"{report[-1]}\n", flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "targets.md"
     path.write_text("\n\n".join(report) + "\n", encoding="utf-8")
     print(path)
