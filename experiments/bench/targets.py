@@ -73,7 +73,7 @@ def main() -> None:
     measure: dict[str, Callable[[Path], str]] = {
         "memory": lambda folder: memory(folder, options.sentences),
         "size": size,
-        "speed": lambda folder: speed(folder, options.rounds),
+        "speed": lambda folder: speed(folder, min(4000, options.sentences), options.rounds),
     }
     options.output.mkdir(parents=True, exist_ok=True)
     report = ["# Teacher targets"]
@@ -254,9 +254,9 @@ def divergence(exact: TeacherTargets, stored: TeacherTargets, temperature: float
 # speed
 
 
-def speed(folder: Path, rounds: int) -> str:
+def speed(folder: Path, limit: int, rounds: int) -> str:
     """Steps of students that differ in where their targets come from."""
-    text, annotation, name = sentences(9, 4000)
+    text, annotation, name = sentences(9, limit)
     teacher = trained(TaggerRecipe(encoder=TEACHER), annotation, text, steps=5)
     store = TargetStore.write(teacher, text, folder / "store", fingerprint={})
     assert store is not None
