@@ -262,6 +262,7 @@ class TestConfigurations:
                     "encoder": "encoder@student.model.encoder",
                     "trainer": "trainer@student.trainer",
                     "text": "+text@student.text",
+                    "paper": "+paper",
                 }.get(group, group)
                 for choice in choices:
                     config = compose("config", overrides=[f"{key}={choice}", "work_dir=/nowhere"])
