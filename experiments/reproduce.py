@@ -261,7 +261,7 @@ def _report(planned: Plan, work: Path, output: Path, title: str, notes: list[str
     if not folders:
         print("No run is finished: there is nothing to report.")
         return
-    from structkd.evaluation.report import write_report
+    from structkd.reporting import write_report
 
     paths = write_report(folders, output, title=title, notes=notes)
     print("\n" + paths[0].read_text(encoding="utf-8"))

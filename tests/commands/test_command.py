@@ -23,27 +23,6 @@ CONF = Path(structkd.conf.__file__).parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path, capfd):
-    """Call the command in this process, from an empty folder; returns (exit status, output, errors)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["structkd", *arguments])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        GlobalHydra.instance().clear()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        captured = capfd.readouterr()
-        return status, captured.out, captured.err
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("STRUCTKD_WORK", raising=False)
-    return call
-
-
 def read_predictions(path: Path) -> list[dict]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
@@ -97,7 +76,7 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
 
     # the same run again: found, printed, nothing touched
     before = (folder / "metrics.json").stat().st_mtime_ns
-    status, output, _ = run("scenario=case2a", "+debug=tiny", f"hydra.run.dir={folder}")
+    status, output, _ = run("+debug=tiny", "scenario=case2a")
     assert status == 0
     assert table in output
     assert "Finished before" in output
@@ -123,7 +102,7 @@ def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
     assert len(list(work.glob("teacher-*"))) == 1, "both cases and both seeds use one teacher"
     # 2 cases x 2 seeds x (none, token, structural)
     assert len(list(work.glob("student-*"))) == 12
-    assert len(list((work / "sweeps").rglob("results.md"))) == 8
+    assert len(list((work / "runs").rglob("results.md"))) == 8
     assert len(re.findall(r"training on", output)) == 13
 
     status, output, _ = run("report", str(work), "--output", "report")
@@ -136,7 +115,7 @@ def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
     # every figure of the table is one of the result files'
     figures = {
         f"{100 * row['test']['f1']:.2f}"
-        for path in (work / "sweeps").rglob("metrics.json")
+        for path in (work / "runs").rglob("metrics.json")
         for row in json.loads(path.read_text())["results"]
     }
     assert set(re.findall(r"(\d+\.\d\d) \(seed", text)) <= figures
@@ -146,7 +125,7 @@ def test_every_scenario_runs(run, tmp_path: Path) -> None:
     """What the README shows: all scenarios in one sweep."""
     status, _, errors = run("-m", "scenario=glob(case*)", "+debug=tiny")
     assert status == 0, errors
-    runs = [json.loads(path.read_text()) for path in (tmp_path / "structkd-runs" / "sweeps").rglob("metrics.json")]
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "structkd-runs" / "runs").rglob("metrics.json")]
     metrics = {result["scenario"]: result["metric"] for result in runs}
     assert metrics == {
         "case1a": "f1",
@@ -263,6 +242,7 @@ class TestConfigurations:
                     "trainer": "trainer@student.trainer",
                     "text": "+text@student.text",
                     "paper": "+paper",
+                    "sweep": "+sweep",
                 }.get(group, group)
                 for choice in choices:
                     config = compose("config", overrides=[f"{key}={choice}", "work_dir=/nowhere"])

@@ -1,5 +1,6 @@
 """Sweeps: named folders, launchers, failed runs, optimisers, and a sweep killed again and again."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from structkd.commands.sweep import run_name
 CONF = Path(structkd.conf.__file__).parent
 # As small as a training can be that still stops, saves and chooses in its middle.
 TINY = (
-    *("+debug=tiny", "~kd@baselines.token", "teacher.trainer.max_steps=12", "teacher.trainer.eval_steps=6"),
+    *("+debug=tiny", "~kd@baselines.token", "teacher.trainer.max_steps=20", "teacher.trainer.eval_steps=5"),
     *("student.trainer.max_steps=9", "student.trainer.eval_steps=3"),
 )
 
@@ -218,70 +220,79 @@ def _command(folder: str, log: str, arguments: tuple[str, ...]) -> None:
     main()
 
 
-class TestStopped:
-    SWEEP = ("-m", "scenario=case1a,case2a", "seed=0,1,2", *TINY)
+def _start(folder: Path, *arguments: str) -> multiprocessing.process.BaseProcess:
+    """The command in a new process that has everything imported: a killed one does not cost ten seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["structkd.commands.distil", "structkd.commands.main"])
+    process = context.Process(target=_command, args=(str(folder), str(folder / "log.txt"), arguments))
+    process.start()
+    return process
 
-    @pytest.fixture(scope="class")
-    def start(self):
-        """Starts the command in a new process that has everything imported: a killed one costs no ten seconds."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["structkd.commands.distil", "structkd.commands.main"])
 
-        def started(folder: Path, *arguments: str) -> multiprocessing.Process:
-            process = context.Process(target=_command, args=(str(folder), str(folder / "log.txt"), arguments))
-            process.start()
-            return process
+def _wait_for(process: multiprocessing.process.BaseProcess, happened: Callable[[], bool]) -> None:
+    while process.is_alive() and not happened():
+        time.sleep(0.01)
 
-        return started
 
-    @staticmethod
-    def _work_begins(process: multiprocessing.Process, work: Path) -> None:
-        def state() -> set[tuple[str, int]]:
-            return {(str(path), path.stat().st_mtime_ns) for path in work.glob("[a-z]*/*[!k]") if path.exists()}
+def _written(work: Path) -> set[tuple[str, int]]:
+    """Every file of every training, as often as it was written."""
+    files = set()
+    for folder, _, names in os.walk(work):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                path = os.path.join(folder, name)
+                files.add((path, os.stat(path).st_mtime_ns))
+    return files
 
-        before = state()
-        while process.is_alive() and state() == before:
-            time.sleep(0.02)
 
-    def test_killed_again_and_again(self, start, tmp_path: Path) -> None:
-        """The same bytes as without, and nothing that was finished is done twice."""
-        whole = start(tmp_path, *self.SWEEP, "work_dir=whole")
-        whole.join(timeout=300)
-        assert whole.exitcode == 0, (tmp_path / "log.txt").read_text()
-        moments = random.Random(0)
-        work = tmp_path / "killed"
-        kills = 0
-        seen: dict[str, tuple[int, int]] = {}
-        while True:
-            process = start(tmp_path, *self.SWEEP, "work_dir=killed")
-            if kills < 6:
-                self._work_begins(process, work)
-                time.sleep(moments.uniform(0.0, 1.5))
-            else:
-                process.join(timeout=300)
-            if not process.is_alive():
-                break
-            os.killpg(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-            now = finished(work)
-            assert now.items() >= seen.items(), "something finished was done again"
-            seen = now
-        assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
-        assert kills >= 4
-        assert finished(work).items() >= seen.items()
-        assert len([name for name in results(work) if name.startswith("runs/")]) == 6
-        assert results(work) == results(tmp_path / "whole")
+SWEEP = ("-m", "scenario=case1a,case2a", "seed=0,1,2", *TINY)
 
-    def test_terminated(self, start, tmp_path: Path) -> None:
-        process = start(tmp_path, *self.SWEEP, "work_dir=work")
-        self._work_begins(process, tmp_path / "work")
-        os.kill(process.pid, signal.SIGTERM)
-        process.join(timeout=20)
-        assert process.exitcode == 143
-        log = (tmp_path / "log.txt").read_text()
-        assert "interrupted. The same command continues" in log
-        assert "Traceback" not in log
+
+def test_a_sweep_killed_again_and_again(tmp_path: Path) -> None:
+    """The same bytes as without, and nothing that was finished is done twice."""
+    whole = _start(tmp_path, *SWEEP, "work_dir=whole")
+    whole.join(timeout=300)
+    assert whole.exitcode == 0, (tmp_path / "log.txt").read_text()
+    moments = random.Random(0)
+    work = tmp_path / "killed"
+    seen: dict[str, tuple[int, int]] = {}
+    kills = 0
+    while True:
+        before = _written(work)
+        process = _start(tmp_path, *SWEEP, "work_dir=killed")
+        if kills == 0:  # in the middle of the teacher
+            _wait_for(process, lambda: any(work.glob("teacher-*/checkpoints/checkpoint-10")))
+        elif kills < 6:  # anywhere
+            number = moments.randrange(1, 60)
+            _wait_for(process, lambda before=before, number=number: len(_written(work) - before) >= number)
+            time.sleep(moments.uniform(0, 0.05))
+        else:
+            process.join(timeout=300)
+        if not process.is_alive():
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        assert finished(work).items() >= seen.items(), "something finished was done again"
+        seen = finished(work)
+    assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
+    assert kills >= 4
+    assert finished(work).items() >= seen.items(), "something finished was done again"
+    assert len([name for name in results(work) if name.startswith("runs/")]) == 6
+    assert results(work) == results(tmp_path / "whole")
+    (teacher,) = work.glob("teacher-*/timing.json")
+    assert json.loads(teacher.read_text())["resumed_from"] is not None
+
+
+def test_a_terminated_sweep_says_how_to_continue(tmp_path: Path) -> None:
+    process = _start(tmp_path, *SWEEP, "work_dir=work")
+    _wait_for(process, lambda: any((tmp_path / "work").glob("student-*/checkpoints")))
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(timeout=30)
+    assert process.exitcode == 143
+    log = (tmp_path / "log.txt").read_text()
+    assert "interrupted. The same command continues" in log
+    assert "Traceback" not in log
 
 
 def test_as_a_module(tmp_path: Path) -> None:

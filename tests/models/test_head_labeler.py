@@ -15,7 +15,7 @@ from torch import Tensor
 import structkd
 from structkd.data import UNLABELLED, TagAnnotation, TreeAnnotation, hidden, load_toy
 from structkd.data.conllu import tree_fault
-from structkd.models import head_labeler
+from structkd.models import head_labeler, remembered
 from structkd.models.bilstm import BiLSTMRecipe
 from structkd.models.head_encodings import head_encoding
 from structkd.models.head_labeler import HeadLabeler, HeadLabelerConfig, HeadLabelerRecipe
@@ -196,7 +196,8 @@ def test_the_candidates_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     model = labeler()
     for length in range(1, 30):
         assert model.encode([{"tokens": ["x"] * length}])["candidates"].shape[1] == length
-        assert sum(heads.numel() for heads in model._candidates.known.values()) == model._candidates.cells
+        known = model._candidates.known.values()
+        assert sum(heads.numel() + remembered._OVERHEAD for heads in known) == model._candidates.cells
     assert list(model._candidates.known) == [29]
 
 

@@ -15,7 +15,8 @@ MAY_IMPORT = {
     "evaluation": {"data"},
     "models": {"distributions", "projections", "losses", "data", "evaluation"},
     "training": {"distributions", "projections", "losses", "data", "models", "evaluation"},
-    "commands": {"distributions", "projections", "losses", "data", "models", "training", "evaluation"},
+    "reporting": {"evaluation"},
+    "commands": {"distributions", "projections", "losses", "data", "models", "training", "evaluation", "reporting"},
 }
 FILES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE]
 
@@ -41,7 +42,14 @@ def test_rooms_import_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "room"), [("torch_struct", "distributions"), ("hydra", "commands"), ("omegaconf", "commands")]
+    ("library", "room"),
+    [
+        ("torch_struct", "distributions"),
+        ("hydra", "commands"),
+        ("omegaconf", "commands"),
+        ("matplotlib", "reporting"),
+        ("jinja2", "reporting"),
+    ],
 )
 def test_a_foreign_library_stays_in_its_room(library: str, room: str) -> None:
     users = {

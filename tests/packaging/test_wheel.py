@@ -64,6 +64,7 @@ def test_wheel_holds_every_config_and_no_test(wheel: Path) -> None:
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"structkd/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     assert "structkd/py.typed" in names
+    assert {"structkd/reporting/page.html.jinja", "structkd/reporting/page.css"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "experiments", "conf/"))]
 
 

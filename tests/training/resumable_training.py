@@ -1,8 +1,15 @@
-"""Run by test_distillation_trainer.py: one training that can be killed. Arguments: folder, seconds per step."""
+"""Run by test_resuming.py: trainings that are killed and started again, in processes forked off this one.
+
+Arguments: folder, seed of the moments of death, how many deaths at most. Every process kills itself (SIGKILL) at a
+random one of the moments at which it computes a loss, or creates, opens for writing, renames or removes something in
+the folder; the last one lives.
+"""
 
 import json
+import os
+import random
+import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -14,33 +21,115 @@ from test_distillation_trainer import ANNOTATION, tagger, text
 from structkd import KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss
 from structkd.training import TeacherTargets, fit, training_text
 
-folder, delay = Path(sys.argv[1]), float(sys.argv[2])
-
-
-def slow_supervised_loss(*arguments, **options):
-    time.sleep(delay)
-    return supervised_loss(*arguments, **options)
-
-
-torch.set_num_threads(1)
-train = training_text(ANNOTATION, text(22, 1), text(21, 2, labelled=False))
-targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
-model = tagger("maxent", locked_dropout=0.3, word_dropout=0.1)
-result = fit(
-    model,
-    train,
-    text(12, 3),
-    objective=KDObjective(structural_kd_loss, slow_supervised_loss, LinearAnnealing(1.0, 0.5)),
-    settings={
-        "max_steps": 20,
-        "eval_steps": 4,
-        "per_device_train_batch_size": 8,
-        "learning_rate": 0.05,
-        "report_to": "none",
+COMMON = {"per_device_train_batch_size": 8, "learning_rate": 0.05, "report_to": "none"}
+SETTINGS = {
+    # ends after 38 steps, in the middle of an epoch, with the weights of the best ones; logs between checkpoints
+    "steps": {"max_steps": 38, "eval_steps": 3, "logging_steps": 2, "lr_scheduler_type": "cosine"},
+    # ends when patience is out
+    "patience": {"max_steps": 400, "eval_steps": 4, "logging_steps": 500, "learning_rate": 0.0},
+    # a learning rate that depends on dev figures, accumulated batches, no steps but epochs
+    "epochs": {
+        "num_train_epochs": 6,
+        "lr_scheduler_type": "reduce_lr_on_plateau",
+        "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5},
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 0.3,
     },
-    folder=folder,
-    seed=5,
-    targets=targets,
-)
-save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "final.safetensors")
-(folder / "result.json").write_text(json.dumps({"resumed_from": result.resumed_from, "history": result.history}))
+}
+OPTIONS = {
+    "steps": {},
+    "patience": {"patience": 3},
+    "epochs": {"select": "last"},
+}
+
+
+class Death:
+    """Counts moments, and kills the process at one of them (0: never)."""
+
+    def __init__(self, folder: Path, moment: int) -> None:
+        self.folder, self.moment, self.count = str(folder), moment, 0
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, arguments: tuple) -> None:
+        if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "open") and arguments:
+            path, writing = arguments[0], event != "open" or set(str(arguments[1])) & set("wax+")
+            if writing and isinstance(path, (str, os.PathLike)) and self.folder in str(path):
+                self.pass_by()
+
+    def pass_by(self) -> None:
+        self.count += 1
+        if self.count == self.moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(folder: Path, name: str, moment: int) -> None:
+    death = Death(folder, moment)
+
+    def supervised(*arguments, **options):
+        death.pass_by()
+        return supervised_loss(*arguments, **options)
+
+    train = training_text(ANNOTATION, text(22, 1), text(21, 2, labelled=False))
+    targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
+    model = tagger("maxent", locked_dropout=0.3, word_dropout=0.1)
+    result = fit(
+        model,
+        train,
+        text(12, 3),
+        objective=KDObjective(structural_kd_loss, supervised, LinearAnnealing(1.0, 0.5)),
+        settings=COMMON | SETTINGS[name],
+        folder=folder / "checkpoints",
+        seed=5,
+        targets=targets,
+        log=folder / "metrics.jsonl",
+        **OPTIONS[name],
+    )
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    content = {
+        "history": result.history,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "best_dev": result.best_dev,
+    }
+    (folder / "result.json").write_text(json.dumps(content))
+    (folder / "moments.json").write_text(json.dumps(death.count))
+
+
+def in_a_process_of_its_own(folder: Path, name: str, moment: int) -> bool:
+    """Whether it lived."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            train(folder, name, moment)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert status == 0
+    return True
+
+
+def compare(folder: Path, name: str, seed: int, most: int) -> str:
+    """Train in ``folder/whole`` undisturbed and in ``folder/killed`` with deaths; say how many there were."""
+    whole, killed = folder / "whole", folder / "killed"
+    for each in (whole, killed):
+        each.mkdir(parents=True)
+    assert in_a_process_of_its_own(whole, name, 0)
+    moments = json.loads((whole / "moments.json").read_text())
+    generator = random.Random(seed)
+    deaths = 0
+    # Most of them are early: from its last checkpoint the training has not far to go.
+    while deaths < most and not in_a_process_of_its_own(killed, name, generator.randint(1, moments // 3)):
+        deaths += 1
+    assert in_a_process_of_its_own(killed, name, 0)
+    return f"{name}: {deaths} deaths"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in SETTINGS:
+        print(compare(Path(sys.argv[1]) / name, name, int(sys.argv[2]), int(sys.argv[3])), flush=True)

@@ -6,9 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import platform
-import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +19,13 @@ from structkd.data import Corpus, drawn
 from structkd.evaluation import figure_rule, figure_title
 from structkd.models import StructuredModel
 from structkd.training import TeacherTargets, divergence, words_per_second
+from structkd.training.processes import broadcast, is_main_process
 
 from .fingerprint import digest
 from .plan import Plan, plan
 from .work import Training, ensure, read_json, write_json
 
-__all__ = ["distil", "quiet", "typed_command"]
+__all__ = ["distil", "quiet"]
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +51,9 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     """
     quiet()
     planned = plan(config, output)
-    finished = read_json(output / "metrics.json")
+    finished = broadcast(read_json(output / "metrics.json"))
     if finished is not None and finished.get("fingerprint") == planned.fingerprint:
-        print(f"\n{(output / 'results.md').read_text(encoding='utf-8')}", flush=True)
+        _show(output)
         log.info("Finished before: %s", output)
         return finished
     # Results of other settings, or of other code, would stand beside the new ones while these are made.
@@ -63,18 +62,41 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     work_dir = Path(config["work_dir"]).absolute()
     results: list[dict[str, Any]] = []
     # Students that need no teacher first: another process may be training it right now.
-    taught = any(student.targets is not None for student in planned.students)
     alone = [student for student in planned.students if student.targets is None]
-    others = [student for student in planned.students if student.targets is not None]
-    for training in [*alone, *(planned.teachers if taught else []), *others]:
+    taught = [student for student in planned.students if student.targets is not None]
+    for training in [*alone, *(planned.teachers if taught else []), *taught]:
         results.append(_result(training, work_dir))
     # the teachers first, the method after its baselines
     order = [each.name for each in (*planned.teachers, *planned.students[1:], planned.students[0])]
     results.sort(key=lambda result: order.index(result["method"]))
-    speed = _measure(planned, results, work_dir)
+    run: Any = None
+    if is_main_process():
+        run = _results(config, planned, results)
+        speed = _measure(planned, results, work_dir)
+        made = {
+            "format": 1,
+            "command": command,
+            "overrides": list(overrides),
+            "work_dir": str(work_dir),
+            "environment": environment(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "results": {
+                result["method"]: {
+                    **(read_json(work_dir / result["folder"] / "timing.json") or {}),
+                    "words_per_second": round(speed[result["method"]], 1),
+                }
+                for result in results
+            },
+        }
+        _write(run, made, output)
+        _show(output)
+        log.info("Written to %s", output)
+    return broadcast(run)
 
+
+def _results(config: Mapping[str, Any], planned: Plan, results: list[dict[str, Any]]) -> dict[str, Any]:
     source, target = planned.source, planned.target
-    run = {
+    return {
         "format": 2,
         "scenario": config["name"],
         "method": config["kd"]["name"],
@@ -95,33 +117,22 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         "fingerprint": planned.fingerprint,
         "results": results,
     }
-    made = {
-        "format": 1,
-        "command": command,
-        "overrides": list(overrides),
-        "work_dir": str(work_dir),
-        "environment": environment(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "results": {
-            result["method"]: {
-                **(read_json(work_dir / result["folder"] / "timing.json") or {}),
-                "words_per_second": round(speed[result["method"]], 1),
-            }
-            for result in results
-        },
-    }
-    table = result_table(run, made)
-    print(f"\n{table}", flush=True)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "results.md").write_text(table, encoding="utf-8")
-    (output / "predictions").mkdir(exist_ok=True)
-    for result in results:
-        predictions = work_dir / result["folder"] / "predictions" / "test.jsonl.gz"
+
+
+def _write(run: Mapping[str, Any], made: Mapping[str, Any], output: Path) -> None:
+    """Fill the run's folder; what says that it is finished comes last."""
+    (output / "predictions").mkdir(parents=True, exist_ok=True)
+    (output / "results.md").write_text(result_table(run, made), encoding="utf-8")
+    for result in run["results"]:
+        predictions = Path(made["work_dir"]) / result["folder"] / "predictions" / "test.jsonl.gz"
         shutil.copyfile(predictions, output / "predictions" / f"{result['method']}.jsonl.gz")
     write_json(output / "run.json", made)
     write_json(output / "metrics.json", run)
-    log.info("Written to %s", output)
-    return run
+
+
+def _show(output: Path) -> None:
+    if is_main_process():
+        print(f"\n{(output / 'results.md').read_text(encoding='utf-8')}", flush=True)
 
 
 def quiet() -> None:
@@ -208,9 +219,3 @@ def _each(source: Corpus, target: Corpus, what: str) -> str:
     if len(set(statements.values())) == 1:
         return statements[source.name]
     return "; ".join(f"{name}: {statement}" for name, statement in statements.items() if statement)
-
-
-def typed_command() -> str:
-    """The command line as it was typed, less where its folder lies: that is another place for everybody."""
-    places = ("hydra.run.dir=", "hydra.sweep.dir=")
-    return shlex.join(["structkd", *(argument for argument in sys.argv[1:] if not argument.startswith(places))])

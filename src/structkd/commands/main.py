@@ -70,7 +70,7 @@ def main() -> None:
         _run(typed)
     except KeyboardInterrupt as stop:
         print(
-            "structkd: interrupted. The same command continues here; what is finished is not done again.",
+            "structkd: interrupted. The same command continues where it stopped; what is finished is not done again.",
             file=sys.stderr,
         )
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
@@ -95,6 +95,9 @@ def _run(typed: list[str]) -> None:
         job = targets_job
         # Before what was typed, which may say otherwise.
         sys.argv[1:] = ["hydra.sweep.dir=${work_dir}/targets", *typed[1:]]
+    if os.environ.get("RANK", "0") != "0":
+        # Of processes that torchrun started together one speaks.
+        sys.argv += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
     # Not as a decorator: launchers send the job to other processes by its name, which must be its own.
     hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")(job)()
 

@@ -23,6 +23,7 @@ from structkd.training import (
     training_arguments,
     training_text,
 )
+from structkd.training.processes import process_count
 
 from .fingerprint import code_fingerprint, digest, file_fingerprints, plugin_fingerprints, text_fingerprint
 from .instantiate import InstantiationError, instantiate
@@ -141,7 +142,8 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             weights,
             Path(config["work_dir"]).absolute(),
             training_text(source.annotation, regime.labelled, regime.unlabelled),
-            **config["store"],
+            dtype=config["store"]["dtype"],
+            shard_sentences=config["store"]["shard_sentences"],
         )
         for way in dict.fromkeys(method["config"]["targets"] for method in methods)
     }
@@ -276,6 +278,8 @@ def _training(
         "unlabelled": len(unlabelled) if unlabelled is not None else 0,
         "method": None if method is None else dict(method["config"]),
     }
+    if process_count() > 1:
+        settings["processes"] = process_count()  # each adds its own batch
     if targets is not None:
         settings["targets"] = targets.precision
     if teachers is not None and len(teachers) > 1:

@@ -1,26 +1,57 @@
-"""``structkd report``: tables and a plot of finished runs."""
+"""``structkd report``: tables, tests and plots of finished runs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from structkd.evaluation.report import collect, markdown, read_runs, write_report
+from structkd.reporting import Report
+from structkd.reporting.report import save
 
 __all__ = ["report"]
 
+_DESCRIPTION = """\
+Tables, tests and plots of all runs found below some folders.
+
+Runs of one scenario, corpus and teacher make a table: a line per method and setting, its mean and standard deviation
+over seeds, the gap to the teacher closed, KL(teacher || student), words per second. Where teachers differ, a table's
+title says in what. The comparisons that the configurations declare are tested over paired seeds (exact sign-flip test,
+Holm-corrected over the whole report; with too few seeds the verdict is "inconclusive") and over test sentences (95 %
+BCa bootstrap interval). Runs that failed or are not finished are listed.
+"""
+
+_EPILOG = """\
+files in --output:
+  results.html        everything, in one page that needs no other file and no network
+  results.md          the same as Markdown, with the plots beside it
+  results.csv         one line per trained model, unrounded
+  comparisons.csv     one line per comparison
+  *.png               bars, learning curves, divergence; curves over temperature, labelled and unlabelled sentences
+                      where runs vary in them
+Links to run folders are relative: move the report and the runs together.
+
+examples:
+  structkd report structkd-runs --output results
+  structkd report structkd-runs/runs/scenario=case1a* --output case1a --title "Case 1a"
+  structkd report structkd-runs                               # on the terminal only
+"""
+
 
 def report(arguments: list[str] | None = None) -> None:
-    """Read the results of runs and write results.md, results.csv and results.png."""
+    """Read the results of runs, print them, and write them to a folder if one is given."""
     parser = argparse.ArgumentParser(
         prog="structkd report",
-        description="Tables and a plot of all runs found below some folders, from their metrics.json.",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, such as structkd-runs")
-    parser.add_argument("--output", metavar="DIR", help="where to write; without it the tables are printed only")
-    parser.add_argument("--title", default="Results", help="heading of results.md")
+    parser.add_argument("folders", nargs="+", metavar="RUNS", help="folders that hold runs, such as structkd-runs")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="where to write; without it nothing is written")
+    parser.add_argument("--title", default="Results", help="heading of the report (default: Results)")
     options = parser.parse_args(sys.argv[2:] if arguments is None else arguments)
-    print(markdown(collect(read_runs(options.folders))))
+    found = Report.of(options.folders, options.title, output=options.output)
+    print(found.terminal)
     if options.output is not None:
-        for path in write_report(options.folders, options.output, options.title):
+        for path in save(found, options.output):
             print(f"written: {path}")

@@ -58,6 +58,7 @@ class StoreConfig:
 
     dtype: str = "float32"  # or float16, half as large; what it costs is measured and stated when they are written
     shard_sentences: int = 2000  # sentences a file: what a killed process may lose
+    part: str = "1/1"  # k/n: the share that `structkd targets` writes, as one of n machines
 
 
 @dataclass

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from datasets import Dataset
 
 from structkd.models import StructuredModel
-from structkd.training import MixtureTargets, Targets, TeacherTargets
+from structkd.training import LiveTargets, MixtureTargets, Targets, TargetStore
+from structkd.training.processes import is_main_process, wait_for_everyone
 
-from .work import Training
+from .fingerprint import digest, file_fingerprints, text_fingerprint
+from .work import Training, locked
 
 __all__ = ["SharedTargets", "joined"]
+
+log = logging.getLogger(__name__)
 
 
 class SharedTargets:
@@ -69,8 +75,52 @@ class SharedTargets:
         if self._targets is None:
             for model in self.models:
                 model.encoder.check(self.text)
-            self._targets = joined([TeacherTargets.compute(model, self.text) for model in self.models], self._weights)
+            if self.way == "live":
+                self._targets = joined([LiveTargets(model, self.text) for model in self.models], self._weights)
+            else:
+                self._targets = joined([store for _, store in self.stores()], self._weights)
         return self._targets
+
+    def stores(self, part: tuple[int, int] = (0, 1)) -> list[tuple[Path, TargetStore | None]]:
+        """A store for every teacher, written where it is missing: its folder, and itself.
+
+        Args:
+            part: (k, n): write only the k-th of n shares of every store, as one of n machines.
+
+        Returns:
+            None in place of a store that still lacks the shares of other machines.
+        """
+        return [self._store(*each, part) for each in zip(self._teachers, self.models, strict=True)]
+
+    def _store(
+        self, teacher: Training, model: StructuredModel, part: tuple[int, int]
+    ) -> tuple[Path, TargetStore | None]:
+        weights = self._work_dir / teacher.key / "model" / "model.safetensors"
+        fingerprint: dict[str, Any] = {
+            "teacher": teacher.key,
+            "weights": file_fingerprints([str(weights)])[str(weights)],
+            "text": text_fingerprint(self.text),
+            "torch": torch.__version__.split("+")[0],
+        }
+        folder = self._work_dir / f"targets-{digest([fingerprint, self._dtype, self._shard_sentences])[:16]}"
+        # Machines that share the work each hold a lock of their own.
+        lock = folder.with_name(f"{folder.name}-{part[0]}-of-{part[1]}") if part[1] > 1 else folder
+        store = None
+        for turn in (is_main_process(), not is_main_process()):
+            # The main process writes; those that were started with it open what is there then.
+            if turn:
+                with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
+                    store = TargetStore.write(
+                        model,
+                        self.text,
+                        folder,
+                        fingerprint=fingerprint,
+                        dtype=self._dtype,
+                        shard_sentences=self._shard_sentences,
+                        part=part,
+                    )
+            wait_for_everyone()
+        return folder, store
 
 
 def joined(targets: Sequence[Any], weights: Sequence[float]) -> Targets:

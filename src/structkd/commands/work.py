@@ -34,7 +34,8 @@ from structkd import KDObjective
 from structkd.data import Annotation
 from structkd.evaluation import counts, figures
 from structkd.models import ModelRecipe, StructuredModel
-from structkd.training import Targets, fit, predict, training_text
+from structkd.training import FitResult, Targets, fit, predict, training_text
+from structkd.training.processes import broadcast, is_main_process
 
 from .fingerprint import digest
 
@@ -92,13 +93,14 @@ class Training:
 def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
     """The metrics of a training: read if it is finished, else by training now.
 
-    Several processes may ask for the same training: one does it, the others wait and read.
+    Several processes may ask for the same training: one does it, the others wait and read. Processes that were started
+    together, by torchrun, do it together.
     """
     folder = work_dir / training.key
-    metrics = read_json(folder / "metrics.json")
+    metrics = broadcast(read_json(folder / "metrics.json"))
     if metrics is None:
         with locked(folder, f"{training.title}: another process is training it, waiting"):
-            metrics = read_json(folder / "metrics.json")
+            metrics = broadcast(read_json(folder / "metrics.json"))
             if metrics is None:
                 return _train(training, folder)
     log.info("%s: done before, taken from %s", training.title, folder)
@@ -108,8 +110,9 @@ def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
 def _train(training: Training, folder: Path) -> dict[str, Any]:
     annotation = training.annotation
     text = training_text(annotation, training.labelled, training.unlabelled)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", training.depends_on)
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", training.depends_on)
     log.info(
         "%s: training on %d labelled and %d unlabelled sentences in %s",
         training.title,
@@ -133,17 +136,26 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
         select=training.select,
         patience=training.patience,
         description=training.title,
+        log=folder / "metrics.jsonl",
     )
+    metrics: Any = _keep(training, model, result, len(text), folder) if is_main_process() else None
+    return broadcast(metrics)
+
+
+def _keep(
+    training: Training, model: StructuredModel, result: FitResult, sentences: int, folder: Path
+) -> dict[str, Any]:
+    """Write what a training came to; its metrics last."""
     _save_model(model, folder / "model")
     judged = {
-        split: _judge(model, sentences, folder / "predictions" / f"{split}.jsonl.gz")
-        for split, sentences in training.judged.items()
+        split: _judge(model, text, folder / "predictions" / f"{split}.jsonl.gz")
+        for split, text in training.judged.items()
     }
     metrics = {
         "role": training.role,
         "folder": folder.name,
         "labelled": len(training.labelled),
-        "unlabelled": len(text) - len(training.labelled),
+        "unlabelled": sentences - len(training.labelled),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": result.steps,
         "best_step": result.best_step,
@@ -166,7 +178,13 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def locked(folder: Path, message: str) -> Iterator[None]:
-    """Hold the lock of a folder of shared work; ``message`` is logged if another process has it."""
+    """Hold the lock of a folder of shared work; ``message`` is logged if another process has it.
+
+    Of processes that were started together the main one holds it, for all of them.
+    """
+    if not is_main_process():
+        yield
+        return
     locks = folder.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(locks / f"{folder.name}.lock")

@@ -1,10 +1,10 @@
-"""Evaluation: decoding to legal tag sequences, figures of predictions, statistics and reports."""
+"""Evaluation: decoding to legal tag sequences, figures of predictions, and statistics."""
 
 from structkd.evaluation.attachment import attachment_counts
 from structkd.evaluation.decoding import Legality, viterbi
 from structkd.evaluation.figures import counts, figure_rule, figure_title, figures, precision_recall_f1
 from structkd.evaluation.spans import span_counts, strict_spans, tag_counts
-from structkd.evaluation.statistics import Interval, paired_bootstrap, sign_flip_test, smallest_p
+from structkd.evaluation.statistics import Interval, holm, paired_bootstrap, sign_flip_test, smallest_p
 
 __all__ = [
     "Interval",
@@ -14,6 +14,7 @@ __all__ = [
     "figure_rule",
     "figure_title",
     "figures",
+    "holm",
     "paired_bootstrap",
     "precision_recall_f1",
     "sign_flip_test",

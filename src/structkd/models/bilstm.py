@@ -244,7 +244,8 @@ class BiLSTMRecipe:
 
     def create(self, sentences: Iterable[Sequence[str]]) -> BiLSTMEncoder:
         """An untrained encoder; weights other than pretrained ones are drawn from torch's global generator."""
-        sentences = list(sentences)
+        if not isinstance(sentences, Sequence):  # a column of a data set is one, and may be too large for a list
+            sentences = list(sentences)
         vocabulary = Vocabulary.build(sentences, minimum_count=self.minimum_count, lowercase=self.lowercase)
         vectors = None if self.vectors is None else self._read_vectors(sentences)
         if vectors is not None:

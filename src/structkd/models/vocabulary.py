@@ -23,8 +23,8 @@ UNKNOWN = 1
 WORD_START = 2
 WORD_END = 3
 
-#: Cells of encoded sentences that a vocabulary remembers at most (four bytes each: 64 MiB).
-_REMEMBERED_CELLS = 1 << 24
+#: Cells of encoded sentences that a vocabulary remembers at most (four bytes each: 128 MiB).
+_REMEMBERED_CELLS = 1 << 25
 
 
 class Vocabulary:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, concatenate_datasets
 
 from structkd.data import UNLABELLED, Annotation
 from structkd.models import StructuredModel, padded
-from structkd.training.targets import Targets
+from structkd.training.targets import Targets, sentence_lengths
 
 __all__ = ["Collator", "training_text"]
 
@@ -31,21 +33,36 @@ def training_text(annotation: Annotation, labelled: Dataset, unlabelled: Dataset
     given = [(part, known) for part, known in ((labelled, True), (unlabelled, False)) if part is not None and len(part)]
     inputs = [name for name in INPUT_COLUMNS if all(name in part.column_names for part, _ in given)]
     for dataset, has_labels in given:
-        content = dataset.to_dict()
-        lengths = [len(tokens) for tokens in content["tokens"]]
-        for column in annotation.columns:
-            for name, words, values in zip(content["id"], lengths, content[column], strict=True):
-                known = sum(value != UNLABELLED for value in values)
-                if len(values) != words or known != (words if has_labels else 0):
-                    wanted = f"{words}" if has_labels else "none (every one -100)"
-                    raise ValueError(f"Sentence {name!r} has {known} {column} for {words} words; expected {wanted}.")
         columns = dataset.select_columns(["id", "tokens", *annotation.columns, *inputs])
-        parts.append(columns.add_column("labelled", [has_labels] * len(dataset)).add_column("length", lengths))
+        _check_annotation(annotation, columns, has_labels)
+        columns = columns.add_column("labelled", np.full(len(dataset), has_labels))
+        parts.append(columns.add_column("length", sentence_lengths(columns)))
     if not parts:
         raise ValueError("There is no training text: both the labelled and the unlabelled part are empty.")
-    parts = [part.cast(parts[0].features) for part in parts]
-    together = concatenate_datasets(parts)
-    return together.add_column("row", list(range(len(together))))
+    features = parts[0].features
+    together = concatenate_datasets([part if part.features == features else part.cast(features) for part in parts])
+    return together.add_column("row", np.arange(len(together)))
+
+
+def _check_annotation(annotation: Annotation, text: Dataset, has_labels: bool) -> None:
+    """Every word has a value in every column of the annotation, or none has; a part of the text at a time."""
+    for batch in text.with_format("arrow").iter(batch_size=10_000):
+        words = _sizes(batch["tokens"])
+        for column in annotation.columns:
+            sizes = _sizes(batch[column])
+            is_known = pc.list_flatten(batch[column]).to_numpy() != UNLABELLED
+            known = np.bincount(np.repeat(np.arange(len(sizes)), sizes), is_known, len(sizes)).astype(int)
+            wrong = np.flatnonzero((sizes != words) | (known != (words if has_labels else 0)))
+            for row in wrong[:1].tolist():
+                wanted = f"{words[row]}" if has_labels else "none (every one -100)"
+                raise ValueError(
+                    f"Sentence {batch['id'][row].as_py()!r} has {known[row]} {column} for {words[row]} words; "
+                    f"expected {wanted}."
+                )
+
+
+def _sizes(lists: Any) -> np.ndarray:
+    return pc.list_value_length(lists).fill_null(0).to_numpy()
 
 
 class Collator:

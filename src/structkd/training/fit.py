@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,20 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers.integrations import (
+    INTEGRATION_TO_CALLBACK,
+    TensorBoardCallback,
+    get_available_reporting_integrations,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from structkd import KDObjective
 from structkd.data import Annotation
 from structkd.evaluation import counts, figures
 from structkd.models import StructuredModel
-from structkd.training.progress import TrainingProgress
+from structkd.training.checkpoints import last_complete_checkpoint
+from structkd.training.processes import broadcast, is_main_process, process_count
+from structkd.training.progress import MetricsLog, TrainingProgress
 from structkd.training.targets import Targets
 from structkd.training.trainer import DistillationTrainer
 
@@ -30,11 +35,13 @@ __all__ = ["SELECTIONS", "FitResult", "fit", "main_figure", "training_arguments"
 SELECTIONS = ("best", "last")
 
 #: What a training fixes and a configuration cannot: the collator reads the columns itself, and two checkpoints (the
-#: best and the last) are enough to resume.
+#: best and the last) with all that is in them are enough to resume.
 _FIXED: dict[str, Any] = {
     "remove_unused_columns": False,
     "greater_is_better": True,
     "save_total_limit": 2,
+    "save_only_model": False,
+    "restore_callback_states_from_checkpoint": True,  # how long patience has been waiting
     "disable_tqdm": True,  # for a bar of our own, see TrainingProgress
 }
 
@@ -79,7 +86,7 @@ def training_arguments(
 
     Raises:
         TypeError: for a setting that TrainingArguments does not have or that a training fixes itself.
-        ValueError: for an unknown selection.
+        ValueError: for an unknown selection, or a tracker in ``report_to`` that does not exist or is not installed.
     """
     if select not in SELECTIONS:
         raise ValueError(f"Unknown selection {select!r}: expected one of {', '.join(SELECTIONS)}.")
@@ -93,9 +100,13 @@ def training_arguments(
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"Unknown trainer setting {name!r}: not a field of transformers.TrainingArguments.{hint}")
+    _check_trackers(settings.get("report_to", "none"))
     strategy = "steps" if "eval_steps" in settings else "epoch"
     # Pinned memory only speeds up copies to an accelerator; without one torch warns about it.
-    settings = {"dataloader_pin_memory": torch.cuda.is_available()} | settings
+    defaults: dict[str, Any] = {"dataloader_pin_memory": torch.cuda.is_available()}
+    if process_count() > 1 and not torch.accelerator.is_available():
+        # Unless told so, accelerate takes processes without accelerators for trainings of one process each.
+        defaults |= {"use_cpu": True, "ddp_backend": "gloo"}
     return TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -105,7 +116,7 @@ def training_arguments(
         save_strategy=strategy,
         **({"save_steps": settings["eval_steps"]} if strategy == "steps" else {}),
         **_FIXED,
-        **settings,
+        **(defaults | settings),
     )
 
 
@@ -122,11 +133,15 @@ def fit(
     select: str = "best",
     patience: int | None = None,
     description: str = "",
+    log: Path | None = None,
 ) -> FitResult:
     """Train ``model`` in place and leave it with its best weights on dev.
 
     Checkpoints go to ``folder``; if it holds complete ones from an interrupted training, that training continues
-    to the same result. The folder can be deleted afterwards.
+    to the same result, bit by bit. The folder can be deleted afterwards.
+
+    Several processes (``torchrun --nproc_per_node 2``) train one model together, on as many times the batch; all call
+    this function and end with the same weights.
 
     Args:
         model: created under ``seed``.
@@ -136,6 +151,8 @@ def fit(
         settings, seed, select: as in :func:`training_arguments`.
         patience: evaluations without a better dev figure after which training stops; None never stops early.
         description: shown beside the progress bar.
+        log: file for :class:`~structkd.training.progress.MetricsLog`; event files for TensorBoard, if ``settings`` ask
+            for them, go to the folder ``tensorboard`` beside it.
 
     Raises:
         ValueError: for ``patience`` beside ``select="last"``, which does not look at dev figures.
@@ -143,6 +160,8 @@ def fit(
     if patience is not None and select == "last":
         raise ValueError("patience stops by dev figures, which select='last' does not look at: leave one of them out.")
     metric = main_figure(model.annotation)
+    names = list(figures(counts(model.annotation, [], [])))
+    checkpoint = broadcast(last_complete_checkpoint(folder, process_count()) if is_main_process() else None)
     trainer = DistillationTrainer(
         model,
         training_arguments(settings, folder, seed, metric, select),
@@ -152,16 +171,18 @@ def fit(
         targets=targets,
         callbacks=[
             TrainingProgress(metric, description),
+            *([] if log is None else [MetricsLog(log, names)]),
             *([] if patience is None else [EarlyStoppingCallback(patience)]),
         ],
     )
     # The bar and the history say it all; one printed dictionary per evaluation would bury the table.
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _last_complete_checkpoint(folder)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str((folder if log is None else log.parent) / "tensorboard")
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     state = trainer.state
-    names = figures(counts(model.annotation, [], []))
     history = [
         {"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}}
         for entry in state.log_history
@@ -177,17 +198,14 @@ def fit(
     )
 
 
-def _last_complete_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose saving was finished; others are removed.
-
-    The Trainer writes trainer_state.json last: a checkpoint without a readable one was cut off, and the Trainer
-    would pick it all the same.
-    """
-    complete = []
-    for candidate in folder.glob("checkpoint-*"):
-        try:
-            json.loads((candidate / "trainer_state.json").read_text(encoding="utf-8"))
-            complete.append(candidate)
-        except (OSError, ValueError):
-            shutil.rmtree(candidate, ignore_errors=True)
-    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+def _check_trackers(wanted: str | list[str] | None) -> None:
+    """Refuse what cannot be reported to, before anything is trained: the Trainer would find out only then."""
+    names = [wanted] if isinstance(wanted, str) else list(wanted or [])
+    for name in names:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise ValueError(f"Unknown tracker report_to={name!r}: transformers knows none, all, {known}.")
+        if name not in get_available_reporting_integrations():
+            raise ValueError(f"report_to={name!r} needs a package that is not installed: pip install {name}")

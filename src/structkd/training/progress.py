@@ -1,13 +1,17 @@
-"""One progress bar per training, with the latest figures beside it."""
+"""What a training shows and leaves behind while it runs: a progress bar, and a file of its figures."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["TrainingProgress"]
+__all__ = ["MetricsLog", "TrainingProgress"]
 
 
 class TrainingProgress(TrainerCallback):
@@ -61,3 +65,39 @@ class TrainingProgress(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class MetricsLog(TrainerCallback):
+    """Writes one line of JSON for every log entry of the training: ``step``, ``epoch`` and what was logged there.
+
+    ``loss`` (mean since the last entry), ``grad_norm`` and ``learning_rate``, or the dev figures (``eval_f1``). No
+    times, so the file depends on the training alone: interrupted and resumed it has the same bytes.
+
+    Args:
+        path: of the file; one that is there is replaced.
+        figures: names of the dev figures.
+    """
+
+    def __init__(self, path: Path, figures: Sequence[str]) -> None:
+        self.path = path
+        self.names = ["step", "epoch", "loss", "grad_norm", "learning_rate", *(f"eval_{name}" for name in figures)]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            # A resumed training has in its history what was logged before its checkpoint; the file may have more.
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            temporary.write_text("".join(map(self._line, state.log_history)), encoding="utf-8")
+            os.replace(temporary, self.path)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(self._line(state.log_history[-1]))
+
+    def _line(self, entry: Mapping[str, float]) -> str:
+        """One entry as a line; nothing for the summary at the end of a training, which is about time."""
+        content = {name: entry[name] for name in self.names if name in entry}
+        return json.dumps(content) + "\n" if content.keys() - {"step", "epoch"} else ""

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
 
 from structkd import KDObjective
 from structkd.data import UNLABELLED
 from structkd.evaluation import counts, figures
 from structkd.models import StructuredModel
+from structkd.training.checkpoints import SAVING, checkpoint_name, seal
 from structkd.training.collate import Collator
 from structkd.training.sampling import LengthBucketSampler, SortedSampler
 from structkd.training.targets import Targets
@@ -24,11 +35,12 @@ __all__ = ["DistillationTrainer"]
 class DistillationTrainer(Trainer):
     """Trains a model on gold annotation, on a teacher's distributions, or on both, in one code path.
 
-    Everything a Trainer does (checkpoints, resuming, accumulation, mixed precision, several processes, logging) is
-    its own. What differs: the loss is a :class:`structkd.KDObjective`; ``num_items_in_batch`` counts sentences,
-    unlabelled ones included; batches hold sentences of like length; evaluation decodes to legal structures and
-    reports the figures of the annotation (span F1, attachment scores). The teacher is present only as its scores, so
-    no checkpoint can contain it.
+    Everything a Trainer does (resuming, accumulation, mixed precision, several processes, logging) is its own. What
+    differs: the loss is a :class:`structkd.KDObjective`; ``num_items_in_batch`` counts sentences, unlabelled ones
+    included; batches hold sentences of like length; evaluation decodes to legal structures and reports the figures of
+    the annotation (span F1, attachment scores). The teacher is present only as its scores, so no checkpoint can contain
+    it. A checkpoint appears under its name when it is complete (:mod:`~structkd.training.checkpoints`), and a resumed
+    training is the uninterrupted one, bit by bit.
 
     Args:
         model: the student (or a teacher being trained on gold annotation).
@@ -72,6 +84,9 @@ class DistillationTrainer(Trainer):
             **kwargs,
         )
         self._eval_collator = Collator(model, evaluation=True)
+        self._saving: Path | None = None
+        self._ended = False
+        self.add_callback(_LogWhatIsSaved)
         # compute_loss divides by the sentences of all accumulated batches: the Trainer must not divide once more.
         self.model_accepts_loss_kwargs = True
 
@@ -150,6 +165,45 @@ class DistillationTrainer(Trainer):
         student = self.accelerator.unwrap_model(model)
         return None, student.decode(student.scores(output), inputs["lengths"]), gold
 
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the Trainer's, but in a folder of its own, which becomes the checkpoint when all of it is written."""
+        folder = Path(self._get_output_dir(trial))
+        name = checkpoint_name(self.state.global_step)
+        self._saving = folder / f"{SAVING}{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            saving, self._saving = self._saving, None
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(folder / checkpoint_name(self.state.best_global_step))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(saving / name / TRAINER_STATE_NAME))
+            seal(saving / name, folder / name, self.args.world_size)
+            saving.rmdir()
+            rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        begin = super()._init_training_state(*args, **kwargs)
+        # The folder may have been moved since the state was saved.
+        if self.state.best_global_step:
+            best = Path(self._get_output_dir(None)) / checkpoint_name(self.state.best_global_step)
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        # Restored with the checkpoint; the Trainer is about to forget it.
+        self._ended = self.state.global_step > 0 and self.control.should_training_stop
+        return begin
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A training that was interrupted after its last checkpoint would take one step more than it should.
+        if self._ended:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         predicted: Any = prediction.predictions
         gold: Any = prediction.label_ids
@@ -162,3 +216,15 @@ class DistillationTrainer(Trainer):
             ]
 
         return figures(counts(self.annotation, sentences(gold), sentences(predicted)))
+
+
+class _LogWhatIsSaved(TrainerCallback):
+    """Logs before every checkpoint: the Trainer's sum of losses since the last log is not part of it."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_log |= control.should_save
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_log |= control.should_save

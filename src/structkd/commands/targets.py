@@ -1,0 +1,77 @@
+"""``structkd targets``: teachers run over the student's text once, and what they say is kept for all trainings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from structkd.training.processes import is_main_process
+
+from .distil import quiet
+from .plan import plan
+from .work import ensure
+
+__all__ = ["store_targets"]
+
+log = logging.getLogger(__name__)
+
+
+def store_targets(
+    config: Mapping[str, Any], output: Path, command: str = "", overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train the teachers of a run if need be, and write the store that its students will be trained from.
+
+    Args:
+        config, output, command, overrides: as in :func:`~structkd.commands.distil.distil`; ``store.part=k/n`` writes
+            the k-th of n shares, for n machines with one work folder.
+
+    Returns:
+        For every teacher its store's folder, whether it is complete, sentences, bytes and error.
+
+    Raises:
+        ValueError: for a malformed share, or a run whose methods need no store.
+    """
+    part = _part(config["store"]["part"])
+    quiet()
+    planned = plan(config, output)
+    if "store" not in planned.targets:
+        raise ValueError("No method of this run reads a store: set kd.targets=store.")
+    work_dir = Path(config["work_dir"]).absolute()
+    for teacher in planned.teachers:
+        ensure(teacher, work_dir)
+    stores = planned.targets["store"].stores(part)
+    result: dict[str, Any] = {}
+    say = print if is_main_process() else log.debug
+    for teacher, (folder, store) in zip(planned.teachers, stores, strict=True):
+        if store is None:
+            say(f"{teacher.name}: share {part[0] + 1} of {part[1]} is written, others are missing\n  {folder}")
+            result[teacher.name] = {"folder": str(folder), "complete": False}
+            continue
+        size = sum(file["bytes"] for file in store.manifest["files"].values())
+        divergence = store.manifest["divergence"]
+        lost = "exact"
+        if divergence["max"] > 0:
+            lost = (
+                f"rounding costs KL(exact || stored) {divergence['mean']:.2g} nats a sentence on average, "
+                f"{divergence['max']:.2g} at most"
+            )
+        each = f"{size / len(store):,.0f} bytes a sentence"
+        say(f"{teacher.name}: {len(store):,} sentences, {size / 1e6:.1f} MB, {each}; {lost}\n  {folder}")
+        result[teacher.name] = {
+            "folder": str(folder),
+            "complete": True,
+            "sentences": len(store),
+            "bytes": size,
+            "divergence": divergence,
+        }
+    return result
+
+
+def _part(text: str) -> tuple[int, int]:
+    """ "2/4" -> (1, 4)."""
+    number, _, count = str(text).partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"store.part={text}: expected k/n with 1 <= k <= n, such as 2/4, the second of four shares.")
+    return int(number) - 1, int(count)

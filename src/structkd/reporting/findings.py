@@ -1,0 +1,118 @@
+"""What was found, in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
+from .comparisons import Comparison
+from .scenarios import Scenario
+from .tables import mean_and_spread, percent
+
+__all__ = ["EXPLANATIONS", "of_all", "of_scenario"]
+
+
+def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> str:
+    """How many comparisons came out how."""
+    where = f"{len(scenarios)} scenario{'s' * (len(scenarios) != 1)}"
+    if not comparisons:
+        return f"No comparison was declared that could be made in {where}: the figures below are not tested."
+    family = f" p is Holm-corrected over all {len(comparisons)}." if len(comparisons) > 1 else ""
+    several = f"{len(comparisons)} comparisons were" if len(comparisons) > 1 else "One comparison was"
+    return f"{several} declared in {where}: {_outcomes(comparisons)}.{family}"
+
+
+def of_scenario(scenario: Scenario, comparisons: Sequence[Comparison]) -> list[str]:
+    """What the models reach, and what came of comparisons; of many, those of the best student."""
+    test = {row: found for row in scenario.rows if (found := row.figures("test", scenario.metric))}
+    students = [row for row in scenario.students if row in test]
+    if not students:
+        return [f"No student has a test {scenario.metric_title}."]
+    best = max(students, key=lambda row: fmean(test[row].values()))
+    closed, plain = scenario.gap_closed(best), scenario.plain(best)
+    number = len(test[best])
+    sentence = f"{best.name} is the best student with {mean_and_spread(test[best])} ({_seeds(number)})"
+    if scenario.ceiling is not None:
+        sentence += f"; the teacher has {100 * scenario.ceiling:.2f}"
+    if closed is not None and plain is not None:
+        sentence += (
+            f", a student without distillation {percent(test[plain])}: {100 * closed:.0f}\u00a0% of the gap is closed"
+        )
+    own = [each for each in comparisons if each.scenario is scenario]
+    shown = own if len(own) <= _SHOWN else [each for each in own if best in (each.method, each.baseline)][:_SHOWN]
+    sentences = [f"By test {scenario.metric_title}, {sentence}.", *map(in_words, shown)]
+    if len(shown) < len(own):
+        sentences.append(f"Of all {len(own)} comparisons: {_outcomes(own)}.")
+    return sentences
+
+
+def _outcomes(comparisons: Sequence[Comparison]) -> str:
+    """How many of several came out how."""
+    count = Counter(each.outcome for each in comparisons)
+    ahead = sum(each.outcome == "significant" and each.difference > 0 for each in comparisons)
+    favour = f" ({ahead} in favour of the method)" if len(comparisons) > 1 else ""
+    parts = [
+        (count["significant"], f"a significant difference over seeds{favour}"),
+        (count["not significant"], "none that is significant"),
+        (count["inconclusive"], "too few seeds to conclude anything"),
+    ]
+    found = [(number, text) for number, text in parts if number]
+    if len(found) == 1:
+        return f"{'all have ' * (len(comparisons) > 1)}{found[0][1]}"
+    return ", ".join(f"{number} {'has' if number == 1 else 'have'} {text}" for number, text in found)
+
+
+def in_words(comparison: Comparison) -> str:
+    """A comparison in a sentence."""
+    points = 100 * comparison.difference
+    relation = "level with" if round(points, 2) == 0 else "ahead of" if points > 0 else "behind"
+    by = "" if round(points, 2) == 0 else f" by {abs(points):.2f} points"
+    interval = comparison.interval
+    limits = "" if interval is None else f" [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
+    return f"{comparison.method.name} is {relation} {comparison.baseline.name}{by}{limits}: {comparison.verdict}."
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' * (number > 1)}"
+
+
+#: A summary tells so many comparisons of a scenario one by one.
+_SHOWN = 4
+
+#: What a reader needs to know about the figures, as (term, explanation).
+EXPLANATIONS = (
+    ("Mean ± standard deviation", "over seeds; a single seed has no standard deviation. All figures are in percent."),
+    (
+        "Gap closed",
+        "the share of the distance from the student without distillation to the teacher (the best, where there are "
+        "several), on the seeds that both students have.",
+    ),
+    (
+        "p",
+        "of the exact two-sided sign-flip test over paired seeds: the share of all 2ⁿ patterns of signs whose mean "
+        "difference is as far from 0 as the one observed. With n seeds it cannot be below 2/2ⁿ.",
+    ),
+    (
+        "p, Holm",
+        "p after Holm's correction; the family is all comparisons of this report that the configurations declare and "
+        "that have a seed on both sides.",
+    ),
+    (
+        "Verdict",
+        "significant where the corrected p is below 0.05; inconclusive where it could not have come out below 0.05 "
+        "even if every seed had agreed, which says nothing about whether there is a difference.",
+    ),
+    (
+        "95 % interval",
+        "bias-corrected and accelerated (BCa) bootstrap over test sentences, 2,000 samples, paired, averaged over "
+        "seeds: how much hangs on this test set. It says nothing about other seeds.",
+    ),
+    ("KL", "exact KL(teacher || student) on the development text, at temperature 1, in nats a word."),
+    (
+        "Words/s",
+        "decoded on one core, in processor time, median over seeds; beside it the ratio to the teacher (to all of "
+        "them, one after the other, where there are several).",
+    ),
+    ("Sentences", "labelled + unlabelled ones that the model was trained on."),
+)

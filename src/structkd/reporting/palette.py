@@ -1,0 +1,60 @@
+"""One colour, marker and dash per method, the same in every plot of a report.
+
+The colours differ in lightness as well as in hue, to stay apart for the common kinds of colour blindness, and each
+stands out from its ground by at least 3:1 (WCAG 2.2, 1.4.11): the first of a pair from white, the second from the dark
+ground of the page. Markers and dashes say the same again, for print without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["GRID", "INK", "Style", "styles", "teacher_style", "variables"]
+
+#: Text and axes; lines behind the figures.
+INK, GRID = ("#1f2329", "#e6e8eb"), ("#d9dce1", "#3a3f47")
+_TEACHER = ("#50565e", "#c8cdd4")
+_COLOURS = (
+    ("#0b62a9", "#58a8ea"),  # blue
+    ("#c64f00", "#f0883e"),  # vermilion
+    ("#007f5f", "#2cc295"),  # green
+    ("#b03a83", "#ea8fc6"),  # purple
+    ("#561010", "#ea3a68"),  # maroon, crimson
+    ("#9426f0", "#a35cff"),  # violet
+    ("#2f0f52", "#dc35ba"),  # indigo, magenta
+    ("#a273f5", "#b8f7c6"),  # lavender, mint
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+_DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (8, 2, 1, 2, 1, 2)))
+_FIRST = ("structural", "none", "token")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn: its colour on light ground, its marker and its dash."""
+
+    colour: str
+    marker: str
+    dash: str | tuple[float, tuple[float, ...]]
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """A style for each method of students; with more than eight, colours recur but with another dash."""
+    others = sorted(set(methods) - set(_FIRST))
+    return {
+        name: Style(_COLOURS[index % len(_COLOURS)][0], _MARKERS[index % len(_MARKERS)], _DASHES[index % len(_DASHES)])
+        for index, name in enumerate([*_FIRST, *others])
+    }
+
+
+def teacher_style() -> Style:
+    """How teachers are drawn."""
+    return Style(_TEACHER[0], "*", (0, (3, 2)))
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """Names, light and dark values of the page's colours; a plot's light colour stands for the name."""
+    named = [("ink", INK), ("grid", GRID), ("teacher", _TEACHER)]
+    named += [(f"method-{index}", pair) for index, pair in enumerate(_COLOURS)]
+    return [(name, light, dark) for name, (light, dark) in named]

@@ -1,0 +1,175 @@
+"""Everything that a report says, gathered once, and the files that say it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import findings, tables
+from .comparisons import Comparison, compare_all
+from .links import Linker
+from .runs import Runs, read_runs
+from .scenarios import Scenario, collect
+
+__all__ = ["Report", "write_report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of some runs.
+
+    Attributes:
+        title: heading.
+        command: makes it again.
+        runs: all that was found.
+        scenarios: of the finished runs.
+        notes: lines to close with.
+        made: when.
+    """
+
+    title: str
+    command: str
+    runs: Runs
+    scenarios: Sequence[Scenario]
+    notes: Sequence[str]
+    made: datetime
+
+    @classmethod
+    def of(
+        cls,
+        folders: Sequence[str | Path],
+        title: str = "Results",
+        notes: Sequence[str] = (),
+        output: Path | None = None,
+    ) -> Report:
+        """Read all runs below some folders; errors as of :func:`read_runs`."""
+        runs = read_runs(folders)
+        command = ["structkd", "report", *map(str, folders), *(["--output", str(output)] if output else [])]
+        if title != "Results":
+            command += ["--title", title]
+        return cls(title, shlex.join(command), runs, collect(runs.finished), notes, datetime.now(UTC))
+
+    @functools.cached_property
+    def comparisons(self) -> list[Comparison]:
+        """All that are declared, corrected as one family."""
+        return compare_all(self.scenarios)
+
+    @property
+    def terminal(self) -> str:
+        """The figures for a terminal of 100 columns."""
+        lines = [f"failed: {each.title}: {each.message}" for each in self.runs.failed]
+        lines += [f"unfinished: {each.title}" for each in self.runs.unfinished]
+        wrapped = [textwrap.fill(line, 100, subsequent_indent="    ", break_long_words=False) for line in lines]
+        closing = textwrap.fill(self.findings, 100)
+        return "\n".join([tables.terminal(self.scenarios, self.comparisons), *wrapped, closing])
+
+    @property
+    def findings(self) -> str:
+        """What came out of all comparisons, in a sentence."""
+        return findings.of_all(self.scenarios, self.comparisons)
+
+    def findings_of(self, scenario: Scenario) -> list[str]:
+        """What was found in a scenario, in sentences."""
+        return findings.of_scenario(scenario, self.comparisons)
+
+    def comparisons_of(self, scenario: Scenario) -> list[Comparison]:
+        """Those between rows of a scenario."""
+        return [each for each in self.comparisons if each.scenario is scenario]
+
+    @property
+    def when(self) -> str:
+        """When it was made."""
+        return self.made.strftime("%Y-%m-%d %H:%M UTC")
+
+    @property
+    def versions(self) -> list[str]:
+        """What the runs were made with, most frequent first; with more than one the number of runs."""
+        found = Counter(json.dumps(run.made.get("environment", {})) for run in self.runs.finished)
+        found.pop("{}", None)
+        versions = []
+        for environment, count in found.most_common():
+            text = ", ".join(f"{name} {version}" for name, version in json.loads(environment).items())
+            versions.append(text + (f" ({count} runs)" if len(found) > 1 else ""))
+        return versions
+
+    @property
+    def commands(self) -> list[str]:
+        """What was typed."""
+        return list(dict.fromkeys(command for run in self.runs.finished if (command := run.made.get("command"))))
+
+    @property
+    def corpora(self) -> list[tuple[str, str, str]]:
+        """Name, source and licence of each."""
+        data = [run["data"] for run in self.runs.finished]
+        return list(dict.fromkeys((each["name"], each["source"], each["licence"]) for each in data))
+
+    @property
+    def finished(self) -> str:
+        """When the runs were finished, the first and the last; empty where none says so."""
+        times = sorted(run.finished for run in self.runs.finished if run.finished)
+        return (
+            " to ".join(dict.fromkeys(time[:16].replace("T", " ") for time in (times[0], times[-1]))) if times else ""
+        )
+
+
+def about(scenario: Scenario) -> str:
+    """What a table needs beside its title."""
+    test = scenario.data["sentences"]["test"]
+    parts = [f"Test {scenario.metric_title} in percent; {test:,} test sentences.", scenario.rule]
+    parts.append(scenario.data["notes"])
+    parts += [f"{one} against {other} was declared but not run." for one, other in scenario.missing]
+    if scenario.replaced:
+        parts.append(
+            f"{len(scenario.replaced)} run{'s' * (len(scenario.replaced) > 1)} of the same settings and seeds, but of "
+            "other code or data, do not count: later ones replace them."
+        )
+    return " ".join(filter(None, parts))
+
+
+def write_report(
+    folders: Iterable[str | Path], output: str | Path, title: str = "Results", notes: Sequence[str] = ()
+) -> list[Path]:
+    """Write ``results.md``, ``results.csv``, ``comparisons.csv``, ``results.html`` and PNGs about runs.
+
+    Args:
+        folders: searched for runs.
+        output: where to write; created if need be.
+        title: heading.
+        notes: lines to close with.
+
+    Returns:
+        The files written, ``results.md`` first.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist or no run in any is finished.
+        ValueError: if a result file cannot be read or was written by an earlier version.
+    """
+    return save(Report.of(list(folders), title, notes, Path(output)), Path(output))
+
+
+def save(report: Report, output: Path) -> list[Path]:
+    """Write the files of a report; returns their paths."""
+    # matplotlib and Jinja take their time to load, and the tables of a terminal need neither.
+    from .markdown import markdown
+    from .page import page
+    from .plots import Plots
+
+    output.mkdir(parents=True, exist_ok=True)
+    link, plots = Linker(output), Plots(report.scenarios)
+    pictures = plots.save(output)
+    files = {
+        "results.md": markdown(report, link, [path.name for path in pictures]),
+        "results.csv": tables.models_csv(report.scenarios, link),
+        "comparisons.csv": tables.comparisons_csv(report.comparisons),
+        "results.html": page(report, link, plots),
+    }
+    for name, content in files.items():
+        (output / name).write_text(content, encoding="utf-8")
+    return [*(output / name for name in files), *pictures]

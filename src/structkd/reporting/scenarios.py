@@ -1,0 +1,292 @@
+"""Results of many runs, grouped by scenario, corpus and teacher, then by method and seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from structkd.evaluation import figure_rule, figure_title
+
+from .runs import Model, Run
+from .settings import titles
+
+__all__ = ["Row", "Scenario", "collect", "spread"]
+
+
+@dataclass(eq=False)
+class Row:
+    """One model of a scenario, over all seeds it was trained with.
+
+    Attributes:
+        role: "teacher" or "student".
+        method: name of the method.
+        settings: all that was set for it, the same for all seeds.
+        apart: the settings in which it differs from other rows of the same name, in words.
+        models: one a seed.
+        runs: folders of all runs that it took part in.
+    """
+
+    role: str
+    method: str
+    settings: Mapping[str, Any]
+    apart: str = ""
+    models: dict[int, Model] = field(default_factory=dict)
+    runs: set[Path] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """The method, and what tells it apart."""
+        return f"{self.method} ({self.apart})" if self.apart else self.method
+
+    @property
+    def first(self) -> Model:
+        """The model of the first seed."""
+        return next(iter(self.models.values()))
+
+    def figures(self, split: str, metric: str) -> dict[int, float]:
+        """A figure of every seed that has it, in the order of the seeds."""
+        return self._each(lambda model: model.figure(split, metric))
+
+    @property
+    def kl_per_word(self) -> dict[int, float]:
+        """KL(teacher || student) on dev of every seed that has it."""
+        return self._each(lambda model: model.kl_per_word)
+
+    @property
+    def words_per_second(self) -> float | None:
+        """Median over the seeds."""
+        found = self._each(lambda model: model.words_per_second)
+        return median(found.values()) if found else None
+
+    def _each(self, take: Callable[[Model], float | None]) -> dict[int, float]:
+        found = {seed: take(model) for seed, model in self.models.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+@dataclass(eq=False)
+class Scenario:
+    """Everything found about one scenario on one corpus, with one teacher (or one ensemble of them).
+
+    Attributes:
+        name: of the scenario.
+        data: what the runs say of the corpus: its name, task, annotation, notes, licence, source, sentences.
+        metric: the figure by which models are compared.
+        teacher: what sets the teacher apart, where the same scenario was run with several.
+        rows: teachers, the plain student, other students by name, structural KD last.
+        runs: finished runs that it is made of.
+        pairs: rows to be compared, as the configurations declare: (method, baseline).
+        missing: comparisons declared of which one side was never run.
+        replaced: runs whose models were trained again by later ones, so that they do not count.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    metric: str
+    teacher: str
+    rows: list[Row]
+    runs: list[Run]
+    pairs: list[tuple[Row, Row]]
+    missing: list[tuple[str, str]]
+    replaced: list[Run]
+
+    @property
+    def title(self) -> str:
+        """For headings."""
+        apart = f" (teacher: {self.teacher})" if self.teacher else ""
+        return f"{self.name}{apart}: {self.data['name']}, {self.data['task']}"
+
+    @property
+    def metric_title(self) -> str:
+        """The figure by which models are compared, as tables print it."""
+        return figure_title(self.metric)
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of all test figures that any model has, the compared one first."""
+        found = [name for row in self.rows for model in row.models.values() for name in model.result.get("test", {})]
+        return list(dict.fromkeys([self.metric, *found]))
+
+    @property
+    def rule(self) -> str:
+        """What has to be said of how the figures are counted; may be empty."""
+        return " ".join(dict.fromkeys(filter(None, map(figure_rule, self.figures))))
+
+    @property
+    def teachers(self) -> list[Row]:
+        """Rows of teachers."""
+        return [row for row in self.rows if row.role == "teacher"]
+
+    @property
+    def students(self) -> list[Row]:
+        """Rows of students."""
+        return [row for row in self.rows if row.role == "student"]
+
+    @property
+    def ceiling(self) -> float | None:
+        """Mean test figure of the teacher; of the best, where there are several."""
+        means = [fmean(found.values()) for row in self.teachers if (found := row.figures("test", self.metric))]
+        return max(means, default=None)
+
+    @property
+    def teachers_speed(self) -> float | None:
+        """Words a second of all teachers one after the other, as an ensemble works."""
+        speeds = [row.words_per_second for row in self.teachers]
+        known = [speed for speed in speeds if speed]
+        return 1 / sum(1 / speed for speed in known) if known and len(known) == len(speeds) else None
+
+    def plain(self, row: Row) -> Row | None:
+        """The student without KD that goes with a student."""
+        found = _partners(self.students, row, "none")
+        return found[0] if len(found) == 1 else None
+
+    def gap_closed(self, row: Row) -> float | None:
+        """Share of the distance from the plain student to the teacher that a student covers, on the seeds of both."""
+        plain = self.plain(row) if row.role == "student" else None
+        if plain is None or plain is row or self.ceiling is None:
+            return None
+        reached, floor = row.figures("test", self.metric), plain.figures("test", self.metric)
+        seeds = reached.keys() & floor.keys()
+        if not seeds:
+            return None
+        below = fmean(floor[seed] for seed in seeds)
+        gap = self.ceiling - below
+        return (fmean(reached[seed] for seed in seeds) - below) / gap if gap > 0 else None
+
+
+def spread(values: Iterable[float]) -> float | None:
+    """Standard deviation over seeds; None of a single one."""
+    found = list(values)
+    return stdev(found) if len(found) > 1 else None
+
+
+def collect(runs: Sequence[Run]) -> list[Scenario]:
+    """Group the results of runs by scenario, corpus and teacher, then by method and seed.
+
+    Teachers are the same if all their settings are. What several runs share counts once. A run in which no teacher
+    took part (a student without KD) belongs to every teacher's group of its scenario.
+    """
+    groups: dict[tuple[str, ...], dict[str, list[Run]]] = {}
+    for run in runs:
+        data = run["data"]
+        by_teacher = groups.setdefault((run["scenario"], data["name"], data["task"], data["fingerprint"]), {})
+        by_teacher.setdefault(json.dumps(_teachers(run), sort_keys=True), []).append(run)
+    scenarios = []
+    for by_teacher in groups.values():
+        without = by_teacher.pop("[]", [])
+        found = [part for members in by_teacher.values() for part in _by_teacher_seed(members)]
+        described = [_teachers(part[0]) for part in found]
+        if len({json.dumps(each, sort_keys=True) for each in described}) < len(described):
+            described = [
+                [*settings, {"seed": seed} if len(seed) > 1 else {"seed": seed[0]}]
+                for settings, seed in zip(described, (_teacher_seeds(part[0]) for part in found), strict=True)
+            ]
+        apart = titles(described) if found else [""]
+        scenarios += [
+            _scenario(members + without, teacher) for members, teacher in zip(found or [[]], apart, strict=True)
+        ]
+    return sorted(scenarios, key=lambda scenario: scenario.title)
+
+
+def _teachers(run: Run) -> list[Any]:
+    """Settings of every teacher of a run."""
+    return [result["settings"] for result in run["results"] if result["role"] == "teacher"]
+
+
+def _teacher_seeds(run: Run) -> tuple[int, ...]:
+    return tuple(result["seed"] for result in run["results"] if result["role"] == "teacher")
+
+
+def _by_teacher_seed(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs whose teachers differ in their seeds alone are one group if each student has one of them only."""
+    of_student: dict[int, set[tuple[int, ...]]] = {}
+    for run in runs:
+        of_student.setdefault(run["seed"], set()).add(_teacher_seeds(run))
+    if all(len(seeds) == 1 for seeds in of_student.values()):
+        return [list(runs)]
+    parts: dict[tuple[int, ...], list[Run]] = {}
+    for run in runs:
+        parts.setdefault(_teacher_seeds(run), []).append(run)
+    return list(parts.values())
+
+
+def _scenario(runs: Sequence[Run], teacher: str) -> Scenario:
+    rows: dict[str, Row] = {}
+    for run in sorted(runs, key=lambda run: run.finished):  # of two that say different things the later counts
+        for result in run["results"]:
+            key = json.dumps([result["role"], result["method"], result["settings"]], sort_keys=True)
+            row = rows.setdefault(key, Row(result["role"], result["method"], result["settings"]))
+            row.runs.add(run.folder)
+            known = row.models.get(result["seed"])
+            if known is None or known["folder"] != result["folder"]:
+                row.models[result["seed"]] = Model(run, result)
+    for row in rows.values():
+        row.models = dict(sorted(row.models.items()))
+    _name_apart(list(rows.values()))
+    ordered = sorted(rows.values(), key=_position)
+    current = {model["folder"] for row in ordered for model in row.models.values()}
+    replaced = [run for run in runs if any(result["folder"] not in current for result in run["results"])]
+    pairs, missing = _declared(runs, ordered)
+    first = runs[0]
+    return Scenario(
+        first["scenario"], first["data"], first["metric"], teacher, ordered, list(runs), pairs, missing, replaced
+    )
+
+
+def _position(row: Row) -> tuple[int, str, list[tuple[str, float, str]]]:
+    """Teachers, plain student, other methods by name, structural KD last; then by settings, numbers by their size."""
+    by_size = []
+    for part in row.apart.split(", "):
+        name, _, value = part.partition("=")
+        try:
+            by_size.append((name, float(value), ""))
+        except ValueError:
+            by_size.append((name, 0.0, value))
+    order = 0 if row.role == "teacher" else {"none": 1, "structural": 3}.get(row.method, 2)
+    return order, row.method, by_size
+
+
+def _name_apart(rows: Sequence[Row]) -> None:
+    """Where rows of one name differ in their settings, say in which."""
+    by_name: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        by_name.setdefault((row.role, row.method), []).append(row)
+    for group in by_name.values():
+        for row, apart in zip(group, titles([row.settings for row in group]), strict=True):
+            row.apart = apart
+
+
+def _declared(runs: Sequence[Run], rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[tuple[str, str]]]:
+    """Rows to be compared, and comparisons of which one side was never run."""
+    students = [row for row in rows if row.role == "student"]
+    declared = dict.fromkeys((str(one), str(other)) for run in runs for one, other in run["comparisons"])
+    pairs = [
+        (row, partner)
+        for one, other in declared
+        for row in students
+        if row.method == one
+        for partner in _partners(students, row, other)
+    ]
+    names = {row.method for row in students}
+    return pairs, [pair for pair in declared if not names >= set(pair)]
+
+
+def _partners(students: Sequence[Row], row: Row, method: str) -> list[Row]:
+    """Students by a method that go with one by another.
+
+    They are those that share runs with it; where none does, those that were set alike in all but the method.
+    """
+    named = [other for other in students if other.method == method and other is not row]
+    return [other for other in named if other.runs & row.runs] or [other for other in named if _alike(row, other)]
+
+
+def _alike(one: Row, other: Row) -> bool:
+    """Whether two students differ in their methods alone, and in what a student without teacher does not have."""
+    apart = ["method", "weights", "targets"]
+    if 0 in (one.settings["unlabelled"], other.settings["unlabelled"]):
+        apart.append("unlabelled")
+    left, right = ({name: row.settings[name] for name in row.settings if name not in apart} for row in (one, other))
+    return left == right

@@ -1,0 +1,286 @@
+"""The figures as text: cells of tables, a compact table for the terminal, Markdown, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from structkd.evaluation import figure_title
+
+from .comparisons import Comparison
+from .links import Linker
+from .runs import Model
+from .scenarios import Row, Scenario, spread
+
+__all__ = [
+    "Cell",
+    "Table",
+    "as_markdown",
+    "comparison_table",
+    "comparisons_csv",
+    "escaped",
+    "mean_and_spread",
+    "method_table",
+    "model_table",
+    "models_csv",
+    "percent",
+    "terminal",
+]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table says in a place.
+
+    Attributes:
+        parts: pieces of text, each with the URL it links to, if any.
+        mark: a word for how it is to be shown: "name" heads a line, "number" is aligned right, "code" is typed,
+            others are styles of the page.
+    """
+
+    parts: tuple[tuple[str, str | None], ...]
+    mark: str = ""
+
+    @property
+    def text(self) -> str:
+        """Without links."""
+        return ", ".join(part for part, _ in self.parts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading and lines of as many cells; a column's title may have an explanation."""
+
+    header: Sequence[str]
+    lines: Sequence[Sequence[Cell]]
+
+
+def number(text: str) -> Cell:
+    """A cell with a figure."""
+    return Cell(((text, None),), "number")
+
+
+def percent(values: Iterable[float] | Mapping[int, float]) -> str:
+    """The mean in percent; empty without values."""
+    found = list(values.values() if isinstance(values, Mapping) else values)
+    return f"{100 * fmean(found):.2f}" if found else ""
+
+
+def mean_and_spread(values: Mapping[int, float]) -> str:
+    """Mean and standard deviation over seeds in percent; the mean alone of one seed."""
+    deviation = spread(values.values())
+    return percent(values) + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
+
+
+def method_table(scenario: Scenario, link: Linker) -> Table:
+    """A line per row of a scenario: means over seeds, and every seed's test figure."""
+    metric = scenario.metric_title
+    # precision and recall stand in the CSV file
+    others = [name for name in scenario.figures if name not in (scenario.metric, "precision", "recall")]
+    header = ["model", f"test {metric}", f"dev {metric}", "gap closed", "every seed"]
+    header += [f"test {figure_title(name)}" for name in others]
+    header += ["KL a word", "words/s (ratio)", "parameters", "sentences", "steps"]
+    lines = []
+    for row in scenario.rows:
+        first, closed, speed = row.first, scenario.gap_closed(row), row.words_per_second
+        test = row.figures("test", scenario.metric)
+        divergence = row.kl_per_word
+        cells = [
+            Cell(((row.name, None),), "name"),
+            number(mean_and_spread(test)),
+            number(percent(row.figures("dev", scenario.metric))),
+            number("" if closed is None else f"{100 * closed:.0f} %"),
+            Cell(tuple((percent([value]), link(row.models[seed].run.folder)) for seed, value in test.items()), "seeds"),
+            *(number(percent(row.figures("test", name))) for name in others),
+            number(f"{fmean(divergence.values()):.3f}" if divergence else ""),
+            number(_speed(speed) + _ratio(scenario, row)),
+            number(_span(f"{model['parameters']:,}" for model in row.models.values())),
+            number(f"{first['labelled']:,}" + (f" + {first['unlabelled']:,}" if first["unlabelled"] else "")),
+            number(_span(f"{model['steps']:,}" for model in row.models.values())),
+        ]
+        lines.append(cells)
+    return _without_empty(Table(header, lines))
+
+
+def _speed(words: float | None) -> str:
+    return "" if words is None else f"{words:,.0f}"
+
+
+def _ratio(scenario: Scenario, row: Row) -> str:
+    own, teachers = row.words_per_second, scenario.teachers_speed
+    if row.role == "teacher" or own is None or teachers is None:
+        return ""
+    return f" ({own / teachers:.{1 if own >= teachers else 2}f} ×)"  # noqa: RUF001
+
+
+def _span(values: Iterable[str]) -> str:
+    """The one value, or the smallest and the largest."""
+    found = sorted(set(values), key=lambda value: int(value.replace(",", "")))
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def _without_empty(table: Table) -> Table:
+    """Less the columns in which nothing stands."""
+    kept = [column for column in range(len(table.header)) if any(line[column].text for line in table.lines)]
+    return Table([table.header[column] for column in kept], [[line[column] for column in kept] for line in table.lines])
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """A line per comparison."""
+    header = ["comparison", "mean difference", "95 % interval over test sentences", "verdict"]
+    header += ["p, Holm", "p", "smallest possible p", "paired seeds"]
+    lines = []
+    for each in comparisons:
+        interval = each.interval
+        lines.append(
+            [
+                Cell(((each.title, None),), "name"),
+                number(f"{100 * each.difference:+.2f}"),
+                number("" if interval is None else f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"),
+                Cell(((each.verdict, None),), each.outcome.replace(" ", "-")),
+                number(f"{each.adjusted:.3g}"),
+                number(f"{each.p:.3g}"),
+                number(f"{each.smallest:.3g}"),
+                number(str(len(each.differences))),
+            ]
+        )
+    return _without_empty(Table(header, lines)) if lines else Table(header, [])
+
+
+def model_table(scenario: Scenario, link: Linker) -> Table:
+    """A line per trained model, with the files it comes from and the command that makes it again."""
+    metric = scenario.metric_title
+    header = ["model", "seed", f"test {metric}", f"dev {metric}", "KL a word", "words/s", "steps (best)"]
+    header += ["files", "command"]
+    lines = []
+    for row in scenario.rows:
+        for seed, model in row.models.items():
+            divergence = model.kl_per_word
+            best = "" if model.result.get("best_step") is None else f" ({model['best_step']:,})"
+            lines.append(
+                [
+                    Cell(((row.name, None),), "name"),
+                    number(str(seed)),
+                    number(_figure(model, "test", scenario.metric)),
+                    number(_figure(model, "dev", scenario.metric)),
+                    number("" if divergence is None else f"{divergence:.3f}"),
+                    number(_speed(model.words_per_second)),
+                    number(f"{model['steps']:,}{best}"),
+                    Cell(tuple(_files(model, link)), "files"),
+                    Cell(((model.run.command, None),), "code"),
+                ]
+            )
+    return _without_empty(Table(header, lines))
+
+
+def _figure(model: Model, split: str, metric: str) -> str:
+    value = model.figure(split, metric)
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _files(model: Model, link: Linker) -> Iterable[tuple[str, str | None]]:
+    places = {"run": model.run.folder, "config": model.run.config, "predictions": model.predictions}
+    return ((name, link(path)) for name, path in places.items() if path.exists())
+
+
+def as_markdown(table: Table) -> str:
+    """A pipe table."""
+    numbers = [all(line[column].mark == "number" for line in table.lines) for column in range(len(table.header))]
+    lines = [list(map(escaped, table.header)), ["---:" if right else "---" for right in numbers]]
+    lines += [[_markdown_cell(cell) for cell in line] for line in table.lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    if cell.mark == "code":
+        # A pipe ends a cell even between back quotes.
+        text = cell.text.replace("|", "\\|").replace("\n", " ")
+        return f"`` {text} ``" if "`" in text else f"`{text}`"
+    return ", ".join(escaped(text) if url is None else f"[{escaped(text)}]({url})" for text, url in cell.parts)
+
+
+def escaped(text: str) -> str:
+    """Text as Markdown prints it literally, in one line."""
+    text = re.sub(r"[\\|<>*`]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", text)
+    return " ".join(text.split())
+
+
+def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
+    """One line per trained model, with all that tables round or leave out."""
+    metrics = list(dict.fromkeys(name for scenario in scenarios for name in scenario.figures))
+    header = ["scenario", "data", "task", "teacher", "role", "method", "differs_in", "seed", "labelled", "unlabelled"]
+    header += ["parameters", "steps", "best_step", "seconds", "words_per_second", "kl_per_word"]
+    header += [f"{split}_{metric}" for split in ("dev", "test") for metric in metrics]
+    header += ["training", "run", "config", "predictions", "command"]
+    lines: list[list[Any]] = []
+    for scenario in scenarios:
+        for row in scenario.rows:
+            for seed, model in row.models.items():
+                lines.append([scenario.name, scenario.data["name"], scenario.data["task"], scenario.teacher])
+                lines[-1] += [row.role, row.method, row.apart, seed]
+                lines[-1] += [model.result.get(name) for name in ("labelled", "unlabelled", "parameters", "steps")]
+                lines[-1] += [model.result.get("best_step"), model.seconds, model.words_per_second, model.kl_per_word]
+                lines[-1] += [model.figure(split, name) for split in ("dev", "test") for name in metrics]
+                lines[-1] += [model["folder"], link(model.run.folder), link(model.run.config), link(model.predictions)]
+                lines[-1].append(model.run.command)
+    return _as_csv(header, lines)
+
+
+def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
+    """One line per comparison, unrounded."""
+    header = ["scenario", "data", "task", "teacher", "method", "baseline", "seeds", "difference", "low", "high"]
+    header += ["p", "smallest_p", "p_holm", "smallest_p_holm", "family", "outcome"]
+    lines: list[list[Any]] = []
+    for each in comparisons:
+        scenario, interval = each.scenario, each.interval
+        lines.append([scenario.name, scenario.data["name"], scenario.data["task"], scenario.teacher])
+        lines[-1] += [each.method.name, each.baseline.name, " ".join(map(str, each.differences)), each.difference]
+        lines[-1] += [None, None] if interval is None else [interval.low, interval.high]
+        lines[-1] += [each.p, each.smallest, each.adjusted, each.attainable, each.family, each.outcome]
+    return _as_csv(header, lines)
+
+
+def _as_csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def terminal(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison], width: int = 100) -> str:
+    """What a terminal shows: the most telling columns, and the verdicts."""
+    lines: list[str] = []
+    for scenario in scenarios:
+        header = ["model", f"test {scenario.metric_title}", "dev", "gap closed", "KL a word", "words/s", "seeds"]
+        cells = [header]
+        for row in scenario.rows:
+            closed, divergence = scenario.gap_closed(row), row.kl_per_word
+            test = row.figures("test", scenario.metric)
+            cells.append([row.name, mean_and_spread(test), percent(row.figures("dev", scenario.metric))])
+            cells[-1].append("" if closed is None else f"{100 * closed:.0f} %")
+            cells[-1].append(f"{fmean(divergence.values()):.3f}" if divergence else "")
+            cells[-1] += [_speed(row.words_per_second), str(len(row.models))]
+        widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+        widths[0] = min(widths[0], width - sum(widths[1:]) - 2 * (len(widths) - 1))
+        lines += [*textwrap.wrap(scenario.title, width), ""]
+        for index, line in enumerate(cells):
+            name = textwrap.wrap(line[0], widths[0], subsequent_indent="  ") or [""]
+            figures = [cell.rjust(size) for cell, size in zip(line[1:], widths[1:], strict=True)]
+            lines.append("  ".join([name[0].ljust(widths[0]), *figures]).rstrip())
+            lines += name[1:]
+            lines += ["  ".join("-" * size for size in widths)] * (index == 0)
+        lines.append("")
+        for each in (each for each in comparisons if each.scenario is scenario):
+            interval = each.interval
+            limits = "" if interval is None else f" [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
+            text = f"{each.title}: {100 * each.difference:+.2f}{limits}, {each.verdict}"
+            lines += textwrap.wrap(text, width, subsequent_indent="    ")
+        lines.append("")
+    return "\n".join(lines)

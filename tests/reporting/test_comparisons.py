@@ -1,0 +1,125 @@
+"""Verdicts: what may be said with so many seeds and so many comparisons, and p that anybody can compute again."""
+
+import csv
+import gzip
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import model, save_run
+
+from structkd.evaluation import paired_bootstrap
+from structkd.reporting import Report, collect, read_runs
+from structkd.reporting.comparisons import Comparison, compare_all
+
+
+def compared(folder: Path) -> list[Comparison]:
+    return compare_all(collect(read_runs([folder]).finished))
+
+
+def save(folder: Path, seeds: int, comparisons: list[tuple[str, str]], qualities: dict[str, list[float]]) -> None:
+    for seed in range(seeds):
+        results = [
+            model("student", name, seed, quality=quality[seed % len(quality)]) for name, quality in qualities.items()
+        ]
+        save_run(folder / str(seed), results, seed=seed, comparisons=comparisons)
+
+
+def test_too_few_seeds_are_inconclusive_whatever_the_difference(tmp_path: Path) -> None:
+    save(tmp_path, 5, [("structural", "none")], {"structural": [0.9], "none": [0.2]})
+    (only,) = compared(tmp_path)
+    assert only.verdict == "inconclusive (5 seeds: p cannot be below 0.062)"
+    assert only.p == only.smallest == 0.0625
+
+
+def test_enough_seeds_give_a_verdict(tmp_path: Path) -> None:
+    save(tmp_path, 6, [("structural", "none")], {"structural": [0.9], "none": [0.2]})
+    (only,) = compared(tmp_path)
+    assert only.verdict == "significant (p = 0.031)"
+    assert only.difference > 0.6
+
+
+def test_a_difference_that_changes_its_sign_is_not_significant(tmp_path: Path) -> None:
+    save(tmp_path, 6, [("structural", "none")], {"structural": [0.9, 0.2], "none": [0.2, 0.9]})
+    (only,) = compared(tmp_path)
+    assert only.outcome == "not significant"
+    assert only.verdict == f"not significant (p = {only.adjusted:.2g})"
+
+
+def test_the_family_is_every_comparison(tmp_path: Path) -> None:
+    """Six seeds are enough for one comparison and too few for two."""
+    qualities = {"structural": [0.9], "none": [0.2], "token": [0.3]}
+    save(tmp_path, 6, [("structural", "none"), ("structural", "token")], qualities)
+    for each in compared(tmp_path):
+        assert (each.family, each.p, each.adjusted, each.attainable) == (2, 0.03125, 0.0625, 0.0625)
+        assert each.verdict == "inconclusive (6 seeds: p cannot be below 0.062 after correction)"
+
+
+def test_a_comparison_that_others_leave_room_for_is_conclusive(tmp_path: Path) -> None:
+    """Holm multiplies the larger p by less, so that six seeds suffice beside one that is far below."""
+    save(tmp_path / "few", 6, [("structural", "none")], {"structural": [0.9], "none": [0.2]})
+    save(tmp_path / "many", 12, [("topk", "token")], {"topk": [0.9], "token": [0.2]})
+    assert {each.method.method: each.outcome for each in compared(tmp_path)} == {
+        "structural": "significant",
+        "topk": "significant",
+    }
+
+
+def test_predictions_that_were_thrown_away_leave_the_interval_out(tmp_path: Path) -> None:
+    save(tmp_path, 2, [("structural", "none")], {"structural": [0.9], "none": [0.2]})
+    (tmp_path / "1" / "predictions" / "none.jsonl.gz").unlink()
+    (only,) = compared(tmp_path)
+    assert only.interval is None
+    assert "[" not in Report.of([tmp_path]).terminal
+
+
+def test_a_model_without_figures_is_not_compared(tmp_path: Path) -> None:
+    save(tmp_path, 1, [("structural", "none")], {"structural": [0.9], "none": [0.2]})
+    content = json.loads((tmp_path / "0" / "metrics.json").read_text())
+    content["results"][1]["test"] = {}
+    (tmp_path / "0" / "metrics.json").write_text(json.dumps(content))
+    assert compared(tmp_path) == []
+    assert "No comparison was declared that could be made" in Report.of([tmp_path]).findings
+
+
+def test_every_p_can_be_computed_again_from_the_predictions(written: tuple[Path, Path]) -> None:
+    """From files alone: the predictions that results.csv names, for what comparisons.csv prints."""
+    _, report = written
+    models = list(csv.DictReader((report / "results.csv").read_text().splitlines()))
+    comparisons = list(csv.DictReader((report / "comparisons.csv").read_text().splitlines()))
+    (printed,) = [
+        each
+        for each in comparisons
+        if (each["scenario"], each["method"], each["baseline"]) == ("case1a", "structural", "token")
+    ]
+
+    def counts(method: str) -> np.ndarray:
+        from urllib.parse import unquote
+
+        tables = []
+        for seed in printed["seeds"].split():
+            (found,) = [
+                each for each in models if (each["scenario"], each["method"], each["seed"]) == ("case1a", method, seed)
+            ]
+            with gzip.open(report / unquote(found["predictions"]), "rt") as lines:
+                tables.append([json.loads(line)["counts"]["f1"] for line in lines])
+        return np.array(tables)
+
+    one, other = counts("structural"), counts("token")
+    totals = [table.sum(axis=1) for table in (one, other)]
+    figures = [2 * total[:, 0] / (total[:, 1] + total[:, 2]) for total in totals]
+    differences = figures[0] - figures[1]
+    assert len(differences) == 10
+    flipped = [np.dot(signs, differences) for signs in itertools.product([1, -1], repeat=10)]
+    p = np.mean(np.abs(flipped) >= abs(differences.sum()) - 1e-12)
+    assert float(printed["p"]) == pytest.approx(p)
+    assert float(printed["difference"]) == pytest.approx(differences.mean())
+    interval = paired_bootstrap(one, other)
+    assert float(printed["low"]) == pytest.approx(interval.low)
+    assert float(printed["high"]) == pytest.approx(interval.high)
+    # Holm by definition: at rank k of m, the largest of (m - j) p_j up to there
+    ordered = sorted(float(each["p"]) for each in comparisons)
+    ranks = [(len(ordered) - rank) * value for rank, value in enumerate(ordered) if value <= p]
+    assert float(printed["p_holm"]) == pytest.approx(min(1.0, max(ranks)))
