@@ -39,7 +39,7 @@ from structkd.data import TagAnnotation, load_petrogold, load_toy
 from structkd.models import BiLSTMRecipe, Tagger, TaggerRecipe
 from structkd.training import (
     Collator,
-    LengthBucketSampler,
+    LengthBatches,
     LiveTargets,
     Targets,
     TargetStore,
@@ -146,12 +146,11 @@ def read_store(folder: Path) -> None:
 
 def batches(model: Tagger, text: Dataset, targets: Targets, epochs: int | None = None) -> Iterator[dict[str, Any]]:
     """What the trainer's data loader gives."""
-    sampler, collate = LengthBucketSampler(text["length"][:], BATCH), Collator(model, targets)
+    sampler, collate = LengthBatches(text["length"][:], BATCH), Collator(model, targets)
     for epoch in itertools.count() if epochs is None else range(epochs):
         sampler.set_epoch(epoch)
-        order = list(sampler)
-        for cut in range(0, len(order), BATCH):
-            yield collate(text.__getitems__(order[cut : cut + BATCH]))
+        for rows in sampler:
+            yield collate(text.__getitems__(rows))
 
 
 def measured(run: Callable[[Path], None], folder: Path) -> dict[str, float]:

@@ -241,6 +241,7 @@ class TestConfigurations:
                     "encoder": "encoder@student.model.encoder",
                     "trainer": "trainer@student.trainer",
                     "text": "+text@student.text",
+                    "paper": "+paper",
                     "sweep": "+sweep",
                 }.get(group, group)
                 for choice in choices:

@@ -53,6 +53,17 @@ def test_shares_make_the_store_that_trainings_read(run, work: Path) -> None:
     assert after[damaged.name][1] != before[damaged.name][1]
 
 
+def test_a_sweep_over_shares_writes_the_store(run, work: Path) -> None:
+    """As a launcher for a cluster sends them to several machines."""
+    status, output, errors = run("targets", "-m", "+debug=tiny", SHARDS, "store.part=1/2,2/2")
+    assert status == 0, errors
+    assert "2 runs in" in output
+    (folder,) = work.glob("targets-*")
+    assert json.loads((folder / "manifest.json").read_text())["sentences"] == 55
+    assert len(list((work / "targets").glob("*/.hydra"))) == 2
+    assert not (work / "runs").exists(), "a run of its own kind has a folder of its own"
+
+
 def test_half_precision_is_another_store_and_says_what_it_costs(run, work: Path) -> None:
     sizes = []
     for dtype in ("float32", "float16"):

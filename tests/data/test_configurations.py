@@ -23,7 +23,12 @@ def settings(path: Path) -> dict[str, Any]:
     for entry in own.pop("defaults", []):
         name, _, key = entry.partition("@")
         merged[key] = settings(FOLDER / f"{name}.yaml")
-    return merged | own
+    return merge(merged, own)
+
+
+def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {key: merge(under[key], over[key]) for key in under.keys() & over.keys() if isinstance(over[key], dict)}
+    return under | over | both
 
 
 def bind(node: dict[str, Any]) -> inspect.BoundArguments:
@@ -33,11 +38,16 @@ def bind(node: dict[str, Any]) -> inspect.BoundArguments:
     return inspect.signature(getattr(data, name)).bind(**arguments)
 
 
+def leaves(bound: inspect.BoundArguments) -> list[dict[str, Any]]:
+    """The arguments of the loaders that load text, and not other corpora."""
+    values = [*bound.args, *bound.kwargs.values()]
+    inner = [value for value in values if isinstance(value, inspect.BoundArguments)]
+    return [arguments for each in inner for arguments in leaves(each)] if inner else [bound.arguments]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_configuration_fits_its_loader(path: Path) -> None:
-    bound = bind(settings(path))
-    inner = [value.arguments for value in bound.arguments.values() if isinstance(value, inspect.BoundArguments)]
-    assert all(arguments.get("task") == "${task}" for arguments in inner or [bound.arguments])
+    assert all(arguments.get("task") == "${task}" for arguments in leaves(bind(settings(path))))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

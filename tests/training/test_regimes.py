@@ -49,6 +49,18 @@ def test_a_teacher_may_take_everything_if_the_student_needs_no_more() -> None:
         draw_regime(corpus, teacher=0, labelled=1, unlabelled=1)
 
 
+def test_a_student_may_share_all_labels_or_have_none() -> None:
+    corpus = load_toy()
+    assert (
+        draw_regime(corpus, teacher=70, labelled=None, unlabelled=3).labelled["id"][:]
+        == (draw_regime(corpus, teacher=70, labelled=70, unlabelled=3).teacher["id"][:])
+    )
+    regime = draw_regime(corpus, teacher=70, labelled=0, unlabelled=3)
+    assert (len(regime.labelled), len(regime.unlabelled)) == (0, 3)
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        draw_regime(corpus, teacher=70, labelled=0, unlabelled=0)
+
+
 def test_the_text_of_another_domain_is_the_targets_without_its_labels() -> None:
     # another seed is another text; the loader of a transfer sees to it that none of it is the test's
     source, target = load_toy(seed=1), load_toy(train=60, seed=2)

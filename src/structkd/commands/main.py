@@ -93,8 +93,10 @@ def _run(typed: list[str]) -> None:
     job: Any = distil_job
     if typed[:1] == ["targets"]:
         job = targets_job
-        # Before what was typed, which may say otherwise. Without .hydra/, by which a report knows a run.
-        sys.argv[1:] = ["hydra.sweep.dir=${work_dir}/targets", "hydra.output_subdir=null", *typed[1:]]
+        # Without .hydra/, by which a report knows a run.
+        sys.argv[1:] = [*typed[1:], "hydra.output_subdir=null"]
+    # For conf/config.yaml, and for jobs in other processes, which inherit it.
+    os.environ["STRUCTKD_RUNS"] = "runs" if job is distil_job else "targets"
     if os.environ.get("RANK", "0") != "0":
         # Of processes that torchrun started together one speaks.
         sys.argv += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]

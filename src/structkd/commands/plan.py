@@ -107,6 +107,12 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     )
     _describe(source, target, regime)
     weights = [each["weight"] for each in teachers.values()]
+    alone = [method for method in methods if method["objective"].kd is None]
+    if alone and not len(regime.labelled):
+        raise ValueError(
+            f"student.labelled=0: {alone[0]['where']} learns from labels alone, and there are none. Leave it out "
+            "(~kd@baselines.none), or give the student labelled sentences."
+        )
     _try(methods, recipes, weights, student_recipe, source, regime)
 
     # The same for all trainings of this run.
@@ -205,7 +211,7 @@ def _try(
     regime: Regime,
 ) -> None:
     """Compute every loss once with untrained models, so that what cannot work is refused before anything is trained."""
-    sample = training_text(source.annotation, regime.labelled.select([0]))
+    sample = training_text(source.annotation, regime.teacher.select([0]))
     student = student_recipe.create(source.annotation, sample, regime.teacher).eval()
     models = [recipe.create(source.annotation, sample, regime.teacher) for recipe in teachers.values()]
     targets: Targets = joined([TeacherTargets.compute(model, sample, progress=False) for model in models], weights)

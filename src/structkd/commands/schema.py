@@ -34,7 +34,7 @@ class StudentConfig:
 
     model: dict[str, Any] = MISSING
     trainer: dict[str, Any] = MISSING
-    labelled: int = MISSING  # some of the teacher's sentences
+    labelled: int | None = MISSING  # some of the teacher's sentences; null: all of them
     unlabelled: int = 0  # other sentences; only the teacher says something about them
     patience: int | None = None
     text: dict[str, Any] | None = None  # a data set of plain text; null: the training split the teacher has not seen

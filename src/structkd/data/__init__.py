@@ -20,6 +20,7 @@ from structkd.data.corpus import (
     without_test_sentences,
 )
 from structkd.data.hub import load_hub, load_hub_treebank
+from structkd.data.joined import load_joined
 from structkd.data.package_files import (
     PackageFile,
     PackageFolder,
@@ -79,6 +80,7 @@ __all__ = [
     "load_conllu",
     "load_hub",
     "load_hub_treebank",
+    "load_joined",
     "load_petrogold",
     "load_porttinari",
     "load_porttinari_text",

@@ -33,7 +33,7 @@ def draw_regime(
     data: Corpus | Transfer,
     *,
     teacher: int | None,
-    labelled: int,
+    labelled: int | None,
     unlabelled: int,
     text: Dataset | None = None,
     teacher_seed: int = 0,
@@ -47,7 +47,8 @@ def draw_regime(
     Args:
         data: a corpus, or the teacher's and the student's.
         teacher: the teacher's annotated sentences; None means the whole split.
-        labelled, unlabelled: the student's sentences.
+        labelled, unlabelled: the student's sentences; None means all of the teacher's. It may have none with labels,
+            and learn from the teacher alone.
         text: plain text, columns ``id`` and ``tokens``; sentences that occur in the test split are left out.
         teacher_seed, seed: of the teacher's and the student's draw.
 
@@ -60,11 +61,14 @@ def draw_regime(
     count = available if teacher is None else teacher
     if not 1 <= count <= available:
         raise ValueError(f"teacher.labelled={count}: {source.name} has {available} training sentences.")
-    if not 1 <= labelled <= count:
+    labelled = count if labelled is None else labelled
+    if not 0 <= labelled <= count:
         raise ValueError(
             f"student.labelled={labelled}: the student's labelled sentences are some of the teacher's, "
             f"which are {count}."
         )
+    if not labelled + unlabelled:
+        raise ValueError("student.labelled=0, student.unlabelled=0: the student has nothing to learn from.")
     teachers = drawn(train, count, teacher_seed)
     note = ""
     if text is not None:
