@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,13 +126,15 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             for corpus in dict.fromkeys((source, target))
         ],
     }
+    # Trainings have most of their text in common.
+    fingerprint_of = functools.cache(text_fingerprint)
     judged = {split: target.splits[split] for split in ("dev", "test")}
     taught = [
         _training(
             "teacher", where.replace("ensemble.", "teacher-"), common, each, recipes[where], None, None, each["seed"],
             select="best", annotation=source.annotation, dev=source.splits["dev"], judged=judged,
             labelled=drawn(regime.teacher, each["labelled"] or len(regime.teacher), config["teacher"]["seed"]),
-            unlabelled=None, annotated=regime.teacher, targets=None,
+            unlabelled=None, annotated=regime.teacher, targets=None, fingerprint_of=fingerprint_of,
         )
         for where, each in teachers.items()
     ]  # fmt: skip
@@ -153,7 +156,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             [[teacher.key, weight] for teacher, weight in zip(taught, weights, strict=True)], seed,
             select=student_config["select"], annotation=target.annotation, dev=target.splits["dev"], judged=judged,
             labelled=regime.labelled, unlabelled=regime.unlabelled, annotated=regime.teacher,
-            targets=targets[method["config"]["targets"]],
+            targets=targets[method["config"]["targets"]], fingerprint_of=fingerprint_of,
         )
         for method in methods
     ]  # fmt: skip
@@ -261,6 +264,7 @@ def _training(
     unlabelled: Any,
     annotated: Any,
     targets: SharedTargets | None,
+    fingerprint_of: Callable[[Dataset], str],
     select: str,
     **texts: Any,
 ) -> Training:
@@ -290,7 +294,7 @@ def _training(
         "settings": settings,
         "seed": seed,
         "teachers": teachers,
-        "text": [None if text is None else text_fingerprint(text) for text in (labelled, unlabelled, annotated)],
+        "text": [None if text is None else fingerprint_of(text) for text in (labelled, unlabelled, annotated)],
         "plugins": plugin_fingerprints(_targets(settings)),
         "files": file_fingerprints(config["model"]),
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 SPLITS: tuple[str, ...] = ("train", "dev", "test")
 _SHOWN = 5
+#: Sentences that are Python objects at a time.
+_PIECE = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,16 +180,20 @@ def sentence_dataset(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] =
         rows: sentences with the keys ``id`` and ``tokens`` and those of `columns`.
         columns: columns beside these two: those of an annotation (lists of int), and ``upos`` (lists of str).
     """
-    from datasets import Dataset, Features, List, Value
+    from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-    rows = list(rows)
     features = Features({"id": Value("string"), "tokens": List(Value("string"))})
     for column in columns:
         features[column] = List(Value("string" if column == "upos" else "int64"))
-    data: dict[str, list[Any]] = {"id": [row["id"] for row in rows]}
-    for column in ("tokens", *columns):
-        data[column] = [list(row[column]) for row in rows]
-    return Dataset.from_dict(data, features=features)
+    source = iter(rows)
+    pieces = []
+    # Arrow takes a tenth of what Python's objects do: they are there for a piece of the text at a time.
+    while (piece := list(itertools.islice(source, _PIECE))) or not pieces:
+        data: dict[str, list[Any]] = {"id": [row["id"] for row in piece]}
+        for column in ("tokens", *columns):
+            data[column] = [list(row[column]) for row in piece]
+        pieces.append(Dataset.from_dict(data, features=features))
+    return concatenate_datasets(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def sentence_splits(
@@ -254,7 +261,7 @@ def drawn(sentences: Dataset, count: int, seed: int) -> Dataset:
         raise TypeError(f"a number of sentences was expected; got {count!r}")
     if not 0 <= count <= len(sentences):
         raise ValueError(f"{count} sentences asked for; there are {len(sentences)}")
-    keys = [hashlib.sha256(f"{seed}\t{sentence_id}".encode()).digest() for sentence_id in sentences["id"]]
+    keys = [hashlib.sha256(f"{seed}\t{sentence_id}".encode()).digest() for sentence_id in sentences["id"][:]]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return sentences.select(sorted(order[:count]))
 
@@ -266,12 +273,16 @@ def hidden(sentences: Dataset, annotation: Annotation) -> Dataset:
         sentences: with columns ``id`` and ``tokens``; ``upos`` is kept where there is one, all others go.
         annotation: says which columns to hide; `sentences` need not have them.
     """
-    columns = sentences.to_dict()
-    kept = ["upos"] if "upos" in columns else []
-    masked = {column: [[UNLABELLED] * len(tokens) for tokens in columns["tokens"]] for column in annotation.columns}
-    names = ["id", "tokens", *annotation.columns, *kept]
-    rows = zip(*((columns | masked)[name] for name in names), strict=True)
-    return sentence_dataset((dict(zip(names, row, strict=True)) for row in rows), names[2:])
+    kept = ["upos"] if "upos" in sentences.column_names else []
+    given = sentences.select_columns(["id", "tokens", *kept])
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for piece in given.iter(_PIECE):
+            for values in zip(*piece.values(), strict=True):
+                row = dict(zip(piece, values, strict=True))
+                yield row | {column: [UNLABELLED] * len(row["tokens"]) for column in annotation.columns}
+
+    return sentence_dataset(rows(), [*annotation.columns, *kept])
 
 
 def check_task(name: str, task: str, known: Sequence[str] | Mapping[str, str]) -> None:
@@ -290,7 +301,8 @@ def _by_words(sentences: Mapping[str, Any] | Dataset) -> dict[Words, str]:
 
 
 def _without(text: Dataset, sentences: Mapping[Words, str]) -> tuple[Dataset, int]:
-    kept = [number for number, tokens in enumerate(text["tokens"]) if tuple(tokens) not in sentences]
+    tokens = (each for piece in text.select_columns("tokens").iter(_PIECE) for each in piece["tokens"])
+    kept = [number for number, each in enumerate(tokens) if tuple(each) not in sentences]
     dropped = len(text) - len(kept)
     return (text.select(kept) if dropped else text), dropped
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structkd.data.corpus import sentence_dataset
 from structkd.data.text_files import numbered_lines
@@ -30,15 +31,19 @@ def load_text(path: str | PathLike[str], longest: int | None = None, encoding: s
             short enough.
     """
     name = Path(path).name
-    rows = []
     skipped = 0
-    for number, line in numbered_lines(path, encoding):
-        tokens = line.split()
-        if longest is not None and len(tokens) > longest:
-            skipped += 1
-        elif tokens:
-            rows.append({"id": f"{name}:{number}", "tokens": tokens})
-    if not rows:
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal skipped
+        for number, line in numbered_lines(path, encoding):
+            tokens = line.split()
+            if longest is not None and len(tokens) > longest:
+                skipped += 1
+            elif tokens:
+                yield {"id": f"{name}:{number}", "tokens": tokens}
+
+    text = sentence_dataset(rows(), ())
+    if not len(text):
         why = f"its {skipped} sentences have more than {longest} words" if skipped else "its lines are blank"
         raise ValueError(f"{path}: the file holds no sentence: {why}")
-    return sentence_dataset(rows, ())
+    return text

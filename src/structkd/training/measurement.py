@@ -12,7 +12,7 @@ from structkd import Mixture, structural_kd_loss
 from structkd.models import StructuredModel
 from structkd.training.prediction import predict
 from structkd.training.sampling import SortedSampler
-from structkd.training.targets import Targets
+from structkd.training.targets import Targets, sentence_lengths
 
 __all__ = ["divergence", "words_per_second"]
 
@@ -36,7 +36,7 @@ def divergence(student: StructuredModel, targets: Targets, text: Dataset, batch_
     Raises:
         NotImplementedError: for a teacher without a tractable entropy, such as a mixture.
     """
-    lengths = [len(tokens) for tokens in text["tokens"]]
+    lengths = sentence_lengths(text).tolist()
     order = list(SortedSampler(lengths))
     total, was_training = 0.0, student.training
     student.eval()

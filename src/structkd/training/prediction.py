@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from structkd.models import StructuredModel
 from structkd.training.sampling import SortedSampler
+from structkd.training.targets import sentence_lengths
 
 __all__ = ["predict"]
 
@@ -23,7 +24,7 @@ def predict(model: StructuredModel, text: Dataset, batch_size: int = 64) -> list
         For every sentence the columns of ``model.annotation``, one number a word;
         ``model.annotation.names`` makes them readable.
     """
-    lengths = [len(tokens) for tokens in text["tokens"]]
+    lengths = sentence_lengths(text).tolist()
     order = list(SortedSampler(lengths))
     result: list[dict[str, list[int]]] = [{} for _ in lengths]
     was_training = model.training

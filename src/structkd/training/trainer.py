@@ -28,7 +28,7 @@ from structkd.models import StructuredModel
 from structkd.training.checkpoints import SAVING, checkpoint_name, seal
 from structkd.training.collate import Collator
 from structkd.training.sampling import LengthBatches, SharedBatches, SortedSampler, WordBatches
-from structkd.training.targets import Targets
+from structkd.training.targets import Targets, sentence_lengths
 
 __all__ = ["DistillationTrainer"]
 
@@ -158,7 +158,7 @@ class DistillationTrainer(Trainer):
         end of an epoch, and takes all batches to be of one size.
         """
         args, dataset = self.args, cast(Dataset, self.train_dataset)
-        lengths, seed = dataset["length"], args.seed if args.data_seed is None else args.data_seed
+        lengths, seed = dataset["length"][:], args.seed if args.data_seed is None else args.data_seed
         size = self._train_batch_size * args.world_size
         batches: LengthBatches | WordBatches
         if self.batch_words is None:
@@ -180,7 +180,7 @@ class DistillationTrainer(Trainer):
         )
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
-        return SortedSampler([len(tokens) for tokens in eval_dataset["tokens"]])
+        return SortedSampler(sentence_lengths(eval_dataset).tolist())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As the Trainer's; the teacher has no scores for the sentences of this split."""
