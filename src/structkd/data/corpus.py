@@ -186,7 +186,7 @@ def sentence_dataset(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] =
     for column in columns:
         features[column] = List(Value("string" if column == "upos" else "int64"))
     source = iter(rows)
-    pieces = []
+    pieces: list[Dataset] = []
     # Arrow takes a tenth of what Python's objects do: they are there for a piece of the text at a time.
     while (piece := list(itertools.islice(source, _PIECE))) or not pieces:
         data: dict[str, list[Any]] = {"id": [row["id"] for row in piece]}
