@@ -165,7 +165,7 @@ def test_processes_in_parallel_give_the_same_bytes(run, tmp_path: Path, monkeypa
 
 
 def test_a_sweep_that_cannot_be_composed_starts_nothing(run, tmp_path: Path) -> None:
-    status, output, errors = run("-m", *TINY, "kd.loss.temprature=1,2")
+    status, _, errors = run("-m", *TINY, "kd.loss.temprature=1,2")
     assert status == 1
     assert "no key 'temprature' in kd.loss. Did you mean 'temperature'?" in errors
     assert not list((tmp_path / "structkd-runs").rglob("metrics.json"))

@@ -46,7 +46,8 @@ def run_name(overrides: Sequence[str]) -> str:
     Equal for equal overrides in whatever order and spacing they were typed, and different for different ones; a prefix
     (``+x=1``) and quotes (``x="1"``) count as a difference. ``work_dir`` is left out, for the folder lies in it.
     Characters that some file system refuses are written as in addresses, %2F for a slash; a name of more than 120
-    characters is cut and ends in a hash of the whole.
+    characters is cut and ends in a hash of the whole. (Where a file system takes ``BIO`` and ``bio`` for one name, two
+    runs may meet in one folder; the fingerprint kept with the results tells them apart.)
 
     Args:
         overrides: as typed or as a sweeper wrote them, without those of Hydra's own configuration.
@@ -119,8 +120,9 @@ class Outcomes(Callback):
             os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        # Not every scheduler hands on the environment.
-        os.environ.setdefault("STRUCTKD_COMMAND", self._command)
+        if self._command:
+            # Not every scheduler hands on the environment, and a process may have served another sweep.
+            os.environ["STRUCTKD_COMMAND"] = self._command
         self._before = _written_at(Path(config.hydra.runtime.output_dir))
         if self._parallel:
             # Lines of several runs mix; their numbers are those in the launcher's list.
