@@ -39,7 +39,7 @@ from structkd.data import TagAnnotation, load_petrogold, load_toy
 from structkd.models import BiLSTMRecipe, Tagger, TaggerRecipe
 from structkd.training import (
     Collator,
-    LengthBucketSampler,
+    LengthBatches,
     LiveTargets,
     Targets,
     TargetStore,
@@ -73,14 +73,14 @@ def main() -> None:
     measure: dict[str, Callable[[Path], str]] = {
         "memory": lambda folder: memory(folder, options.sentences),
         "size": size,
-        "speed": lambda folder: speed(folder, options.rounds),
+        "speed": lambda folder: speed(folder, min(4000, options.sentences), options.rounds),
     }
+    options.output.mkdir(parents=True, exist_ok=True)
     report = ["# Teacher targets"]
     for part in options.parts:
-        with tempfile.TemporaryDirectory(dir=options.output.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=options.output) as folder:
             report.append(measure[part](Path(folder)))
         print(f"{report[-1]}\n", flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "targets.md"
     path.write_text("\n\n".join(report) + "\n", encoding="utf-8")
     print(path)
@@ -146,12 +146,11 @@ def read_store(folder: Path) -> None:
 
 def batches(model: Tagger, text: Dataset, targets: Targets, epochs: int | None = None) -> Iterator[dict[str, Any]]:
     """What the trainer's data loader gives."""
-    sampler, collate = LengthBucketSampler(text["length"][:], BATCH), Collator(model, targets)
+    sampler, collate = LengthBatches(text["length"][:], BATCH), Collator(model, targets)
     for epoch in itertools.count() if epochs is None else range(epochs):
         sampler.set_epoch(epoch)
-        order = list(sampler)
-        for cut in range(0, len(order), BATCH):
-            yield collate(text.__getitems__(order[cut : cut + BATCH]))
+        for rows in sampler:
+            yield collate(text.__getitems__(rows))
 
 
 def measured(run: Callable[[Path], None], folder: Path) -> dict[str, float]:
@@ -254,9 +253,9 @@ def divergence(exact: TeacherTargets, stored: TeacherTargets, temperature: float
 # speed
 
 
-def speed(folder: Path, rounds: int) -> str:
+def speed(folder: Path, limit: int, rounds: int) -> str:
     """Steps of students that differ in where their targets come from."""
-    text, annotation, name = sentences(9, 4000)
+    text, annotation, name = sentences(9, limit)
     teacher = trained(TaggerRecipe(encoder=TEACHER), annotation, text, steps=5)
     store = TargetStore.write(teacher, text, folder / "store", fingerprint={})
     assert store is not None

@@ -139,13 +139,15 @@ def test_a_failed_run_stops_no_other_and_is_the_only_one_done_again(run, tmp_pat
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_processes_in_parallel_give_the_same_bytes(run, tmp_path: Path, launcher: str) -> None:
+def test_processes_in_parallel_give_the_same_bytes(run, tmp_path: Path, monkeypatch, launcher: str) -> None:
     """One teacher for all of them; one run fails in a process of its own."""
     sweep = ("-m", *TINY, "student.labelled=10,15,1000")
     status, output, errors = run(*sweep, "work_dir=alone")
     assert status == 1
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     status, output, errors = run(*sweep, "work_dir=parallel", f"hydra/launcher={launcher}")
     assert status == 1, errors
+    assert os.environ["OMP_NUM_THREADS"] == "1", "inherited by every process"
     assert "3 runs in parallel/runs: 2 finished (0 of them before), 1 failed." in output
     assert "student.labelled=1000" in errors
     alone, parallel = results(tmp_path / "alone"), results(tmp_path / "parallel")
@@ -162,6 +164,14 @@ def test_processes_in_parallel_give_the_same_bytes(run, tmp_path: Path, launcher
     assert finished(tmp_path / "parallel") == done
 
 
+def test_a_sweep_that_cannot_be_composed_starts_nothing(run, tmp_path: Path) -> None:
+    status, output, errors = run("-m", *TINY, "kd.loss.temprature=1,2")
+    assert status == 1
+    assert "no key 'temprature' in kd.loss. Did you mean 'temperature'?" in errors
+    assert not list((tmp_path / "structkd-runs").rglob("metrics.json"))
+
+
+@pytest.mark.filterwarnings("ignore:.*SQLAlchemy 2.0")
 def test_optuna_continues_and_survives_failed_trials(run, tmp_path: Path) -> None:
     search = ("+sweep=optuna", *(each for each in TINY if not each.startswith("~")))
     # one of the choices cannot be had

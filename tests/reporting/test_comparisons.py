@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from made_up import model, save_run
 
-from structkd.evaluation import paired_bootstrap
 from structkd.reporting import Report, collect, read_runs
 from structkd.reporting.comparisons import Comparison, compare_all
+from structkd.reporting.statistics import paired_bootstrap
 
 
 def compared(folder: Path) -> list[Comparison]:

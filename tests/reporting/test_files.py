@@ -296,3 +296,4 @@ def test_what_the_terminal_shows(
 def test_the_report_says_how_it_is_made_again(written: tuple[Path, Path], tmp_path: Path) -> None:
     made = Report.of([written[0]], "Some title", output=tmp_path)
     assert made.command == f"structkd report '{written[0]}' --output {tmp_path} --title 'Some title'"
+    assert Report.of([written[0]], command="make reproduce").command == "make reproduce"

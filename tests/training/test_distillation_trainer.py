@@ -14,7 +14,6 @@ from structkd.evaluation import counts, figures
 from structkd.models import BiLSTMRecipe, Tagger, TaggerRecipe
 from structkd.training import (
     DistillationTrainer,
-    LengthBucketSampler,
     TeacherTargets,
     fit,
     predict,
@@ -262,30 +261,6 @@ class TestTargets:
             "start": (5,),
             "end": (5,),
         }
-
-
-class TestSampler:
-    def test_every_epoch_is_a_permutation_of_its_own(self) -> None:
-        lengths = torch.randint(1, 40, (103,), generator=torch.Generator().manual_seed(0)).tolist()
-        sampler = LengthBucketSampler(lengths, 8, seed=1)
-        orders = []
-        for epoch in range(3):
-            sampler.set_epoch(epoch)
-            torch.manual_seed(epoch)
-            orders.append(list(sampler))
-            torch.manual_seed(77)
-            assert list(sampler) == orders[-1]
-            assert sorted(orders[-1]) == list(range(103))
-        assert len({tuple(order) for order in orders}) == 3
-        assert list(LengthBucketSampler(lengths, 8, seed=2)) != orders[0]
-
-    def test_batches_hold_sentences_of_like_length(self) -> None:
-        lengths = torch.randint(1, 40, (800,), generator=torch.Generator().manual_seed(0)).tolist()
-        order = list(LengthBucketSampler(lengths, 8, seed=1))
-        padded = sum(8 * max(lengths[row] for row in order[cut : cut + 8]) for cut in range(0, 800, 8))
-        assert padded < 1.1 * sum(lengths)
-        means = [sum(lengths[row] for row in order[cut : cut + 8]) for cut in range(0, 800, 8)]
-        assert means != sorted(means)
 
 
 @pytest.mark.parametrize("head", ["crf", "maxent"])

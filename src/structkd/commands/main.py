@@ -96,7 +96,8 @@ def _run(typed: list[str]) -> None:
     job: Any = distil_job
     if typed[:1] == ["targets"]:
         job = targets_job
-        sys.argv[1:] = typed[1:]
+        # Without .hydra/, by which a report knows a run.
+        sys.argv[1:] = [*typed[1:], "hydra.output_subdir=null"]
     # For conf/config.yaml, and for jobs in other processes, which inherit it.
     os.environ["STRUCTKD_RUNS"] = "runs" if job is distil_job else "targets"
     if os.environ.get("RANK", "0") != "0":

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from structkd.reporting import Report
-from structkd.reporting.report import save
 
 __all__ = ["report"]
 
@@ -53,5 +52,5 @@ def report(arguments: list[str] | None = None) -> None:
     found = Report.of(options.folders, options.title, output=options.output)
     print(found.terminal)
     if options.output is not None:
-        for path in save(found, options.output):
+        for path in found.save(options.output):
             print(f"written: {path}")

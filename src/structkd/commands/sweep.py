@@ -18,7 +18,7 @@ import shutil
 import sys
 import traceback
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,8 @@ class Outcomes(Callback):
     def __init__(self) -> None:
         self._sweep: str | None = None
         self._records: Path | None = None
+        self._command = ""
+        self._parallel = False
         self._before: int | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -109,12 +111,22 @@ class Outcomes(Callback):
         self._sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
         self._records = Path(config.hydra.sweep.dir).absolute() / ".sweeps" / self._sweep
         self._records.mkdir(parents=True)
-        if not config.hydra.launcher._target_.endswith((".BasicLauncher", ".SlurmLauncher")):
+        self._command = os.environ.get("STRUCTKD_COMMAND", "")
+        launcher = config.hydra.launcher._target_
+        self._parallel = not launcher.endswith(".BasicLauncher")
+        if self._parallel and not launcher.endswith(".SlurmLauncher"):
             # Several processes on this machine would each take every core.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # Not every scheduler hands on the environment.
+        os.environ.setdefault("STRUCTKD_COMMAND", self._command)
         self._before = _written_at(Path(config.hydra.runtime.output_dir))
+        if self._parallel:
+            # Lines of several runs mix; their numbers are those in the launcher's list.
+            for handler in logging.getLogger().handlers:
+                if type(handler) is logging.StreamHandler:
+                    handler.setFormatter(logging.Formatter(f"#{config.hydra.job.num}  %(message)s"))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """In the process that carried out the run."""
@@ -151,23 +163,28 @@ class Outcomes(Callback):
         shutil.rmtree(self._records)
         with contextlib.suppress(OSError):  # another sweep's records are there
             self._records.parent.rmdir()
-        failed = [record for record in records if record["status"] == "failed"]
-        before = sum(record["status"] == "before" for record in records)
-        where = config.hydra.sweep.dir
-        print(
-            f"\n{len(records)} runs in {where}: {len(records) - len(failed)} finished ({before} of them before), "
-            f"{len(failed)} failed."
-        )
-        if any((Path(record["folder"]) / "metrics.json").exists() for record in records):
-            print(f"Their report: structkd report {where}")
-        sys.stdout.flush()
-        if failed:
-            for record in failed:
-                print(f"\nfailed: {' '.join(record['overrides'])}\n  {record['message']}", file=sys.stderr)
-                print(f"  ({record['folder']}/failed.json shows where this was noticed.)", file=sys.stderr)
-            print("\nGiven again, the command carries out these and leaves the others as they are.", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            _report(records, config.hydra.sweep.dir)
+        if any(record["status"] == "failed" for record in records):
             # Hydra drops the errors of callbacks, and rightly; this is none.
             sys.exit(1)
+
+
+def _report(records: Sequence[Mapping[str, Any]], where: str) -> None:
+    failed = [record for record in records if record["status"] == "failed"]
+    before = sum(record["status"] == "before" for record in records)
+    print(
+        f"\n{len(records)} runs in {where}: {len(records) - len(failed)} finished ({before} of them before), "
+        f"{len(failed)} failed."
+    )
+    if any((Path(record["folder"]) / "metrics.json").exists() for record in records):
+        print(f"Their report: structkd report {where} --output report")
+    sys.stdout.flush()
+    for record in failed:
+        print(f"\nfailed: {' '.join(record['overrides'])}\n  {record['message']}", file=sys.stderr)
+        print(f"  ({record['folder']}/failed.json shows where this was noticed.)", file=sys.stderr)
+    if failed:
+        print("\nGiven again, the command carries out these and leaves the others as they are.", file=sys.stderr)
 
 
 def _error(job_return: JobReturn) -> Exception | None:

@@ -135,6 +135,7 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
         targets=training.targets() if training.targets is not None else None,
         select=training.select,
         patience=training.patience,
+        batch_words=training.batch_words,
         description=training.title,
         log=folder / "metrics.jsonl",
     )

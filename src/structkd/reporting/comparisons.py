@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from structkd.evaluation import Interval, holm, paired_bootstrap, sign_flip_test, smallest_p
+from structkd.reporting.statistics import Interval, holm, paired_bootstrap, sign_flip_test, smallest_p
 
 from .scenarios import Row, Scenario
 

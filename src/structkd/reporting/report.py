@@ -47,14 +47,56 @@ class Report:
         folders: Sequence[str | Path],
         title: str = "Results",
         notes: Sequence[str] = (),
-        output: Path | None = None,
+        *,
+        output: str | Path | None = None,
+        command: str | None = None,
     ) -> Report:
-        """Read all runs below some folders; errors as of :func:`read_runs`."""
+        """Read all runs below some folders.
+
+        Args:
+            folders: searched for runs.
+            title: heading.
+            notes: lines to close with.
+            output: where it is going to be written, for the command.
+            command: makes the report again; by default ``structkd report`` with these folders.
+
+        Raises:
+            FileNotFoundError: if a folder does not exist or no run in any is finished.
+            ValueError: if a result file cannot be read or was written by another version.
+        """
         runs = read_runs(folders)
-        command = ["structkd", "report", *map(str, folders), *(["--output", str(output)] if output else [])]
-        if title != "Results":
-            command += ["--title", title]
-        return cls(title, shlex.join(command), runs, collect(runs.finished), notes, datetime.now(UTC))
+        if command is None:
+            typed = ["structkd", "report", *map(str, folders), *(["--output", str(output)] if output else [])]
+            command = shlex.join(typed + (["--title", title] if title != "Results" else []))
+        return cls(title, command, runs, collect(runs.finished), notes, datetime.now(UTC))
+
+    def save(self, output: str | Path) -> list[Path]:
+        """Write ``results.md``, ``results.csv``, ``comparisons.csv``, ``results.html`` and PNGs.
+
+        Args:
+            output: folder; created if need be. Links lead from it to the runs.
+
+        Returns:
+            The files written, ``results.md`` first.
+        """
+        # matplotlib and Jinja take their time to load, and the tables of a terminal need neither.
+        from .markdown import markdown
+        from .page import page
+        from .plots import Plots
+
+        output = Path(output)
+        output.mkdir(parents=True, exist_ok=True)
+        link, plots = Linker(output), Plots(self.scenarios)
+        pictures = plots.save(output)
+        files = {
+            "results.md": markdown(self, link, [path.name for path in pictures]),
+            "results.csv": tables.models_csv(self.scenarios, link),
+            "comparisons.csv": tables.comparisons_csv(self.comparisons),
+            "results.html": page(self, link, plots),
+        }
+        for name, content in files.items():
+            (output / name).write_text(content, encoding="utf-8")
+        return [*(output / name for name in files), *pictures]
 
     @functools.cached_property
     def comparisons(self) -> list[Comparison]:
@@ -134,42 +176,12 @@ def about(scenario: Scenario) -> str:
 
 
 def write_report(
-    folders: Iterable[str | Path], output: str | Path, title: str = "Results", notes: Sequence[str] = ()
+    folders: Iterable[str | Path],
+    output: str | Path,
+    title: str = "Results",
+    notes: Sequence[str] = (),
+    *,
+    command: str | None = None,
 ) -> list[Path]:
-    """Write ``results.md``, ``results.csv``, ``comparisons.csv``, ``results.html`` and PNGs about runs.
-
-    Args:
-        folders: searched for runs.
-        output: where to write; created if need be.
-        title: heading.
-        notes: lines to close with.
-
-    Returns:
-        The files written, ``results.md`` first.
-
-    Raises:
-        FileNotFoundError: if a folder does not exist or no run in any is finished.
-        ValueError: if a result file cannot be read or was written by an earlier version.
-    """
-    return save(Report.of(list(folders), title, notes, Path(output)), Path(output))
-
-
-def save(report: Report, output: Path) -> list[Path]:
-    """Write the files of a report; returns their paths."""
-    # matplotlib and Jinja take their time to load, and the tables of a terminal need neither.
-    from .markdown import markdown
-    from .page import page
-    from .plots import Plots
-
-    output.mkdir(parents=True, exist_ok=True)
-    link, plots = Linker(output), Plots(report.scenarios)
-    pictures = plots.save(output)
-    files = {
-        "results.md": markdown(report, link, [path.name for path in pictures]),
-        "results.csv": tables.models_csv(report.scenarios, link),
-        "comparisons.csv": tables.comparisons_csv(report.comparisons),
-        "results.html": page(report, link, plots),
-    }
-    for name, content in files.items():
-        (output / name).write_text(content, encoding="utf-8")
-    return [*(output / name for name in files), *pictures]
+    """Write a report on all runs below some folders: :meth:`Report.of`, then :meth:`Report.save`."""
+    return Report.of(list(folders), title, notes, output=output, command=command).save(output)

@@ -6,7 +6,7 @@ from structkd.training.measurement import divergence, words_per_second
 from structkd.training.prediction import predict
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.regimes import Regime, draw_regime
-from structkd.training.sampling import LengthBucketSampler, SortedSampler
+from structkd.training.sampling import LengthBatches, SortedSampler, WordBatches
 from structkd.training.target_store import TargetStore
 from structkd.training.targets import LiveTargets, MixtureTargets, Targets, TeacherTargets
 from structkd.training.trainer import DistillationTrainer
@@ -15,7 +15,7 @@ __all__ = [
     "Collator",
     "DistillationTrainer",
     "FitResult",
-    "LengthBucketSampler",
+    "LengthBatches",
     "LiveTargets",
     "MixtureTargets",
     "Regime",
@@ -23,6 +23,7 @@ __all__ = [
     "TargetStore",
     "Targets",
     "TeacherTargets",
+    "WordBatches",
     "divergence",
     "draw_regime",
     "fit",

@@ -132,6 +132,7 @@ def fit(
     targets: Targets | None = None,
     select: str = "best",
     patience: int | None = None,
+    batch_words: int | None = None,
     description: str = "",
     log: Path | None = None,
 ) -> FitResult:
@@ -147,7 +148,7 @@ def fit(
         model: created under ``seed``.
         train: from :func:`~structkd.training.training_text`.
         dev: annotated sentences.
-        objective, targets: as in :class:`~structkd.training.DistillationTrainer`.
+        objective, targets, batch_words: as in :class:`~structkd.training.DistillationTrainer`.
         settings, seed, select: as in :func:`training_arguments`.
         patience: evaluations without a better dev figure after which training stops; None never stops early.
         description: shown beside the progress bar.
@@ -169,6 +170,7 @@ def fit(
         dev,
         objective=objective,
         targets=targets,
+        batch_words=batch_words,
         callbacks=[
             TrainingProgress(metric, description),
             *([] if log is None else [MetricsLog(log, names)]),
@@ -207,5 +209,6 @@ def _check_trackers(wanted: str | list[str] | None) -> None:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise ValueError(f"Unknown tracker report_to={name!r}: transformers knows none, all, {known}.")
-        if name not in get_available_reporting_integrations():
+        # transformers does not say whether flyte is there.
+        if name not in (*get_available_reporting_integrations(), "flyte"):
             raise ValueError(f"report_to={name!r} needs a package that is not installed: pip install {name}")

@@ -5,6 +5,7 @@ Everything here does nothing, and imports nothing, where there is one process.
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,6 +50,16 @@ def _state() -> PartialState:
     import torch
     from accelerate import PartialState
 
+    if not torch.distributed.is_initialized():
+        atexit.register(_disconnect)
     # The others may have to wait while the main process trains a teacher alone, or for one that trains elsewhere;
     # torchrun ends them all if one of them fails.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
+
+
+def _disconnect() -> None:
+    """Before the interpreter takes things apart under threads that still use them."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     EvalPrediction,
     Trainer,
@@ -26,7 +27,7 @@ from structkd.evaluation import counts, figures
 from structkd.models import StructuredModel
 from structkd.training.checkpoints import SAVING, checkpoint_name, seal
 from structkd.training.collate import Collator
-from structkd.training.sampling import LengthBucketSampler, SortedSampler
+from structkd.training.sampling import LengthBatches, SharedBatches, SortedSampler, WordBatches
 from structkd.training.targets import Targets
 
 __all__ = ["DistillationTrainer"]
@@ -49,6 +50,8 @@ class DistillationTrainer(Trainer):
         eval_dataset: the development split, annotated.
         objective: what to minimise.
         targets: the teacher's scores for ``train_dataset``; needed where the objective distils.
+        batch_words: about how many words a batch has, on every device; ``per_device_train_batch_size`` is then the
+            most sentences it has. None: as many sentences whatever their length.
     """
 
     def __init__(
@@ -60,12 +63,15 @@ class DistillationTrainer(Trainer):
         *,
         objective: KDObjective,
         targets: Targets | None = None,
+        batch_words: int | None = None,
         **kwargs: Any,
     ) -> None:
         if targets is not None and len(targets) != len(train_dataset):
             raise ValueError(
                 f"The teacher's scores cover {len(targets)} sentences, the training text has {len(train_dataset)}."
             )
+        if batch_words is not None and batch_words < 1:
+            raise ValueError(f"batch_words must be at least 1, or None for no limit; got {batch_words}.")
         if args.remove_unused_columns:
             raise ValueError("Set remove_unused_columns=False: the collator reads columns the model does not take.")
         for text in (train_dataset, eval_dataset):
@@ -73,6 +79,7 @@ class DistillationTrainer(Trainer):
                 model.encoder.check(text)
         self.objective: KDObjective = objective
         self.targets = targets
+        self.batch_words = batch_words
         self.annotation = model.annotation
         super().__init__(
             model=model,
@@ -106,24 +113,34 @@ class DistillationTrainer(Trainer):
         inputs = dict(inputs)
         gold, labelled = inputs.pop("gold"), inputs.pop("labelled")
         teacher_scores = inputs.pop("teacher", None)
-        output = model(**inputs)
         lengths = inputs["lengths"]
-        student = self.accelerator.unwrap_model(model).distribution(output, lengths)
-        teacher = None
-        if self.targets is not None and teacher_scores is not None:
-            teacher = self.targets.distribution(teacher_scores, lengths)
-        loss = self.objective(
-            teacher,
-            student,
-            gold,
-            progress=self.progress,
-            labelled=labelled,
-            num_items=num_items_in_batch,
-        )
+        outputs = []
+
+        def loss_of(module: Any, arguments: Any, output: Any) -> Tensor:
+            outputs.append(output)
+            teacher = None
+            if self.targets is not None and teacher_scores is not None:
+                teacher = self.targets.distribution(teacher_scores, lengths)
+            return self.objective(
+                teacher,
+                module.distribution(output, lengths),
+                gold,
+                progress=self.progress,
+                labelled=labelled,
+                num_items=num_items_in_batch,
+            )
+
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            # It looks in what the module returns for the parameters whose gradients it has to wait for. In scores it
+            # does not find a CRF's transitions, and it finds some that this loss does not depend on.
+            with self.accelerator.unwrap_model(model).register_forward_hook(loss_of):
+                loss = model(**inputs)
+        else:
+            loss = loss_of(self.accelerator.unwrap_model(model), (), model(**inputs))
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # Gradients are averaged over processes while num_items_in_batch already counts all of them.
             loss = loss * self.accelerator.num_processes
-        return (loss, output) if return_outputs else loss
+        return (loss, outputs[0]) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
         """Sentences of all accumulated batches, of all processes."""
@@ -134,10 +151,33 @@ class DistillationTrainer(Trainer):
             count = self.accelerator.gather(count).sum()
         return count
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthBucketSampler(dataset["length"], self.args.train_batch_size, seed)
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of all processes, from which this process takes its part.
+
+        Not left to the Trainer, which would give every process batches of its own, with sentences repeated at the
+        end of an epoch, and takes all batches to be of one size.
+        """
+        args, dataset = self.args, cast(Dataset, self.train_dataset)
+        lengths, seed = dataset["length"], args.seed if args.data_seed is None else args.data_seed
+        size = self._train_batch_size * args.world_size
+        batches: LengthBatches | WordBatches
+        if self.batch_words is None:
+            batches = LengthBatches(lengths, size, seed, drop_last=args.dataloader_drop_last)
+        else:
+            batches = WordBatches(lengths, self.batch_words * args.world_size, size, seed)
+        loader: DataLoader = DataLoader(
+            cast(Any, dataset),
+            batch_sampler=SharedBatches(batches, args.process_index, args.world_size),
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        # The one process is not how many there are, but that there is nothing left to divide.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         return SortedSampler([len(tokens) for tokens in eval_dataset["tokens"]])

@@ -1,0 +1,20 @@
+"""The benchmark of teacher targets at its smallest; no figure it measures is judged here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "bench" / "targets.py"
+
+
+def test_writes_the_tables(tmp_path: Path) -> None:
+    options = ["--sentences", "300", "--rounds", "1", "--parts", "memory", "speed", "--output", str(tmp_path / "out")]
+    environment = os.environ | {"STRUCTKD_CACHE": str(tmp_path / "none")}
+    command = [sys.executable, str(SCRIPT), *options]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "targets.md").read_text()
+    for expected in ("## Memory: 300 sentences", "| write |", "| read |", "sentences of toy", "| store |", "| live |"):
+        assert expected in text, expected
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["targets.md"]

@@ -1,0 +1,78 @@
+"""Two processes that train one model get what one process gets on twice the batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_training import TRAININGS, train_all
+from safetensors.torch import load_file
+
+from structkd.training import processes
+from structkd.training.checkpoints import last_complete_checkpoint
+
+EXACT = [name for name in TRAININGS if name != "dropout"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of one process, and of two that were started with no setting but their number."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    train_all(one)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    # DDP warns where all parameters have gradients: it need not have looked for those that have not.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    script = Path(__file__).with_name("distributed_training.py")
+    done = subprocess.run(
+        [*launcher, str(script), str(two)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return one, two
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_loss_gradient_and_weights_equal_those_of_one_process(name: str, folders: tuple[Path, Path]) -> None:
+    one, two = (folder / name for folder in folders)
+    alone, shared = log(one), log(two)
+    assert len([entry for entry in alone if "loss" in entry]) == 10
+    for left, right in zip(alone, shared, strict=True):
+        # Dev figures exactly: no sentence is counted twice.
+        assert left == pytest.approx(right, abs=1e-5 if "loss" in left else 0.0, rel=0.0)
+    weights = load_file(one / "0.safetensors")
+    for process in (0, 1):
+        final = load_file(two / f"{process}.safetensors")
+        for parameter, value in weights.items():
+            torch.testing.assert_close(final[parameter], value, rtol=0.0, atol=1e-5, msg=f"{process} {parameter}")
+
+
+def test_two_processes_resume_where_they_stopped(folders: tuple[Path, Path]) -> None:
+    for folder in folders:
+        assert (folder / "dropout" / "metrics.jsonl").read_bytes() == (folder / "again" / "metrics.jsonl").read_bytes()
+        for path in (folder / "dropout").glob("*.safetensors"):
+            assert path.read_bytes() == (folder / "again" / path.name).read_bytes(), path
+    checkpoints = folders[1] / "dropout" / "checkpoints"
+    last = last_complete_checkpoint(checkpoints, processes=2)
+    assert last is not None
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in last.iterdir()}
+    with pytest.raises(ValueError, match="written by 2 processes and cannot be continued by 1"):
+        last_complete_checkpoint(checkpoints)
+
+
+def test_one_process_needs_nothing() -> None:
+    code = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("processes", sys.argv[1])
+processes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(processes)
+assert (processes.is_main_process(), processes.process_count(), processes.broadcast("it")) == (True, 1, "it")
+processes.wait_for_everyone()
+assert not {"torch", "accelerate"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code, processes.__file__], check=True)
