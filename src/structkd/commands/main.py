@@ -51,7 +51,10 @@ def _job(config: DictConfig) -> tuple[dict[str, Any], Path, str, list[str]]:
     # Hydra changes the working directory where hydra.job.chdir says so.
     plain["work_dir"] = to_absolute_path(os.path.expanduser(plain["work_dir"]))
     job = HydraConfig.get()
-    return plain, Path(job.runtime.output_dir), os.environ["STRUCTKD_COMMAND"], list(job.overrides.task)
+    overrides = list(job.overrides.task)
+    # Some launchers' processes, Ray's on other machines, do not inherit the environment.
+    command = os.environ.get("STRUCTKD_COMMAND") or shlex.join(["structkd", *overrides])
+    return plain, Path(job.runtime.output_dir), command, overrides
 
 
 def main() -> None:
