@@ -53,8 +53,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     planned = plan(config, output)
     finished = broadcast(read_json(output / "metrics.json"))
     if finished is not None and finished.get("fingerprint") == planned.fingerprint:
-        _show(output)
-        log.info("Finished before: %s", output)
+        log.info("Finished before: %s", output / "results.md")
         return finished
     # Results of other settings, or of other code, would stand beside the new ones while these are made.
     (output / "metrics.json").unlink(missing_ok=True)
@@ -89,7 +88,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
             },
         }
         _write(run, made, output)
-        _show(output)
+        print(f"\n{(output / 'results.md').read_text(encoding='utf-8')}", flush=True)
         log.info("Written to %s", output)
     return broadcast(run)
 
@@ -128,11 +127,6 @@ def _write(run: Mapping[str, Any], made: Mapping[str, Any], output: Path) -> Non
         shutil.copyfile(predictions, output / "predictions" / f"{result['method']}.jsonl.gz")
     write_json(output / "run.json", made)
     write_json(output / "metrics.json", run)
-
-
-def _show(output: Path) -> None:
-    if is_main_process():
-        print(f"\n{(output / 'results.md').read_text(encoding='utf-8')}", flush=True)
 
 
 def quiet() -> None:

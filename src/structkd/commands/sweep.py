@@ -96,8 +96,8 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 class Outcomes(Callback):
     """Keeps a sweep going when one of its runs fails, and says at its end what became of each.
 
-    An error in a run of a sweep is written to ``failed.json`` in its folder and the run returns nothing, which a
-    sweeper that optimises takes for a failed trial. A run that is not part of a sweep is left to fail.
+    An error is written to ``failed.json`` in the run's folder. In a sweep the run then returns nothing, which a sweeper
+    that optimises takes for a failed trial; a run that is not part of a sweep is left to fail.
     """
 
     def __init__(self) -> None:
@@ -136,13 +136,11 @@ class Outcomes(Callback):
         error = _error(job_return)
         if error is None:
             (folder / "failed.json").unlink(missing_ok=True)
-        if self._records is None:
-            return
         overrides = list(job_return.overrides or [])
         record = {"folder": str(folder), "overrides": overrides, "status": "finished", "message": ""}
+        message = ""
         if error is not None:
             message = explain(error)
-            record |= {"status": "failed", "message": message}
             failure = {
                 "error": type(error).__name__,
                 "message": message,
@@ -152,6 +150,10 @@ class Outcomes(Callback):
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }
             _write(folder / "failed.json", failure)
+        if self._records is None:
+            return
+        if error is not None:
+            record |= {"status": "failed", "message": message}
             log.error("Failed, the sweep goes on: %s", message)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif self._before is not None and self._before == _written_at(folder):
