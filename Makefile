@@ -17,7 +17,8 @@ help:  ## list the commands
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PROFILE=quick (default) chooses what 'make reproduce' runs; JOBS=2 how many processes work at once."
+	@echo "  PROFILE chooses what 'make reproduce' runs: quick (default), cpu (hours, on corpora of your own or the hub) or"
+	@echo "  paper (published settings, for a GPU and the hub); JOBS=2 how many processes work at once."
 
 install: $(VENV)/installed  ## create .venv with the tested versions of constraints.txt
 
@@ -30,7 +31,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 test: install  ## run every test (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(JOBS)
 
-reproduce: install  ## train teachers and students, write experiments/results/ (PROFILE=quick: about 13 minutes)
+reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 13 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
 
 bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 3 minutes)

@@ -6,6 +6,8 @@ own fingerprints do with the data in hand.
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import itertools
 import json
@@ -23,7 +25,7 @@ PROFILES = Path(__file__).with_name("profiles.yaml")
 _FIELDS = {"about", "overrides", "seeds", "runs"}
 _RUN_FIELDS = {"overrides", "over", "seconds"}
 
-#: Seconds beside the training itself: to load the corpus, to run the teacher, to judge the model.
+#: Seconds beside a training and what goes with it: to start a process, to load a corpus, to measure speed.
 BESIDES = 4.0
 
 
@@ -125,8 +127,9 @@ def plan(profile: Mapping[str, Any]) -> Plan:
             named = {key.lstrip("+") for key in [*over, *(each.partition("=")[0] for each in own)]}
             chosen = [] if named & {"scenario", "paper"} else [f"scenario={name}"]
             overrides = [*chosen, *profile.get("overrides", []), *own]
-            points = [list(map(_override, over, values)) for values in itertools.product(*over.values())]
-            composed = [compose([*overrides, *point]) for point in points]
+            values = [dict(zip(over, point, strict=True)) for point in itertools.product(*over.values())]
+            points = [list(map(_override, point, point.values())) for point in values]
+            composed = [compose(tuple(overrides), point) for point in values]
             configurations += composed
             for number, seeds in enumerate(profile["seeds"]):
                 trainings = (
@@ -173,8 +176,18 @@ class _composing:
         self._hydra = initialize_config_module("structkd.conf", version_base="1.3")
         self._hydra.__enter__()
 
-        def composed(overrides: Sequence[str]) -> Any:
-            return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+        @functools.cache
+        def common(overrides: tuple[str, ...]) -> Any:
+            return compose("config", overrides=list(overrides))
+
+        def composed(overrides: tuple[str, ...], values: Mapping[str, Any]) -> Any:
+            # To set a value in what is composed is quicker than to compose it once more; groups must be.
+            plain = {key: value for key, value in values.items() if "." in key and not set(key) & set("/@+~")}
+            groups = tuple(_override(key, value) for key, value in values.items() if key not in plain)
+            config = copy.deepcopy(common((*overrides, *groups)))
+            for key, value in plain.items():
+                OmegaConf.update(config, key, value)
+            return OmegaConf.to_container(config, resolve=True)
 
         return composed
 
@@ -296,13 +309,17 @@ class Progress:
 
 
 def _time_taken(folder: Path) -> float | None:
-    """Seconds of a finished training; None if it was interrupted, as only its last part is known."""
-    for name in ("timing.json", "metrics.json"):
-        if (folder / name).is_file():
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-            if "seconds" in content:
-                return None if content.get("resumed_from") is not None else float(content["seconds"])
-    return None
+    """Seconds of a finished training; None if it was interrupted, as only its last part is known.
+
+    From the first file of its folder to the last, so that the teacher's scores and judging the model count.
+    """
+    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
+    if timing["resumed_from"] is not None:
+        return None
+    written = (folder / "metrics.json").stat().st_mtime - (folder / "config.json").stat().st_mtime
+    trained = float(timing["seconds"])
+    # A folder that was copied may have been written in any order and at any time.
+    return written if trained <= written <= 3 * trained + 600 else trained
 
 
 def next_command(queue: list[Command], running: Iterable[Command], done: set[str]) -> Command:

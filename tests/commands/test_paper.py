@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,16 @@ LANGUAGES = {"en": "conll2003", "de": "conll2003_de", "nl": "ned", "es": "esp"}
 register_plugin(__name__)
 
 
-def composed(*overrides: str) -> dict[str, Any]:
+@functools.cache
+def _composed(*overrides: str) -> Any:
     register_schema()
     GlobalHydra.instance().clear()
     with initialize_config_module("structkd.conf", version_base="1.3"):
         return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True, throw_on_missing=True)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    return copy.deepcopy(_composed(*overrides))
 
 
 def made_up(task: str) -> Corpus:
@@ -71,7 +78,7 @@ def stood_in(node: Any, sources: Path) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_run_is_laid_out(name: str, sources: Path, tmp_path: Path) -> None:
     """All that `structkd +paper=...` does before it trains: recipes, settings, every loss with untrained models."""
-    config = stood_in(composed(f"+paper={name}", f"work_dir={tmp_path}"), sources)
+    config = stood_in(composed(f"+paper={name}"), sources) | {"work_dir": str(tmp_path)}
     transfer = config["data"]["_target_"].endswith("load_transfer")
     config["data"] = {
         "_target_": f"{__name__}.{'made_up_transfer' if transfer else 'made_up'}",

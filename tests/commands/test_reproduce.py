@@ -197,8 +197,10 @@ class TestEstimate:
         folder = work / f"student-{number}"
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config))
-        (folder / "timing.json").write_text(json.dumps(times))
+        (folder / "timing.json").write_text(json.dumps({"resumed_from": None, **times}))
         (folder / "metrics.json").write_text("{}")
+        os.utime(folder / "metrics.json", (written := 2e9 + times.get("besides", 0.0) + times["seconds"], written))
+        os.utime(folder / "config.json", (2e9, 2e9))
 
     def test_measured_guessed_and_scaled(self, tmp_path: Path) -> None:
         kinds = {name: shown("student", settings(name), METHOD) for name in ("a", "b", "c")}
@@ -207,8 +209,8 @@ class TestEstimate:
         progress = Progress(Plan("", ((one_command("x", *trainings),),)), tmp_path, "code")
         progress.update()
         assert progress.remaining(1) is None, "nobody knows of c"
-        self.folder(tmp_path, 1, "a", 0, seconds=30.0)
-        self.folder(tmp_path, 2, "a", 1, seconds=50.0)
+        self.folder(tmp_path, 1, "a", 0, seconds=25.0, besides=5.0)  # the teacher's scores, say
+        self.folder(tmp_path, 2, "a", 1, seconds=50.0, besides=-1e6)  # copied from elsewhere
         self.folder(tmp_path, 3, "a", 2, seconds=1.0, resumed_from=7)  # its last part alone: not a measurement
         self.folder(tmp_path, 4, "a", 3, seconds=1.0, config={"code": "older"})
         self.folder(tmp_path, 5, "a", 9, seconds=40.0)  # a seed that is not asked for
