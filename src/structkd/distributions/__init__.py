@@ -1,8 +1,9 @@
 """Distributions over structures. The only room that imports torch_struct."""
 
+from .head_labeling import HeadLabeling
 from .head_selection import HeadSelection
 from .linear_chain import LinearChainCRF
-from .maxent import HeadLabeling, MaxEnt
+from .maxent import MaxEnt
 from .mean_field import MeanFieldDependency
 from .mixture import Mixture
 from .nonprojective import NonProjectiveDependencyCRF

@@ -10,6 +10,9 @@ from torch import Tensor
 from .semirings import NEG_INF, working_precision
 from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_lengths, check_scores
 
+# Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
+_CACHED_CELLS = 1 << 17
+
 
 class ArcDistribution(StructuredDistribution):
     """Base of the distributions whose parts are arcs: [B, N, N], cell [b, h, d] for head h and dependent d, root arcs
@@ -35,9 +38,13 @@ class ArcDistribution(StructuredDistribution):
         """Whether arcs carry relations (a last axis)."""
         return len(self.event_shape) == 3
 
-    def _event_mask(self) -> Tensor:
+    def _arc_mask(self) -> Tensor:
+        """BoolTensor [B, N, N]: both words lie in the sentence."""
         inside = self.word_mask
-        mask = inside.unsqueeze(2) & inside.unsqueeze(1)
+        return inside.unsqueeze(2) & inside.unsqueeze(1)
+
+    def _event_mask(self) -> Tensor:
+        mask = self._arc_mask()
         return mask.unsqueeze(-1) if self.labelled else mask
 
     def _parts(self) -> Parts:
@@ -47,6 +54,17 @@ class ArcDistribution(StructuredDistribution):
     def arc_marginals(self) -> Tensor:
         """P(arc), [B, N, N] or [B, N, N, L], in working precision; 0 in the padding."""
         return self.expected_parts()[0]
+
+    def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
+        """The distribution of unlabelled arcs at a temperature, and P(relation | arc), None without relations.
+
+        Nothing of the size of labelled arcs is made in working precision.
+        """
+        if not self.labelled:
+            return self.tempered(temperature), None
+        relations = Relations(self.log_potentials.detach(), temperature)
+        arcs = relations.normaliser.masked_fill(~self._arc_mask(), 0.0)
+        return self._with_scores(arcs), relations
 
     def marginals_to_targets(self, marginals: Tensor) -> Parts:
         return (self._in_sentence(marginals).to(working_precision(self.log_potentials)),)
@@ -90,6 +108,53 @@ class ArcDistribution(StructuredDistribution):
         heads = event.argmax(1)
         position = torch.arange(event.shape[1], device=event.device)
         return torch.where((heads == position) | (event.sum(1) == 0), 0, heads + 1), None
+
+
+class Relations:
+    """P(relation | arc), never multiplied out: the logarithm is scores / temperature - normaliser.
+
+    Attributes:
+        scores: [B, N, N, L] as they were given, without a graph; anything in the padding.
+        temperature: T.
+        count: L.
+        clean: whether no cell, of the padding either, is NaN or +inf.
+        normaliser: [B, N, N] in working precision, log sum exp over relations; -inf where all are impossible.
+    """
+
+    def __init__(self, scores: Tensor, temperature: float) -> None:
+        self.scores, self.temperature, self.count = scores, temperature, scores.shape[-1]
+        self.normaliser = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
+        at_once = sentences_at_once(scores)
+        for some, normaliser in zip(scores.split(at_once), self.normaliser.split(at_once), strict=True):
+            # the best is exact, and what is left lies in 0..log L: the precision of the scores will do, if not half
+            some = some.to(torch.promote_types(some.dtype, torch.float32))
+            best = some.amax(-1)
+            impossible = best == NEG_INF
+            if temperature != 1:
+                some = (some - best.masked_fill(impossible, 0.0).unsqueeze(-1)).mul_(1.0 / temperature)
+            normaliser.copy_(best).div_(temperature).sub_(some.log_softmax(-1).amax(-1))
+            normaliser.masked_fill_(impossible, NEG_INF)
+        self.clean = bool((self.normaliser < float("inf")).all())
+
+    def times(self, log_arcs: Tensor, some: slice, cells: Tensor) -> Tensor:
+        """P(arc) P(relation | arc) [B', ...] of labelled arcs of some sentences.
+
+        Args:
+            log_arcs: [B', ...] log P(arc) - normaliser; is changed.
+            some: the sentences, B' of them.
+            cells: LongTensor [B', ...], the labelled arcs' places in [N * N * L].
+        """
+        scores = self.scores[some].flatten(1).gather(1, cells.flatten(1)).view(cells.shape)
+        log_arcs.add_(scores, alpha=1.0 / self.temperature)
+        # a difference of like scores, then a probability: their precision will do here, too
+        return log_arcs.to(torch.promote_types(scores.dtype, torch.float32)).exp_()
+
+
+def sentences_at_once(cells: Tensor) -> int:
+    """How many sentences to take at a time, so that what is computed of their cells [B, ...] stays in the cache."""
+    if cells.device.type != "cpu":
+        return max(1, len(cells))
+    return max(1, _CACHED_CELLS // max(1, cells[:1].numel()))
 
 
 def over_relations(scores: Tensor) -> tuple[Tensor, Tensor]:

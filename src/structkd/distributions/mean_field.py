@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arcs import check_scores_of_arcs
+from .arcs import ArcDistribution, Relations, check_scores_of_arcs
 from .head_selection import HeadChoice
 from .semirings import NEG_INF, working_precision
 from .structure import StructuredDistribution, check_lengths, check_scores
@@ -131,10 +131,16 @@ class MeanFieldDependency(HeadChoice):
         arcs, siblings, grandparents, relations = scores
         return MeanFieldDependency(arcs, siblings, grandparents, self.lengths, self.iterations, False, relations)  # type: ignore[arg-type]
 
-    def _arc_mask(self) -> Tensor:
-        """BoolTensor [B, N, N]: both words lie in the sentence."""
-        inside = self.word_mask
-        return inside.unsqueeze(2) & inside.unsqueeze(1)
+    def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
+        if self.relations is None:
+            return self.tempered(temperature), None
+        relations = Relations(self.relations.detach(), temperature)
+        arcs = self.arcs.masked_fill((relations.normaliser == NEG_INF) & self._arc_mask(), NEG_INF)
+        return self._over_arcs(arcs).tempered(temperature), relations
+
+    def _over_arcs(self, arcs: Tensor) -> MeanFieldDependency:
+        """The same over other arcs, without relations."""
+        return MeanFieldDependency(arcs, self.siblings, self.grandparents, self.lengths, self.iterations, False)
 
     def _triples(self) -> Tensor:
         """BoolTensor [B, N, N, N]: three different words of the sentence."""
@@ -236,6 +242,10 @@ class _FactoredMeanField(MeanFieldDependency):
     @property
     def _scores(self) -> tuple[Tensor | None, ...]:
         return self.arcs, *(self.sibling_factors or ()), *(self.grandparent_factors or ()), self.relations
+
+    def _over_arcs(self, arcs: Tensor) -> MeanFieldDependency:
+        factors = self.sibling_factors, self.grandparent_factors
+        return _FactoredMeanField(arcs, *factors, self.lengths, self.iterations, False, None, self.scale)
 
     def tempered(self, temperature: float) -> MeanFieldDependency:
         if temperature == 1:

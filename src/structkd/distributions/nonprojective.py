@@ -11,13 +11,10 @@ import torch_struct
 from torch import Tensor
 
 from .arborescence import k_best_arborescences, maximum_arborescences
-from .kernels.matrix_tree import log_matrix_tree, matrix_tree_expectations
+from .kernels.matrix_tree import log_matrix_tree, matrix_tree_expectations, matrix_tree_kd
 from .semirings import NEG_INF, Log, logsumexp
 from .structure import Parts, adopts
 from .trees import TreeDistribution
-
-# Cells of arc scores that a processor's cache holds together with what is computed of them.
-_CACHED_CELLS = 1 << 14
 
 
 class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDependencyCRF):
@@ -57,13 +54,11 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
     def _compiled_kd(self, compiled: ModuleType) -> Any:
         return compiled.matrix_tree_kd
 
+    def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
+        return matrix_tree_kd(teacher, student, self.lengths, self.multiroot, temperature)
+
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return matrix_tree_expectations(arcs, lengths, self.multiroot)
-
-    def _sentences_at_once(self, arcs: Tensor) -> int:
-        if arcs.device.type != "cpu":
-            return len(arcs)
-        return max(1, _CACHED_CELLS // arcs[0].numel())
 
     def _best(self) -> tuple[Tensor, Parts]:
         if "best" not in self._cache:

@@ -44,6 +44,12 @@ class TreeDistribution(ArcDistribution):
         """The compiled kernel for a whole loss over unlabelled arcs, of the module given."""
         raise NotImplementedError
 
+    def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
+        """The same in torch, T^2 times the loss [B] and its gradient by `student`; None where there is no programme for
+        it, or none that can vouch for the result.
+        """
+        return None
+
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         """Any arc-factored teacher whose structures, conditioned on this class's, are this class's."""
         if not isinstance(teacher, ArcDistribution) or teacher.event_shape != self.event_shape:
@@ -56,29 +62,27 @@ class TreeDistribution(ArcDistribution):
             theirs = teacher.tempered(temperature).log_potentials.detach()
             theirs = theirs if temperature == 1 else theirs * temperature
             compiled = compiled_for(theirs, own)
+            joint: tuple[Tensor, Tensor] | None = None
             if compiled is not None:
                 arguments = theirs, own, self.lengths, self.multiroot, temperature
                 loss, by_arc, ok = self._compiled_kd(compiled)(*arguments)
-                if ok:
-                    return loss, lambda weights: (weighted_by_sentence(by_arc, weights.to(by_arc.dtype)),)
+                joint = (loss, by_arc) if ok else None
+            elif {theirs.dtype, own.dtype} <= {torch.float32, torch.float64}:
+                # a posterior in half precision would have lost digits
+                joint = self._torch_kd(theirs, own, temperature)
+            if joint is not None:
+                loss, by_arc = joint
+                return loss, lambda weights: (weighted_by_sentence(by_arc, weights.to(by_arc.dtype)),)
         sides = teacher.tempered(temperature)._parts()[0], self.tempered(temperature)._parts()[0].detach()
-        loss, gap = sides[0].new_empty(len(own)), torch.empty_like(own)
-        at_once = self._sentences_at_once(own)
-        for first in range(0, len(own), at_once):
-            some = slice(first, first + at_once)
-            both = torch.cat([side[some] for side in sides])
-            value, marginals = self._without_graph(both, self.lengths[some].repeat(2))
-            if not (value > NEG_INF).all():
-                return None
-            wanted, got = marginals.chunk(2)
-            loss[some] = value[len(wanted) :] - expected_score(wanted, both[len(wanted) :])
-            gap[some] = got.sub_(wanted)
+        both = torch.cat(sides)
+        value, marginals = self._without_graph(both, self.lengths.repeat(2))
+        if not (value > NEG_INF).all():
+            return None
+        wanted, got = marginals.chunk(2)
+        loss = value[len(own) :] - expected_score(wanted, both[len(own) :])
+        gap = got.sub_(wanted).to(own.dtype)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
             return (weighted_by_sentence(gap, (weights * temperature).to(own.dtype)),)
 
         return loss * temperature**2, gradient
-
-    def _sentences_at_once(self, arcs: Tensor) -> int:
-        """How many sentences a loss should take at a time."""
-        return len(arcs)

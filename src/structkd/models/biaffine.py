@@ -10,7 +10,16 @@ from transformers import initialization
 
 from structkd.models.bilstm import LockedDropout
 
-__all__ = ["MLP", "ArcScorer", "RelationFactors", "ZeroLinear", "biaffine", "initialise_scorer"]
+__all__ = [
+    "MLP",
+    "ArcScorer",
+    "RelationFactors",
+    "ZeroLinear",
+    "applied",
+    "biaffine",
+    "initialise_scorer",
+    "linear_forms",
+]
 
 
 class MLP(nn.Sequential):
@@ -39,9 +48,20 @@ def biaffine(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
         [B, N, M, L]; cell [b, i, j, l] is (first_i, 1)' weight_l (second_j, 1). O(N M L I) time, and no more memory
         than the result and [B, M, L, I].
     """
-    projected = nn.functional.linear(_with_one(second), weight.flatten(0, 1))  # [B, M, L * (I+1)]
-    projected = projected.view(len(second), -1, weight.shape[1])
-    return (_with_one(first) @ projected.mT).unflatten(2, (second.shape[1], len(weight)))
+    return applied(first, linear_forms(second, weight))
+
+
+def linear_forms(second: Tensor, weight: Tensor) -> Tensor:
+    """What the labels of a bilinear form ask of the first word, given the second: [B, M, L, I+1], see :func:`biaffine`.
+
+    For second words that meet several kinds of first ones, with :func:`applied`.
+    """
+    return nn.functional.linear(_with_one(second), weight.flatten(0, 1)).unflatten(2, weight.shape[:2])
+
+
+def applied(first: Tensor, forms: Tensor) -> Tensor:
+    """:func:`linear_forms` of vectors [B, N, I], [B, N, M, L]."""
+    return (_with_one(first) @ forms.flatten(1, 2).mT).unflatten(2, forms.shape[1:3])
 
 
 def _with_one(vectors: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from structkd import DependencyCRF, HeadSelection, NonProjectiveDependencyCRF
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
-from structkd.models.biaffine import ArcScorer, RelationFactors, biaffine, initialise_scorer
+from structkd.models.biaffine import ArcScorer, RelationFactors, applied, biaffine, initialise_scorer, linear_forms
 from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
@@ -141,8 +141,9 @@ class BiaffineParser(StructuredModel):
         """
         dependents, weight = scores["relation_dependents"], scores["relation_weight"]
         self._check_memory(*dependents.shape[:2])
-        relations = biaffine(scores["relation_heads"], dependents, weight)
-        root = biaffine(scores["relation_root"].expand(len(dependents), 1, -1), dependents, weight)
+        forms = linear_forms(dependents, weight)
+        relations = applied(scores["relation_heads"], forms)
+        root = applied(scores["relation_root"].expand(len(dependents), 1, -1), forms)
         relations.diagonal(dim1=1, dim2=2).copy_(root.squeeze(1).mT)  # in place: the tensor may be a large one
         return relations
 
@@ -168,7 +169,11 @@ class BiaffineParser(StructuredModel):
         Raises:
             ValueError: as :meth:`relation_scores`.
         """
-        log_potentials = scores["arcs"].unsqueeze(-1) + self.relation_scores(scores).log_softmax(-1)
+        arcs, log_potentials = scores["arcs"].unsqueeze(-1), self.relation_scores(scores).log_softmax(-1)
+        if torch.is_grad_enabled() and (arcs.requires_grad or log_potentials.requires_grad):
+            log_potentials = log_potentials + arcs
+        else:
+            log_potentials += arcs  # the tensor may be a large one
         if self.config.structure == "head_selection":
             return HeadSelection(log_potentials, lengths)
         trees = DependencyCRF if self.config.structure == "projective" else NonProjectiveDependencyCRF

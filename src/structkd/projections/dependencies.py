@@ -16,11 +16,9 @@ from ..distributions import (
     NonProjectiveDependencyCRF,
 )
 from ..distributions.arcs import ArcDistribution
+from ..distributions.head_labeling import renormalised
 from ..distributions.structure import Parts, adopt, class_name
 from .registry import check_pair, check_temperature, check_words, joint, register_projection
-
-# Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
-_LEAST_COVERED = 1e-6
 
 
 def conditioned(teacher: ArcDistribution, student: ArcDistribution) -> ArcDistribution:
@@ -57,91 +55,52 @@ def _(teacher: ArcDistribution, student: ArcDistribution) -> Tensor:
     return arcs.sum(-1) if teacher.labelled and not student.labelled else arcs
 
 
+@joint
 @register_projection(ArcDistribution, HeadLabeling)
-def _(teacher: ArcDistribution, student: HeadLabeling) -> Parts:
+def _(teacher: ArcDistribution, student: HeadLabeling, temperature: float) -> Parts:
     """Cases 1b and 2b: a label gets its arc's mass, shared by the labels that name the same arc, renormalised."""
-    return (_renormalised(label_mass(teacher, student)),)
+    mass = label_mass(teacher, student, temperature)
+    renormalised(mass)
+    return (mass,)
 
 
 @register_projection(HeadLabeling, HeadLabeling)
-def _(teacher: HeadLabeling, student: HeadLabeling) -> Tensor:
+def _(teacher: HeadLabeling, student: HeadLabeling, temperature: float) -> Tensor:
     """P_t(label), where both sides' labels name the same heads and relations."""
-    return label_mass(teacher, student)
+    return label_mass(teacher, student, temperature)
 
 
 @register_projection(Mixture, HeadLabeling)
-def _(teacher: Mixture, student: HeadLabeling) -> Tensor:
+def _(teacher: Mixture, student: HeadLabeling, temperature: float) -> Tensor:
     """The components' arc marginals average first; what labels can name of the average is renormalised then."""
-    return _renormalised(_mixed_mass(teacher, student))
+    mass = _mixed_mass(teacher, student, temperature)
+    renormalised(mass)
+    return mass
 
 
-def _mixed_mass(teacher: Distribution, student: HeadLabeling) -> Tensor:
+def _mixed_mass(teacher: Distribution, student: HeadLabeling, temperature: float) -> Tensor:
     if not isinstance(teacher, Mixture):
-        return label_mass(teacher, student)
-    masses = [_mixed_mass(component, student) for component in teacher.components]
+        return label_mass(teacher, student, temperature)
+    masses = [_mixed_mass(component, student, temperature) for component in teacher.components]
     return torch.stack([weight * mass for weight, mass in zip(teacher.weights, masses, strict=True)]).sum(0)
 
 
-def label_mass(teacher: Distribution, student: HeadLabeling) -> Tensor:
-    """Teacher mass of the arc (and relation) each label names, [B, N, K]; labels that name one arc share it equally.
+def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float) -> Tensor:
+    """Mass at a temperature of the arc (and relation) each label names, [B, N, K], shared equally by labels of one arc.
 
     Labels that name no word get exactly 0. Rows sum to what the labels cover of the teacher, at most 1.
     """
     if isinstance(teacher, HeadLabeling):
         if teacher.event_shape != student.event_shape or not teacher.names_as(student):
             raise ValueError("teacher and student must name the same heads and relations with the same labels")
-        return teacher.expected_parts()[0]
+        return teacher.tempered(temperature).expected_parts()[0]
     if not isinstance(teacher, ArcDistribution):
         raise NotImplementedError(
             f"no projection from {class_name(teacher)} to HeadLabeling within a Mixture: components must be "
             "dependency distributions"
         )
     check_words(teacher, student, trailing=0)
-    arcs = teacher.arc_marginals()
-    if student.relations is None and teacher.labelled:
-        arcs = arcs.sum(-1)
-    elif student.relations is not None and teacher.labelled:
-        _check_relations(student, arcs.shape[-1])
-    named = student.named.flatten(1)
-    index = _cells(student, arcs).mul_(named)
-    # as many labels of a word as name an arc; most encodings have one at most
-    sharing = torch.zeros(arcs.shape, dtype=torch.int32, device=arcs.device).flatten(1)
-    sharing.scatter_add_(1, index, named.int())
-    arcs = arcs.flatten(1)
-    if sharing.max() > 1:
-        arcs = arcs / sharing.clamp_min(1)
-    return arcs.gather(1, index).mul_(named).view(student.logits.shape)
-
-
-def _cells(student: HeadLabeling, arcs: Tensor) -> Tensor:
-    """Where in arcs [B, N * N] or [B, N * N * L] the arc lies that each label names, LongTensor [B, N * K].
-
-    Anywhere for labels that name none.
-    """
-    words, size = arcs.shape[1], arcs.shape[-1] if arcs.dim() == 4 else 1
-    index = torch.arange(words, device=arcs.device).unsqueeze(1) * size
-    if arcs.dim() == 4 and student.relations is not None:
-        index = index + student.relations
-    return torch.add(index, student._heads, alpha=words * size).flatten(1)
-
-
-def _check_relations(student: HeadLabeling, size: int) -> None:
-    relations = student.relations
-    assert relations is not None
-    if relations.min() >= 0 and relations.max() < size:
-        return
-    relations = relations.expand(student.logits.shape)
-    wrong = student.named & ((relations < 0) | (relations >= size))
-    if wrong.any():
-        raise ValueError(
-            f"the student's relations must lie in 0..{size - 1}, the teacher's; got {int(relations[wrong][0])}"
-        )
-
-
-def _renormalised(mass: Tensor) -> Tensor:
-    """The same tensor, changed in place."""
-    covered = mass.sum(-1, keepdim=True)
-    return mass.mul_(torch.where(covered < _LEAST_COVERED, 0.0, 1 / covered.clamp_min(_LEAST_COVERED)))
+    return torch.cat([mass for _, mass in student.label_masses(teacher, temperature)])
 
 
 def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> Tensor:
@@ -155,7 +114,6 @@ def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> 
     check_pair(teacher, student)
     temperature = check_temperature(temperature)
     with torch.no_grad():
-        tempered = teacher.tempered(temperature) if temperature != 1 else teacher
-        mass = _mixed_mass(tempered, student)
+        mass = _mixed_mass(teacher, student, temperature)
         rest = (1.0 - mass.sum(-1)).clamp_min(0.0) * student.word_mask
     return rest.to(torch.promote_types(getattr(teacher, "dtype", student.dtype), student.dtype))

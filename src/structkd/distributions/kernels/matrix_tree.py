@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..semirings import NEG_INF, logaddexp, logsumexp
+from ..semirings import NEG_INF, logaddexp, logsumexp, working_precision
 from .dispatch import compiled_for, log_space
 
 # A marginal is off by less than eps * |L| * |L^-1|^2 (norms of the largest column sums) for the Laplacian L with its
 # columns scaled to 1. Sentences above this are done again without a subtraction.
 _LARGEST_ERROR = 1e-10
+
+# Cells of arc scores that a processor's cache holds together with what is computed of them.
+_CACHED_CELLS = 1 << 14
 
 
 def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
@@ -23,7 +26,11 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
     if compiled is not None:
         log_partition, marginals, safe = compiled.matrix_tree_expectations(arcs, lengths, multiroot)
     else:
-        log_partition, marginals, safe = _by_determinant(arcs, lengths, multiroot)
+        words = arcs.shape[1]
+        identity = torch.eye(words, dtype=arcs.dtype, device=arcs.device).expand_as(arcs)
+        logarithms, marginals, error = _by_determinant(arcs, _outside(lengths, words), multiroot, identity)
+        log_partition, marginals = logarithms.sum(1), marginals.clamp_(0.0, 1.0)
+        safe = error < _LARGEST_ERROR / torch.finfo(arcs.dtype).eps
     if log_space():
         safe = torch.zeros_like(safe)
     if not safe.all():
@@ -39,50 +46,112 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
     return log_partition, marginals
 
 
-def _by_determinant(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor]:
+def matrix_tree_kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
+) -> tuple[Tensor, Tensor] | None:
+    """The structural loss of all trees, crossing arcs included, and its gradient, both sides in one factorisation.
+
+    Args:
+        teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
+        lengths: LongTensor [B]. multiroot: several root arcs, or exactly one.
+        temperature: T.
+
+    Returns T^2 (log Z_s - <P_t, s_s / T>), [B] in working precision, and T (P_s - P_t), [B, N, N] in the student's
+    dtype; None where a determinant is not certified, or a loss not finite.
+    """
+    if log_space():
+        return None
+    batch, words, _ = student.shape
+    outside = _outside(lengths, words)
+    dtype = working_precision(student)
+    at_once = batch if student.device.type != "cpu" else max(1, min(batch, _CACHED_CELLS // words**2))
+    score, error = student.new_empty(batch, dtype=dtype), student.new_empty(2, batch, dtype=dtype)
+    logarithms, gradient = student.new_empty(batch, words, dtype=dtype), torch.empty_like(student)
+    identity = torch.eye(words, dtype=dtype, device=student.device).expand(2 * at_once, -1, -1)
+    for first in range(0, batch, at_once):
+        some = slice(first, first + at_once)
+        both = torch.cat((teacher[some], student[some])).to(dtype)
+        padding = None if outside is None else torch.cat((outside[some], outside[some]))
+        if padding is not None:
+            both.masked_fill_(padding, 0.0)
+        if temperature != 1:
+            both.div_(temperature)
+        size = len(both) // 2
+        pivots, marginals, bound = _by_determinant(both, padding, multiroot, identity[: 2 * size])
+        target, gap = marginals[:size], marginals[size:]
+        logarithms[some], error[:, some] = pivots[size:], bound.view(2, size)
+        torch.sum(both[size:].mul_(target), (1, 2), out=score[some])
+        gradient[some] = gap.sub_(target)
+    loss = logarithms.sum(1).sub_(score)
+    # anything that is no number is not less than the bound either; an impossible arc may give inf - inf
+    if not bool((error.amax() < _LARGEST_ERROR / torch.finfo(dtype).eps) & loss.isfinite().all()):
+        return None
+    if temperature != 1:
+        loss.mul_(temperature**2)
+        gradient.mul_(temperature)
+    return loss, gradient
+
+
+def _outside(lengths: Tensor, words: int) -> Tensor | None:
+    """BoolTensor [B, N, N]: the cells of the padding; None where there is none."""
+    if not bool((lengths < words).any()):
+        return None
+    inside = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
+    return ~(inside.unsqueeze(1) & inside.unsqueeze(2))
+
+
+def _by_determinant(
+    scores: Tensor, outside: Tensor | None, multiroot: bool, identity: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Koo et al. (2007): with roots on the diagonal (multi-root) or in the first row (single root), log Z is the log
     determinant of the Laplacian, and marginals are entries of its inverse.
+
+    Args:
+        scores: [B, N, N]. outside: BoolTensor [B, N, N], their padding, or None.
+        identity: [B, N, N].
+
+    Returns [B, N], the sum of which is log Z; marginals [B, N, N] up to an error that may put them outside 0..1; and a
+    bound [B] of that error over the machine's epsilon.
     """
-    batch, words, _ = arcs.shape
-    ragged = bool((lengths < words).any())
-    scores = arcs
-    if ragged:
-        inside = torch.arange(words, device=arcs.device) < lengths.unsqueeze(1)
-        scores = arcs.masked_fill(~(inside.unsqueeze(1) & inside.unsqueeze(2)), NEG_INF)
-    # every word has one head, so a word's column may be scaled
-    shift = scores.amax(1)
-    shift.masked_fill_(shift == NEG_INF, 0.0)
-    weights = (scores - shift.unsqueeze(1)).exp_()
-    roots = weights.diagonal(0, 1, 2).clone()
-    weights.diagonal(0, 1, 2).zero_()
-    degree = weights.sum(1)
+    weights = scores if outside is None else scores.masked_fill(outside, NEG_INF)
+    # every word has one head, so a word's column may be scaled; one that nothing can head stays impossible
+    shift = weights.amax(1).clamp_min_(torch.finfo(scores.dtype).min)
+    if outside is not None:
+        padding = outside.diagonal(0, 1, 2)
+        shift.masked_fill_(padding, 0.0)
+    laplacian = (weights - shift.unsqueeze(1)).exp_()
+    diagonal = laplacian.diagonal(0, 1, 2)
+    roots = diagonal.clone()
+    diagonal.zero_()
+    degree = laplacian.sum(1)
     if multiroot:
         degree += roots
-    if ragged:
-        degree.masked_fill_(~inside, 1.0)
-    laplacian = -weights
-    laplacian.diagonal(0, 1, 2).copy_(degree)
+    if outside is not None:
+        degree.masked_fill_(padding, 1.0)
+    laplacian.neg_()
+    diagonal.copy_(degree)
     if not multiroot:
-        laplacian[:, 0] = roots
+        row = laplacian[:, 0]
+        heads = row.clone()
+        row.copy_(roots)
     factors, pivots, _ = torch.linalg.lu_factor_ex(laplacian)
-    identity = torch.eye(words, dtype=arcs.dtype, device=arcs.device).expand(batch, -1, -1)
     inverse = torch.linalg.lu_solve(factors, pivots, identity)
-    log_partition = factors.diagonal(0, 1, 2).abs().log_().add_(shift).sum(1)
+    logarithms = factors.diagonal(0, 1, 2).abs().log_().add_(shift)
 
-    # columns of the Laplacian add up to no more than this
-    size = degree.amax(1).mul_(2.0).add_(1.0)
-    error = inverse.abs().sum(1).amax(1).square_().mul_(size)
+    # columns of the Laplacian add up to no more than twice the largest degree, and 1
+    error = inverse.abs().sum(1).amax(1).square_().mul_(degree.amax(1).mul_(2.0).add_(1.0))
     own = inverse.diagonal(0, 1, 2)
     if multiroot:
-        at_root = roots * own
+        at_root = roots.mul_(own)
     else:
         # the first row holds the roots: it stands for no head, and its word's column for no other dependent
-        first = inverse[:, :, 0]
-        at_root = roots * first
-        first.zero_()
-    marginals = torch.sub(own.unsqueeze(1), inverse.transpose(1, 2), out=laplacian).mul_(weights).clamp_(0.0, 1.0)
-    marginals.diagonal(0, 1, 2).copy_(at_root.clamp_(0.0, 1.0))
-    return log_partition, marginals, error < _LARGEST_ERROR / torch.finfo(arcs.dtype).eps
+        column = inverse[:, :, 0]
+        at_root = roots.mul_(column)
+        column.zero_()
+        row.copy_(heads)
+    marginals = torch.sub(inverse.mT, own.unsqueeze(1)).mul_(laplacian)
+    marginals.diagonal(0, 1, 2).copy_(at_root)
+    return logarithms, marginals, error
 
 
 def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:

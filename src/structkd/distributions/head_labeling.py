@@ -1,0 +1,266 @@
+"""Dependency parsing as sequence labelling (Strzyz et al., 2019): labels that name heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arborescence import maximum_arborescences
+from .arcs import ArcDistribution, sentences_at_once
+from .kernels.counts import weighted_by_sentence
+from .maxent import LabelDistribution
+from .semirings import NEG_INF, working_precision
+from .structure import Gradient, StructuredDistribution, check_lengths, check_scores, expected_score, ordinary_tensors
+
+# Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
+_LEAST_COVERED = 1e-6
+
+
+class HeadLabeling(LabelDistribution):
+    """Dependency parsing as sequence labelling (Strzyz et al., 2019): every word takes a label that names a head.
+
+    Args:
+        logits: [B, N, K]; cell [b, d, k] scores label k at word d.
+        heads: LongTensor [B, N, K]; the head that label k names at word d, 0-based; d itself means root; -1, or a
+            head beyond the sentence, names no word (the label keeps its share of the softmax).
+        relations: LongTensor [K] or [B, N, K], the relation each label names, or None for unlabelled parsing.
+        lengths: LongTensor [B], words per sentence, 1..N; None means N for all.
+        validate_args: check values (NaN, +inf, heads and relations below -1); None means torch.distributions' default.
+
+    Parts are labels: `marginals` are [B, N, K] and `decode()` gives label indices [B, N]; `decode_heads()` gives the
+    best tree over what the labels name. Costs O(N K); trees O(N K + N^2).
+    Raises TypeError or ValueError for a wrong kind, shape, length or value.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        heads: Tensor,
+        relations: Tensor | None = None,
+        lengths: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        check_scores("logits", logits, ("B", "N", "K"))
+        batch, words, size = logits.shape
+        if size < 1:
+            raise ValueError(f"logits must have shape [B, N, K] with K >= 1, got {list(logits.shape)}")
+        self._heads = self._check_indices("heads", heads, [logits.shape])
+        if relations is not None:
+            relations = self._check_indices("relations", relations, [logits.shape, logits.shape[-1:]]).long()
+        self.relations = relations
+        lengths = check_lengths(lengths, batch, words, logits.device)
+        self.log_potentials = logits
+        super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
+        self._check_values("logits", logits, self._event_mask)
+        if self._validate_args:
+            for name, indices in (("heads", self._heads), ("relations", relations)):
+                if indices is None or indices.min() >= -1:
+                    continue
+                if ((indices.expand(logits.shape) < -1) & self._event_mask()).any():
+                    raise ValueError(f"{name} must be at least -1 (-1: names none), got {int(indices.min())}")
+
+    @staticmethod
+    def _check_indices(name: str, indices: Tensor, shapes: list[torch.Size]) -> Tensor:
+        if not isinstance(indices, Tensor):
+            raise TypeError(f"{name} must be a LongTensor, got {type(indices).__name__}")
+        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+            raise TypeError(f"{name} must be a LongTensor, got {indices.dtype}")
+        if indices.shape not in shapes:
+            expected = " or ".join(str(list(shape)) for shape in shapes)
+            raise ValueError(f"{name} must have shape {expected} to go with the logits, got {list(indices.shape)}")
+        return indices
+
+    @property
+    def logits(self) -> Tensor:
+        return self.log_potentials
+
+    @property
+    def heads(self) -> Tensor:
+        """LongTensor [B, N, K], the head that every label names."""
+        return self._heads.long()
+
+    def _with_scores(self, *scores: Tensor | None) -> HeadLabeling:
+        return HeadLabeling(scores[0], self._heads, self.relations, self.lengths, validate_args=False)  # type: ignore[arg-type]
+
+    def _check_comparable(self, other: StructuredDistribution) -> None:
+        super()._check_comparable(other)
+        if not self.names_as(other):
+            raise ValueError("cross-entropy needs labels that name the same heads and relations in both distributions")
+
+    def names_as(self, other: HeadLabeling) -> bool:
+        """Whether both name the same head and relation with every label inside the sentences."""
+        mask = self._event_mask()
+        pairs = [(self._heads, other._heads)]
+        if self.relations is not None and other.relations is not None:
+            pairs.append((self.relations.expand(self.heads.shape), other.relations.expand(other.heads.shape)))
+        same_kind = (self.relations is None) == (other.relations is None)
+        return same_kind and all(a.shape == b.shape and not ((a != b) & mask).any() for a, b in pairs)
+
+    @property
+    def named(self) -> Tensor:
+        """BoolTensor [B, N, K]: True where a label of a word inside the sentence names a head inside it."""
+        ends = self.lengths.unsqueeze(1) * self.word_mask  # no head is below 0 in the padding
+        return (self._heads >= 0) & (self._heads < ends.unsqueeze(-1))
+
+    def label_masses(self, teacher: ArcDistribution, temperature: float) -> Iterator[tuple[slice, Tensor]]:
+        """Some sentences at a time, and the teacher's mass of the arc (and relation) that each of their labels names,
+        [B', N, K] in working precision, or the precision of relations' scores where those count.
+
+        Labels that name one arc share it equally; those that name no word, and all in the padding, get exactly 0. A
+        word's labels sum to what they cover of the teacher, at most 1. The teacher's arcs and relations are kept apart,
+        and multiplied for what the labels name alone.
+        """
+        if self.relations is not None and teacher.labelled:
+            self._check_relations(teacher.event_shape[-1])
+        arcs, relations = teacher.apart(temperature)
+        mass, nothing = arcs.arc_marginals(), 0.0
+        of_head, place = self.words, torch.arange(self.words, device=mass.device).unsqueeze(1)
+        chosen = self.relations
+        if relations is not None and chosen is not None:
+            chosen = chosen.clamp(0, relations.count - 1)
+            mass, nothing = (mass.log() - relations.normaliser).masked_fill_(mass == 0, NEG_INF), NEG_INF
+            of_head, place = of_head * relations.count, place * relations.count
+            place = place + chosen if chosen.dim() == 1 else place
+        # by dependent and head, with a place for heads before and one for heads behind the sentence
+        by_head = torch.nn.functional.pad(mass.transpose(1, 2), (1, 1), value=nothing)
+        at_once = sentences_at_once(self.logits)
+        for first in range(0, len(mass), at_once):
+            some = slice(first, first + at_once)
+            heads = self._places_of_heads(some)
+            found = by_head[some].gather(2, heads)
+            named = found > nothing
+            # where the arc lies that a label names, anywhere where there is none
+            cell = heads.sub_(1).clamp_(0, self.words - 1).mul_(of_head).add_(place)
+            if relations is not None and chosen is not None:
+                if chosen.dim() == 3:
+                    cell += chosen[some]
+                found = relations.times(found, some, cell)
+                if not relations.clean:
+                    found.masked_fill_(~named, 0.0)
+            # as many labels of a word as name an arc; most encodings have one at most
+            sharing = torch.zeros(len(cell), self.words * of_head, dtype=torch.int32, device=cell.device)
+            sharing.scatter_add_(1, cell.flatten(1), named.flatten(1).int())
+            if sharing.max() > 1:
+                found /= sharing.gather(1, cell.flatten(1)).view(cell.shape).clamp_min(1)
+            yield some, found
+
+    def _places_of_heads(self, some: slice) -> Tensor:
+        """The heads that labels of some sentences name, plus one; 0 or N + 1 where they name no word. A LongTensor of
+        its own.
+        """
+        heads = self._heads[some]
+        if heads.dtype not in (torch.int16, torch.int32):  # the smaller the faster, but bytes may not hold N
+            heads = heads.long()
+        return heads.clamp(-1, self.words).add_(1).long()
+
+    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+        """Any teacher over arcs. Nothing of [B, N, K] is made in working precision: sentences take turns."""
+        if not isinstance(teacher, ArcDistribution) or teacher.words != self.words:
+            return None
+        scores = self.logits.detach()
+        self._require_choices(scores, (scores,))
+        loss = scores.new_empty(len(scores), dtype=working_precision(scores))
+        gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
+        padding = ~self.word_mask.unsqueeze(-1) if self.ragged else None
+        for some, target in self.label_masses(teacher, temperature):
+            imitated = renormalised(target)
+            tempered = scores[some].to(loss.dtype).div_(temperature)
+            if padding is not None:
+                tempered.masked_fill_(padding[some], 0.0)
+            probabilities = tempered.softmax(-1)
+            # a word's normaliser is its best score less the logarithm of that label's probability
+            normalisers = tempered.amax(-1) - probabilities.amax(-1).log()
+            loss[some] = (normalisers * imitated).sum(-1) - expected_score(target, tempered)
+            gap[some] = probabilities.mul_(imitated.unsqueeze(-1)).sub_(target)
+
+        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+            return (weighted_by_sentence(gap, (weights * temperature).to(gap.dtype)).to(scores.dtype),)
+
+        return loss * temperature**2, gradient
+
+    def _check_relations(self, size: int) -> None:
+        """Refuse relations that are none of a teacher's, 0..size - 1, where a head is named."""
+        relations = self.relations
+        assert relations is not None
+        if relations.min() >= 0 and relations.max() < size:
+            return
+        relations = relations.expand(self.logits.shape)
+        wrong = self.named & ((relations < 0) | (relations >= size))
+        if wrong.any():
+            raise ValueError(
+                f"the student's relations must lie in 0..{size - 1}, the teacher's; got {int(relations[wrong][0])}"
+            )
+
+    @ordinary_tensors
+    def decode_heads(self, multiroot: bool = False) -> Tensor:
+        """The best dependency tree by posterior probability, LongTensor [B, N]; root = own index, -1 in the padding.
+
+        The maximum spanning arborescence over arcs scored by log P(arc), where P(arc) sums the probabilities of the
+        word's labels that name its head (`decode()` gives each word's best label instead; what those name need not be
+        a tree). With one root, or any number if `multiroot`. An arc that no label names is taken only where there is
+        no tree without: then there are as few of them as possible, and the rest is the best.
+        """
+        return self._tree(multiroot)
+
+    @ordinary_tensors
+    def decode_trees(self, multiroot: bool = False) -> tuple[Tensor, Tensor | None]:
+        """`decode_heads()`, and for every arc its relation; None without relations.
+
+        Returns:
+            Heads and relations, LongTensor [B, N] each. A relation is the one with most probability among the labels
+            that name the arc; for an arc that no label names, among all labels of the word. -1 in the padding, and for
+            a word none of whose labels has a relation.
+        """
+        heads = self._tree(multiroot)
+        if self.relations is None:
+            return heads, None
+        relations = self.relations.expand(self.heads.shape)
+        naming = self.named & (self.heads == heads.unsqueeze(-1)) & (relations >= 0)
+        naming = torch.where(naming.any(-1, keepdim=True), naming, relations >= 0)
+        posterior = self._log_posterior().masked_fill(~naming, NEG_INF)
+        total = _log_sums(posterior, relations.clamp_min(0), int(relations.max().clamp_min(0)) + 1)
+        best = total.argmax(-1).masked_fill(~(naming.any(-1) & self.word_mask), -1)
+        return heads, best
+
+    def _log_posterior(self) -> Tensor:
+        """log P(label), [B, N, K]; anything in the padding."""
+        with torch.no_grad():
+            (scores,) = self._parts()
+            self._log_partition((scores,))
+            return scores.detach().log_softmax(-1)
+
+    def _tree(self, multiroot: bool) -> Tensor:
+        posterior = self._log_posterior().masked_fill(~self.named, NEG_INF)
+        # by dependent and head; a label that names none is -inf wherever it is put
+        arcs = _log_sums(posterior, self.heads.clamp(0, self.words - 1), self.words).transpose(1, 2)
+        trees = maximum_arborescences(arcs, self.lengths, single_root=not multiroot)
+        missing = (trees[:, 0] < 0).nonzero().flatten()
+        if len(missing):
+            arcs = arcs[missing]
+            # Cheaper than any number of arcs with a probability, so that one such arc less is always better.
+            worst = arcs.masked_fill(arcs == NEG_INF, 0.0).amin((1, 2), keepdim=True)
+            arcs = torch.where(arcs == NEG_INF, self.words * worst - 1.0, arcs)
+            trees[missing] = maximum_arborescences(arcs, self.lengths[missing], single_root=not multiroot)
+        return trees
+
+
+def _log_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """log sum exp of values [B, N, K] by their groups [B, N, K], [B, N, count]; -inf where a group has none."""
+    shape = (*values.shape[:-1], count)
+    top = values.new_full(shape, NEG_INF).scatter_reduce(-1, groups, values, "amax")
+    shift = top.masked_fill(top == NEG_INF, 0.0)
+    return values.new_zeros(shape).scatter_add(-1, groups, (values - shift.gather(-1, groups)).exp()).log() + shift
+
+
+def renormalised(mass: Tensor) -> Tensor:
+    """Divide the masses of labels by what they cover of each word, in place; a word with too little of it gets 0.
+
+    Returns what the words' masses then sum to, 1 or 0, [B, N].
+    """
+    covered = mass.sum(-1)
+    enough = covered >= _LEAST_COVERED
+    mass.mul_(torch.where(enough, 1 / covered.clamp_min(_LEAST_COVERED), 0.0).unsqueeze(-1))
+    return enough.to(mass.dtype)
