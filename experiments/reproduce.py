@@ -56,9 +56,12 @@ def main() -> int:
     if options.dry_run:
         return 0
     started = time.monotonic()
-    missing = list(_missing(planned.configurations))
+    missing = dict.fromkeys(_missing(planned.configurations))
     if missing:
-        sys.exit("\n".join(["Not everything that this profile needs is there:", *(f"- {each}" for each in missing)]))
+        hint = "Files of your own are looked for in the folder that STRUCTKD_DATA names; docs/published.md says which."
+        sys.exit(
+            "\n".join(["Not everything that this profile needs is there:", *(f"- {each}" for each in missing), hint])
+        )
     status = _carry_out(progress, options.jobs, work)
     failures = _failures(planned, work, status)
     minutes = _clock(time.monotonic() - started)
