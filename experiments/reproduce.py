@@ -69,7 +69,7 @@ def main() -> int:
         f"Made by `make reproduce PROFILE={options.profile}`: {len(planned.trainings)} trainings; its last part took "
         f"{minutes} with {options.jobs} processes on {os.cpu_count()} cores."
     )
-    _report(planned, work, output, f"Results, profile {options.profile}", [note])
+    _report(planned, options.profile, work, output, [note])
     print(f"Took {minutes}.")
     if failures:
         print("\n".join(["", "Not everything was done; start again to try again:", *failures]), file=sys.stderr)
@@ -258,17 +258,19 @@ def _failures(planned: Plan, work: Path, status: Mapping[str, int]) -> list[str]
     return lines
 
 
-def _report(planned: Plan, work: Path, output: Path, title: str, notes: list[str]) -> None:
-    """Tables and plots of the runs that are finished."""
-    folders = [folder for folder in _run_folders(planned, work).values() if (folder / "metrics.json").is_file()]
-    if not folders:
+def _report(planned: Plan, profile: str, work: Path, output: Path, notes: list[str]) -> None:
+    """Page, tables and plots of the profile's runs; those that failed or are not finished are listed."""
+    folders = [folder for folder in _run_folders(planned, work).values() if folder.is_dir()]
+    if not any((folder / "metrics.json").is_file() for folder in folders):
         print("No run is finished: there is nothing to report.")
         return
-    from structkd.reporting import write_report
+    from structkd.reporting import Report
 
-    paths = write_report(folders, output, title=title, notes=notes)
-    print("\n" + paths[0].read_text(encoding="utf-8"))
-    for path in paths:
+    report = Report.of(
+        folders, f"Results, profile {profile}", notes, output=output, command=f"make reproduce PROFILE={profile}"
+    )
+    print(f"\n{report.terminal}")
+    for path in report.save(output):
         print(f"written: {path}")
 
 
