@@ -21,9 +21,10 @@ from structkd.models import StructuredModel
 from structkd.training import TeacherTargets, divergence, words_per_second
 from structkd.training.processes import broadcast, is_main_process
 
+from .files import read_json, write_json
 from .fingerprint import digest
 from .plan import Plan, plan
-from .work import Training, ensure, read_json, write_json
+from .work import Training, ensure
 
 __all__ = ["distil", "quiet"]
 

@@ -25,6 +25,7 @@ from structkd.training import (
     training_text,
 )
 from structkd.training.processes import process_count
+from structkd.training.target_store import DTYPES
 
 from .fingerprint import code_fingerprint, digest, file_fingerprints, plugin_fingerprints, text_fingerprint
 from .instantiate import InstantiationError, instantiate
@@ -79,6 +80,8 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
         ValueError, TypeError, FileNotFoundError: for anything wrong with the configuration or the data.
     """
     methods = _methods(config)
+    if config["store"]["dtype"] not in DTYPES:
+        raise ValueError(f"store.dtype={config['store']['dtype']}: expected one of {', '.join(DTYPES)}.")
     comparisons = _comparisons(config["comparisons"], methods)
     student_config, seed = config["student"], config["seed"]
     teachers = {"teacher": config["teacher"]} | {f"ensemble.{name}": each for name, each in config["ensemble"].items()}

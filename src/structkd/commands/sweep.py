@@ -28,6 +28,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from .files import write_json
 from .messages import explain
 
 __all__ = ["Outcomes", "run_name"]
@@ -149,7 +150,7 @@ class Outcomes(Callback):
                 "sweep": self._sweep,
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }
-            _write(folder / "failed.json", failure)
+            write_json(folder / "failed.json", failure)
         if self._records is None:
             return
         if error is not None:
@@ -158,7 +159,7 @@ class Outcomes(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif self._before is not None and self._before == _written_at(folder):
             record["status"] = "before"
-        _write(self._records / f"{int(config.hydra.job.num):06}.json", record)
+        write_json(self._records / f"{int(config.hydra.job.num):06}.json", record)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """In the process that started the sweep, after its last run."""
@@ -207,9 +208,3 @@ def _written_at(folder: Path) -> int | None:
         return (folder / "metrics.json").stat().st_mtime_ns
     except FileNotFoundError:
         return None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

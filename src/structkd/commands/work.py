@@ -37,9 +37,10 @@ from structkd.models import ModelRecipe, StructuredModel
 from structkd.training import FitResult, Targets, fit, predict, training_text
 from structkd.training.processes import broadcast, is_main_process
 
+from .files import read_json, write_json
 from .fingerprint import digest
 
-__all__ = ["Training", "ensure", "locked", "read_json", "write_json"]
+__all__ = ["Training", "ensure", "locked"]
 
 log = logging.getLogger(__name__)
 
@@ -231,18 +232,3 @@ def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, 
             packed.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
     os.replace(temporary, path)
     return figures(counted)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a file, None where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write plain data, atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -32,12 +32,13 @@ from tqdm.auto import tqdm
 from structkd.models import StructuredModel
 from structkd.training.targets import Shard, TeacherTargets, run_teacher, teacher_bar
 
-__all__ = ["TargetStore"]
+__all__ = ["DTYPES", "TargetStore"]
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _SHARED = "shared"
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+#: What scores may be stored in.
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
 #: Cells of pairs of words for which rounding is measured at once; relations multiply them.
 _MEASURED_CELLS = 1 << 16
 
@@ -128,7 +129,7 @@ class TargetStore(TeacherTargets):
             if facts:
                 bar.set_postfix_str(f"{len(facts)} of {len(own)} shards were there")
             for name, sentences in missing:
-                facts[name] = _write_shard(teacher, sentences, folder, name, key, _DTYPES[dtype], batch_size, bar)
+                facts[name] = _write_shard(teacher, sentences, folder, name, key, DTYPES[dtype], batch_size, bar)
         if shared and part[0] == 0 and not _finished(folder, _SHARED, key):
             _write_tensors(folder, _SHARED, shared, {"key": key, "sentences": 0})
         names = [*shards, *([_SHARED] if shared else [])]
@@ -177,8 +178,8 @@ class TargetStore(TeacherTargets):
 def _check_settings(text: Dataset, dtype: str, shard_sentences: int, part: tuple[int, int]) -> None:
     if not len(text):
         raise ValueError("There are no sentences to store the teacher's scores of.")
-    if dtype not in _DTYPES:
-        raise ValueError(f"Unknown dtype {dtype!r} of a store: expected one of {', '.join(_DTYPES)}.")
+    if dtype not in DTYPES:
+        raise ValueError(f"Unknown dtype {dtype!r} of a store: expected one of {', '.join(DTYPES)}.")
     if shard_sentences < 1:
         raise ValueError(f"shard_sentences must be at least 1, got {shard_sentences}.")
     number, parts = part
