@@ -6,6 +6,7 @@ Everything here does nothing, and imports nothing, where there is one process.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,8 +59,9 @@ def _state() -> PartialState:
 
 
 def _disconnect() -> None:
-    """Before the interpreter takes things apart under threads that still use them."""
+    """End gloo's threads while there still is an interpreter for what they hold: else they may abort the process."""
     import torch
 
     if torch.distributed.is_initialized():
+        gc.collect()  # a Trainer refers to itself, and by its model to the threads
         torch.distributed.destroy_process_group()
