@@ -1,13 +1,15 @@
-"""Torch's kernels for the losses of chains, in pieces, against log space; and what they must not vouch for."""
+"""Torch's kernels for losses, in pieces, against log space; and what they must not vouch for."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 import structkd
-from structkd.distributions.kernels import chain
+from structkd.distributions.kernels import chain, matrix_tree
+from structkd.distributions.kernels.counts import TransitionCounts
 from structkd.distributions.kernels.dispatch import using
 
 LENGTHS = torch.tensor([23, 1, 8, 23, 9, 17, 2, 16])
@@ -24,7 +26,7 @@ def spoiled(scores: Tensor, inside: Tensor) -> Tensor:
     return scores.masked_fill(~inside.view(*inside.shape, *[1] * (scores.dim() - 2)), float("nan"))
 
 
-def by_log_space(teacher: structkd.LinearChainCRF, student: structkd.LinearChainCRF, temperature: float) -> Tensor:
+def by_log_space(teacher: Distribution, student: Distribution, temperature: float) -> Tensor:
     with using("log"):
         return structkd.structural_kd_loss(teacher, student, temperature, reduction="none")
 
@@ -99,3 +101,63 @@ def test_an_underflow_that_no_single_step_shows() -> None:
             assert not chain.factored_kd(scores, scores, lengths, 1.0)[2]
             potentials = structkd.LinearChainCRF.from_scores(*scores, lengths=lengths).log_potentials
             assert not chain.dense_kd(potentials, potentials, lengths)[2]
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("multiroot", [True, False])
+@pytest.mark.parametrize("cells", [1, 1000, 1 << 20], ids=["by-sentence", "piecewise", "whole"])
+def test_trees(monkeypatch: pytest.MonkeyPatch, cells: int, multiroot: bool, temperature: float, ragged: bool) -> None:
+    monkeypatch.setattr(matrix_tree, "_CACHED_CELLS", cells)
+    lengths = LENGTHS if ragged else torch.full((BATCH,), WORDS)
+    inside = torch.arange(WORDS) < lengths.unsqueeze(1)
+    padding = ~(inside.unsqueeze(1) & inside.unsqueeze(2))
+    teacher, student = (torch.randn(BATCH, WORDS, WORDS, dtype=torch.float64) for _ in range(2))
+    leaf = student.clone().requires_grad_()
+    sides = (structkd.NonProjectiveDependencyCRF(scores, lengths, multiroot) for scores in (teacher, leaf))
+    wanted = by_log_space(*sides, temperature)
+    (gradient,) = torch.autograd.grad(wanted.sum(), leaf)
+    spoilt = (scores.masked_fill(padding, float("nan")) for scores in (teacher, student))
+    found = matrix_tree.matrix_tree_kd(*spoilt, lengths, multiroot, temperature)
+    assert found is not None
+    assert torch.allclose(found[0], wanted, rtol=1e-11, atol=1e-11)
+    assert torch.allclose(found[1], gradient, rtol=0.0, atol=1e-11)
+
+
+def test_trees_that_no_determinant_tells() -> None:
+    """Words that prefer each other to the root cancel; an impossible arc must be exactly so."""
+    lengths = torch.tensor([4, 4])
+    scores = torch.zeros(2, 4, 4, dtype=torch.float64)
+    mutual = scores.clone()
+    mutual[1, 0, 1] = mutual[1, 1, 0] = 40.0
+    assert matrix_tree.matrix_tree_kd(mutual, mutual, lengths, False, 1.0) is None
+    impossible = scores.clone()
+    impossible[0, 2, 3] = float("-inf")
+    assert matrix_tree.matrix_tree_kd(scores, impossible, lengths, False, 1.0) is None
+    assert matrix_tree.matrix_tree_kd(impossible, impossible, lengths, False, 1.0) is None
+    assert matrix_tree.matrix_tree_kd(scores, scores, lengths, False, 1.0) is not None
+
+
+@pytest.mark.parametrize("per_bigram", [True, False])
+def test_log_space_takes_turns(monkeypatch: pytest.MonkeyPatch, per_bigram: bool) -> None:
+    unary = torch.randn(BATCH, WORDS, SIZE, dtype=torch.float64)
+    pairwise = torch.randn(BATCH, WORDS - 1, SIZE, SIZE, dtype=torch.float64)
+    pairwise = pairwise if per_bigram else pairwise[:, 0]
+    whole = chain.log_space_expectations(unary, pairwise, LENGTHS, per_bigram)
+    monkeypatch.setattr(chain, "_CACHED_CELLS", 1)
+    for piecewise, wanted in zip(
+        chain.log_space_expectations(unary, pairwise, LENGTHS, per_bigram), whole, strict=True
+    ):
+        assert torch.equal(piecewise, wanted)
+
+
+def test_counts_given_as_they_are() -> None:
+    counts, other = torch.rand(BATCH, SIZE, SIZE), torch.rand(BATCH, SIZE, SIZE)
+    scores, weights = torch.randn(SIZE, SIZE), torch.rand(BATCH)
+    gap = TransitionCounts.from_dense(counts) - TransitionCounts.from_dense(other)
+    assert torch.allclose(gap.dense(), counts - other)
+    assert torch.allclose(gap.inner(scores), ((counts - other) * scores).sum((1, 2)), atol=1e-5)
+    assert torch.allclose(gap.weighted_sum(weights), torch.tensordot(weights, counts - other, 1), atol=1e-5)
+    items = torch.tensor([1, 4])
+    some = TransitionCounts.from_dense(counts).replaced(items, other[items])
+    assert torch.allclose(some.dense(), counts.index_copy(0, items, other[items]))

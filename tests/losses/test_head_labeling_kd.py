@@ -26,6 +26,8 @@ from families import (
 )
 from oracles import label_targets, log_sum_exp, mixture
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import structkd
 from structkd import structural_kd_loss
@@ -298,3 +300,55 @@ def test_longer_sentences_add_up(labelled: bool) -> None:
         expected_targets = teacher.marginals.transpose(1, 2).flatten(2)
     assert agrees(structkd.project(teacher, student), expected_targets)
     assert agrees(structkd.uncovered(teacher, student), torch.zeros(1, n))
+
+
+class LargestInDoublePrecision(TorchDispatchMode):
+    """Records the largest number of float64 elements that any operation's result occupies."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.dtype == torch.float64:
+                self.elements = max(self.elements, leaf.untyped_storage().nbytes() // 8)
+        return result
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("teacher", ["head selection", "non-projective", "projective", "mean field"])
+def test_labelled_arcs_are_never_made_in_double_precision(teacher: str, temperature: float) -> None:
+    """And relations of large scores lose nothing by it."""
+    batch, n, relations, size = 2, 6, 30, 4
+    lengths = torch.tensor([n, 4])
+    arcs, labelled = torch.randn(batch, n, n), 300 * torch.randn(batch, n, n, relations)
+    # label k names word k, with the relation that goes best with the arc
+    heads = torch.arange(size).expand(batch, n, size)
+    chosen = labelled.argmax(-1)[:, :size].transpose(1, 2)
+
+    def loss(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        logits = torch.linspace(-1, 1, batch * n * size).view(batch, n, size).to(dtype).requires_grad_()
+        built: Any
+        if teacher == "mean field":
+            built = structkd.MeanFieldDependency(arcs.to(dtype), lengths=lengths, relations=labelled.to(dtype))
+        else:
+            kind = {
+                "head selection": structkd.HeadSelection,
+                "non-projective": structkd.NonProjectiveDependencyCRF,
+                "projective": structkd.DependencyCRF,
+            }[teacher]
+            # arcs score the same over all of their relations, so that all have some mass
+            built = kind((labelled.log_softmax(-1) + arcs.unsqueeze(-1)).to(dtype), lengths)
+        student = structkd.HeadLabeling(logits, heads, chosen, lengths)
+        value = structural_kd_loss(built, student, temperature=temperature)
+        value.backward()
+        assert logits.grad is not None
+        return value.detach(), logits.grad
+
+    exact = loss(torch.float64)
+    with LargestInDoublePrecision() as largest:
+        found = loss(torch.float32)
+    assert largest.elements < batch * n * n * relations
+    assert (found[0] > 0.1).all()
+    for single, double in zip(found, exact, strict=True):
+        assert torch.allclose(single.double(), double, rtol=1e-5, atol=1e-6)

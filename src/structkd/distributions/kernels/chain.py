@@ -231,7 +231,7 @@ def _factored_in_probability_space(
     # a bound on growth that costs little; where that does not do, the growth itself, which costs another product
     safe = _certified(norm[1:], (emitted[1:] @ step.amax(1).unsqueeze(-1)).squeeze(-1), beyond)
     if not safe.all():
-        safe |= _certified(norm[1:], (emitted[1:] @ step.transpose(1, 2)).amax(-1), beyond)
+        safe |= _certified(norm[1:], _growth(emitted[1:], step), beyond)
     if not safe.all():
         # nothing was lost if nothing came near to it
         smallest = message.amin(-1).masked_fill_(_past(inside), 1.0).amin(0)
@@ -243,6 +243,20 @@ def _factored_in_probability_space(
         safe = torch.zeros_like(safe)
     scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
     return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
+
+
+def _growth(emitted: Tensor, step: Tensor) -> Tensor:
+    """The most by which any label's score can grow in a step, [N-1, K, B], of [N-1, K, B, C] and [K, C, C].
+
+    Some words at a time: broadcast, the steps would be copied for every word.
+    """
+    growth = torch.empty_like(emitted[..., 0])
+    at_once = max(1, _CACHED_CELLS // emitted[0].numel()) if emitted.device.type == "cpu" else len(emitted)
+    back = step.transpose(1, 2)
+    for first in range(0, len(emitted), at_once):
+        rows = emitted[first : first + at_once].transpose(0, 1)  # [K, N', B, C]
+        growth[first : first + at_once] = (rows.flatten(1, 2) @ back).amax(-1).view(rows.shape[:3]).transpose(0, 1)
+    return growth
 
 
 def _certified(norm: Tensor, growth: Tensor, beyond: Tensor) -> Tensor:
@@ -436,47 +450,54 @@ def log_space_expectations(
     Args:
         unary: [B, N, C]. pairwise: [B, N-1, C, C], or [B, C, C] for every step. lengths: LongTensor [B].
         per_bigram: return bigram marginals [B, N-1, C, C] rather than their sums [B, C, C].
+
+    Sentences take turns where a few tensors [B, C, C] would be large.
     """
-    words = unary.shape[1]
-    dense = pairwise.dim() == 4
+    at_once = max(1, _CACHED_CELLS * 8 // unary.shape[-1] ** 2) if unary.device.type == "cpu" else len(unary)
+    if at_once < len(unary):
+        # the rest of this holds several tensors [B, C, C] at a time
+        groups = zip(unary.split(at_once), pairwise.split(at_once), lengths.split(at_once), strict=True)
+        parts = [log_space_expectations(*group, per_bigram) for group in groups]
+        log_partition, labels, counts = (torch.cat(part) for part in zip(*parts, strict=True))
+        return log_partition, labels, counts
+    words, size = unary.shape[1:]
+    steps = pairwise.unbind(1) if pairwise.dim() == 4 else [pairwise] * (words - 1)
+    # room for what stays is taken at once: between the large tensors of a step it would scatter them over memory
+    forward, labels = torch.empty_like(unary), torch.empty_like(unary)
+    shifts = torch.empty_like(unary[..., 0])
+    room = unary.new_empty(len(unary), size, size)
     # messages are shifted to a largest entry of 0, lest scores of great size cost digits
-    forward: list[Tensor] = []
-    shifts: list[Tensor] = []
     for n in range(words):
         message = unary[:, n]
         if n > 0:
-            step = pairwise[:, n - 1] if dense else pairwise
-            message = message + logsumexp(forward[-1].unsqueeze(-2) + step)
-        shifts.append(_finite(message.amax(-1, keepdim=True)))
-        forward.append(message - shifts[-1])
+            message = message + logsumexp(torch.add(forward[:, n - 1].unsqueeze(-2), steps[n - 1], out=room))
+        shift = _finite(message.amax(-1, keepdim=True))
+        forward[:, n], shifts[:, n] = message - shift, shift.squeeze(-1)
     last = (lengths - 1).view(-1, 1, 1)
-    alpha, moved = torch.stack(forward, 1), torch.stack(shifts, 1).squeeze(-1).cumsum(1)
-    ending = alpha.gather(1, last.expand(-1, 1, alpha.shape[-1])).squeeze(1)
-    log_partition = logsumexp(ending) + moved.gather(1, last.squeeze(-1)).squeeze(1)
+    ending = forward.gather(1, last.expand(-1, 1, size)).squeeze(1)
+    log_partition = logsumexp(ending) + shifts.cumsum(1).gather(1, last.squeeze(-1)).squeeze(1)
 
     # backward[i]: log sum over what follows the word, given its label i, up to a shift
     backward = torch.zeros_like(unary[:, 0])
-    labels, bigrams = [], []
-    counts = torch.zeros_like(unary[:, 0]).unsqueeze(-1).repeat(1, 1, unary.shape[-1])
+    counts = unary.new_zeros(len(unary), words - 1, size, size) if per_bigram else torch.zeros_like(room)
     for n in range(words - 1, -1, -1):
         if n < words - 1:
             inner = (n + 1 < lengths).view(-1, 1, 1)
-            ahead = (pairwise[:, n] if dense else pairwise) + (unary[:, n + 1] + backward).unsqueeze(-1)
-            bigram = _normalised((ahead + forward[n].unsqueeze(-2)).flatten(1)).view_as(ahead)
-            bigram = bigram.masked_fill(~inner, 0.0)
-            if per_bigram:
-                bigrams.append(bigram)
-            else:
-                counts += bigram
+            ahead = torch.add((unary[:, n + 1] + backward).unsqueeze(-1), steps[n], out=room)
             backward = logsumexp(ahead.transpose(1, 2))
             backward = backward - _finite(backward.amax(-1, keepdim=True))
             backward = torch.where(inner.squeeze(-1), backward, 0.0)
+            bigram = ahead.add_(forward[:, n].unsqueeze(-2)).flatten(1)
+            bigram = (
+                bigram.sub_(_finite(logsumexp(bigram)).unsqueeze(-1)).exp_().view_as(room).masked_fill_(~inner, 0.0)
+            )
+            if per_bigram:
+                counts[:, n] = bigram
+            else:
+                counts += bigram
         here = (n < lengths).view(-1, 1)
-        labels.append(_normalised(forward[n] + backward).masked_fill(~here, 0.0))
-    if per_bigram:
-        empty = unary.new_zeros(len(unary), 0, *counts.shape[1:])
-        counts = torch.stack(bigrams[::-1], 1) if bigrams else empty
-    return log_partition, torch.stack(labels[::-1], 1), counts
+        labels[:, n] = _normalised(forward[:, n] + backward).masked_fill(~here, 0.0)
+    return log_partition, labels, counts
 
 
 def _normalised(scores: Tensor) -> Tensor:

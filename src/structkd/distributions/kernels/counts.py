@@ -28,7 +28,9 @@ class TransitionCounts:
         return cls((identity.expand_as(counts), counts, None))
 
     def replaced(self, items: Tensor, counts: Tensor) -> TransitionCounts:
-        """The same with the counts of some sentences, LongTensor [M], replaced by counts [M, C, C]."""
+        """The same with the counts of some sentences, LongTensor [M], rising, replaced by counts [M, C, C]."""
+        if len(items) == len(self.terms[0][0]):
+            return TransitionCounts.from_dense(counts)
         keep = torch.ones(len(self.terms[0][0]), 1, 1, dtype=torch.bool, device=items.device)
         keep[items] = False
         kept = ((after.where(keep, 0.0), before.where(keep, 0.0), scale) for after, before, scale in self.terms)
@@ -51,7 +53,10 @@ class TransitionCounts:
         total: Tensor | None = None
         for after, before, scale in self.terms:
             weights = scores if scale is None else scores * scale
-            product = ((after @ weights) * before).sum((1, 2))
+            if _alike(after):
+                product = before.flatten(1) @ (after[0] @ weights).flatten()
+            else:
+                product = ((after @ weights) * before).sum((1, 2))
             total = product if total is None else total + product
         assert total is not None
         return total
@@ -60,7 +65,10 @@ class TransitionCounts:
         """sum over b of weights[b] * counts[b], [C, C]."""
         total: Tensor | None = None
         for after, before, scale in self.terms:
-            weighted = (after * weights.view(-1, 1, 1)).flatten(0, 1).T @ before.flatten(0, 1)
+            if _alike(after):
+                weighted = after[0].T @ torch.tensordot(weights, before, 1)
+            else:
+                weighted = (after * weights.view(-1, 1, 1)).flatten(0, 1).T @ before.flatten(0, 1)
             weighted = weighted if scale is None else weighted * scale
             total = weighted if total is None else total + weighted
         assert total is not None
@@ -73,7 +81,13 @@ class TransitionCounts:
         """Times a number, or a tensor [B] of one number per sentence."""
         if isinstance(factor, Tensor):
             factor = factor.view(-1, 1, 1)
-        return TransitionCounts(*((after * factor, before, scale) for after, before, scale in self.terms))
+            return TransitionCounts(*((after * factor, before, scale) for after, before, scale in self.terms))
+        return TransitionCounts(
+            *(
+                ((after[:1] * factor).expand_as(after) if _alike(after) else after * factor, before, scale)
+                for after, before, scale in self.terms
+            )
+        )
 
     __rmul__ = __mul__
 
@@ -82,6 +96,11 @@ class TransitionCounts:
 
     def __sub__(self, other: TransitionCounts) -> TransitionCounts:
         return self + other * -1.0
+
+
+def _alike(after: Tensor) -> bool:
+    """Whether one tensor stands for every sentence, as of counts given as they are: products need no copies of it."""
+    return after.stride(0) == 0 and len(after) > 0
 
 
 def weighted_by_sentence(gradient: Tensor | TransitionCounts, weights: Tensor) -> Tensor:
