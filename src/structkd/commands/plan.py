@@ -277,7 +277,8 @@ def _training(
         teachers, unlabelled, targets = None, None, None
     settings = {
         "model": config["model"],
-        "trainer": config["trainer"],
+        # Who is told about a training makes it no other.
+        "trainer": {name: value for name, value in config["trainer"].items() if name != "report_to"},
         "patience": config["patience"],
         "batch_words": config["batch_words"],
         "select": select,
