@@ -49,7 +49,7 @@ from contenders import (
     torchcrf,
 )
 from measuring import Times, exponent, interleaved, peak_of_fresh_process
-from training_step import BILSTM, MINILM
+from training_step import BILSTM, MINILM, PARSING
 
 HERE = Path(__file__).resolve().parent
 
@@ -87,8 +87,8 @@ SCALING: list[tuple[str, str, list[Case], dict[str, int]]] = [
     ("words", "non-projective trees", [Case(NON_PROJECTIVE, 16, n) for n in (8, 16, 32, 64, 128)], {}),
 ]
 
-#: Head and encoder of the taggers whose training steps are timed.
-TRAINING = [("crf", BILSTM), ("maxent", BILSTM), ("crf", MINILM)]
+#: Head and encoder of the students whose training steps are timed.
+TRAINING = [("crf", BILSTM), ("maxent", BILSTM), ("crf", MINILM), (PARSING[0], BILSTM), (PARSING[1], BILSTM)]
 
 BEGUN = time.monotonic()
 PARTS = ("losses", "accuracy", "memory", "scaling", "training", "gpu")
@@ -255,7 +255,7 @@ def _scaling(
 def _training(head: str, encoder: str, rounds: int, quick: bool) -> dict[str, Any]:
     row = {"head": head, "encoder": encoder}
     try:
-        functions = training_step.steps(head, encoder)
+        functions = training_step.parsing_steps(head) if head in PARSING else training_step.steps(head, encoder)
     except FileNotFoundError as error:
         _say(f"training step, {encoder}, {head}: left out. {error}")
         return row | {"times": None}

@@ -1,4 +1,4 @@
-"""What distillation adds to a training step of a tagger, small or pretrained."""
+"""What distillation adds to a training step of a tagger, small or pretrained, or of a parser that labels words."""
 
 from __future__ import annotations
 
@@ -13,12 +13,26 @@ import yaml
 from datasets import Dataset
 
 import structkd
-from structkd.data import PackageFolder, TagAnnotation, cached_package_folder
-from structkd.models import BiLSTMRecipe, EncoderRecipe, TaggerRecipe, TransformerRecipe
+from structkd.data import PackageFolder, TagAnnotation, TreeAnnotation, cached_package_folder
+from structkd.models import (
+    BiLSTMRecipe,
+    EncoderRecipe,
+    HeadLabelerRecipe,
+    ParserRecipe,
+    SecondOrderRecipe,
+    StructuredModel,
+    TaggerRecipe,
+    TransformerRecipe,
+)
+from structkd.training import TeacherTargets
 
 ANNOTATION = TagAnnotation.of_spans(("LOC", "MISC", "ORG", "PER"), "BIOES")
 BATCH = 16
 BILSTM, MINILM = "BiLSTM", "MiniLM"
+
+TREES = TreeAnnotation(tuple(f"relation{n}" for n in range(37)))
+#: Students that label words with heads and relations, by their teacher.
+PARSING = NON_PROJECTIVE, SECOND_ORDER = "head labels of trees", "head labels of second-order parses"
 
 SUPERVISED, DISTILLED, MIXED = "supervised", "distilled", "half distilled, half supervised"
 
@@ -52,22 +66,29 @@ def steps(head: str, encoder: str = BILSTM) -> dict[str, Callable[[], Any]]:
     text = Dataset.from_dict({"id": [str(row) for row in range(BATCH)], "tokens": sentences})
     torch.manual_seed(0)
     student = TaggerRecipe(encoder=recipe, head=head).create(ANNOTATION, text, text)
-    student.train()
-    batch = student.encode(list(text))
-    lengths = batch["lengths"]
-    size, words = len(ANNOTATION.labels), int(lengths.max())
+    words = max(map(len, sentences))
+    size = len(ANNOTATION.labels)
     teacher_scores = {"emissions": torch.randn(BATCH, words, size)}
     if head == "crf":
         teacher_scores |= {"transitions": torch.randn(size, size), "start": torch.randn(size), "end": torch.randn(size)}
     gold = torch.randint(size, (BATCH, words))
-    optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3 if encoder == BILSTM else 5e-5)
+    lengths = torch.tensor([len(sentence) for sentence in sentences])
+    rate = 1e-3 if encoder == BILSTM else 5e-5
+    return _steps(student, list(text), gold, rate, lambda: student.distribution(teacher_scores, lengths))
+
+
+def _steps(
+    student: StructuredModel, examples: list[Any], gold: torch.Tensor, rate: float, teacher: Callable[[], Any]
+) -> dict[str, Callable[[], Any]]:
+    student.train()
+    batch = student.encode(examples)
+    optimiser = torch.optim.AdamW(student.parameters(), lr=rate)
 
     def training_step(objective: structkd.KDObjective, distils: bool) -> Callable[[], Any]:
         def run() -> None:
             optimiser.zero_grad()
-            given = student.distribution(student.scores(student(**batch)), lengths)
-            teacher = student.distribution(teacher_scores, lengths) if distils else None
-            objective(teacher, given, gold).backward()
+            given = student.distribution(student.scores(student(**batch)), batch["lengths"])
+            objective(teacher() if distils else None, given, gold).backward()
             optimiser.step()
 
         return run
@@ -78,6 +99,39 @@ def steps(head: str, encoder: str = BILSTM) -> dict[str, Callable[[], Any]]:
         DISTILLED: training_step(structkd.KDObjective(distillation, interpolation=1.0), True),
         MIXED: training_step(structkd.KDObjective(distillation, structkd.supervised_loss, 0.5), True),
     }
+
+
+def parsing_steps(head: str) -> dict[str, Callable[[], Any]]:
+    """The same of a student that parses by labelling words, with the encoder of the shipped configuration.
+
+    32 made-up sentences of 28 words whose trees have 37 relations and arcs that are mostly short, so that the student
+    has several hundred labels. The teacher's weights are random; its scores are at hand.
+
+    Args:
+        head: ``NON_PROJECTIVE`` or ``SECOND_ORDER``.
+    """
+    draw, batch, words = random.Random(0), 32, 28
+    rows = []
+    for number in range(20 * batch):
+        tokens = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 10))) for _ in range(words)]
+        heads = [0] + [max(1, n - 1 - int(draw.expovariate(0.3))) for n in range(2, words + 1)]
+        relations = [draw.randrange(len(TREES.relations)) for _ in range(words)]
+        rows.append({"id": str(number), "tokens": tokens, "heads": heads, "relations": relations})
+    annotated = Dataset.from_list(rows)
+    text = annotated.select(range(batch))
+    torch.manual_seed(0)
+    recipe = ParserRecipe if head == NON_PROJECTIVE else SecondOrderRecipe
+    structure = "nonprojective" if head == NON_PROJECTIVE else "head_selection"
+    teacher = recipe(encoder=BiLSTMRecipe(hidden_size=32), structure=structure).create(TREES, text, annotated)
+    for parameter in teacher.parameters():
+        if not parameter.any():  # scorers give 0 until they are trained
+            torch.nn.init.normal_(parameter, std=0.3)
+    targets = TeacherTargets.compute(teacher, text, progress=False)
+    student = HeadLabelerRecipe(encoder=BiLSTMRecipe(hidden_size=128), minimum_count=2).create(TREES, text, annotated)
+    scores, lengths = targets.scores(list(range(batch))), torch.full((batch,), words)
+    return _steps(
+        student, list(text), student.encode_gold(list(text)), 1e-3, lambda: targets.distribution(scores, lengths)
+    )
 
 
 def _minilm() -> PackageFolder:
