@@ -107,17 +107,20 @@ def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
     status, output, _ = run("report", str(work), "--output", "report")
     assert status == 0
     text = (tmp_path / "report" / "results.md").read_text()
-    assert text.count("| student, structural |") == 2
+    assert len(re.findall(r"^\| structural \| \d+\.\d\d ± ", text, re.MULTILINE)) == 2
     assert "inconclusive (2 seeds: p cannot be below 0.5)" in text
     assert len((tmp_path / "report" / "results.csv").read_text().splitlines()) == 1 + 2 + 12
     assert (tmp_path / "report" / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert "</html>" in (tmp_path / "report" / "results.html").read_text()
     # every figure of the table is one of the result files'
     figures = {
         f"{100 * row['test']['f1']:.2f}"
         for path in (work / "runs").rglob("metrics.json")
         for row in json.loads(path.read_text())["results"]
     }
-    assert set(re.findall(r"(\d+\.\d\d) \(seed", text)) <= figures
+    of_seeds = set(re.findall(r"\[(\d+\.\d\d)\]\(", text))
+    assert len(of_seeds) > 5
+    assert of_seeds <= figures
 
 
 def test_every_scenario_runs(run, tmp_path: Path) -> None:
