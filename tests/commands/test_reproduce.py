@@ -94,8 +94,9 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "scenario=case1a" not in done.stderr
     text = (tmp_path / "results" / "mixed" / "results.md").read_text()
-    assert "case1a" in text
-    assert "case4" not in text
+    assert "## case1a" in text
+    assert "## case4" not in text
+    assert "student.labelled=71" in text, "what failed is listed"
 
 
 def test_what_is_missing_is_named_at_the_start(tmp_path: Path) -> None:

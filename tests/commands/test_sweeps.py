@@ -193,6 +193,19 @@ def test_optuna_continues_and_survives_failed_trials(run, tmp_path: Path) -> Non
     assert [row["method"] for row in runs[0]["results"]] == ["teacher", "structural"]
 
 
+def test_a_sweeper_that_gives_up_does_not_swallow_the_failures(run, tmp_path: Path) -> None:
+    """Optuna raises where no trial was any good, before Hydra says that the sweep is over."""
+    status, output, errors = run(
+        "+sweep=optuna", "+debug=tiny", "student.labelled=choice(1000,2000)", "hydra.sweeper.n_trials=2"
+    )
+    assert status == 1
+    assert "2 runs in structkd-runs/runs: 0 finished (0 of them before), 2 failed." in output
+    assert errors.count("\nfailed: ") == 2
+    assert "student.labelled=1000" in errors
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "structkd-runs" / "runs").glob(".sweeps"))
+
+
 class TestShippedSweeps:
     @pytest.mark.parametrize("path", sorted((CONF / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
     def test_composes_and_is_headed_by_its_command(self, path: Path) -> None:

@@ -95,7 +95,8 @@ def test_a_live_teacher_says_the_same(run, work: Path) -> None:
         (["store.part=half"], r"store\.part=half: expected k/n"),
         (["store.dtype=bfloat16"], r"store\.dtype=bfloat16: expected one of float32, float16"),
         (["kd.targets=disk"], r"kd\.targets='disk': expected one of store, live"),
-        (["kd.targets=live", "~kd@baselines.none", "~kd@baselines.token"], r"No method of this run reads a store"),
+        (["kd.targets=live", "~kd@baselines.token"], r"No method of this run reads a store"),
+        (["kd=none", "~kd@baselines.none", "~kd@baselines.token"], r"No method of this run reads a store"),
     ],
 )
 def test_errors(run, arguments: list[str], message: str) -> None:

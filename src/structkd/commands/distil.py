@@ -19,7 +19,7 @@ from structkd.data import Corpus, drawn
 from structkd.evaluation import figure_rule, figure_title
 from structkd.models import StructuredModel
 from structkd.training import TeacherTargets, divergence, words_per_second
-from structkd.training.processes import broadcast, is_main_process
+from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
 from .files import read_json, write_json
 from .fingerprint import digest
@@ -51,13 +51,16 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
             any training.
     """
     quiet()
+    # Connects the processes before transformers does, which lets none of them wait for more than half an hour.
+    wait_for_everyone()
     planned = plan(config, output)
     finished = broadcast(read_json(output / "metrics.json"))
     if finished is not None and finished.get("fingerprint") == planned.fingerprint:
         log.info("Finished before: %s", output / "results.md")
         return finished
     # Results of other settings, or of other code, would stand beside the new ones while these are made.
-    (output / "metrics.json").unlink(missing_ok=True)
+    if is_main_process():
+        (output / "metrics.json").unlink(missing_ok=True)
 
     work_dir = Path(config["work_dir"]).absolute()
     results: list[dict[str, Any]] = []

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 import structkd
 from structkd.commands.instantiate import plugins, resolve
+from structkd.training.collate import INPUT_COLUMNS
 
 __all__ = ["code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
 
@@ -72,10 +73,11 @@ def file_fingerprints(config: Any) -> dict[str, Any]:
 
 
 def text_fingerprint(text: Dataset) -> str:
-    """sha256 of the sentences' ids and words, read in pieces: the text may be larger than memory."""
-    content = hashlib.sha256()
-    for piece in text.select_columns(["id", "tokens"]).iter(batch_size=2000):
-        content.update(json.dumps([piece["id"], piece["tokens"]], ensure_ascii=False).encode())
+    """sha256 of what models read of the sentences, and of their ids; in pieces: the text may be larger than memory."""
+    columns = ["id", "tokens", *(name for name in INPUT_COLUMNS if name in text.column_names)]
+    content = hashlib.sha256(json.dumps(columns).encode())
+    for piece in text.select_columns(columns).iter(batch_size=2000):
+        content.update(json.dumps([piece[name] for name in columns], ensure_ascii=False).encode())
     return content.hexdigest()
 
 

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
-from . import sweep  # noqa: F401 (registers the resolver that names run folders)
+from . import sweep  # registers the resolver that names run folders, too
 from .messages import explain, is_user_error
 from .schema import register_schema
 
@@ -78,6 +78,10 @@ def main() -> None:
         )
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
+        # A launcher whose worker was killed, or a sweeper without one good run, gives up before the report.
+        if sweep.report_sweep() and not wanted:
+            print(f"structkd: {type(error).__name__}: {explain(error)}", file=sys.stderr)
+            sys.exit(1)
         if wanted or not is_user_error(error):
             raise
         print(f"structkd: {explain(error)}", file=sys.stderr)

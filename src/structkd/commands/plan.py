@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import importlib.util
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ class Plan:
     """One run before anything of it is trained.
 
     Attributes:
+        scenario: its name.
         source, target: the corpora of the teacher and of the student; most often the same.
         regime: who sees which sentences.
         teachers: their trainings, the first one's before those of an ensemble.
@@ -50,6 +53,7 @@ class Plan:
         targets: what the teachers say about the student's text, by the way of computing it ("store" or "live").
     """
 
+    scenario: str
     source: Corpus
     target: Corpus
     regime: Regime
@@ -66,7 +70,8 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Of all that the results depend on."""
-        return digest([[each.name, each.key] for each in (*self.teachers, *self.students)] + [self.comparisons])
+        trainings = [[each.name, each.key] for each in (*self.teachers, *self.students)]
+        return digest([2, self.scenario, trainings, self.comparisons])
 
 
 def plan(config: Mapping[str, Any], output: Path) -> Plan:
@@ -123,7 +128,14 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     common: dict[str, Any] = {
         "format": 3,
         "code": code_fingerprint(),
-        "torch": torch.__version__.split("+")[0],
+        # Checkpoints and the last bits of a result depend on these, too.
+        "versions": {
+            # whatever the build, as 2.13.0+cpu
+            name: importlib.metadata.version(name).partition("+")[0]
+            for name in ("torch", "transformers", "accelerate")
+        },
+        "compiled": importlib.util.find_spec("numba") is not None,
+        "accelerator": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else None,
         "corpora": [
             [corpus.name, corpus.task, corpus.annotation.description(), corpus.fingerprint]
             for corpus in dict.fromkeys((source, target))
@@ -151,7 +163,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             dtype=config["store"]["dtype"],
             shard_sentences=config["store"]["shard_sentences"],
         )
-        for way in dict.fromkeys(method["config"]["targets"] for method in methods)
+        for way in dict.fromkeys(each["config"]["targets"] for each in methods if each["objective"].kd is not None)
     }
     students = [
         _training(
@@ -159,11 +171,11 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             [[teacher.key, weight] for teacher, weight in zip(taught, weights, strict=True)], seed,
             select=student_config["select"], annotation=target.annotation, dev=target.splits["dev"], judged=judged,
             labelled=regime.labelled, unlabelled=regime.unlabelled, annotated=regime.teacher,
-            targets=targets[method["config"]["targets"]], fingerprint_of=fingerprint_of,
+            targets=targets.get(method["config"]["targets"]), fingerprint_of=fingerprint_of,
         )
         for method in methods
     ]  # fmt: skip
-    return Plan(source, target, regime, taught, students, comparisons, targets)
+    return Plan(config["name"], source, target, regime, taught, students, comparisons, targets)
 
 
 def _methods(config: Mapping[str, Any]) -> list[dict[str, Any]]:

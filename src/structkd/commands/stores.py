@@ -62,7 +62,8 @@ class SharedTargets:
     @property
     def precision(self) -> str:
         """That the scores come in, as far as the trained student depends on it."""
-        return self._dtype if self.way == "store" else "live"
+        # The sentences of a shard are padded with each other, which shows in the last bits of their scores.
+        return f"{self._dtype}, shards of {self._shard_sentences}" if self.way == "store" else "live"
 
     @property
     def models(self) -> list[StructuredModel]:
@@ -109,6 +110,8 @@ class SharedTargets:
         for turn in (is_main_process(), not is_main_process()):
             # The main process writes; those that were started with it open what is there then.
             if turn:
+                if is_main_process() and torch.accelerator.is_available():
+                    model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
                 with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
                     store = TargetStore.write(
                         model,
@@ -119,6 +122,7 @@ class SharedTargets:
                         shard_sentences=self._shard_sentences,
                         part=part,
                     )
+                model.to("cpu")  # type: ignore[arg-type]
             wait_for_everyone()
         return folder, store
 

@@ -31,10 +31,12 @@ from omegaconf import DictConfig, OmegaConf
 from .files import write_json
 from .messages import explain
 
-__all__ = ["Outcomes", "run_name"]
+__all__ = ["Outcomes", "report_sweep", "run_name"]
 
 log = logging.getLogger(__name__)
 
+#: Environment variable of the process that started a sweep: the folder of its records.
+_RECORDS = "STRUCTKD_SWEEP_RECORDS"
 #: Folder names that are longer end in a hash.
 _LONGEST = 120
 #: Written as they are, beside letters and digits; legal in file names everywhere.
@@ -113,6 +115,8 @@ class Outcomes(Callback):
         self._sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
         self._records = Path(config.hydra.sweep.dir).absolute() / ".sweeps" / self._sweep
         self._records.mkdir(parents=True)
+        # For main(), which reports what there is where a launcher or a sweeper gives up.
+        os.environ[_RECORDS] = str(self._records)
         self._command = os.environ.get("STRUCTKD_COMMAND", "")
         launcher = config.hydra.launcher._target_
         self._parallel = not launcher.endswith(".BasicLauncher")
@@ -124,7 +128,11 @@ class Outcomes(Callback):
         if self._command:
             # Not every scheduler hands on the environment, and a process may have served another sweep.
             os.environ["STRUCTKD_COMMAND"] = self._command
-        self._before = _written_at(Path(config.hydra.runtime.output_dir))
+        folder = Path(config.hydra.runtime.output_dir)
+        self._before = _written_at(folder)
+        if self._records is not None:
+            record = {"folder": str(folder), "overrides": list(config.hydra.overrides.task), "status": "started"}
+            write_json(self._record(config), record)
         if self._parallel:
             # Lines of several runs mix; their numbers are those in the launcher's list.
             for handler in logging.getLogger().handlers:
@@ -155,32 +163,53 @@ class Outcomes(Callback):
             return
         if error is not None:
             record |= {"status": "failed", "message": message}
+            if "RANK" in os.environ:
+                # Other processes wait in the middle of this run: none of them can go on to the next. torchrun ends
+                # them when this one ends, and Hydra would let no exception through.
+                print(f"structkd: {message}", file=sys.stderr, flush=True)
+                os._exit(1)
             log.error("Failed, the sweep goes on: %s", message)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif self._before is not None and self._before == _written_at(folder):
             record["status"] = "before"
-        write_json(self._records / f"{int(config.hydra.job.num):06}.json", record)
+        write_json(self._record(config), record)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """In the process that started the sweep, after its last run."""
-        assert self._records is not None
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self._records.glob("*.json"))]
-        shutil.rmtree(self._records)
-        with contextlib.suppress(OSError):  # another sweep's records are there
-            self._records.parent.rmdir()
-        if os.environ.get("RANK", "0") == "0":
-            _report(records, config.hydra.sweep.dir)
-        if any(record["status"] == "failed" for record in records):
+        if report_sweep():
             # Hydra drops the errors of callbacks, and rightly; this is none.
             sys.exit(1)
+
+    def _record(self, config: DictConfig) -> Path:
+        assert self._records is not None
+        return self._records / f"{int(config.hydra.job.num):06}.json"
+
+
+def report_sweep() -> bool:
+    """Say what became of the runs of this process's sweep; returns whether any of them is not finished.
+
+    Once for every sweep; where there was none nothing is said.
+    """
+    folder = os.environ.pop(_RECORDS, None)
+    if folder is None:
+        return False
+    kept = Path(folder)
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(kept.glob("*.json"))]
+    shutil.rmtree(kept, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another sweep's records are there
+        kept.parent.rmdir()
+    if records and os.environ.get("RANK", "0") == "0":
+        _report(records, os.path.relpath(kept.parent.parent))
+    return any(record["status"] in ("failed", "started") for record in records)
 
 
 def _report(records: Sequence[Mapping[str, Any]], where: str) -> None:
     failed = [record for record in records if record["status"] == "failed"]
+    cut_off = [record for record in records if record["status"] == "started"]
     before = sum(record["status"] == "before" for record in records)
     print(
-        f"\n{len(records)} runs in {where}: {len(records) - len(failed)} finished ({before} of them before), "
-        f"{len(failed)} failed."
+        f"\n{len(records)} runs in {where}: {len(records) - len(failed) - len(cut_off)} finished ({before} of them "
+        f"before), {len(failed)} failed{f', {len(cut_off)} not finished' if cut_off else ''}."
     )
     if any((Path(record["folder"]) / "metrics.json").exists() for record in records):
         print(f"Their report: structkd report {where} --output report")
@@ -188,7 +217,9 @@ def _report(records: Sequence[Mapping[str, Any]], where: str) -> None:
     for record in failed:
         print(f"\nfailed: {' '.join(record['overrides'])}\n  {record['message']}", file=sys.stderr)
         print(f"  ({record['folder']}/failed.json shows where this was noticed.)", file=sys.stderr)
-    if failed:
+    for record in cut_off:
+        print(f"\nnot finished: {' '.join(record['overrides'])}\n  It was killed, or ran out of time.", file=sys.stderr)
+    if failed or cut_off:
         print("\nGiven again, the command carries out these and leaves the others as they are.", file=sys.stderr)
 
 

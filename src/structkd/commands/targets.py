@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from structkd.training.processes import is_main_process
+from structkd.training.processes import is_main_process, wait_for_everyone
 
 from .distil import quiet
 from .plan import plan
@@ -35,6 +35,8 @@ def store_targets(
     """
     part = _part(config["store"]["part"])
     quiet()
+    # Connects the processes before transformers does, which lets none of them wait for more than half an hour.
+    wait_for_everyone()
     planned = plan(config, output)
     if "store" not in planned.targets:
         raise ValueError("No method of this run reads a store: set kd.targets=store.")

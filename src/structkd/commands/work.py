@@ -104,6 +104,8 @@ def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
             metrics = broadcast(read_json(folder / "metrics.json"))
             if metrics is None:
                 return _train(training, folder)
+    if is_main_process() and (folder / "checkpoints").exists():  # killed between its last two steps
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     log.info("%s: done before, taken from %s", training.title, folder)
     return metrics
 
@@ -203,7 +205,8 @@ def locked(folder: Path, message: str) -> Iterator[None]:
 
 def _save_model(model: StructuredModel, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for remains in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(remains, ignore_errors=True)
     model.save_pretrained(temporary)
     # Left behind by a training that was interrupted after this line: the folder has no metrics yet.
     shutil.rmtree(folder, ignore_errors=True)

@@ -51,8 +51,8 @@ def _state() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    if not torch.distributed.is_initialized():
-        atexit.register(_disconnect)
+    atexit.unregister(_disconnect)
+    atexit.register(_disconnect)
     # The others may have to wait while the main process trains a teacher alone, or for one that trains elsewhere;
     # torchrun ends them all if one of them fails.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
