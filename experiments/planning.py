@@ -226,7 +226,9 @@ def _told(method: Mapping[str, Any]) -> list[Any]:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    from structkd.commands.fingerprint import canonical
+
+    return hashlib.sha256(json.dumps(canonical(content), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass

@@ -200,6 +200,11 @@ class TestErrors:
             (["kd.loss.temperature=-1"], r"kd\.loss: temperature must be positive and finite, got -1"),
             (["kd.name=token"], r"kd and baselines\.token are both called 'token'"),
             (["kd=[structural"], r"\["),
+            (["student.model.encoder=bilstm"], r"write encoder@student\.model\.encoder=bilstm\."),
+            (
+                ["+teacher@ensemble.other=bilstm_crf", "ensemble.other.labelled=4000"],
+                r"ensemble\.other\.labelled=4000: toy has 120 training sentences",
+            ),
         ],
     )
     def test_message(self, run, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -208,6 +213,11 @@ class TestErrors:
         assert re.search(message, errors, re.DOTALL), errors
         assert "Traceback" not in errors
         assert not list((tmp_path / "structkd-runs").glob("*-*/metrics.json"))
+
+    def test_words_that_are_no_command(self, run) -> None:
+        status, _, errors = run("reports", "structkd-runs")
+        assert status == 1
+        assert "'reports' is neither a command (targets, report) nor key=value. Did you mean 'report'?" in errors
 
     def test_full_traceback_on_request(self, run, monkeypatch) -> None:
         monkeypatch.setattr(sys, "argv", ["structkd", "+debug=tiny", "student.labelled=0"])

@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from structkd.commands.fingerprint import text_fingerprint
+from structkd.commands.fingerprint import canonical, digest, text_fingerprint
 
 ROWS = {"id": ["a", "b"], "tokens": [["one"], ["two", "words"]], "upos": [["NUM"], ["NUM", "NOUN"]]}
 
@@ -20,3 +20,10 @@ def test_text_is_known_by_what_models_read() -> None:
     ]
     found = [text_fingerprint(Dataset.from_dict(other)) for other in others]
     assert len({known, *found}) == 6
+
+
+def test_whole_numbers_are_of_one_kind() -> None:
+    settings = {"temperature": 1.0, "layers": [2, 2.5, True, None], "name": "1.0"}
+    assert digest(canonical(settings)) == digest(canonical(settings | {"temperature": 1}))
+    assert canonical(settings) == {"temperature": 1, "layers": [2, 2.5, True, None], "name": "1.0"}
+    assert digest(canonical(settings)) != digest(canonical(settings | {"temperature": 1.5}))

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import platform
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -196,7 +197,9 @@ def result_table(run: Mapping[str, Any], made: Mapping[str, Any]) -> str:
         cells += [f"{100 * result['dev'][metric]:.2f}", f"{made['results'][result['method']].get('seconds', 0):.0f} s"]
         lines.append("| " + " | ".join(cells) + " |")
     rule = figure_rule(metric)
-    return "\n".join([*lines, "", *([rule, ""] if rule else []), f"`{made['command']}`", ""])
+    return "\n".join(
+        [*lines, "", *([rule, ""] if rule else []), f"`{shlex.join(['structkd', *made['overrides']])}`", ""]
+    )
 
 
 def _result(training: Training, work_dir: Path) -> dict[str, Any]:

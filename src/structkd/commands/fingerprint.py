@@ -17,7 +17,7 @@ import structkd
 from structkd.commands.instantiate import plugins, resolve
 from structkd.training.collate import INPUT_COLUMNS
 
-__all__ = ["code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
+__all__ = ["canonical", "code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
 
 #: Rooms whose code decides what a training comes out as. Data come with a fingerprint of their own.
 _ROOMS = ("distributions", "projections", "losses", "models", "training", "evaluation")
@@ -49,6 +49,15 @@ def plugin_fingerprints(targets: Iterable[str]) -> dict[str, str]:
             source = inspect.getsourcefile(resolve(target))
             found[module] = "" if source is None else _meaning(Path(source))
     return found
+
+
+def canonical(settings: Any) -> Any:
+    """Plain data in which whole numbers are of one kind: a temperature of 1 is one of 1.0."""
+    if isinstance(settings, Mapping):
+        return {name: canonical(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [canonical(value) for value in settings]
+    return int(settings) if isinstance(settings, float) and settings.is_integer() else settings
 
 
 def file_fingerprints(config: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.metadata
 import os
 import shlex
 import signal
@@ -22,6 +24,8 @@ __all__ = ["main"]
 
 register_schema()
 
+#: What may stand in place of the first key=value.
+_COMMANDS = ("targets", "report")
 #: Where a command's folder lies is another place for everybody.
 _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
@@ -97,6 +101,15 @@ def _run(typed: list[str]) -> None:
 
         report()
         return
+    if typed == ["--version"]:
+        print(f"structkd {importlib.metadata.version('structkd')}")
+        return
+    if typed and typed[0].isidentifier() and typed[0] != "targets":
+        close = difflib.get_close_matches(typed[0], _COMMANDS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value.{hint} See structkd --help."
+        )
     job: Any = distil_job
     if typed[:1] == ["targets"]:
         job = targets_job

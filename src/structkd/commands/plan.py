@@ -29,7 +29,7 @@ from structkd.training import (
 from structkd.training.processes import process_count
 from structkd.training.target_store import DTYPES
 
-from .fingerprint import code_fingerprint, digest, file_fingerprints, plugin_fingerprints, text_fingerprint
+from .fingerprint import canonical, code_fingerprint, digest, file_fingerprints, plugin_fingerprints, text_fingerprint
 from .instantiate import InstantiationError, instantiate
 from .stores import SharedTargets, joined
 from .work import Training
@@ -101,6 +101,10 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     if not isinstance(data, (Corpus, Transfer)):
         raise InstantiationError(f"data must name a function that loads a Corpus, got {type(data).__name__}.")
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
+    available = len(source.splits["train"])
+    for where, each in teachers.items():
+        if each["labelled"] is not None and not 1 <= each["labelled"] <= available:
+            raise ValueError(f"{where}.labelled={each['labelled']}: {source.name} has {available} training sentences.")
     text = None if student_config["text"] is None else instantiate(student_config["text"], "student.text")
     if text is not None and not isinstance(text, Dataset):
         raise InstantiationError(f"student.text must name a function that loads a Dataset, got {type(text).__name__}.")
@@ -114,7 +118,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
         teacher_seed=config["teacher"]["seed"],
         seed=seed,
     )
-    _describe(source, target, regime)
+    _describe(source, target, regime, methods)
     weights = [each["weight"] for each in teachers.values()]
     alone = [method for method in methods if method["objective"].kd is None]
     if alone and not len(regime.labelled):
@@ -253,6 +257,8 @@ def _recipe(config: Mapping[str, Any], where: str) -> Any:
     recipe = instantiate(config, where)
     if not (hasattr(recipe, "create") and hasattr(recipe, "load")):
         raise InstantiationError(f"{where} must name a recipe with create and load, got {type(recipe).__name__}.")
+    if isinstance(encoder := getattr(recipe, "encoder", None), str):
+        raise InstantiationError(f"{where}.encoder is chosen from a group: write encoder@{where}.encoder={encoder}.")
     return recipe
 
 
@@ -304,6 +310,7 @@ def _training(
         settings["targets"] = targets.precision
     if teachers is not None and len(teachers) > 1:
         settings["weights"] = [weight for _, weight in teachers]
+    settings = canonical(settings)
     depends_on = {
         **common,
         "role": role,
@@ -343,7 +350,7 @@ def _targets(config: Any) -> list[str]:
     return []
 
 
-def _describe(source: Corpus, target: Corpus, regime: Regime) -> None:
+def _describe(source: Corpus, target: Corpus, regime: Regime, methods: Sequence[Mapping[str, Any]]) -> None:
     for corpus in dict.fromkeys((source, target)):
         log.info(
             "%s (%s): %s; train/dev/test %d/%d/%d sentences; licence: %s",
@@ -362,3 +369,8 @@ def _describe(source: Corpus, target: Corpus, regime: Regime) -> None:
         len(regime.unlabelled),
         f". {regime.note}" if regime.note else "",
     )
+    losses = {method["name"]: method["config"]["loss"] for method in methods if method["config"]["loss"] is not None}
+    temperatures = {name: canonical(loss["temperature"]) for name, loss in losses.items() if "temperature" in loss}
+    if len(set(temperatures.values())) > 1:
+        # kd.loss.temperature is that of the method: its baselines keep theirs.
+        log.info("temperatures differ: %s", ", ".join(f"{name} {value}" for name, value in temperatures.items()))

@@ -207,12 +207,12 @@ def _report(records: Sequence[Mapping[str, Any]], where: str) -> None:
     failed = [record for record in records if record["status"] == "failed"]
     cut_off = [record for record in records if record["status"] == "started"]
     before = sum(record["status"] == "before" for record in records)
-    print(
-        f"\n{len(records)} runs in {where}: {len(records) - len(failed) - len(cut_off)} finished ({before} of them "
-        f"before), {len(failed)} failed{f', {len(cut_off)} not finished' if cut_off else ''}."
-    )
+    finished = len(records) - len(failed) - len(cut_off)
+    counted = [f"{finished} finished ({before} of them before)", f"{len(failed)} failed"]
+    counted += [f"{len(cut_off)} not finished"] if cut_off else []
+    print(f"\n{len(records)} {'run' if len(records) == 1 else 'runs'} in {where}: {', '.join(counted)}.")
     if any((Path(record["folder"]) / "metrics.json").exists() for record in records):
-        print(f"Their report: structkd report {where} --output report")
+        print(f"Report of all runs in that folder: structkd report {where} --output report")
     sys.stdout.flush()
     for record in failed:
         print(f"\nfailed: {' '.join(record['overrides'])}\n  {record['message']}", file=sys.stderr)

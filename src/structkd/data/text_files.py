@@ -36,7 +36,8 @@ def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterat
                 text = line.decode("utf-8-sig" if number == 1 and utf8 else encoding)
                 yield number, text.rstrip("\r\n")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        here = "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
+        raise FileNotFoundError(f"{path}: no such file{here}") from None
     except UnicodeDecodeError as error:
         name = "UTF-8" if utf8 else encoding
         raise ValueError(f"{path}, line {number}: not {name} ({error.reason}); convert the file to UTF-8") from error

@@ -72,7 +72,7 @@ def load_toy(
         annotation=annotation,
         licence="none needed: generated",
         source=f"structkd.data.toy, seed {seed}",
-        notes="A made-up language; figures on it say nothing about real text.",
+        notes="A made-up language, to see whether everything works: figures say nothing of text or methods.",
     )
 
 
