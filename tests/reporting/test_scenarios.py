@@ -129,6 +129,19 @@ def test_pairs_are_those_of_one_run(tmp_path: Path) -> None:
     }
 
 
+def test_runs_of_one_method_each_are_paired_by_what_they_share(tmp_path: Path) -> None:
+    """A sweep over methods and temperatures: no pair across temperatures, nor across amounts of text."""
+    for temperature in (1.0, 2.0):
+        for name in ("structural", "token"):
+            save_run(tmp_path / f"{name}{temperature}", [model("student", name, 0, temperature=temperature)])
+    save_run(tmp_path / "less", [model("student", "token", 0, unlabelled=0)])
+    (scenario,) = read(tmp_path)
+    assert {(one.apart, other.apart) for one, other in scenario.pairs} == {
+        ("temperature=1", "temperature=1, unlabelled=1500"),
+        ("temperature=2", "temperature=2, unlabelled=1500"),
+    }
+
+
 def test_comparisons_that_were_never_run_are_known(tmp_path: Path) -> None:
     save_run(tmp_path / "0", [model("student", "structural", 0), model("student", "none", 0)])
     (scenario,) = read(tmp_path)

@@ -277,16 +277,25 @@ def _declared(runs: Sequence[Run], rows: Sequence[Row]) -> tuple[list[tuple[Row,
 def _partners(students: Sequence[Row], row: Row, method: str) -> list[Row]:
     """Students by a method that go with one by another.
 
-    They are those that share runs with it; where none does, those that were set alike in all but the method.
+    They are those that share runs with it; where none does, those that were set alike in all but the method, of the
+    same temperature if there are such.
     """
     named = [other for other in students if other.method == method and other is not row]
-    return [other for other in named if other.runs & row.runs] or [other for other in named if _alike(row, other)]
+    if together := [other for other in named if other.runs & row.runs]:
+        return together
+    alike = [other for other in named if _alike(row, other)]
+    return [other for other in alike if _temperature(other) in (None, _temperature(row))] or alike
+
+
+def _temperature(row: Row) -> Any:
+    """Of the loss; None for a student without teacher, and for a loss without temperature."""
+    return ((row.settings["method"] or {}).get("loss") or {}).get("temperature")
 
 
 def _alike(one: Row, other: Row) -> bool:
     """Whether two students differ in their methods alone, and in what a student without teacher does not have."""
     apart = ["method", "weights", "targets"]
-    if 0 in (one.settings["unlabelled"], other.settings["unlabelled"]):
+    if any(not (row.settings["method"] or {}).get("loss") for row in (one, other)):
         apart.append("unlabelled")
     left, right = ({name: row.settings[name] for name in row.settings if name not in apart} for row in (one, other))
     return left == right
