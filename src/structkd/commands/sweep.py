@@ -158,7 +158,9 @@ class Outcomes(Callback):
                 "sweep": self._sweep,
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }
-            write_json(folder / "failed.json", failure)
+            # Of processes that were started together one fails, and the others because it did.
+            if os.environ.get("RANK", "0") == "0" or not (folder / "failed.json").exists():
+                write_json(folder / "failed.json", failure)
         if self._records is None:
             return
         if error is not None:
