@@ -69,7 +69,8 @@ def main() -> None:
     typed = sys.argv[1:]
     # Jobs in other processes inherit it.
     os.environ["STRUCTKD_COMMAND"] = shlex.join(["structkd", *(each for each in typed if not each.startswith(_PLACES))])
-    wanted = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    said = os.environ.get("HYDRA_FULL_ERROR")
+    wanted = said not in (None, "", "0")
     # Hydra would print tracebacks of its own and exit; the message is decided here instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -93,6 +94,10 @@ def main() -> None:
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, before)
+        if said is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = said
 
 
 def _run(typed: list[str]) -> None:
