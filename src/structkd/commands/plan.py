@@ -302,12 +302,12 @@ def _training(
         "select": select,
         "labelled": len(labelled),
         "unlabelled": len(unlabelled) if unlabelled is not None else 0,
-        "method": None if method is None else dict(method["config"]),
+        "method": None if method is None else {k: v for k, v in method["config"].items() if k != "targets"},
     }
     if process_count() > 1:
         settings["processes"] = process_count()  # each adds its own batch
     if targets is not None:
-        settings["targets"] = targets.precision
+        settings["targets"] = targets.precision  # and with it the way; a student without teacher has neither
     if teachers is not None and len(teachers) > 1:
         settings["weights"] = [weight for _, weight in teachers]
     settings = canonical(settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,8 +17,6 @@ from .fingerprint import digest, file_fingerprints, text_fingerprint
 from .work import Training, locked
 
 __all__ = ["SharedTargets", "joined"]
-
-log = logging.getLogger(__name__)
 
 
 class SharedTargets:
@@ -101,7 +98,6 @@ class SharedTargets:
             "teacher": teacher.key,
             "weights": file_fingerprints([str(weights)])[str(weights)],
             "text": text_fingerprint(self.text),
-            "torch": torch.__version__.split("+")[0],
         }
         folder = self._work_dir / f"targets-{digest([fingerprint, self._dtype, self._shard_sentences])[:16]}"
         # Machines that share the work each hold a lock of their own.

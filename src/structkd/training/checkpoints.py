@@ -8,7 +8,6 @@ gets its own name. What does not match its manifest is not used again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+
+from structkd.training.whole_files import flush, sha256
 
 __all__ = ["last_complete_checkpoint", "seal"]
 
@@ -47,15 +48,15 @@ def seal(written: Path, checkpoint: Path, processes: int = 1) -> None:
     """
     files = {}
     for path in sorted(path for path in written.rglob("*") if path.is_file()):
-        files[path.relative_to(written).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
-        _flush(path)
+        files[path.relative_to(written).as_posix()] = {"size": path.stat().st_size, "sha256": sha256(path)}
+        flush(path)
     manifest = {"format": 1, "processes": processes, "files": files}
     (written / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     for path in (written / MANIFEST, *(path for path in written.rglob("*") if path.is_dir()), written):
-        _flush(path)
+        flush(path)
     shutil.rmtree(checkpoint, ignore_errors=True)
     os.replace(written, checkpoint)
-    _flush(checkpoint.parent)
+    flush(checkpoint.parent)
 
 
 def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
@@ -124,20 +125,6 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
             raise _Damaged(f"{name} is missing")
         if (size := path.stat().st_size) != expected["size"]:
             raise _Damaged(f"{name} has {size} bytes, was saved with {expected['size']}")
-        if _sha256(path) != expected["sha256"]:
+        if sha256(path) != expected["sha256"]:
             raise _Damaged(f"{name} has changed since it was saved (sha256)")
     return manifest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the list of a folder's files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

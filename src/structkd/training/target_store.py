@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from structkd.models import StructuredModel
 from structkd.training.targets import Shard, TeacherTargets, run_teacher, teacher_bar
+from structkd.training.whole_files import flush, sha256
 
 __all__ = ["DTYPES", "TargetStore"]
 
@@ -274,8 +275,7 @@ def _fault(path: Path, facts: Mapping[str, Any], verify: bool) -> str | None:
     if size != facts["bytes"]:
         return f"has {size} bytes, it was written with {facts['bytes']}: it was cut off or replaced"
     if verify:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256(path)
         if found != facts["sha256"]:
             return f"has the sha256 {found[:16]}..., it was written with {facts['sha256'][:16]}...: it is damaged"
     return None
@@ -381,17 +381,10 @@ def _json(content: Any) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     """Write a file that after a crash is there as a whole or not at all; other writers do not get in the way."""
     temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}.{path.name}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.write_bytes(content)
+    flush(temporary)
     os.replace(temporary, path)
-    if os.name == "posix":
-        entry = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(entry)
-        finally:
-            os.close(entry)
+    flush(path.parent)
 
 
 def _temporary_prefix() -> str:
