@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from .dispatch import compiled_for, log_space
 _LARGEST_ERROR = 1e-10
 
 # Cells of arc scores that a processor's cache holds together with what is computed of them.
-_CACHED_CELLS = 1 << 14
+_CACHED_CELLS = 1 << 15
 
 
 def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
@@ -26,9 +28,8 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
     if compiled is not None:
         log_partition, marginals, safe = compiled.matrix_tree_expectations(arcs, lengths, multiroot)
     else:
-        words = arcs.shape[1]
-        identity = torch.eye(words, dtype=arcs.dtype, device=arcs.device).expand_as(arcs)
-        logarithms, marginals, error = _by_determinant(arcs, _outside(lengths, words), multiroot, identity)
+        outside = _outside(lengths, arcs.shape[1])
+        logarithms, marginals, error = _by_determinant(arcs, outside, multiroot, _identities(arcs))
         log_partition, marginals = logarithms.sum(1), marginals.clamp_(0.0, 1.0)
         safe = error < _LARGEST_ERROR / torch.finfo(arcs.dtype).eps
     if log_space():
@@ -47,13 +48,14 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
 
 
 def matrix_tree_kd(
-    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
+    teacher: Tensor, student: Tensor, lengths: Tensor | None, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
     """The structural loss of all trees, crossing arcs included, and its gradient, both sides in one factorisation.
 
     Args:
         teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
-        lengths: LongTensor [B]. multiroot: several root arcs, or exactly one.
+        lengths: LongTensor [B]; None where no sentence is shorter than N.
+        multiroot: several root arcs, or exactly one.
         temperature: T.
 
     Returns T^2 (log Z_s - <P_t, s_s / T>), [B] in working precision, and T (P_s - P_t), [B, N, N] in the student's
@@ -62,34 +64,39 @@ def matrix_tree_kd(
     if log_space():
         return None
     batch, words, _ = student.shape
-    outside = _outside(lengths, words)
+    outside = None if lengths is None else _outside(lengths, words)
     dtype = working_precision(student)
     at_once = batch if student.device.type != "cpu" else max(1, min(batch, _CACHED_CELLS // words**2))
-    score, error = student.new_empty(batch, dtype=dtype), student.new_empty(2, batch, dtype=dtype)
-    logarithms, gradient = student.new_empty(batch, words, dtype=dtype), torch.empty_like(student)
-    identity = torch.eye(words, dtype=dtype, device=student.device).expand(2 * at_once, -1, -1)
+    gradient, losses, errors = torch.empty_like(student), [], []
+    identities = _identities(student.new_empty(2 * at_once, words, words, dtype=dtype))
     for first in range(0, batch, at_once):
         some = slice(first, first + at_once)
         both = torch.cat((teacher[some], student[some])).to(dtype)
-        padding = None if outside is None else torch.cat((outside[some], outside[some]))
+        padding = None if outside is None else outside[some].repeat(2, 1, 1)
         if padding is not None:
             both.masked_fill_(padding, 0.0)
         if temperature != 1:
             both.div_(temperature)
         size = len(both) // 2
-        pivots, marginals, bound = _by_determinant(both, padding, multiroot, identity[: 2 * size])
+        logarithms, marginals, error = _by_determinant(both, padding, multiroot, identities[: 2 * size])
         target, gap = marginals[:size], marginals[size:]
-        logarithms[some], error[:, some] = pivots[size:], bound.view(2, size)
-        torch.sum(both[size:].mul_(target), (1, 2), out=score[some])
+        losses.append(logarithms[size:].sum(1).sub_(both[size:].mul_(target).sum((1, 2))))
+        errors.append(error.amax())
         gradient[some] = gap.sub_(target)
-    loss = logarithms.sum(1).sub_(score)
+    loss = torch.cat(losses)
     # anything that is no number is not less than the bound either; an impossible arc may give inf - inf
-    if not bool((error.amax() < _LARGEST_ERROR / torch.finfo(dtype).eps) & loss.isfinite().all()):
+    certified = max(map(float, errors)) < _LARGEST_ERROR / torch.finfo(dtype).eps
+    if not (certified and math.isfinite(loss.sum())):
         return None
     if temperature != 1:
         loss.mul_(temperature**2)
         gradient.mul_(temperature)
     return loss, gradient
+
+
+def _identities(like: Tensor) -> Tensor:
+    """Identity matrices [B, N, N] in the memory layout of LAPACK, which copies them fastest."""
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device).expand_as(like).mT
 
 
 def _outside(lengths: Tensor, words: int) -> Tensor | None:
@@ -101,14 +108,14 @@ def _outside(lengths: Tensor, words: int) -> Tensor | None:
 
 
 def _by_determinant(
-    scores: Tensor, outside: Tensor | None, multiroot: bool, identity: Tensor
+    scores: Tensor, outside: Tensor | None, multiroot: bool, identities: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Koo et al. (2007): with roots on the diagonal (multi-root) or in the first row (single root), log Z is the log
     determinant of the Laplacian, and marginals are entries of its inverse.
 
     Args:
         scores: [B, N, N]. outside: BoolTensor [B, N, N], their padding, or None.
-        identity: [B, N, N].
+        identities: [B, N, N].
 
     Returns [B, N], the sum of which is log Z; marginals [B, N, N] up to an error that may put them outside 0..1; and a
     bound [B] of that error over the machine's epsilon.
@@ -119,37 +126,37 @@ def _by_determinant(
     if outside is not None:
         padding = outside.diagonal(0, 1, 2)
         shift.masked_fill_(padding, 0.0)
-    laplacian = (weights - shift.unsqueeze(1)).exp_()
-    diagonal = laplacian.diagonal(0, 1, 2)
+    weights = (weights - shift.unsqueeze(1)).exp_()
+    diagonal = weights.diagonal(0, 1, 2)
     roots = diagonal.clone()
     diagonal.zero_()
-    degree = laplacian.sum(1)
+    degree = weights.sum(1)
     if multiroot:
         degree += roots
     if outside is not None:
         degree.masked_fill_(padding, 1.0)
-    laplacian.neg_()
-    diagonal.copy_(degree)
+    # The Laplacian's negative, since arcs then keep their sign. No sign of a row changes what is read from it below.
+    torch.neg(degree, out=diagonal)
     if not multiroot:
-        row = laplacian[:, 0]
+        row = weights[:, 0]
         heads = row.clone()
         row.copy_(roots)
-    factors, pivots, _ = torch.linalg.lu_factor_ex(laplacian)
-    inverse = torch.linalg.lu_solve(factors, pivots, identity)
+    factors, pivots, _ = torch.linalg.lu_factor_ex(weights)
+    inverse = torch.linalg.lu_solve(factors, pivots, identities)
     logarithms = factors.diagonal(0, 1, 2).abs().log_().add_(shift)
 
     # columns of the Laplacian add up to no more than twice the largest degree, and 1
-    error = inverse.abs().sum(1).amax(1).square_().mul_(degree.amax(1).mul_(2.0).add_(1.0))
+    error = inverse.mT.abs().sum(2).amax(1).square_().mul_(degree.amax(1).mul_(2.0).add_(1.0))
     own = inverse.diagonal(0, 1, 2)
     if multiroot:
-        at_root = roots.mul_(own)
+        at_root = roots.mul_(own).neg_()
     else:
         # the first row holds the roots: it stands for no head, and its word's column for no other dependent
         column = inverse[:, :, 0]
         at_root = roots.mul_(column)
         column.zero_()
         row.copy_(heads)
-    marginals = torch.sub(inverse.mT, own.unsqueeze(1)).mul_(laplacian)
+    marginals = torch.sub(inverse.mT, own.unsqueeze(1)).mul_(weights)
     marginals.diagonal(0, 1, 2).copy_(at_root)
     return logarithms, marginals, error
 
