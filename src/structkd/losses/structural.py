@@ -63,9 +63,7 @@ class Reduction:
         return (loss if self.divisor is None else loss.sum() / self.divisor).to(self.dtype)
 
 
-def cross_entropy(
-    student: StructuredDistribution, target: Parts, temperature: float, reduction: Reduction
-) -> Tensor:
+def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float, reduction: Reduction) -> Tensor:
     """T^2 times the cross-entropy of target part marginals to the student at temperature T, reduced.
 
     The student's scores are divided by T; the gradient of the result is T (P_s - P_t), computed along with the value.
