@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution, over_relations
-from .kernels.counts import weighted_by_sentence
+from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF
 from .structure import Gradient, Parts, expected_score
@@ -72,7 +72,7 @@ class TreeDistribution(ArcDistribution):
                 joint = self._torch_kd(theirs, own, temperature)
             if joint is not None:
                 loss, by_arc = joint
-                return loss, lambda weights: (weighted_by_sentence(by_arc, weights.to(by_arc.dtype)),)
+                return loss, lambda weights: (scaled_by_sentence_(by_arc, weights),)
         sides = teacher.tempered(temperature)._parts()[0], self.tempered(temperature)._parts()[0].detach()
         both = torch.cat(sides)
         value, marginals = self._without_graph(both, self.lengths.repeat(2))
@@ -83,6 +83,6 @@ class TreeDistribution(ArcDistribution):
         gap = got.sub_(wanted).to(own.dtype)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (weighted_by_sentence(gap, (weights * temperature).to(own.dtype)),)
+            return (scaled_by_sentence_(gap, weights * temperature),)
 
         return loss * temperature**2, gradient

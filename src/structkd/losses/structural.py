@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,13 +16,24 @@ from ..projections.registry import check_distribution, check_pair, check_tempera
 
 
 class _WithGradient(torch.autograd.Function):
-    """Losses [B], or what is left of them after a reduction, whose gradient is known in closed form: `gradient` takes
-    the weights [B] that arrive from above.
+    """Losses [B], or what is left of them after a reduction, whose gradient is known in closed form.
+
+    `gradient` takes the weights [B] that arrive from above, and is called once: so it may give away the tensors it
+    holds, which are as large as the scores. Where a graph is kept and asked again, `again` makes another.
     """
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradient: Gradient, reduction: Reduction, *scores: Tensor | None) -> Tensor:
-        ctx.gradient, ctx.reduction, ctx.batch, ctx.precision = gradient, reduction, len(loss), loss.dtype
+    def forward(
+        ctx: Any,
+        loss: Tensor,
+        gradient: Gradient,
+        again: Callable[[], Gradient],
+        reduction: Reduction,
+        *scores: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(*scores)
+        ctx.gradient, ctx.again, ctx.reduction = gradient, again, reduction
+        ctx.batch, ctx.precision = len(loss), loss.dtype
         value = reduction(loss)
         return value.clone() if value is loss else value
 
@@ -35,10 +47,14 @@ class _WithGradient(torch.autograd.Function):
                 "derivative write the loss as student.partition - (target * student.log_potentials).sum(...), with "
                 "target = structkd.project(teacher, student)"
             )
+        if ctx.gradient is None:
+            _ = ctx.saved_tensors  # torch refuses where the graph was not kept, or scores were changed in place
+            ctx.gradient = ctx.again()
+        gradient, ctx.gradient = ctx.gradient, None
         weights = grads[0].to(ctx.precision)
         if ctx.reduction.divisor is not None:
             weights = (weights / ctx.reduction.divisor).expand(ctx.batch)
-        return None, None, None, *ctx.gradient(weights)
+        return None, None, None, None, *gradient(weights)
 
 
 class Reduction:
@@ -54,9 +70,10 @@ class Reduction:
                 raise ValueError("num_items divides a summed loss; reduction='none' has none")
         elif num_items is not None:
             self.divisor = check_num_items(num_items)
+        elif reduction == "token":
+            self.divisor = student.lengths.sum()
         else:
-            counts = {"sum": lambda: 1, "batchmean": lambda: len(student.lengths), "token": student.lengths.sum}
-            self.divisor = counts[reduction]()
+            self.divisor = len(student.lengths) if reduction == "batchmean" else 1
 
     def __call__(self, loss: Tensor) -> Tensor:
         """The reduced losses, in the student's dtype (float32 for half precision)."""
@@ -78,7 +95,7 @@ def cross_entropy(student: StructuredDistribution, target: Parts, temperature: f
         weights = weights * temperature
         return tuple(weighted_by_sentence(g, weights) for g in gradients)
 
-    return _WithGradient.apply(value * temperature**2, gradient, reduction, *parts)
+    return _WithGradient.apply(value * temperature**2, gradient, lambda: gradient, reduction, *parts)
 
 
 def joint_cross_entropy(
@@ -87,9 +104,18 @@ def joint_cross_entropy(
     """The same from a teacher whose programme runs together with the student's, straight from both sides' scores; None
     where the pair has no such programme.
     """
-    with torch.no_grad():
-        joint = student._distil(teacher, temperature)
-    return None if joint is None else _WithGradient.apply(*joint, reduction, *student._scores)
+
+    def programme() -> tuple[Tensor, Gradient] | None:
+        with torch.no_grad():
+            return student._distil(teacher, temperature)
+
+    def again() -> Gradient:
+        joint = programme()
+        assert joint is not None
+        return joint[1]
+
+    joint = programme()
+    return None if joint is None else _WithGradient.apply(*joint, again, reduction, *student._scores)
 
 
 def check_num_items(num_items: Any) -> Any:

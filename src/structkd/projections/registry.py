@@ -54,7 +54,7 @@ def joint(function: Projection) -> Projection:
 
 def runs_jointly(teacher: Distribution, student: Distribution) -> bool:
     """Whether the projection that serves this pair is one marked `joint`, and not one a user put in its place."""
-    found = _find(type(teacher), type(student))
+    found = _find(teacher.__class__, student.__class__)
     return found is not None and found[0] in _JOINT
 
 
@@ -93,7 +93,7 @@ def targets(
     student = check_distribution("student", student)
     check_distribution("teacher", teacher)
     with torch.no_grad():
-        found = _find(type(teacher), type(student))
+        found = _find(teacher.__class__, student.__class__)
         if found is not None or samples is not None:
             check_pair(teacher, student)
         if found is None:
@@ -191,7 +191,7 @@ def _shaped(marginals: Any, student: StructuredDistribution) -> Tensor:
 
 
 @lru_cache
-def _find(teacher_class: type, student_class: type) -> tuple[Projection, type] | None:
+def _find(teacher_class: Any, student_class: Any) -> tuple[Projection, type] | None:
     """The most specific registered pair: nearest teacher class first, then nearest student class."""
     teacher, student = adopted_class(teacher_class), adopted_class(student_class)
     ranked = [(teacher.index(t), student.index(s), t, s) for t, s in _PROJECTIONS if t in teacher and s in student]
