@@ -31,7 +31,7 @@ class _WithGradient(torch.autograd.Function):
         reduction: Reduction,
         *scores: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(*scores)
+        ctx.save_for_backward(*(s for s in scores if s is not None and s.requires_grad))
         ctx.gradient, ctx.again, ctx.reduction = gradient, again, reduction
         ctx.batch, ctx.precision = len(loss), loss.dtype
         value = reduction(loss)
