@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF
 
 Scores = NDArray[np.float64]
@@ -120,96 +121,99 @@ def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np
         single_root: exactly one root arc. Where the best tree has several, the number of root arcs is minimised before
             the score is maximised: exact, unlike a large penalty on root arcs.
     """
-    heads = _edmonds(scores, reluctant_root=False)
-    if single_root and heads is not None and (heads == np.arange(len(heads))).sum() > 1:
-        heads = _edmonds(scores, reluctant_root=True)
-        if heads is not None and (heads == np.arange(len(heads))).sum() > 1:
+    compiled = compiled_for()
+    search = _edmonds if compiled is None else compiled.edmonds
+    heads = search(scores, reluctant_root=False)
+    if single_root and _root_arcs(heads) > 1:
+        # not at once: a reluctant root makes one component of nearly all words, which takes longer
+        heads = search(scores, reluctant_root=True)
+        if _root_arcs(heads) > 1:
             return None
-    return heads
+    return None if heads[0] < 0 else heads
 
 
-def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64] | None:
-    """Heads of the best tree; with a reluctant root, of the best among those with the fewest root arcs.
+def _root_arcs(heads: NDArray[np.int64]) -> int:
+    return int((heads == np.arange(len(heads))).sum())
+
+
+def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64]:
+    """Heads of the best tree; with a reluctant root, of the best among those with the fewest root arcs. -1: no tree.
 
     Every component (a word, or words that a cycle made one) takes its best arc from outside; cycles become components
-    until there are none, and are opened again where a better-placed arc enters them. A component is one column: what
-    each head offers for it, less what the component already has, and the word the head would attach. Only columns
-    merge, so that each merger is a maximum over rows, and all of them cost O(N^2).
+    until there are none, and are opened again where a better-placed arc enters them. A component is one row: what
+    each head offers for it, less what the component already has, and the word the head would attach. Only rows merge,
+    so that each merger is a maximum over rows, and all of them cost O(N^2).
 
     A root arc enters a cycle in place of an arc between words, never of another root arc, so counting root arcs before
     weighing scores is to ask the root last.
+
+    Runs as it is, or compiled by numba (`kernels.compiled.edmonds`).
     """
     words = len(scores)
-    offers = np.array(scores.T)  # row: component; column: head
-    root = offers.diagonal().copy()
+    offers = np.empty((words, words))  # row: component; column: head
+    offers[:] = scores.T
+    root = np.diag(offers).copy()
     np.fill_diagonal(offers, -np.inf)
-    entry = np.repeat(np.arange(words)[:, None], words, axis=1)  # the word that an offer would attach
-    root_entry = list(range(words))
-    everyone = np.arange(words)
+    entry = np.empty((words, words), np.int64)  # the word that an offer would attach
+    entry[:] = np.arange(words).reshape(-1, 1)
+    root_entry = np.arange(words)
     component = np.arange(words)  # of every word: the row of the component it lies in
-    live = list(range(words))  # of every row: its component, numbered as they are found, words first
-    parent = [-1] * words
-    members: list[list[int]] = [[] for _ in range(words)]
-    arc = [(-1, -1)] * words  # of every component: the head it takes (-1: root), and the word attached
+    live = np.arange(words)  # of every row: its component, numbered as they are found, words first
+    # of every component: the one it became part of, the head it takes (-1: root), and the word attached
+    parent, head_of, word_of = np.full(2 * words, -1), np.full(2 * words, -1), np.full(2 * words, -1)
+    count = words
     unseen, on_path, done = 0, 1, 2
-    state = [unseen] * words  # of every row
+    state = np.full(words, unseen)  # of every row
+    path = np.empty(words, np.int64)  # of rows, each taking its arc from the next
 
     for start in range(words):
-        here = int(component[start])
+        here = component[start]
         if state[here] != unseen:
             continue
-        path: list[int] = []
+        length = 0
         while True:
-            path.append(here)
+            path[length] = here
+            length += 1
             state[here] = on_path
-            head = int(offers[here].argmax())
+            head = offers[here].argmax()
             offer = offers[here, head]
             if not offer > -np.inf or (not reluctant_root and root[here] > offer):
                 if not root[here] > -np.inf:
-                    return None
-                arc[live[here]] = -1, root_entry[here]
+                    return np.full(words, -1)
+                word_of[live[here]] = root_entry[here]
                 break
-            arc[live[here]] = head, int(entry[here, head])
+            head_of[live[here]], word_of[live[here]] = head, entry[here, head]
             offers[here] -= offer
             root[here] -= offer
-            target = int(component[head])
-            if state[target] == done:
-                break
+            target = component[head]
             if state[target] == unseen:
                 here = target
                 continue
+            if state[target] == done:
+                break
             # A cycle: its rows merge into the target's.
-            cycle = path[path.index(target) :]
-            del path[-len(cycle) :]
-            best = np.array(cycle)[offers[cycle].argmax(0)]
-            offers[target], entry[target] = offers[best, everyone], entry[best, everyone]
-            merging = np.zeros(words, dtype=bool)
-            merging[cycle] = True
-            component[merging[component]] = target
-            offers[target, component == target] = -np.inf
-            from_root = max(cycle, key=root.__getitem__)
-            root[target], root_entry[target] = root[from_root], root_entry[from_root]
-            merged = len(parent)
-            members.append([live[one] for one in cycle])
-            for one in members[-1]:
-                parent[one] = merged
-            parent.append(-1)
-            arc.append((-1, -1))
-            live[target] = merged
+            parent[live[target]] = count
+            while path[length - 1] != target:
+                length -= 1
+                row = path[length]
+                better = offers[row] > offers[target]
+                offers[target] = np.where(better, offers[row], offers[target])
+                entry[target] = np.where(better, entry[row], entry[target])
+                if root[row] > root[target]:
+                    root[target], root_entry[target] = root[row], root_entry[row]
+                component[component == row] = target
+                parent[live[row]] = count
+            offers[target][component == target] = -np.inf
+            live[target] = count
+            count += 1
+            length -= 1
             here = target
-        for one in path:
-            state[one] = done
+        state[path[:length]] = done
 
-    heads = np.empty(words, dtype=np.int64)
-    open_components = [one for one in range(len(parent)) if parent[one] < 0]
-    while open_components:
-        one = open_components.pop()
-        head, word = arc[one]
-        # The arc that enters a component enters the members around its word, too; their siblings keep their own.
-        inner = word
-        while inner != one:
-            above = parent[inner]
-            open_components += [member for member in members[above] if member != inner]
-            inner = above
-        heads[word] = word if head < 0 else head
-    return heads
+    # What enters a component enters the one of its members around the word attached; the others keep their arcs.
+    for outer in range(count - 1, words - 1, -1):
+        inner = word_of[outer]
+        while parent[inner] != outer:
+            inner = parent[inner]
+        head_of[inner], word_of[inner] = head_of[outer], word_of[outer]
+    return np.where(head_of[:words] < 0, np.arange(words), head_of[:words])
