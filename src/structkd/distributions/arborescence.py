@@ -156,64 +156,65 @@ def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64]:
     np.fill_diagonal(offers, -np.inf)
     entry = np.empty((words, words), np.int64)  # the word that an offer would attach
     entry[:] = np.arange(words).reshape(-1, 1)
-    root_entry = np.arange(words)
+    root_entry = list(range(words))
     component = np.arange(words)  # of every word: the row of the component it lies in
-    live = np.arange(words)  # of every row: its component, numbered as they are found, words first
+    live = list(range(words))  # of every row: its component, numbered as they are found, words first
     # of every component: the one it became part of, the head it takes (-1: root), and the word attached
-    parent, head_of, word_of = np.full(2 * words, -1), np.full(2 * words, -1), np.full(2 * words, -1)
-    count = words
+    parent, head_of, word_of = [-1] * words, [-1] * words, [-1] * words
     unseen, on_path, done = 0, 1, 2
-    state = np.full(words, unseen)  # of every row
-    path = np.empty(words, np.int64)  # of rows, each taking its arc from the next
+    state = [unseen] * words  # of every row
 
     for start in range(words):
-        here = component[start]
+        here = int(component[start])
         if state[here] != unseen:
             continue
-        length = 0
+        path = [here]  # of rows, each taking its arc from the next
         while True:
-            path[length] = here
-            length += 1
             state[here] = on_path
-            head = offers[here].argmax()
-            offer = offers[here, head]
+            row = offers[here]
+            head = int(row.argmax())
+            offer = row[head]
             if not offer > -np.inf or (not reluctant_root and root[here] > offer):
                 if not root[here] > -np.inf:
                     return np.full(words, -1)
                 word_of[live[here]] = root_entry[here]
                 break
-            head_of[live[here]], word_of[live[here]] = head, entry[here, head]
-            offers[here] -= offer
+            head_of[live[here]], word_of[live[here]] = head, int(entry[here, head])
+            row -= offer
             root[here] -= offer
-            target = component[head]
+            target = int(component[head])
             if state[target] == unseen:
                 here = target
+                path.append(here)
                 continue
             if state[target] == done:
                 break
             # A cycle: its rows merge into the target's.
-            parent[live[target]] = count
-            while path[length - 1] != target:
-                length -= 1
-                row = path[length]
-                better = offers[row] > offers[target]
-                offers[target] = np.where(better, offers[row], offers[target])
-                entry[target] = np.where(better, entry[row], entry[target])
-                if root[row] > root[target]:
-                    root[target], root_entry[target] = root[row], root_entry[row]
-                component[component == row] = target
-                parent[live[row]] = count
-            offers[target][component == target] = -np.inf
-            live[target] = count
-            count += 1
-            length -= 1
+            merged, attached = offers[target], entry[target]
+            parent[live[target]] = len(parent)
+            while path[-1] != target:
+                here = path.pop()
+                row = offers[here]
+                attached[:] = np.where(row > merged, entry[here], attached)
+                np.maximum(row, merged, merged)
+                if root[here] > root[target]:
+                    root[target], root_entry[target] = root[here], root_entry[here]
+                component[component == here] = target
+                parent[live[here]] = len(parent)
+            merged[component == target] = -np.inf
+            live[target] = len(parent)
+            parent.append(-1)
+            head_of.append(-1)
+            word_of.append(-1)
             here = target
-        state[path[:length]] = done
+        for passed in path:
+            state[passed] = done
 
     # What enters a component enters the one of its members around the word attached; the others keep their arcs.
-    for outer in range(count - 1, words - 1, -1):
+    for outer in range(len(parent) - 1, words - 1, -1):
         inner = word_of[outer]
         while parent[inner] != outer:
             inner = parent[inner]
         head_of[inner], word_of[inner] = head_of[outer], word_of[outer]
-    return np.where(head_of[:words] < 0, np.arange(words), head_of[:words])
+    heads = np.array(head_of[:words])
+    return np.where(heads < 0, np.arange(words), heads)

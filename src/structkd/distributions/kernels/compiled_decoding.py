@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from ..arborescence import _edmonds
-from .compiled_lanes import WIDTH, aligned, compiled, exp, load_first, splat, store, total
+from .compiled_lanes import WIDTH, aligned, compiled, exp, largest, load_first, maximum, splat, store, total
 
 edmonds = compiled(_edmonds)
 
@@ -30,13 +30,15 @@ def log_arcs_of_labels(logits, heads, lengths, first, last, arcs):
         n = lengths[b]
         for d in range(n):
             scores, named = logits[b, d], heads[b, d]
-            best, least = -math.inf, math.inf
-            for k in range(size):
-                best = max(best, scores[k])
-                least = min(least, scores[k])
+            at = (b * words + d) * size
+            high, low = splat(-math.inf), splat(-math.inf)
+            for k in range(0, size, WIDTH):
+                high = maximum(load_first(flat, at + k, size - k, -math.inf), high)
+                low = maximum(splat(0.0) - load_first(flat, at + k, size - k, math.inf), low)
+            best, least = largest(high), -largest(low)
             if not abs(best) < math.inf:
                 return False
-            at, mass = (b * words + d) * size, splat(0.0)
+            mass = splat(0.0)
             for k in range(0, size, WIDTH):
                 p = exp(load_first(flat, at + k, size - k, -math.inf) - splat(best))
                 store(probabilities, k, p)
@@ -50,7 +52,7 @@ def log_arcs_of_labels(logits, heads, lengths, first, last, arcs):
                     if 0 <= named[k] < n:
                         sums[named[k]] += probabilities[k]
                 for h in range(n):
-                    arcs[b, d, h] = math.log(sums[h]) - normaliser
+                    arcs[b, d, h] = math.log(sums[h]) - normaliser if sums[h] > 0.0 else -math.inf
                 continue
             # every arc beside the best of its own labels, which may be far below the word's
             tops[:n] = -math.inf
@@ -74,14 +76,16 @@ def relations_of_arcs(logits, heads, relations, trees, lengths, count, first, la
         for d in range(lengths[b]):
             scores, named = logits[b, d], heads[b, d]
             relation = relations[min(b, len(relations) - 1), min(d, relations.shape[1] - 1)]
-            found = 0
+            head, found = trees[b, d], 0
             for k in range(size):
-                naming[found] = k
-                found += named[k] == trees[b, d] and relation[k] >= 0 and scores[k] > -math.inf
+                if named[k] == head and relation[k] >= 0 and scores[k] > -math.inf:
+                    naming[found] = k
+                    found += 1
             if found == 0:
                 for k in range(size):
-                    naming[found] = k
-                    found += relation[k] >= 0 and scores[k] > -math.inf
+                    if relation[k] >= 0 and scores[k] > -math.inf:
+                        naming[found] = k
+                        found += 1
             if found == 0:
                 continue
             top = -math.inf
