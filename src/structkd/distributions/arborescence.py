@@ -196,7 +196,7 @@ def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64]:
                 here = path.pop()
                 row = offers[here]
                 attached[:] = np.where(row > merged, entry[here], attached)
-                np.maximum(row, merged, merged)
+                merged[:] = np.maximum(row, merged)
                 if root[here] > root[target]:
                     root[target], root_entry[target] = root[here], root_entry[here]
                 component[component == here] = target
