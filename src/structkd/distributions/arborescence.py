@@ -1,7 +1,7 @@
 """Maximum spanning arborescences, the best and the k best (Chu and Liu, 1965; Edmonds, 1967; Tarjan, 1977).
 
 Most sentences need no search: every word's best head already gives a tree, which is seen for a whole batch at once.
-The others are solved one by one, on small dense matrices in numpy.
+The others are solved one by one, on small dense matrices, in numpy or compiled.
 """
 
 from __future__ import annotations
@@ -123,13 +123,13 @@ def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np
     """
     compiled = compiled_for()
     search = _edmonds if compiled is None else compiled.edmonds
-    heads = search(scores, reluctant_root=False)
-    if single_root and _root_arcs(heads) > 1:
-        # not at once: a reluctant root makes one component of nearly all words, which takes longer
+    # Words whose best head is the root have it in the best tree. Only then is the search for one root, in which nearly
+    # all words end up in one component, the first one: it takes longer.
+    several = single_root and _root_arcs(scores.argmax(0)) > 1
+    heads = search(scores, reluctant_root=several)
+    if single_root and not several and _root_arcs(heads) > 1:
         heads = search(scores, reluctant_root=True)
-        if _root_arcs(heads) > 1:
-            return None
-    return None if heads[0] < 0 else heads
+    return None if heads[0] < 0 or (single_root and _root_arcs(heads) > 1) else heads
 
 
 def _root_arcs(heads: NDArray[np.int64]) -> int:
