@@ -398,32 +398,6 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = Fa
     return log_partition, marginals, safe
 
 
-def spans_expectations(spans: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """log Z [B], span marginals [B, N, N, L], marginals [B, N] of words in no span, and safe, bool [B].
-
-    Args:
-        spans: [B, N, N, L] float64 log-odds of the span from word i to word j >= i bearing type l; cells with j < i are
-            ignored. lengths: LongTensor [B].
-
-    Costs O(N^2 L) time a sentence.
-    """
-    from . import compiled_chain
-
-    batch, words, _, types = spans.shape
-    log_partition = torch.empty(batch, dtype=torch.float64)
-    marginals = torch.empty(batch, words, words, types, dtype=torch.float64)
-    outside = torch.empty(batch, words, dtype=torch.float64)
-    safe = torch.zeros(batch, dtype=torch.bool)
-    arrays = _array(spans, torch.float64), _array(lengths, torch.long)
-    outputs = log_partition.numpy(), marginals.numpy(), outside.numpy(), safe.numpy()
-
-    def work(n: int, first: int, last: int) -> None:
-        _call("spans_expectations", compiled_chain.spans_expectations, None, (*arrays, first, last, *outputs))
-
-    _over(_ranges(batch, batch * words * words * (20.0 + types)), work)
-    return log_partition, marginals, outside, safe
-
-
 def edmonds(scores: np.ndarray, reluctant_root: bool) -> np.ndarray:
     """`arborescence._edmonds`, the same source compiled; as it is where that fails."""
     from ..arborescence import _edmonds
@@ -507,3 +481,29 @@ def best_projective_trees(arcs: Tensor, lengths: Tensor, multiroot: bool = False
         return _call("best_projective_trees", compiled_trees.best_projective_trees, dtype, arguments)
 
     return heads if all(_over(_ranges(batch, 0.2 * _trees_cost(batch, words), least=8, pieces=4), work)) else None
+
+
+def spans_expectations(spans: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log Z [B], span marginals [B, N, N, L], marginals [B, N] of words in no span, and safe, bool [B].
+
+    Args:
+        spans: [B, N, N, L] float64 log-odds of the span from word i to word j >= i bearing type l; cells with j < i are
+            ignored. lengths: LongTensor [B].
+
+    Costs O(N^2 L) time a sentence.
+    """
+    from . import compiled_chain
+
+    batch, words, _, types = spans.shape
+    log_partition = torch.empty(batch, dtype=torch.float64)
+    marginals = torch.empty(batch, words, words, types, dtype=torch.float64)
+    outside = torch.empty(batch, words, dtype=torch.float64)
+    safe = torch.zeros(batch, dtype=torch.bool)
+    arrays = _array(spans, torch.float64), _array(lengths, torch.long)
+    outputs = log_partition.numpy(), marginals.numpy(), outside.numpy(), safe.numpy()
+
+    def work(n: int, first: int, last: int) -> None:
+        _call("spans_expectations", compiled_chain.spans_expectations, None, (*arrays, first, last, *outputs))
+
+    _over(_ranges(batch, batch * words * words * (20.0 + types)), work)
+    return log_partition, marginals, outside, safe
