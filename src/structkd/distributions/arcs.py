@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, working_precision
 from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_lengths, check_scores
 
@@ -123,9 +124,16 @@ class Relations:
 
     def __init__(self, scores: Tensor, temperature: float) -> None:
         self.scores, self.temperature, self.count = scores, temperature, scores.shape[-1]
-        self.normaliser = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
+        compiled = compiled_for(scores)
+        normaliser = None if compiled is None else compiled.relation_normalisers(scores, temperature)
+        self.normaliser = self._normaliser() if normaliser is None else normaliser
+        self.clean = bool((self.normaliser < float("inf")).all())
+
+    def _normaliser(self) -> Tensor:
+        scores, temperature = self.scores, self.temperature
+        normalisers = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
         at_once = sentences_at_once(scores)
-        for some, normaliser in zip(scores.split(at_once), self.normaliser.split(at_once), strict=True):
+        for some, normaliser in zip(scores.split(at_once), normalisers.split(at_once), strict=True):
             # the best is exact, and what is left lies in 0..log L: the precision of the scores will do, if not half
             some = some.to(torch.promote_types(some.dtype, torch.float32))
             best = some.amax(-1)
@@ -134,7 +142,7 @@ class Relations:
                 some = (some - best.masked_fill(impossible, 0.0).unsqueeze(-1)).mul_(1.0 / temperature)
             normaliser.copy_(best).div_(temperature).sub_(some.log_softmax(-1).amax(-1))
             normaliser.masked_fill_(impossible, NEG_INF)
-        self.clean = bool((self.normaliser < float("inf")).all())
+        return normalisers
 
     def times(self, log_arcs: Tensor, some: slice, cells: Tensor) -> Tensor:
         """P(arc) P(relation | arc) [B', ...] of labelled arcs of some sentences.

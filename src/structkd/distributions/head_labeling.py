@@ -11,6 +11,7 @@ from torch import Tensor
 from .arborescence import maximum_arborescences
 from .arcs import ArcDistribution, sentences_at_once
 from .kernels.counts import weighted_by_sentence
+from .kernels.dispatch import compiled_for
 from .maxent import LabelDistribution
 from .semirings import NEG_INF, working_precision
 from .structure import Gradient, StructuredDistribution, check_lengths, check_scores, expected_score, ordinary_tensors
@@ -161,6 +162,32 @@ class HeadLabeling(LabelDistribution):
         if not isinstance(teacher, ArcDistribution) or teacher.words != self.words:
             return None
         scores = self.logits.detach()
+        loss, gap = self._compiled_kd(scores, teacher, temperature) or self._torch_kd(scores, teacher, temperature)
+
+        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+            return (weighted_by_sentence(gap, (weights * temperature).to(gap.dtype)).to(scores.dtype),)
+
+        return loss, gradient
+
+    def _compiled_kd(self, scores: Tensor, teacher: ArcDistribution, temperature: float) -> tuple[Tensor, Tensor] | None:
+        compiled = compiled_for(scores, *teacher._scores)
+        if compiled is None:
+            return None
+        arcs, relations = teacher.apart(temperature)
+        named = None if relations is None else self.relations
+        loss, gap, ok = compiled.head_labels_kd(
+            arcs.arc_marginals(),
+            None if relations is None or named is None else (relations.scores, relations.normaliser),
+            scores,
+            self._heads,
+            named,
+            self.lengths,
+            _LEAST_COVERED,
+            temperature,
+        )
+        return (loss, gap) if ok else None
+
+    def _torch_kd(self, scores: Tensor, teacher: ArcDistribution, temperature: float) -> tuple[Tensor, Tensor]:
         self._require_choices(scores, (scores,))
         loss = scores.new_empty(len(scores), dtype=working_precision(scores))
         gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
@@ -175,11 +202,7 @@ class HeadLabeling(LabelDistribution):
             normalisers = tempered.amax(-1) - probabilities.amax(-1).log()
             loss[some] = (normalisers * imitated).sum(-1) - expected_score(target, tempered)
             gap[some] = probabilities.mul_(imitated.unsqueeze(-1)).sub_(target)
-
-        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (weighted_by_sentence(gap, (weights * temperature).to(gap.dtype)).to(scores.dtype),)
-
-        return loss * temperature**2, gradient
+        return loss * temperature**2, gap
 
     def _check_relations(self, size: int) -> None:
         """Refuse relations that are none of a teacher's, 0..size - 1, where a head is named."""

@@ -421,3 +421,83 @@ def spans_expectations(spans: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, 
 
     _over(_ranges(batch, batch * words * words * (20.0 + types)), work)
     return log_partition, marginals, outside, safe
+
+
+def relation_normalisers(scores: Tensor, temperature: float = 1.0) -> Tensor | None:
+    """log sum over relations of exp(scores / temperature), [B, N, N] float64; -inf where all are impossible. None where
+    the kernel does not compile.
+
+    Args:
+        scores: [B, N, N, L], float32 or float64, on the CPU. NaN and +inf stay in their cell.
+    """
+    from . import compiled_head_labels
+
+    dtype = _common(scores)
+    rows = _array(scores.flatten(0, 2), dtype)
+    result = torch.empty(scores.shape[:3], dtype=torch.float64)
+    output = result.numpy().reshape(-1)
+
+    def work(n: int, first: int, last: int) -> bool:
+        arguments = rows, temperature, first, last, output
+        return _call("relation_normalisers", compiled_head_labels.relation_normalisers, dtype, arguments)
+
+    done = _over(_ranges(len(rows), len(rows) * (30.0 + 0.5 * rows.shape[1])), work)
+    return result if all(done) else None
+
+
+def head_labels_kd(
+    arcs: Tensor,
+    by_relation: tuple[Tensor, Tensor] | None,
+    logits: Tensor,
+    heads: Tensor,
+    relations: Tensor | None,
+    lengths: Tensor,
+    least: float,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor, bool]:
+    """The structural loss of words' labels that name heads, or heads and relations, and its gradient.
+
+    Args:
+        arcs: the teacher's arc marginals at T, [B, N, N] float64, cell [b, h, d].
+        by_relation: scores [B, N, N, L] and normalisers [B, N, N] float64: log P(relation | arc) is scores / T less
+            the normaliser. Or None, where relations do not count.
+        logits: the student's, [B, N, K].
+        heads: integers [B, N, K] that labels name, as in `HeadLabeling`.
+        relations: LongTensor [K] or [B, N, K], with `by_relation`; else None.
+        lengths: LongTensor [B], 1..N.
+        least: a word whose labels cover less than this of the teacher has neither loss nor gradient.
+        temperature: T.
+
+    Returns T^2 times the loss, [B] float64; P_s - P_t, [B, N, K] in the student's dtype; and whether they can be relied
+    on: a relation that the teacher lacks is among what makes them not. Costs O(N K + N^2).
+    """
+    from . import compiled_head_labels
+
+    batch, words, size = logits.shape
+    scores, normalisers = (None, None) if by_relation is None else by_relation
+    dtype = _common(scores, logits)
+    if heads.dtype not in (torch.int16, torch.int32):
+        heads = heads.long()
+    rows = scores.flatten(0, 2) if scores is not None else logits.new_empty(0, 0)
+    loss = torch.empty(batch, dtype=torch.float64)
+    gradient = torch.empty(batch, words, size, dtype=dtype)
+    arguments = (
+        _array(arcs, torch.float64),
+        _array(rows, dtype),
+        _array(None if normalisers is None else normalisers.flatten(), torch.float64),
+        _array(logits, dtype),
+        _array(heads, heads.dtype),
+        np.empty(0, np.int64) if relations is None else _array(relations.flatten(), torch.long),
+        relations is not None and relations.dim() == 3,
+        _array(lengths, torch.long),
+        least,
+        temperature,
+    )
+    outputs = loss.numpy(), gradient.numpy()
+
+    def work(n: int, first: int, last: int) -> bool:
+        key = (dtype, heads.dtype)
+        return _call("head_labels_kd", compiled_head_labels.head_labels_kd, key, (*arguments, first, last, *outputs))
+
+    ok = all(_over(_ranges(batch, 8.0 * gradient.numel()), work))
+    return loss, gradient.to(logits.dtype), ok

@@ -1,0 +1,166 @@
+"""Compiled CPU kernels for students that parse by labelling words, in float64 probability space.
+
+Entered through `compiled`. One word at a time: what its labels name of the teacher, its softmax, the loss and the
+gradient. Nothing is as large as the logits but the gradient.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from .compiled_lanes import (
+    WIDTH,
+    aligned_zeros,
+    compiled,
+    exp,
+    fma,
+    largest,
+    load,
+    load_first,
+    maximum,
+    splat,
+    store,
+    store_first,
+    total,
+    weighted,
+)
+
+_inner = njit(error_model="numpy", nogil=True)
+
+
+@compiled
+def relation_normalisers(scores, temperature, first, last, normalisers):
+    """Rows first..last - 1 of `compiled.relation_normalisers`."""
+    size = scores.shape[1]
+    flat = scores.reshape(-1)
+    scale = splat(1.0 / temperature)
+    for row in range(first, last):
+        start = row * size
+        top = splat(-math.inf)
+        for v in range(0, size, WIDTH):
+            top = maximum(load_first(flat, start + v, size - v, -math.inf), top)
+        best = largest(top)
+        if best == -math.inf:
+            best = 0.0
+        down = splat(best)
+        sums = splat(0.0)
+        for v in range(0, size, WIDTH):
+            sums = sums + exp((load_first(flat, start + v, size - v, -math.inf) - down) * scale)
+        normalisers[row] = best / temperature + math.log(total(sums))
+    return True
+
+
+@_inner
+def _share(target, named, relations, start, of, size, length, count, number):
+    """Divide the targets of labels that name one cell by how many they are."""
+    for turn in range(3):
+        for k in range(size):
+            h = named[start + k]
+            if h < 0 or h >= length:
+                continue
+            cell = h * count + relations[of + k] if count > 0 else h
+            if turn == 0:
+                number[cell] = 0
+            elif turn == 1:
+                number[cell] += 1
+            else:
+                target[k] /= number[cell]
+
+
+@compiled
+def head_labels_kd(
+    arcs,
+    scores,
+    normalisers,
+    logits,
+    heads,
+    relations,
+    by_word,
+    lengths,
+    least,
+    temperature,
+    first,
+    last,
+    loss,
+    gradient,
+):
+    """Sentences first..last - 1 of `compiled.head_labels_kd`; whether the results can be relied on."""
+    words, size = logits.shape[1], logits.shape[2]
+    count = scores.shape[1]
+    labelled = count > 0
+    scored, own, named, flat = scores.reshape(-1), logits.reshape(-1), heads.reshape(-1), gradient.reshape(-1)
+    by_head, normaliser = np.empty(words), np.empty(words)
+    # the last word that had a label for the cell (head and relation), and how many of them
+    seen, number = np.zeros(words * max(count, 1), np.int64), np.empty(words * max(count, 1), np.int64)
+    target, power = aligned_zeros(size), aligned_zeros(size)
+    factor, none, lowest = 1.0 / temperature, splat(0.0), -math.inf
+    scale = splat(factor)
+    for b in range(first, last):
+        length = lengths[b]
+        value = 0.0
+        for d in range(length):
+            word = b * words + d
+            start = word * size
+            of = start if by_word else 0
+            for h in range(length):
+                by_head[h] = arcs[b, h, d]
+                if labelled:
+                    normaliser[h] = normalisers[(b * words + h) * words + d]
+            shared = False
+            for k in range(size):
+                h = named[start + k]
+                target[k] = power[k] = 0.0
+                if h < 0 or h >= length:
+                    continue
+                cell = h
+                if labelled:
+                    relation = relations[of + k]
+                    if relation < 0 or relation >= count:
+                        return False
+                    cell = h * count + relation
+                if seen[cell] == word + 1:
+                    shared = True
+                seen[cell] = word + 1
+                if by_head[h] != 0.0:
+                    target[k] = by_head[h]
+                    if labelled:
+                        at = ((b * words + h) * words + d) * count + relation
+                        power[k] = factor * scored[at] - normaliser[h]
+            if shared:
+                _share(target, named, relations, start, of, size, length, count, number)
+            covered, top = none, splat(lowest)
+            for v in range(0, size, WIDTH):
+                p = load(target, v)
+                if labelled:
+                    p = p * exp(load(power, v))
+                    store(target, v, p)
+                covered = covered + p
+                top = maximum(load_first(own, start + v, size - v, lowest), top)
+            mass, best = total(covered), largest(top)
+            if not mass < 1.5 or best == lowest:
+                return False
+            if mass < least:
+                flat[start : start + size] = 0.0
+                continue
+            down = splat(best)
+            sums = none
+            for v in range(0, size, WIDTH):
+                x = exp((load_first(own, start + v, size - v, lowest) - down) * scale)
+                store(power, v, x)
+                sums = sums + x
+            normal = total(sums)
+            expected, renormalised, inverse = none, splat(1.0 / mass), splat(1.0 / normal)
+            for v in range(0, size, WIDTH):
+                p = load(target, v) * renormalised
+                expected = expected + weighted(p, load_first(own, start + v, size - v, 0.0))
+                store_first(flat, start + v, fma(load(power, v), inverse, none - p), size - v)
+            value += best * factor + math.log(normal) - factor * total(expected)
+        flat[(b * words + length) * size : (b + 1) * words * size] = 0.0
+        loss[b] = temperature * temperature * value
+        if not abs(loss[b]) < math.inf:
+            return False
+    return True
