@@ -38,19 +38,25 @@ def relation_normalisers(scores, temperature, first, last, normalisers):
     size = scores.shape[1]
     flat = scores.reshape(-1)
     scale = splat(1.0 / temperature)
+    whole = size - size % WIDTH
+    sums = np.empty(last - first)
     for row in range(first, last):
         start = row * size
-        top = splat(-math.inf)
-        for v in range(0, size, WIDTH):
-            top = maximum(load_first(flat, start + v, size - v, -math.inf), top)
+        rest = load_first(flat, start + whole, size - whole, -math.inf)
+        top = rest
+        for v in range(start, start + whole, WIDTH):
+            top = maximum(load(flat, v), top)
         best = largest(top)
         if best == -math.inf:
             best = 0.0
         down = splat(best)
-        sums = splat(0.0)
-        for v in range(0, size, WIDTH):
-            sums = sums + exp((load_first(flat, start + v, size - v, -math.inf) - down) * scale)
-        normalisers[row] = best / temperature + math.log(total(sums))
+        x = exp((rest - down) * scale)
+        for v in range(start, start + whole, WIDTH):
+            x = x + exp((load(flat, v) - down) * scale)
+        normalisers[row] = best / temperature
+        sums[row - first] = total(x)
+    for row in range(first, last):
+        normalisers[row] += math.log(sums[row - first])
     return True
 
 
