@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .arcs import ArcDistribution, Relations, check_scores_of_arcs
 from .head_selection import HeadChoice
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, working_precision
 from .structure import StructuredDistribution, check_lengths, check_scores
 
@@ -239,7 +240,9 @@ class _FactoredMeanField(MeanFieldDependency):
             expected = (*self.batch_shape, self.words, factors[0].shape[-1])
             if factor.shape != expected:
                 raise ValueError(f"every factor of {name} must have shape {list(expected)}, got {list(factor.shape)}")
-            if self._validate_args and not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
+            if not self._validate_args or factor.detach().sum().isfinite():  # a sum keeps what is not
+                continue
+            if not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
                 raise ValueError(f"the factors of {name} must be finite inside a sentence")
 
     @property
@@ -279,6 +282,15 @@ class _FactoredMeanField(MeanFieldDependency):
 
     def _multiplied(self, factors: Factors | None) -> Tensor | None:
         return None if factors is None else self.scale * torch.einsum("bhk,bdk,bck->bhdc", *factors)
+
+    def _field(self, arcs: Tensor) -> Tensor:
+        factors = self.sibling_factors, self.grandparent_factors
+        compiled = None if self._needs_graph() else compiled_for(arcs, *(factors[0] or ()), *(factors[1] or ()))
+        field = None
+        if compiled is not None:
+            siblings, grandparents = (self._cleaned(triple, arcs.dtype) for triple in factors)
+            field = compiled.mean_field(arcs, siblings, grandparents, self.lengths, self.iterations)
+        return super()._field(arcs) if field is None else field
 
     def _message(self, dtype: torch.dtype) -> Message | None:
         """Sums over c run over the whole sentence; what c = h and c = d would have given is taken off: that part is Q

@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 #: emissions [B, N, C], transitions [C, C] as [next, previous], start [C] or None, end [C] or None
 Scores = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 Gradients = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+#: of h, d and c, [B, N, r] each
+Factors = tuple[Tensor, Tensor, Tensor]
 
 #: What a thread must have to do, in nanoseconds, to be worth waking.
 _WORTHWHILE = 200_000
@@ -501,3 +503,33 @@ def head_labels_kd(
 
     ok = all(_over(_ranges(batch, 8.0 * gradient.numel()), work))
     return loss, gradient.to(logits.dtype), ok
+
+
+def mean_field(
+    arcs: Tensor, siblings: Factors | None, grandparents: Factors | None, lengths: Tensor, iterations: int
+) -> Tensor | None:
+    """F after the last iteration of `MeanFieldDependency.from_factors`, [B, N, N] float64, 0 in the padding; None where
+    the kernel does not compile.
+
+    Args:
+        arcs: [B, N, N]; -inf for impossible arcs.
+        siblings, grandparents: three tensors [B, N, r], or None.
+        lengths: LongTensor [B], 1..N. iterations: T.
+
+    Costs O(T N^2 r) time a sentence and O(N (N + r)) memory a thread.
+    """
+    from . import compiled_mean_field
+
+    batch, words, _ = arcs.shape
+    none = (arcs.new_empty(batch, words, 0),) * 3
+    factors = [_array(torch.stack(triple or none), torch.float64) for triple in (siblings, grandparents)]
+    field = torch.empty(batch, words, words, dtype=torch.float64)
+    arguments = _array(arcs, torch.float64), *factors, iterations, _array(lengths, torch.long)
+    output = field.numpy()
+
+    def work(n: int, first: int, last: int) -> bool:
+        return _call("mean_field", compiled_mean_field.mean_field, None, (*arguments, first, last, output))
+
+    rank = sum(factor.shape[3] for factor in factors)
+    done = _over(_ranges(batch, 0.2 * batch * (iterations + 1) * words * words * rank), work)
+    return field if all(done) else None
