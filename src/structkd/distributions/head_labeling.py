@@ -177,7 +177,7 @@ class HeadLabeling(LabelDistribution):
         named = None if relations is None else self.relations
         loss, gap, ok = compiled.head_labels_kd(
             arcs.arc_marginals(),
-            None if relations is None or named is None else (relations.scores, relations.normaliser),
+            None if relations is None or named is None else relations.scores,
             scores,
             self._heads,
             named,

@@ -449,7 +449,7 @@ def relation_normalisers(scores: Tensor, temperature: float = 1.0) -> Tensor | N
 
 def head_labels_kd(
     arcs: Tensor,
-    by_relation: tuple[Tensor, Tensor] | None,
+    scores: Tensor | None,
     logits: Tensor,
     heads: Tensor,
     relations: Tensor | None,
@@ -461,11 +461,10 @@ def head_labels_kd(
 
     Args:
         arcs: the teacher's arc marginals at T, [B, N, N] float64, cell [b, h, d].
-        by_relation: scores [B, N, N, L] and normalisers [B, N, N] float64: log P(relation | arc) is scores / T less
-            the normaliser. Or None, where relations do not count.
+        scores: [B, N, N, L], of relations given the arc; or None, where they do not count.
         logits: the student's, [B, N, K].
         heads: integers [B, N, K] that labels name, as in `HeadLabeling`.
-        relations: LongTensor [K] or [B, N, K], with `by_relation`; else None.
+        relations: LongTensor [K] or [B, N, K], with `scores`; else None.
         lengths: LongTensor [B], 1..N.
         least: a word whose labels cover less than this of the teacher has neither loss nor gradient.
         temperature: T.
@@ -476,7 +475,6 @@ def head_labels_kd(
     from . import compiled_head_labels
 
     batch, words, size = logits.shape
-    scores, normalisers = (None, None) if by_relation is None else by_relation
     dtype = _common(scores, logits)
     if heads.dtype not in (torch.int16, torch.int32):
         heads = heads.long()
@@ -486,7 +484,6 @@ def head_labels_kd(
     arguments = (
         _array(arcs, torch.float64),
         _array(rows, dtype),
-        _array(None if normalisers is None else normalisers.flatten(), torch.float64),
         _array(logits, dtype),
         _array(heads, heads.dtype),
         np.empty(0, np.int64) if relations is None else _array(relations.flatten(), torch.long),

@@ -61,47 +61,41 @@ def relation_normalisers(scores, temperature, first, last, normalisers):
 
 
 @_inner
-def _share(target, named, relations, start, of, size, length, count, number):
-    """Divide the targets of labels that name one cell by how many they are."""
-    for turn in range(3):
-        for k in range(size):
-            h = named[start + k]
-            if h < 0 or h >= length:
-                continue
-            cell = h * count + relations[of + k] if count > 0 else h
-            if turn == 0:
-                number[cell] = 0
-            elif turn == 1:
-                number[cell] += 1
-            else:
-                target[k] /= number[cell]
+def _relations_of(scores, row, count, scale, mass, out, at):
+    """out[at : at + count] = mass * the softmax of a row of scores; what follows is overwritten, too."""
+    start = row * count
+    whole = count - count % WIDTH
+    rest = load_first(scores, start + whole, count - whole, -math.inf)
+    top = rest
+    for v in range(0, whole, WIDTH):
+        top = maximum(load(scores, start + v), top)
+    down = splat(largest(top))
+    rest = exp((rest - down) * scale)
+    sums = rest
+    for v in range(0, whole, WIDTH):
+        x = exp((load(scores, start + v) - down) * scale)
+        store(out, at + v, x)
+        sums = sums + x
+    share = splat(mass / total(sums))
+    for v in range(0, whole, WIDTH):
+        store(out, at + v, load(out, at + v) * share)
+    store(out, at + whole, rest * share)
 
 
 @compiled
 def head_labels_kd(
-    arcs,
-    scores,
-    normalisers,
-    logits,
-    heads,
-    relations,
-    by_word,
-    lengths,
-    least,
-    temperature,
-    first,
-    last,
-    loss,
-    gradient,
+    arcs, scores, logits, heads, relations, by_word, lengths, least, temperature, first, last, loss, gradient
 ):
     """Sentences first..last - 1 of `compiled.head_labels_kd`; whether the results can be relied on."""
     words, size = logits.shape[1], logits.shape[2]
     count = scores.shape[1]
-    labelled = count > 0
+    kinds = max(count, 1)
+    width = -(-kinds // WIDTH) * WIDTH
     scored, own, named, flat = scores.reshape(-1), logits.reshape(-1), heads.reshape(-1), gradient.reshape(-1)
-    by_head, normaliser = np.empty(words), np.empty(words)
-    # the last word that had a label for the cell (head and relation), and how many of them
-    seen, number = np.zeros(words * max(count, 1), np.int64), np.empty(words * max(count, 1), np.int64)
+    # P(arc) P(relation | arc) by head and relation, and the word whose dependent it is of; the last word that had a
+    # label for the cell, and how many of its labels do
+    cells, known = aligned_zeros(words * width), np.full(words, -1)
+    seen, number = np.full(words * width, -1), np.empty(words * width, np.int64)
     target, power = aligned_zeros(size), aligned_zeros(size)
     factor, none, lowest = 1.0 / temperature, splat(0.0), -math.inf
     scale = splat(factor)
@@ -112,39 +106,46 @@ def head_labels_kd(
             word = b * words + d
             start = word * size
             of = start if by_word else 0
-            for h in range(length):
-                by_head[h] = arcs[b, h, d]
-                if labelled:
-                    normaliser[h] = normalisers[(b * words + h) * words + d]
             shared = False
             for k in range(size):
-                h = named[start + k]
-                target[k] = power[k] = 0.0
+                h = np.int64(named[start + k])
                 if h < 0 or h >= length:
+                    target[k] = 0.0
                     continue
-                cell = h
-                if labelled:
+                cell = h * width
+                if known[h] != word:
+                    known[h] = word
+                    mass = arcs[b, h, d]
+                    if count == 0:
+                        cells[cell] = mass
+                    elif mass == 0.0:
+                        cells[cell : cell + width] = 0.0
+                    else:
+                        _relations_of(scored, (b * words + h) * words + d, count, scale, mass, cells, cell)
+                if count > 0:
                     relation = relations[of + k]
                     if relation < 0 or relation >= count:
                         return False
-                    cell = h * count + relation
-                if seen[cell] == word + 1:
-                    shared = True
-                seen[cell] = word + 1
-                if by_head[h] != 0.0:
-                    target[k] = by_head[h]
-                    if labelled:
-                        at = ((b * words + h) * words + d) * count + relation
-                        power[k] = factor * scored[at] - normaliser[h]
+                    cell += relation
+                shared |= seen[cell] == word
+                seen[cell] = word
+                target[k] = cells[cell]
             if shared:
-                _share(target, named, relations, start, of, size, length, count, number)
+                for turn in range(3):
+                    for k in range(size):
+                        h = np.int64(named[start + k])
+                        if h < 0 or h >= length:
+                            continue
+                        cell = h * width + (relations[of + k] if count > 0 else 0)
+                        if turn == 0:
+                            number[cell] = 0
+                        elif turn == 1:
+                            number[cell] += 1
+                        else:
+                            target[k] /= number[cell]
             covered, top = none, splat(lowest)
             for v in range(0, size, WIDTH):
-                p = load(target, v)
-                if labelled:
-                    p = p * exp(load(power, v))
-                    store(target, v, p)
-                covered = covered + p
+                covered = covered + load(target, v)
                 top = maximum(load_first(own, start + v, size - v, lowest), top)
             mass, best = total(covered), largest(top)
             if not mass < 1.5 or best == lowest:
