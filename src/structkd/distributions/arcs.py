@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -118,19 +119,19 @@ class Relations:
         scores: [B, N, N, L] as they were given, without a graph; anything in the padding.
         temperature: T.
         count: L.
-        clean: whether no cell, of the padding either, is NaN or +inf.
-        normaliser: [B, N, N] in working precision, log sum exp over relations; -inf where all are impossible.
     """
 
     def __init__(self, scores: Tensor, temperature: float) -> None:
         self.scores, self.temperature, self.count = scores, temperature, scores.shape[-1]
-        compiled = compiled_for(scores)
-        normaliser = None if compiled is None else compiled.relation_normalisers(scores, temperature)
-        self.normaliser = self._normaliser() if normaliser is None else normaliser
-        self.clean = bool((self.normaliser < float("inf")).all())
 
-    def _normaliser(self) -> Tensor:
+    @cached_property
+    def normaliser(self) -> Tensor:
+        """[B, N, N] in working precision, log sum exp over relations; -inf where all are impossible."""
         scores, temperature = self.scores, self.temperature
+        compiled = compiled_for(scores)
+        found = None if compiled is None else compiled.relation_normalisers(scores, temperature)
+        if found is not None:
+            return found
         normalisers = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
         at_once = sentences_at_once(scores)
         for some, normaliser in zip(scores.split(at_once), normalisers.split(at_once), strict=True):
@@ -143,6 +144,16 @@ class Relations:
             normaliser.copy_(best).div_(temperature).sub_(some.log_softmax(-1).amax(-1))
             normaliser.masked_fill_(impossible, NEG_INF)
         return normalisers
+
+    @property
+    def clean(self) -> bool:
+        """Whether no cell, of the padding either, is NaN or +inf."""
+        return bool((self.normaliser < float("inf")).all())
+
+    @property
+    def impossible(self) -> Tensor | None:
+        """BoolTensor [B, N, N]: arcs without a possible relation; None where no cell is -inf or NaN."""
+        return None if self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
 
     def times(self, log_arcs: Tensor, some: slice, cells: Tensor) -> Tensor:
         """P(arc) P(relation | arc) [B', ...] of labelled arcs of some sentences.

@@ -137,7 +137,9 @@ class MeanFieldDependency(HeadChoice):
         if self.relations is None:
             return self.tempered(temperature), None
         relations = Relations(self.relations.detach(), temperature)
-        arcs = self.arcs.masked_fill((relations.normaliser == NEG_INF) & self._arc_mask(), NEG_INF)
+        impossible, arcs = relations.impossible, self.arcs
+        if impossible is not None:
+            arcs = arcs.masked_fill(impossible & self._arc_mask(), NEG_INF)
         return self._over_arcs(arcs).tempered(temperature), relations
 
     def _over_arcs(self, arcs: Tensor) -> MeanFieldDependency:

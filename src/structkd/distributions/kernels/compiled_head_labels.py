@@ -92,10 +92,12 @@ def head_labels_kd(
     kinds = max(count, 1)
     width = -(-kinds // WIDTH) * WIDTH
     scored, own, named, flat = scores.reshape(-1), logits.reshape(-1), heads.reshape(-1), gradient.reshape(-1)
-    # P(arc) P(relation | arc) by head and relation, and the word whose dependent it is of; the last word that had a
-    # label for the cell, and how many of its labels do
-    cells, known = aligned_zeros(words * width), np.full(words, -1)
-    seen, number = np.full(words * width, -1), np.empty(words * width, np.int64)
+    # P(arc) P(relation | arc) by head and relation, 0 in the last cell, which is no label's; the word that a head's
+    # are of; the last word with a label for the cell, and how many of its labels are for it
+    nowhere = words * width
+    cells, known = aligned_zeros(nowhere + 1), np.full(words, -1)
+    seen, number = np.full(nowhere, -1), np.empty(nowhere + 1, np.int64)
+    place = np.empty(size, np.uint64)  # a signed position would be looked at for whether it counts from the end
     target, power = aligned_zeros(size), aligned_zeros(size)
     factor, none, lowest = 1.0 / temperature, splat(0.0), -math.inf
     scale = splat(factor)
@@ -108,41 +110,37 @@ def head_labels_kd(
             of = start if by_word else 0
             shared = False
             for k in range(size):
-                h = np.int64(named[start + k])
+                h = np.int64(named[np.uint64(start + k)])
                 if h < 0 or h >= length:
+                    place[k] = nowhere
                     target[k] = 0.0
                     continue
-                cell = h * width
-                if known[h] != word:
+                if known[np.uint64(h)] != word:
                     known[h] = word
                     mass = arcs[b, h, d]
                     if count == 0:
-                        cells[cell] = mass
+                        cells[h * width] = mass
                     elif mass == 0.0:
-                        cells[cell : cell + width] = 0.0
+                        cells[h * width : (h + 1) * width] = 0.0
                     else:
-                        _relations_of(scored, (b * words + h) * words + d, count, scale, mass, cells, cell)
+                        _relations_of(scored, (b * words + h) * words + d, count, scale, mass, cells, h * width)
+                relation = 0
                 if count > 0:
-                    relation = relations[of + k]
+                    relation = relations[np.uint64(of + k)]
                     if relation < 0 or relation >= count:
                         return False
-                    cell += relation
+                cell = np.uint64(h * width + relation)
                 shared |= seen[cell] == word
                 seen[cell] = word
+                place[k] = cell
                 target[k] = cells[cell]
             if shared:
-                for turn in range(3):
-                    for k in range(size):
-                        h = np.int64(named[start + k])
-                        if h < 0 or h >= length:
-                            continue
-                        cell = h * width + (relations[of + k] if count > 0 else 0)
-                        if turn == 0:
-                            number[cell] = 0
-                        elif turn == 1:
-                            number[cell] += 1
-                        else:
-                            target[k] /= number[cell]
+                for k in range(size):
+                    number[place[k]] = 0
+                for k in range(size):
+                    number[place[k]] += 1
+                for k in range(size):
+                    target[k] /= number[place[k]]
             covered, top = none, splat(lowest)
             for v in range(0, size, WIDTH):
                 covered = covered + load(target, v)
