@@ -113,7 +113,7 @@ class ArcDistribution(StructuredDistribution):
 
 
 class Relations:
-    """P(relation | arc), never multiplied out: the logarithm is scores / temperature - normaliser.
+    """P(relation | arc), the softmax of scores / temperature, of as many sentences as are asked for.
 
     Attributes:
         scores: [B, N, N, L] as they were given, without a graph; anything in the padding.
@@ -145,28 +145,21 @@ class Relations:
             normaliser.masked_fill_(impossible, NEG_INF)
         return normalisers
 
-    @property
-    def clean(self) -> bool:
-        """Whether no cell, of the padding either, is NaN or +inf."""
-        return bool((self.normaliser < float("inf")).all())
-
-    @property
+    @cached_property
     def impossible(self) -> Tensor | None:
         """BoolTensor [B, N, N]: arcs without a possible relation; None where no cell is -inf or NaN."""
         return None if self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
 
-    def times(self, log_arcs: Tensor, some: slice, cells: Tensor) -> Tensor:
-        """P(arc) P(relation | arc) [B', ...] of labelled arcs of some sentences.
-
-        Args:
-            log_arcs: [B', ...] log P(arc) - normaliser; is changed.
-            some: the sentences, B' of them.
-            cells: LongTensor [B', ...], the labelled arcs' places in [N * N * L].
-        """
-        scores = self.scores[some].flatten(1).gather(1, cells.flatten(1)).view(cells.shape)
-        log_arcs.add_(scores, alpha=1.0 / self.temperature)
-        # a difference of like scores, then a probability: their precision will do here, too
-        return log_arcs.to(torch.promote_types(scores.dtype, torch.float32)).exp_()
+    def times(self, arcs: Tensor, some: slice) -> Tensor:
+        """P(arc) P(relation | arc), [B', N, N, L], of some sentences from P(arc), [B', N, N]; anything in the padding."""
+        # a softmax is of differences of like scores: their precision will do here, too
+        scores = self.scores[some].to(torch.promote_types(self.scores.dtype, torch.float32))
+        if self.temperature != 1:
+            scores = (scores - scores.amax(-1, keepdim=True)).mul_(1.0 / self.temperature)
+        share = scores.softmax(-1)
+        if self.impossible is not None:
+            share.masked_fill_(self.impossible[some].unsqueeze(-1), 0.0)
+        return share.mul_(arcs.to(share.dtype).unsqueeze(-1))
 
 
 def sentences_at_once(cells: Tensor) -> int:

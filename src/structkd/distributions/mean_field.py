@@ -208,7 +208,11 @@ class MeanFieldDependency(HeadChoice):
                 grandparents = torch.where(triples, self.grandparents, 0.0).to(dtype)
                 equations += [("bdc,bhdc->bhd", grandparents), ("bch,bchd->bhd", grandparents)]
         messages = [_expected(equation, scores) for equation, scores in equations]
-        return (lambda posterior: sum(message(posterior) for message in messages)) if messages else None
+
+        def message(posterior: Tensor) -> Tensor:
+            return torch.stack([one(posterior) for one in messages]).sum(0)
+
+        return message if messages else None
 
 
 class _FactoredMeanField(MeanFieldDependency):

@@ -7,8 +7,6 @@ is impossible stays so. Matrices have rows of whole vectors, and whole blocks of
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
