@@ -151,8 +151,8 @@ class Relations:
         return None if self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
 
     def times(self, arcs: Tensor, some: slice) -> Tensor:
-        """P(arc) P(relation | arc), [B', N, N, L], of some sentences from P(arc), [B', N, N]; anything in the padding."""
-        # a softmax is of differences of like scores: their precision will do here, too
+        """P(arc) P(relation | arc), [B', N, N, L], of some sentences with P(arc), [B', N, N]."""
+        # anything in the padding; a softmax is of differences of like scores: their precision will do here, too
         scores = self.scores[some].to(torch.promote_types(self.scores.dtype, torch.float32))
         if self.temperature != 1:
             scores = (scores - scores.amax(-1, keepdim=True)).mul_(1.0 / self.temperature)

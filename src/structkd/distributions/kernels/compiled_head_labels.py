@@ -62,7 +62,7 @@ def relation_normalisers(scores, temperature, first, last, normalisers):
 
 @_inner
 def _relations_of(scores, row, count, scale, mass, out, at):
-    """out[at : at + count] = mass * the softmax of a row of scores; what follows is overwritten, too."""
+    """out[at : at + count] = mass * the softmax of a row of scores; the rest of the last vector is overwritten, too."""
     start = row * count
     whole = count - count % WIDTH
     rest = load_first(scores, start + whole, count - whole, -math.inf)
@@ -79,7 +79,8 @@ def _relations_of(scores, row, count, scale, mass, out, at):
     share = splat(mass / total(sums))
     for v in range(0, whole, WIDTH):
         store(out, at + v, load(out, at + v) * share)
-    store(out, at + whole, rest * share)
+    if whole < count:
+        store(out, at + whole, rest * share)
 
 
 @compiled

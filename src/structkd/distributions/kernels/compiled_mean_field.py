@@ -101,6 +101,7 @@ def _posterior(field, length, width, posterior, transposed):
 
 @_inner
 def _blocks(count, size):
+    """The next multiple of `size`."""
     return -(-count // size) * size
 
 
