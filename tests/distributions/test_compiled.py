@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import structkd
+from structkd.distributions.arborescence import _edmonds
 from structkd.distributions.kernels import chain
 from structkd.distributions.semirings import NEG_INF, Log
 
@@ -303,6 +305,12 @@ def test_refusals() -> None:
                 assert not kernel(scores, wrong, lengths)[2]  # type: ignore[operator]
                 assert not expectations(wrong.double(), lengths)[-1].all()  # type: ignore[operator]
 
+        labels, named = torch.randn(2, 4, 5), torch.randint(4, (2, 4, 5))
+        for cell in ((0, 0, 0), (1, 2, 1)):
+            assert compiled.log_arcs_of_labels(one(labels, cell, value), named, lengths) is None
+        assert compiled.log_arcs_of_labels(one(labels, (1, 3, 0), value), named, lengths) is not None
+    assert compiled.log_arcs_of_labels(one(labels, (0, 1), NEG_INF), named, lengths) is None
+
     # a word without labels, a word without heads
     for cell in ((0, 0), (1, 2)):
         bad = (one(emissions, cell, NEG_INF), transitions, None, None)
@@ -402,6 +410,22 @@ def test_words_that_prefer_each_other_cost_no_digits(multiroot: bool) -> None:
         assert torch.allclose(marginals, probabilities, rtol=0.0, atol=1e-12)
 
 
+@pytest.mark.parametrize("reluctant_root", [False, True])
+def test_the_search_for_an_arborescence_gives_the_same_compiled(reluctant_root: bool) -> None:
+    """The same source, so the same heads: cycles within cycles, ties, impossible arcs, sentences without a tree."""
+    generator = np.random.default_rng(0)
+    without = 0
+    for seed in range(200):
+        words = 1 + seed % 13 if seed else 150
+        scores = generator.normal(size=(words, words)) if seed % 3 else generator.integers(-2, 3, (words, words)) / 1.0
+        scores += 2.0 * (np.arange(words)[:, None] // 3 == np.arange(words) // 3)
+        scores[generator.random((words, words)) < (0.0, 0.5, 0.8)[seed % 3]] = -np.inf
+        heads = compiled.edmonds(scores, reluctant_root)
+        assert heads.tolist() == _edmonds(scores, reluctant_root).tolist()
+        without += heads[0] < 0
+    assert 0 < without < 200
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -418,6 +442,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     bigrams = dense(9, torch.float32), dense(9, torch.float32)
     trees = arcs(torch.float32), arcs(torch.float32)
     spans = torch.randn(BATCH, WORDS, WORDS, 3, dtype=torch.float64)
+    named = torch.randint(-1, WORDS, (BATCH, WORDS, WORDS))
 
     def everything() -> list[Tensor]:
         results: list[Any] = [*compiled.factored_kd(*pair, LENGTHS, 2.0), *compiled.dense_kd(*bigrams, LENGTHS, 2.0)]
@@ -427,6 +452,9 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         results += compiled.projective_expectations(trees[0].double(), LENGTHS)
         results += [*compiled.matrix_tree_kd(*trees, LENGTHS, True, 2.0)]
         results += compiled.matrix_tree_expectations(trees[0].double(), LENGTHS)
+        heads = compiled.best_projective_trees(trees[0], LENGTHS)
+        results += [heads, compiled.log_arcs_of_labels(trees[0], named, LENGTHS)]
+        results += [compiled.relations_of_arcs(trees[0], named, named[0, 0].clamp_min(0), heads, LENGTHS, WORDS)]
         flat = [x for result in results for x in (result if isinstance(result, tuple) else (result,))]
         return [x if isinstance(x, Tensor) else torch.tensor(x) for x in flat]
 

@@ -108,7 +108,7 @@ def test_an_underflow_that_no_single_step_shows() -> None:
 @pytest.mark.parametrize("multiroot", [True, False])
 @pytest.mark.parametrize("cells", [1, 1000, 1 << 20], ids=["by-sentence", "piecewise", "whole"])
 def test_trees(monkeypatch: pytest.MonkeyPatch, cells: int, multiroot: bool, temperature: float, ragged: bool) -> None:
-    monkeypatch.setattr(matrix_tree, "_CACHED_CELLS", cells)
+    monkeypatch.setattr(matrix_tree, "_CELLS", cells)
     lengths = LENGTHS if ragged else torch.full((BATCH,), WORDS)
     inside = torch.arange(WORDS) < lengths.unsqueeze(1)
     padding = ~(inside.unsqueeze(1) & inside.unsqueeze(2))

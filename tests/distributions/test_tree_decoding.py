@@ -13,11 +13,9 @@ from scipy.optimize import LinearConstraint, milp
 
 import structkd
 from structkd.distributions.arborescence import maximum_arborescence, maximum_arborescences
-
-
-@pytest.fixture(autouse=True)
-def kernels() -> None:
-    """Once instead of by every path: no kernel takes part in decoding these."""
+from structkd.distributions.kernels.dispatch import using
+from structkd.distributions.projective import best_projective_trees, eisner
+from structkd.distributions.semirings import Max
 
 
 # -- maximum spanning arborescences -----------------------------------------------------------------------------------
@@ -135,12 +133,96 @@ def test_a_batch_of_long_sentences_is_decoded_as_one_by_one(single_root: bool) -
         assert float(crf.max[item]) == pytest.approx(score_of(table, expected))
 
 
+@root_modes
+def test_trees_of_200_words_are_as_good_by_every_path(single_root: bool) -> None:
+    """Many roots that pay, and cycles of cycles of cycles."""
+    generator = np.random.default_rng(0)
+    position = np.arange(200)
+    scores = generator.normal(size=(3, 200, 200))
+    for size in (2, 4, 8, 16):
+        scores += 20.0 / size * (position[:, None] // size == position // size)
+    scores[1, position, position] += 30.0
+    scores[2, generator.random((200, 200)) < 0.9] = -np.inf
+    lengths = torch.tensor([200, 200, 199])
+    decoded = maximum_arborescences(torch.from_numpy(scores), lengths, single_root)
+    with using("torch"):
+        expected = maximum_arborescences(torch.from_numpy(scores), lengths, single_root)
+    for table, n, mine, theirs in zip(scores, lengths.tolist(), decoded.tolist(), expected.tolist(), strict=True):
+        assert is_legal(mine[:n], single_root)
+        assert score_of(table[:n, :n], mine[:n]) == pytest.approx(score_of(table[:n, :n], theirs[:n]), rel=1e-12)
+
+
 def test_one_root_even_where_every_word_would_be_one() -> None:
     """No penalty is large enough for scores this far apart; counting roots first needs none."""
     scores = torch.full((1, 30, 30), -1e15, dtype=torch.float64)
     scores[0].fill_diagonal_(1e15)
     heads = structkd.NonProjectiveDependencyCRF(scores).decode()[0].tolist()
     assert is_legal(heads, True)
+
+
+# -- projective trees -------------------------------------------------------------------------------------------------
+
+
+def is_projective(heads: list[int]) -> bool:
+    """Of a tree: every word between the ends of an arc descends from its head."""
+
+    def descends(word: int, head: int) -> bool:
+        while word != head and heads[word] != word:
+            word = heads[word]
+        return word == head
+
+    between = ((h, k) for d, h in enumerate(heads) for k in range(min(h, d) + 1, max(h, d)))
+    return all(descends(k, h) for h, k in between)
+
+
+@root_modes
+def test_best_projective_trees_have_the_score_of_the_max_semiring(single_root: bool) -> None:
+    """In ragged batches with NaN in the padding; enumeration judges short sentences."""
+    outcomes = set()
+    for start in range(0, 480, 12):
+        longest = 6 if start % 60 else 24
+        sentences = [random_scores(seed, 1 + (seed * 7) % longest) for seed in range(start, start + 12)]
+        batch = torch.full((12, longest + 1, longest + 1), math.nan, dtype=torch.float64)
+        for item, scores in enumerate(sentences):
+            batch[item, : len(scores), : len(scores)] = torch.from_numpy(scores)
+        lengths = torch.tensor([len(scores) for scores in sentences])
+        values = eisner(Max(), batch.nan_to_num(nan=0.0, neginf=-math.inf), lengths, not single_root).tolist()
+        decoded = best_projective_trees(batch, lengths, not single_root).tolist()
+        for scores, heads, value in zip(sentences, decoded, values, strict=True):
+            n = len(scores)
+            if n < 6:
+                assert value == pytest.approx(max(score_of(scores, list(t)) for t in trees(n, True, not single_root)))
+            assert heads[n:] == [-1] * (longest + 1 - n)
+            outcomes.add(value > -math.inf)
+            if value == -math.inf:
+                assert heads[:n] == [-1] * n
+                continue
+            assert is_legal(heads[:n], single_root)
+            assert is_projective(heads[:n])
+            assert score_of(scores, heads[:n]) == pytest.approx(value)
+    assert outcomes == {True, False}
+
+
+@root_modes
+def test_long_projective_trees(single_root: bool) -> None:
+    scores = 3 * torch.randn(9, 120, 120, generator=seeded(1))
+    lengths = torch.tensor([120, 3, 119, 1, 2, 77, 120, 120, 64])
+    crf = structkd.DependencyCRF(scores, lengths, multiroot=not single_root)
+    values = eisner(Max(), crf._parts()[0], lengths, not single_root)
+    assert torch.allclose(crf.max.double(), values, rtol=1e-6)
+    for heads, n in zip(crf.decode().tolist(), lengths.tolist(), strict=True):
+        assert is_legal(heads[:n], single_root)
+        assert is_projective(heads[:n])
+
+
+def test_without_any_projective_tree_the_sentence_is_named() -> None:
+    scores = torch.zeros(2, 4, 4)
+    scores[1] = -math.inf
+    for head, dependent in ((0, 0), (0, 2), (2, 1), (1, 3)):  # 1 -> 3 crosses 0 -> 2
+        scores[1, head, dependent] = 0.0
+    with pytest.raises(ValueError, match=r"\[1\]"):
+        structkd.DependencyCRF(scores).decode()
+    assert structkd.NonProjectiveDependencyCRF(scores).decode()[1].tolist() == [0, 2, 0, 1]
 
 
 # -- trees out of labels ----------------------------------------------------------------------------------------------
@@ -232,3 +314,45 @@ def test_labels_in_batches_without_relations_and_far_below_zero() -> None:
     impossible = torch.full((1, 2, 2), -math.inf)
     with pytest.raises(ValueError, match=r"\[0\]"):
         structkd.HeadLabeling(impossible, torch.zeros(1, 2, 2, dtype=torch.long)).decode_heads()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("shared", [True, False], ids=["relations of labels", "relations of labels of words"])
+def test_labels_of_any_integers_in_ragged_batches(shared: bool, dtype: torch.dtype) -> None:
+    """Some impossible, some far below others, anything in the padding: as one by one, and as every path has it."""
+    generator = seeded(5)
+    lengths = torch.tensor([1, 30, 17, 2, 30, 9])
+    logits = 5 * torch.randn(6, 30, 80, generator=generator)
+    logits[torch.rand(logits.shape, generator=generator) < 0.2] = -math.inf
+    logits[4, 3, :70] = -math.inf
+    logits[1, :, ::3] -= 900.0
+    heads = torch.randint(-1, 32, (6, 30, 80), generator=generator).to(dtype)
+    relations = torch.randint(-1, 12, (80,) if shared else (6, 30, 80), generator=generator)
+    for item, n in enumerate(lengths.tolist()):
+        logits[item, n:], heads[item, n:] = math.nan, -7
+    labels = structkd.HeadLabeling(logits, heads, relations, lengths)
+    decoded = labels.decode_trees()
+    with using("torch"):
+        arcs, others = labels._log_arcs(), labels.decode_trees()
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(decoded, others, strict=True))
+    for item, n in enumerate(lengths.tolist()):
+        assert torch.allclose(labels._log_arcs()[item, :n, :n], arcs[item, :n, :n], rtol=1e-12)
+        one = structkd.HeadLabeling(
+            logits[item : item + 1, :n],
+            heads[item : item + 1, :n],
+            relations if shared else relations[item : item + 1, :n],
+        )
+        for mine, alone in zip(decoded, one.decode_trees(), strict=True):
+            assert mine[item].tolist() == [*alone[0].tolist(), *[-1] * (30 - n)]
+
+
+def test_an_arc_far_below_the_others_still_counts() -> None:
+    """Labels of one arc are summed beside each other, not beside the word's best, which would swallow them."""
+    logits = torch.zeros(1, 2, 4, dtype=torch.float64)
+    logits[0, 0] = torch.tensor([0.0, -1e4, -1e4, -1e4 - 1])
+    heads = torch.tensor([[[0, 1, 1, -1], [1, 0, -1, 0]]])
+    arcs = structkd.HeadLabeling(logits, heads)._log_arcs()
+    assert arcs[0].tolist() == [
+        [pytest.approx(0.0), pytest.approx(math.log(0.5))],
+        [pytest.approx(-1e4 + math.log(2), abs=1e-9), pytest.approx(math.log(0.25))],
+    ]

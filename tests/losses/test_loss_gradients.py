@@ -119,6 +119,44 @@ def test_a_projected_teacher_never_receives_a_gradient() -> None:
 
 
 @representative
+@temperatures
+def test_a_graph_that_is_kept_can_be_asked_again(pair: Pair, temperature: float) -> None:
+    """Gradients are given away; the second time they are made anew, and neither call changes what the other got."""
+    teacher, student = pair.scores(12)
+    learning = pair.student.with_grad(student)
+    inputs = [learning[name] for name in pair.student.floats(learning)]
+    loss = structural_kd_loss(*pair.build(teacher, learning), temperature=temperature, reduction="none")
+    weights = torch.linspace(-1.0, 2.0, len(loss), dtype=loss.dtype)
+    first = torch.autograd.grad(loss, inputs, weights, retain_graph=True)
+    copies = [gradient.clone() for gradient in first]
+    second = torch.autograd.grad(loss, inputs, 2.0 * weights, retain_graph=True)
+    third = torch.autograd.grad(loss, inputs, torch.ones_like(weights), retain_graph=True)
+    expected = pair.gradients(teacher, student, temperature)
+    for name, a, b, c, copy in zip(pair.student.floats(learning), first, second, third, copies, strict=True):
+        assert torch.equal(a, copy)
+        assert torch.allclose(b, 2.0 * a, rtol=1e-9, atol=1e-9)
+        assert agrees(c, expected[name])
+
+
+@representative
+def test_a_graph_is_not_asked_again_about_other_scores(pair: Pair) -> None:
+    teacher, student = pair.scores(13)
+    learning = pair.student.with_grad(student)
+    inputs = [learning[name] for name in pair.student.floats(learning)]
+    loss = structural_kd_loss(*pair.build(teacher, learning))
+    first = torch.autograd.grad(loss, inputs, retain_graph=True)
+    with torch.no_grad():
+        for scores in inputs:
+            scores.mul_(2.0)
+    try:
+        second = torch.autograd.grad(loss, inputs)
+    except RuntimeError as error:
+        assert "modified by an inplace operation" in str(error)
+    else:
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@representative
 def test_a_second_derivative_is_right_or_refused(pair: Pair) -> None:
     """Never silently wrong: the Hessian-vector product agrees with finite differences of the gradient."""
     pair = Pair(pair.teacher, pair.student, pair.lengths[:2], pair.convert, pair.teacher_options, pair.student_options)

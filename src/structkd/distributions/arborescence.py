@@ -1,7 +1,7 @@
 """Maximum spanning arborescences, the best and the k best (Chu and Liu, 1965; Edmonds, 1967; Tarjan, 1977).
 
 Most sentences need no search: every word's best head already gives a tree, which is seen for a whole batch at once.
-The others are solved one by one, on small dense matrices in numpy.
+The others are solved one by one, on small dense matrices, in numpy or compiled.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF
 
 Scores = NDArray[np.float64]
@@ -120,37 +121,46 @@ def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np
         single_root: exactly one root arc. Where the best tree has several, the number of root arcs is minimised before
             the score is maximised: exact, unlike a large penalty on root arcs.
     """
-    heads = _edmonds(scores, reluctant_root=False)
-    if single_root and heads is not None and (heads == np.arange(len(heads))).sum() > 1:
-        heads = _edmonds(scores, reluctant_root=True)
-        if heads is not None and (heads == np.arange(len(heads))).sum() > 1:
-            return None
-    return heads
+    compiled = compiled_for()
+    search = _edmonds if compiled is None else compiled.edmonds
+    # Words whose best head is the root have it in the best tree. Only then is the search for one root, in which nearly
+    # all words end up in one component, the first one: it takes longer.
+    several = single_root and _root_arcs(scores.argmax(0)) > 1
+    heads = search(scores, reluctant_root=several)
+    if single_root and not several and _root_arcs(heads) > 1:
+        heads = search(scores, reluctant_root=True)
+    return None if heads[0] < 0 or (single_root and _root_arcs(heads) > 1) else heads
 
 
-def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64] | None:
-    """Heads of the best tree; with a reluctant root, of the best among those with the fewest root arcs.
+def _root_arcs(heads: NDArray[np.int64]) -> int:
+    return int((heads == np.arange(len(heads))).sum())
+
+
+def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64]:
+    """Heads of the best tree; with a reluctant root, of the best among those with the fewest root arcs. -1: no tree.
 
     Every component (a word, or words that a cycle made one) takes its best arc from outside; cycles become components
-    until there are none, and are opened again where a better-placed arc enters them. A component is one column: what
-    each head offers for it, less what the component already has, and the word the head would attach. Only columns
-    merge, so that each merger is a maximum over rows, and all of them cost O(N^2).
+    until there are none, and are opened again where a better-placed arc enters them. A component is one row: what
+    each head offers for it, less what the component already has, and the word the head would attach. Only rows merge,
+    so that each merger is a maximum over rows, and all of them cost O(N^2).
 
     A root arc enters a cycle in place of an arc between words, never of another root arc, so counting root arcs before
     weighing scores is to ask the root last.
+
+    Runs as it is, or compiled by numba (`kernels.compiled.edmonds`).
     """
     words = len(scores)
-    offers = np.array(scores.T)  # row: component; column: head
-    root = offers.diagonal().copy()
+    offers = np.empty((words, words))  # row: component; column: head
+    offers[:] = scores.T
+    root = np.diag(offers).copy()
     np.fill_diagonal(offers, -np.inf)
-    entry = np.repeat(np.arange(words)[:, None], words, axis=1)  # the word that an offer would attach
+    entry = np.empty((words, words), np.int64)  # the word that an offer would attach
+    entry[:] = np.arange(words).reshape(-1, 1)
     root_entry = list(range(words))
-    everyone = np.arange(words)
     component = np.arange(words)  # of every word: the row of the component it lies in
     live = list(range(words))  # of every row: its component, numbered as they are found, words first
-    parent = [-1] * words
-    members: list[list[int]] = [[] for _ in range(words)]
-    arc = [(-1, -1)] * words  # of every component: the head it takes (-1: root), and the word attached
+    # of every component: the one it became part of, the head it takes (-1: root), and the word attached
+    parent, head_of, word_of = [-1] * words, [-1] * words, [-1] * words
     unseen, on_path, done = 0, 1, 2
     state = [unseen] * words  # of every row
 
@@ -158,58 +168,53 @@ def _edmonds(scores: Scores, reluctant_root: bool) -> NDArray[np.int64] | None:
         here = int(component[start])
         if state[here] != unseen:
             continue
-        path: list[int] = []
+        path = [here]  # of rows, each taking its arc from the next
         while True:
-            path.append(here)
             state[here] = on_path
-            head = int(offers[here].argmax())
-            offer = offers[here, head]
+            row = offers[here]
+            head = int(row.argmax())
+            offer = row[head]
             if not offer > -np.inf or (not reluctant_root and root[here] > offer):
                 if not root[here] > -np.inf:
-                    return None
-                arc[live[here]] = -1, root_entry[here]
+                    return np.full(words, -1)
+                word_of[live[here]] = root_entry[here]
                 break
-            arc[live[here]] = head, int(entry[here, head])
-            offers[here] -= offer
+            head_of[live[here]], word_of[live[here]] = head, int(entry[here, head])
+            row -= offer
             root[here] -= offer
             target = int(component[head])
-            if state[target] == done:
-                break
             if state[target] == unseen:
                 here = target
+                path.append(here)
                 continue
+            if state[target] == done:
+                break
             # A cycle: its rows merge into the target's.
-            cycle = path[path.index(target) :]
-            del path[-len(cycle) :]
-            best = np.array(cycle)[offers[cycle].argmax(0)]
-            offers[target], entry[target] = offers[best, everyone], entry[best, everyone]
-            merging = np.zeros(words, dtype=bool)
-            merging[cycle] = True
-            component[merging[component]] = target
-            offers[target, component == target] = -np.inf
-            from_root = max(cycle, key=root.__getitem__)
-            root[target], root_entry[target] = root[from_root], root_entry[from_root]
-            merged = len(parent)
-            members.append([live[one] for one in cycle])
-            for one in members[-1]:
-                parent[one] = merged
+            merged, attached = offers[target], entry[target]
+            parent[live[target]] = len(parent)
+            while path[-1] != target:
+                here = path.pop()
+                row = offers[here]
+                attached[:] = np.where(row > merged, entry[here], attached)
+                merged[:] = np.maximum(row, merged)
+                if root[here] > root[target]:
+                    root[target], root_entry[target] = root[here], root_entry[here]
+                component[component == here] = target
+                parent[live[here]] = len(parent)
+            merged[component == target] = -np.inf
+            live[target] = len(parent)
             parent.append(-1)
-            arc.append((-1, -1))
-            live[target] = merged
+            head_of.append(-1)
+            word_of.append(-1)
             here = target
-        for one in path:
-            state[one] = done
+        for passed in path:
+            state[passed] = done
 
-    heads = np.empty(words, dtype=np.int64)
-    open_components = [one for one in range(len(parent)) if parent[one] < 0]
-    while open_components:
-        one = open_components.pop()
-        head, word = arc[one]
-        # The arc that enters a component enters the members around its word, too; their siblings keep their own.
-        inner = word
-        while inner != one:
-            above = parent[inner]
-            open_components += [member for member in members[above] if member != inner]
-            inner = above
-        heads[word] = word if head < 0 else head
-    return heads
+    # What enters a component enters the one of its members around the word attached; the others keep their arcs.
+    for outer in range(len(parent) - 1, words - 1, -1):
+        inner = word_of[outer]
+        while parent[inner] != outer:
+            inner = parent[inner]
+        head_of[inner], word_of[inner] = head_of[outer], word_of[outer]
+    heads = np.array(head_of[:words])
+    return np.where(heads < 0, np.arange(words), heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -238,31 +239,41 @@ class HeadLabeling(LabelDistribution):
 
         Returns:
             Heads and relations, LongTensor [B, N] each. A relation is the one with most probability among the labels
-            that name the arc; for an arc that no label names, among all labels of the word. -1 in the padding, and for
-            a word none of whose labels has a relation.
+            that name the arc; for an arc that no possible label names, among all labels of the word. -1 in the padding,
+            and for a word none of whose possible labels has a relation.
         """
         heads = self._tree(multiroot)
-        if self.relations is None:
-            return heads, None
-        relations = self.relations.expand(self.heads.shape)
-        naming = self.named & (self.heads == heads.unsqueeze(-1)) & (relations >= 0)
-        naming = torch.where(naming.any(-1, keepdim=True), naming, relations >= 0)
-        posterior = self._log_posterior().masked_fill(~naming, NEG_INF)
-        total = _log_sums(posterior, relations.clamp_min(0), int(relations.max().clamp_min(0)) + 1)
-        best = total.argmax(-1).masked_fill(~(naming.any(-1) & self.word_mask), -1)
-        return heads, best
+        return heads, None if self.relations is None else self._relations_of(heads, self.relations)
 
-    def _log_posterior(self) -> Tensor:
-        """log P(label), [B, N, K]; anything in the padding."""
-        with torch.no_grad():
-            (scores,) = self._parts()
-            self._log_partition((scores,))
-            return scores.detach().log_softmax(-1)
+    def _relations_of(self, heads: Tensor, relations: Tensor) -> Tensor:
+        """The likeliest relation of every word's arc, LongTensor [B, N]; see `decode_trees`."""
+        scores, size = self.logits.detach(), int(relations.max().clamp_min(0)) + 1
+        compiled = compiled_for(scores)
+        if compiled is not None:
+            best = compiled.relations_of_arcs(scores, self._heads, relations, heads, self.lengths, size)
+            if best is not None:
+                return best
+        dtype = self._heads.dtype if self._heads.dtype in (torch.int16, torch.int32) else torch.long
+        wanted, inside = heads.unsqueeze(-1).to(dtype), self.word_mask
+        best, at_once = torch.empty_like(heads), sentences_at_once(scores)
+        for first in range(0, len(scores), at_once):
+            some = slice(first, first + at_once)
+            usable = ((relations if relations.dim() == 1 else relations[some]) >= 0) & (scores[some] > NEG_INF)
+            naming = (self._heads[some].to(dtype) == wanted[some]).logical_and_(usable)
+            unnamed = inside[some] & ~naming.any(-1)
+            if unnamed.any():
+                naming |= unnamed.unsqueeze(-1) & usable
+            # few labels name one arc: only they are looked at
+            item, word, label = naming.nonzero(as_tuple=True)
+            chosen = item + first, word, label
+            masses = scores[chosen].to(working_precision(scores))
+            cell = (item * self.words + word) * size + relations.expand(scores.shape)[chosen]
+            total = _log_sums(masses, cell, naming[..., 0].numel() * size).view(*naming.shape[:2], size)
+            best[some] = total.argmax(-1).masked_fill_(~(naming.any(-1) & inside[some]), -1)
+        return best
 
     def _tree(self, multiroot: bool) -> Tensor:
-        posterior = self._log_posterior().masked_fill(~self.named, NEG_INF)
-        # by dependent and head; a label that names none is -inf wherever it is put
-        arcs = _log_sums(posterior, self.heads.clamp(0, self.words - 1), self.words).transpose(1, 2)
+        arcs = self._log_arcs()
         trees = maximum_arborescences(arcs, self.lengths, single_root=not multiroot)
         missing = (trees[:, 0] < 0).nonzero().flatten()
         if len(missing):
@@ -273,9 +284,36 @@ class HeadLabeling(LabelDistribution):
             trees[missing] = maximum_arborescences(arcs, self.lengths[missing], single_root=not multiroot)
         return trees
 
+    def _log_arcs(self) -> Tensor:
+        """log P(arc), [B, N, N] in working precision, by head and dependent: the log sum of the probabilities of the
+        labels that name the arc, -inf where none does. Beyond a sentence, anything that is not NaN.
+        """
+        scores = self.logits.detach()
+        compiled = compiled_for(scores)
+        if compiled is not None:
+            arcs = compiled.log_arcs_of_labels(scores, self._heads, self.lengths)
+            if arcs is not None:
+                return arcs
+        self._require_choices(scores, (scores,))
+        padding, count = ~self.word_mask.unsqueeze(-1), self.words + 2
+        arcs = scores.new_empty(len(scores), self.words, count, dtype=working_precision(scores))
+        represented = -0.9 * math.log(torch.finfo(arcs.dtype).tiny)
+        at_once = sentences_at_once(scores)
+        for first in range(0, len(scores), at_once):
+            some = slice(first, first + at_once)
+            # with a place for heads before and one for heads behind the sentence
+            places = self._places_of_heads(some)
+            labels = scores[some].to(arcs.dtype, copy=True).masked_fill_(padding[some], 0.0)
+            best = labels.amax(-1, keepdim=True)
+            if (labels.amin(-1, keepdim=True) > best - represented).all():
+                arcs[some] = torch.zeros_like(arcs[some]).scatter_add_(-1, places, labels.sub_(best).exp_()).log_()
+            else:
+                arcs[some] = _log_sums(labels, places, count)
+        return (arcs - arcs.logsumexp(-1, keepdim=True))[..., 1:-1].mT
+
 
 def _log_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
-    """log sum exp of values [B, N, K] by their groups [B, N, K], [B, N, count]; -inf where a group has none."""
+    """log sum exp over the last axis by groups: [..., K] and groups [..., K] to [..., count]; -inf for an empty one."""
     shape = (*values.shape[:-1], count)
     top = values.new_full(shape, NEG_INF).scatter_reduce(-1, groups, values, "amax")
     shift = top.masked_fill(top == NEG_INF, 0.0)

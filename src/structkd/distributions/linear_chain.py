@@ -11,7 +11,7 @@ import torch_struct
 from torch import Tensor
 
 from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
-from .kernels.counts import TransitionCounts, weighted_by_sentence
+from .kernels.counts import TransitionCounts, scaled_by_sentence_
 from .kernels.dispatch import chain_kernels, compiled_for, log_space
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
@@ -170,7 +170,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         for kernel in kernels:
             loss, gradient, ok = kernel(*both, self.lengths, temperature)
             if ok:
-                return loss, partial(_weighted, gradient)
+                return loss, partial(_scaled, gradient)
         return self._distil_dense(both, temperature)
 
     def _distil_dense(self, both: list[Tensor], temperature: float) -> tuple[Tensor, Gradient] | None:
@@ -185,8 +185,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         gap = got.sub_(wanted)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            weights = (weights * temperature).to(gap.dtype).view(-1, 1, 1, 1)
-            return (gap.to(self.dtype).mul_(weights) if self.dtype != gap.dtype else gap * weights,)
+            return (scaled_by_sentence_(gap.to(self.dtype), weights * temperature),)
 
         return loss * temperature**2, gradient
 
@@ -439,8 +438,8 @@ class _DenseView(_FactoredLinearChainCRF):
         return LinearChainCRF.marginals_to_targets(self, marginals)
 
 
-def _weighted(gradient: Tensor, weights: Tensor) -> tuple[Tensor]:
-    return (weighted_by_sentence(gradient, weights.to(gradient.dtype)),)
+def _scaled(gradient: Tensor, weights: Tensor) -> tuple[Tensor]:
+    return (scaled_by_sentence_(gradient, weights),)
 
 
 def labels_of_bigrams(bigrams: Tensor) -> Tensor:

@@ -55,29 +55,13 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         return compiled.matrix_tree_kd
 
     def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
-        return matrix_tree_kd(teacher, student, self.lengths, self.multiroot, temperature)
+        return matrix_tree_kd(teacher, student, self.lengths if self.ragged else None, self.multiroot, temperature)
 
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return matrix_tree_expectations(arcs, lengths, self.multiroot)
 
-    def _best(self) -> tuple[Tensor, Parts]:
-        if "best" not in self._cache:
-            self._cache["best"] = self._best_trees(self._parts()[0].detach())
-        return self._cache["best"]
-
-    def _best_trees(self, scores: Tensor) -> tuple[Tensor, Parts]:
-        arcs = scores.amax(-1) if self.labelled else scores
-        heads = maximum_arborescences(arcs, self.lengths, single_root=not self.multiroot)
-        inside = self.word_mask
-        chosen = arcs.gather(1, heads.clamp_min(0).unsqueeze(1)).squeeze(1)
-        value = chosen.masked_fill(~inside, 0.0).sum(1)
-        self._require_structures(value.masked_fill((inside & (heads < 0)).any(1), NEG_INF), (scores,))
-        event = torch.zeros_like(arcs).scatter_(1, heads.clamp_min(0).unsqueeze(1), 1.0)
-        event = torch.where(inside.unsqueeze(1), event, 0.0)
-        if self.labelled:
-            relations = torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
-            event = event.unsqueeze(-1) * relations
-        return value, (event,)
+    def _best_heads(self, arcs: Tensor) -> Tensor:
+        return maximum_arborescences(arcs, self.lengths, single_root=not self.multiroot)
 
     def _solve(self, semiring: Any, parts: Parts, lengths: Tensor) -> tuple[Tensor, list[Parts]]:
         scores = parts[0] if self.labelled else parts[0].unsqueeze(-1)

@@ -53,6 +53,9 @@ class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
             arcs = semiring.sum(arcs)
         return eisner(semiring, arcs, lengths, self.multiroot)
 
+    def _best_heads(self, arcs: Tensor) -> Tensor:
+        return best_projective_trees(arcs, self.lengths, self.multiroot)
+
     def _compiled_kd(self, compiled: ModuleType) -> Any:
         return compiled.projective_kd
 
@@ -67,6 +70,102 @@ class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
             value = eisner(Log(), leaf, lengths, self.multiroot)
             (marginals,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), marginals
+
+
+def best_projective_trees(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
+    """The best projective tree of every sentence.
+
+    Args:
+        arcs: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
+            impossible. Cells beyond a sentence's length are ignored.
+        lengths: LongTensor [B], 1..N.
+        multiroot: whether several words may hang from the root, rather than exactly one.
+
+    Returns:
+        Heads, LongTensor [B, N], root = own index; -1 in the padding, and throughout a sentence that has no tree.
+
+    Eisner's algorithm (1996), O(N^3): in torch in N steps over all spans of a width, which remember how they came
+    about, and as many as the best spans are deep, which take them apart.
+    """
+    compiled = compiled_for(arcs)
+    if compiled is not None:
+        heads = compiled.best_projective_trees(arcs, lengths, multiroot)
+        if heads is not None:
+            return heads
+    batch, words, _ = arcs.shape
+    position = torch.arange(words, device=arcs.device)
+    # Spans headed by h that end before e > h, or begin with e <= h: `whole` ones, and those of `half` whose last word
+    # on this side is h's dependent.
+    whole, half = arcs.new_full((batch, words, words + 1), NEG_INF), torch.full_like(arcs, NEG_INF)
+    # the last dependent in a whole span; where in a half one the words of its two ends, in order, meet
+    dependent, meeting = torch.zeros_like(whole, dtype=torch.long), torch.zeros_like(half, dtype=torch.long)
+    for width in (0, 1):
+        whole.diagonal(width, 1, 2).zero_()
+    for width in range(1, words):
+        first = position[: words - width]
+        inner, split = (_band(whole, 0, 1, width) + _band(whole, width, 1, width)).max(2)
+        meeting.diagonal(width, 1, 2).copy_(split + first + 1)
+        for side in (width, -width):
+            half.diagonal(side, 1, 2).copy_(inner + arcs.diagonal(side, 1, 2))
+        right, split = (_band(half, 0, 1, width) + _band(whole.mT, width + 1, 1, width)).max(2)
+        whole.diagonal(width + 1, 1, 2).copy_(right)
+        dependent.diagonal(width + 1, 1, 2).copy_(split + first + 1)
+        left, split = (_band(half, width, 0, width) + _band(whole.mT, 0, 0, width)).max(2)
+        whole.diagonal(-width, 1, 2).copy_(left)
+        dependent.diagonal(-width, 1, 2).copy_(split + first)
+
+    heads = torch.full_like(dependent[..., 0], -1)
+    item, head, edge = _hung_from_root(whole, arcs.diagonal(0, 1, 2), lengths, multiroot)
+    heads[item, head] = head
+    while len(item):
+        made = (edge != head) & (edge != head + 1)
+        item, head, edge = item[made], head[made], edge[made]
+        word = dependent[item, head, edge]
+        heads[item, word] = head
+        middle = meeting[item, torch.minimum(head, word), torch.maximum(head, word)]
+        item, head, edge = item.repeat(3), torch.cat([head, word, word]), torch.cat([middle, middle, edge])
+    return heads
+
+
+def _band(chart: Tensor, row: int, column: int, width: int) -> Tensor:
+    """[b, i, k] is the cell [b, row + i, column + i + k] of the chart, k < width; a view."""
+    sentence, down, right = chart.stride()
+    shape = (len(chart), min(chart.shape[1:]) - width, width)
+    return chart.as_strided(shape, (sentence, down + right, right), row * down + column * right)
+
+
+def _hung_from_root(whole: Tensor, roots: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole spans of the best trees' root words, two for every word: sentence, head and edge; none where no tree.
+
+    Args:
+        whole: [B, N, N + 1] as in `best_projective_trees`. roots: [B, N], scores of root arcs. lengths: LongTensor [B].
+    """
+    words = roots.shape[1]
+    position = torch.arange(words, device=roots.device)
+    if not multiroot:
+        right = whole.gather(2, lengths.view(-1, 1, 1).expand(-1, words, 1)).squeeze(2)
+        total = (whole[:, :, 0] + roots + right).masked_fill_(position >= lengths.unsqueeze(1), NEG_INF)
+        value, root = total.max(1)
+        (item,) = (value > NEG_INF).nonzero(as_tuple=True)
+        edges = torch.stack([torch.zeros_like(lengths), lengths])
+        return item.repeat(2), root[item].repeat(2), edges[:, item].flatten()
+    # done[e]: the first e words; rooted[r]: they do up to r's left edge, and r is a root word
+    done, rooted = torch.zeros_like(whole[:, 0]), torch.zeros_like(roots)
+    begin, last = torch.zeros_like(rooted, dtype=torch.long), torch.zeros_like(done, dtype=torch.long)
+    for word in range(words):
+        best, begin[:, word] = (done[:, : word + 1] + whole[:, word, : word + 1]).max(1)
+        rooted[:, word] = best + roots[:, word]
+        done[:, word + 1], last[:, word + 1] = (rooted[:, : word + 1] + whole[:, : word + 1, word + 1]).max(1)
+    (item,) = (done.gather(1, lengths.unsqueeze(1)).squeeze(1) > NEG_INF).nonzero(as_tuple=True)
+    end = lengths[item]
+    spans = [(item[:0], item[:0], item[:0])]
+    while len(item):
+        root = last[item, end]
+        start = begin[item, root]
+        spans += [(item, root, start), (item, root, end)]
+        item, end = item[start > 0], start[start > 0]
+    item, head, edge = (torch.cat(column) for column in zip(*spans, strict=True))
+    return item, head, edge
 
 
 def eisner(semiring: Log, arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:

@@ -22,7 +22,8 @@ from .semirings import NEG_INF, KBest, Log, Max, Sample, working_precision
 
 #: One entry per kind of part: a tensor that starts with the batch, or expected transition counts kept as factors.
 Parts = tuple[Any, ...]
-#: From weights [B] to the weighted sum over sentences of the gradients by `_scores`, in their order.
+#: From weights [B] to the weighted sum over sentences of the gradients by `_scores`, in their order. Called once: what
+#: it holds may be changed and given away.
 Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,7 +122,7 @@ def scaled_gradient(
     def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
         weight = weights[:1]
         if bool((weights == weight).all()):
-            return tuple(None if t is None else t * weight.to(t.dtype) for t in total)
+            return tuple(None if t is None else t.mul_(weight.to(t.dtype)) for t in total)
         with torch.no_grad():
             apart = by_sentence()
         if apart is None:

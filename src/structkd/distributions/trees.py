@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution, over_relations
-from .kernels.counts import weighted_by_sentence
+from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF
 from .structure import Gradient, Parts, expected_score
 
 
 class TreeDistribution(ArcDistribution):
-    """Base of the distributions over dependency trees. A subclass gives `_programme` and `_compiled_kd`."""
+    """Base of the distributions over dependency trees. A subclass gives `_programme`, `_best_heads`, `_compiled_kd`."""
 
     tree = True
 
@@ -39,6 +39,30 @@ class TreeDistribution(ArcDistribution):
         value, marginals = self._without_graph(parts[0].detach(), self.lengths)
         self._require_structures(value, parts)
         return value, (marginals,)
+
+    def _best_heads(self, arcs: Tensor) -> Tensor:
+        """The best trees over unlabelled arcs [B, N, N], LongTensor [B, N]; -1 in the padding, and where none is."""
+        raise NotImplementedError
+
+    def _best(self) -> tuple[Tensor, Parts]:
+        if "best" not in self._cache:
+            self._cache["best"] = self._best_trees(self._parts()[0].detach())
+        return self._cache["best"]
+
+    def _best_trees(self, scores: Tensor) -> tuple[Tensor, Parts]:
+        """Value [B] and indicators of the best trees, every arc with its best relation."""
+        arcs = scores.amax(-1) if self.labelled else scores
+        heads = self._best_heads(arcs)
+        padding = ~self.word_mask
+        value = arcs.gather(1, heads.clamp_min(0).unsqueeze(1)).squeeze(1).masked_fill(padding, 0.0).sum(1)
+        value = value.masked_fill(heads[:, 0] < 0, NEG_INF)
+        self._require_structures(value, (scores,))
+        event = torch.zeros_like(arcs).scatter_(1, heads.clamp_min(0).unsqueeze(1), 1.0)
+        event = event.masked_fill_((heads < 0).unsqueeze(1), 0.0)
+        if self.labelled:
+            relations = torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
+            event = event.unsqueeze(-1) * relations
+        return value, (event,)
 
     def _compiled_kd(self, compiled: ModuleType) -> Callable[..., tuple[Tensor, Tensor, bool]]:
         """The compiled kernel for a whole loss over unlabelled arcs, of the module given."""
@@ -72,7 +96,7 @@ class TreeDistribution(ArcDistribution):
                 joint = self._torch_kd(theirs, own, temperature)
             if joint is not None:
                 loss, by_arc = joint
-                return loss, lambda weights: (weighted_by_sentence(by_arc, weights.to(by_arc.dtype)),)
+                return loss, lambda weights: (scaled_by_sentence_(by_arc, weights),)
         sides = teacher.tempered(temperature)._parts()[0], self.tempered(temperature)._parts()[0].detach()
         both = torch.cat(sides)
         value, marginals = self._without_graph(both, self.lengths.repeat(2))
@@ -83,6 +107,6 @@ class TreeDistribution(ArcDistribution):
         gap = got.sub_(wanted).to(own.dtype)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (weighted_by_sentence(gap, (weights * temperature).to(own.dtype)),)
+            return (scaled_by_sentence_(gap, weights * temperature),)
 
         return loss * temperature**2, gradient

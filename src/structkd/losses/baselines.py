@@ -19,7 +19,7 @@ from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, check_temperature, check_words
 from ..projections.spans import tag_marginals
 from ..projections.structures import k_best
-from .structural import cross_entropy, reduced, structural_kd_loss
+from .structural import Reduction, cross_entropy, structural_kd_loss
 
 
 @ordinary_tensors
@@ -66,7 +66,7 @@ def posterior_kd_loss(
         _posterior(student.tempered(temperature), student),
         reduction="none",
     )
-    return reduced(loss * temperature**2, student, reduction, num_items)
+    return Reduction(student, reduction, num_items)(loss * temperature**2)
 
 
 @ordinary_tensors
@@ -99,7 +99,7 @@ def topk_kd_loss(
             reduce(add, [times(part, weight) for part, weight in zip(ranked, weights, strict=True)])
             for ranked in zip(*parts, strict=True)
         )
-    return reduced(cross_entropy(student, target, temperature), student, reduction, num_items)
+    return cross_entropy(student, target, temperature, Reduction(student, reduction, num_items))
 
 
 @ordinary_tensors
@@ -131,7 +131,7 @@ def emission_kd_loss(
     check_words(MaxEnt(theirs, source.lengths, validate_args=False), MaxEnt(ours, validate_args=False), trailing=1)
     gap = torch.where(mask, ours, 0.0) - torch.where(mask, theirs.detach(), 0.0)
     gap = gap - gap.mean(-1, keepdim=True)
-    return reduced(gap.square().mean(-1).sum(-1), student, reduction, num_items)
+    return Reduction(student, reduction, num_items)(gap.square().mean(-1).sum(-1))
 
 
 def _sides(teacher: Any, student: Any, several: bool = False) -> tuple[Any, StructuredDistribution]:

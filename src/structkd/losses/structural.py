@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,12 +16,26 @@ from ..projections.registry import check_distribution, check_pair, check_tempera
 
 
 class _WithGradient(torch.autograd.Function):
-    """A value [B] whose gradient is known in closed form: `gradient` takes the weights [B] that arrive from above."""
+    """Losses [B], or what is left of them after a reduction, whose gradient is known in closed form.
+
+    `gradient` takes the weights [B] that arrive from above, and is called once: so it may give away the tensors it
+    holds, which are as large as the scores. Where a graph is kept and asked again, `again` makes another.
+    """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradient: Gradient, *scores: Tensor | None) -> Tensor:
-        ctx.gradient = gradient
-        return value.clone()
+    def forward(
+        ctx: Any,
+        loss: Tensor,
+        gradient: Gradient,
+        again: Callable[[], Gradient],
+        reduction: Reduction,
+        *scores: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(*(s for s in scores if s is not None and s.requires_grad))
+        ctx.gradient, ctx.again, ctx.reduction = gradient, again, reduction
+        ctx.batch, ctx.precision = len(loss), loss.dtype
+        value = reduction(loss)
+        return value.clone() if value is loss else value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -32,11 +47,41 @@ class _WithGradient(torch.autograd.Function):
                 "derivative write the loss as student.partition - (target * student.log_potentials).sum(...), with "
                 "target = structkd.project(teacher, student)"
             )
-        return None, None, *ctx.gradient(grads[0])
+        if ctx.gradient is None:
+            _ = ctx.saved_tensors  # torch refuses where the graph was not kept, or scores were changed in place
+            ctx.gradient = ctx.again()
+        gradient, ctx.gradient = ctx.gradient, None
+        weights = grads[0].to(ctx.precision)
+        if ctx.reduction.divisor is not None:
+            weights = (weights / ctx.reduction.divisor).expand(ctx.batch)
+        return None, None, None, None, *gradient(weights)
 
 
-def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float = 1.0) -> Tensor:
-    """T^2 times the cross-entropy of target part marginals to the student at temperature T, [B].
+class Reduction:
+    """How losses [B] become what is asked for: their sum over a divisor, or all of them, in some dtype."""
+
+    def __init__(self, student: StructuredDistribution, reduction: str, num_items: Any) -> None:
+        if reduction not in ("none", "sum", "batchmean", "token"):
+            raise ValueError(f"reduction must be 'none', 'sum', 'batchmean' or 'token', got {reduction!r}")
+        self.dtype = student.dtype if student.dtype in (torch.float32, torch.float64) else torch.float32
+        self.divisor: float | Tensor | None = None
+        if reduction == "none":
+            if num_items is not None:
+                raise ValueError("num_items divides a summed loss; reduction='none' has none")
+        elif num_items is not None:
+            self.divisor = check_num_items(num_items)
+        elif reduction == "token":
+            self.divisor = student.lengths.sum()
+        else:
+            self.divisor = len(student.lengths) if reduction == "batchmean" else 1
+
+    def __call__(self, loss: Tensor) -> Tensor:
+        """The reduced losses, in the student's dtype (float32 for half precision)."""
+        return (loss if self.divisor is None else loss.sum() / self.divisor).to(self.dtype)
+
+
+def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float, reduction: Reduction) -> Tensor:
+    """T^2 times the cross-entropy of target part marginals to the student at temperature T, reduced.
 
     The student's scores are divided by T; the gradient of the result is T (P_s - P_t), computed along with the value.
     Neither pass of the dynamic programme leaves a graph.
@@ -50,32 +95,27 @@ def cross_entropy(student: StructuredDistribution, target: Parts, temperature: f
         weights = weights * temperature
         return tuple(weighted_by_sentence(g, weights) for g in gradients)
 
-    return _WithGradient.apply(value * temperature**2, gradient, *parts)
+    return _WithGradient.apply(value * temperature**2, gradient, lambda: gradient, reduction, *parts)
 
 
-def joint_cross_entropy(teacher: Any, student: StructuredDistribution, temperature: float) -> Tensor | None:
+def joint_cross_entropy(
+    teacher: Any, student: StructuredDistribution, temperature: float, reduction: Reduction
+) -> Tensor | None:
     """The same from a teacher whose programme runs together with the student's, straight from both sides' scores; None
     where the pair has no such programme.
     """
-    with torch.no_grad():
-        joint = student._distil(teacher, temperature)
-    return None if joint is None else _WithGradient.apply(*joint, *student._scores)
 
+    def programme() -> tuple[Tensor, Gradient] | None:
+        with torch.no_grad():
+            return student._distil(teacher, temperature)
 
-def reduced(loss: Tensor, student: StructuredDistribution, reduction: str, num_items: Any) -> Tensor:
-    """A loss [B] summed or averaged as asked, in the student's dtype (float32 for half precision)."""
-    if reduction not in ("none", "sum", "batchmean", "token"):
-        raise ValueError(f"reduction must be 'none', 'sum', 'batchmean' or 'token', got {reduction!r}")
-    dtype = student.dtype if student.dtype in (torch.float32, torch.float64) else torch.float32
-    if reduction == "none":
-        if num_items is not None:
-            raise ValueError("num_items divides a summed loss; reduction='none' has none")
-        return loss.to(dtype)
-    if num_items is not None:
-        divisor = check_num_items(num_items)
-    else:
-        divisor = {"sum": 1, "batchmean": len(loss), "token": student.lengths.sum()}[reduction]
-    return (loss.sum() / divisor).to(dtype)
+    def again() -> Gradient:
+        joint = programme()
+        assert joint is not None
+        return joint[1]
+
+    joint = programme()
+    return None if joint is None else _WithGradient.apply(*joint, again, reduction, *student._scores)
 
 
 def check_num_items(num_items: Any) -> Any:
@@ -131,7 +171,7 @@ def structural_kd_loss(
     check_mode(temperature_mode, student)
     if not isinstance(student, StructuredDistribution):
         raise NotImplementedError(f"{class_name(student)} cannot be a student: it has no parts to train")
-    loss = None
+    reduced = Reduction(student, reduction, num_items)
     if isinstance(teacher, Tensor):
         target = _given(teacher, student)
     elif temperature_mode == "local":
@@ -140,12 +180,11 @@ def structural_kd_loss(
         own = check_distribution("teacher", teacher)
         if runs_jointly(teacher, student):
             check_pair(own, student)
-            loss = joint_cross_entropy(own, student, temperature)
-        if loss is None:
-            target = targets(teacher, student, temperature)
-    if loss is None:
-        loss = cross_entropy(student, target, temperature)
-    return reduced(loss, student, reduction, num_items)
+            loss = joint_cross_entropy(own, student, temperature, reduced)
+            if loss is not None:
+                return loss
+        target = targets(teacher, student, temperature)
+    return cross_entropy(student, target, temperature, reduced)
 
 
 def _given(marginals: Tensor, student: StructuredDistribution) -> Parts:
@@ -197,4 +236,4 @@ def supervised_loss(
         target = student.marginals_to_targets(gold.detach().to(student.dtype))
     else:
         target = student._encode(gold)
-    return reduced(cross_entropy(student, target), student, reduction, num_items)
+    return cross_entropy(student, target, 1.0, Reduction(student, reduction, num_items))

@@ -6,6 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ def register_projection(teacher_class: type, student_class: type) -> Callable[[P
 
     def register(function: Projection) -> Projection:
         _PROJECTIONS[teacher_class, student_class] = function
+        _find.cache_clear()
         return function
 
     return register
@@ -52,7 +54,7 @@ def joint(function: Projection) -> Projection:
 
 def runs_jointly(teacher: Distribution, student: Distribution) -> bool:
     """Whether the projection that serves this pair is one marked `joint`, and not one a user put in its place."""
-    found = _find(adopted_class(type(teacher)), adopted_class(type(student)))
+    found = _find(teacher.__class__, student.__class__)
     return found is not None and found[0] in _JOINT
 
 
@@ -91,7 +93,7 @@ def targets(
     student = check_distribution("student", student)
     check_distribution("teacher", teacher)
     with torch.no_grad():
-        found = _find(adopted_class(type(teacher)), adopted_class(type(student)))
+        found = _find(teacher.__class__, student.__class__)
         if found is not None or samples is not None:
             check_pair(teacher, student)
         if found is None:
@@ -188,8 +190,10 @@ def _shaped(marginals: Any, student: StructuredDistribution) -> Tensor:
     return marginals.detach()
 
 
-def _find(teacher: tuple[type, ...], student: tuple[type, ...]) -> tuple[Projection, type] | None:
+@lru_cache
+def _find(teacher_class: Any, student_class: Any) -> tuple[Projection, type] | None:
     """The most specific registered pair: nearest teacher class first, then nearest student class."""
+    teacher, student = adopted_class(teacher_class), adopted_class(student_class)
     ranked = [(teacher.index(t), student.index(s), t, s) for t, s in _PROJECTIONS if t in teacher and s in student]
     if not ranked:
         return None

@@ -1,9 +1,10 @@
 """Compiled CPU kernels for chains and dependency trees: torch tensors in, torch tensors out (extra: structkd[fast]).
 
 They need numba, which is imported, and compiles, at the first use; what it compiled stays on disk for later processes.
-All arithmetic is in float64 probability space, and certified: where a number could have been lost to underflow, where
-no structure is possible or a loss is infinite, `ok` (or a sentence's `safe`) is False, what comes with it has no
-meaning, and the caller takes its general way. Cells in the padding change nothing and are 0 in what is returned.
+All sums over structures are in float64 probability space, and certified: where a number could have been lost to
+underflow, where no structure is possible or a loss is infinite, `ok` (or a sentence's `safe`) is False, what comes with
+it has no meaning, and the caller takes its general way. Cells in the padding change nothing and are 0 in what is
+returned; in heads and labels, -1.
 
 Sentences are spread over as many threads as torch may use, where there is enough to do. Neither torch's nor numba's
 thread settings are touched.
@@ -397,6 +398,91 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = Fa
 
     _over(_ranges(batch, _matrix_tree_cost(batch, words)), work)
     return log_partition, marginals, safe
+
+
+def edmonds(scores: np.ndarray, reluctant_root: bool) -> np.ndarray:
+    """`arborescence._edmonds`, the same source compiled; as it is where that fails."""
+    from ..arborescence import _edmonds
+    from .compiled_decoding import edmonds as kernel
+
+    heads = _call("edmonds", kernel, None, (np.ascontiguousarray(scores, np.float64), reluctant_root))
+    return _edmonds(scores, reluctant_root) if heads is None else heads
+
+
+def log_arcs_of_labels(logits: Tensor, heads: Tensor, lengths: Tensor) -> Tensor | None:
+    """log P(arc) [B, N, N], float64, by head and dependent, out of labels that name heads; -inf where none does.
+
+    Args:
+        logits: [B, N, K] scores of labels. heads: integers [B, N, K], the head that label k names at word d.
+        lengths: LongTensor [B].
+
+    0 beyond the sentences; None where a word's scores are all -inf, or one is NaN or +inf. Costs O(N K) a sentence.
+    """
+    from . import compiled_decoding
+
+    batch, words, size = logits.shape
+    dtype = _common(logits)
+    arrays = _array(logits, dtype), heads.contiguous().numpy(), _array(lengths, torch.long)
+    arcs = torch.empty(batch, words, words, dtype=torch.float64)
+
+    def work(n: int, first: int, last: int) -> bool:
+        arguments = (*arrays, first, last, arcs.numpy())
+        return _call("log_arcs_of_labels", compiled_decoding.log_arcs_of_labels, (dtype, heads.dtype), arguments)
+
+    ok = all(_over(_ranges(batch, 3.0 * batch * words * size), work))
+    return arcs.mT if ok else None
+
+
+def relations_of_arcs(
+    logits: Tensor, heads: Tensor, relations: Tensor, trees: Tensor, lengths: Tensor, count: int
+) -> Tensor | None:
+    """The likeliest relation of every word's arc, LongTensor [B, N]; -1 in the padding and where there is none.
+
+    Args:
+        logits, heads, lengths: as in `log_arcs_of_labels`.
+        relations: LongTensor [K] or [B, N, K], the relation of label k, below `count`; those below 0 do not count.
+        trees: LongTensor [B, N], the head of every word.
+
+    Among the labels that name the arc, or all of the word if none does. Costs O(N K) a sentence.
+    """
+    from . import compiled_decoding
+
+    batch, words, size = logits.shape
+    dtype = _common(logits)
+    relations = relations.expand(logits.shape) if relations.dim() == 3 else relations.view(1, 1, size)
+    arrays = _array(logits, dtype), heads.contiguous().numpy(), _array(relations, torch.long)
+    trees, lengths = trees.contiguous(), lengths.contiguous()
+    best = torch.full((batch, words), -1)
+
+    def work(n: int, first: int, last: int) -> bool:
+        arguments = (*arrays, trees.numpy(), lengths.numpy(), count, first, last, best.numpy())
+        return _call("relations_of_arcs", compiled_decoding.relations_of_arcs, (dtype, heads.dtype), arguments)
+
+    return best if all(_over(_ranges(batch, 1.0 * batch * words * size), work)) else None
+
+
+def best_projective_trees(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> Tensor | None:
+    """The best projective trees, LongTensor [B, N]; -1 in the padding, and throughout a sentence that has none.
+
+    Args:
+        arcs: [B, N, N], cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
+        lengths: LongTensor [B]. multiroot: as in `projective_kd`.
+
+    None where it does not compile. Costs O(N^3) time a sentence and O(N^2) memory a thread.
+    """
+    from . import compiled_trees
+
+    batch, words, _ = arcs.shape
+    dtype = _common(arcs)
+    heads = torch.full((batch, words), -1)
+    count = _array(lengths, torch.long)
+    arrays = _array(arcs, dtype), count, np.argsort(count)[::-1].copy(), bool(multiroot)
+
+    def work(n: int, first: int, last: int) -> bool:
+        arguments = (*arrays, first, last, heads.numpy())
+        return _call("best_projective_trees", compiled_trees.best_projective_trees, dtype, arguments)
+
+    return heads if all(_over(_ranges(batch, 0.2 * _trees_cost(batch, words), least=8, pieces=4), work)) else None
 
 
 def spans_expectations(spans: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -357,6 +357,131 @@ def projective_expectations(arcs, lengths, order, multiroot, first, last, log_pa
             marginals[b, length:] = 0.0
 
 
+@_inlined
+def _best_dot(left, at, step, right, to, stride, count):
+    """The largest of left[at + k * step] + right[to + k * stride] over k < count, cells."""
+    a = b = splat(-math.inf)
+    for _ in range(count // 2):
+        a = maximum(load(left, at) + load(right, to), a)
+        b = maximum(load(left, at + step) + load(right, to + stride), b)
+        at += 2 * step
+        to += 2 * stride
+    if count % 2:
+        a = maximum(load(left, at) + load(right, to), a)
+    return maximum(a, b)
+
+
+@_inner
+def _best_inside(words, arc, half, whole):
+    """`_inside` of scores, and of the best of all ways to build a span."""
+    row = (words + 1) * WIDTH  # of `whole`; those of the others are `words` cells
+    arcs = words * WIDTH
+    for i in range(words):
+        store(whole, i * row + i * WIDTH, splat(0.0))
+        store(whole, i * row + (i + 1) * WIDTH, splat(0.0))
+    for width in range(1, words):
+        for i in range(words - width):
+            j = i + width
+            left, right = i * row, j * row
+            middle = _best_dot(whole, left + (i + 1) * WIDTH, WIDTH, whole, right + (i + 1) * WIDTH, WIDTH, width)
+            to_right, to_left = i * arcs + j * WIDTH, j * arcs + i * WIDTH
+            store(half, to_right, middle + load(arc, to_right))
+            store(half, to_left, middle + load(arc, to_left))
+            column = (i + 1) * row + (j + 1) * WIDTH
+            x = _best_dot(half, i * arcs + (i + 1) * WIDTH, WIDTH, whole, column, row, width)
+            y = _best_dot(half, to_left, WIDTH, whole, left + i * WIDTH, row, width)
+            store(whole, left + (j + 1) * WIDTH, x)
+            store(whole, right + i * WIDTH, y)
+
+
+@_inner
+def _best_split(left, at, right, to, stride, count):
+    """Which k < count makes left[at + k * WIDTH] + right[to + k * stride], numbers of one lane, the largest."""
+    best, found = -math.inf, 0
+    for k in range(count):
+        x = left[at + k * WIDTH] + right[to + k * stride]
+        if x > best:
+            best, found = x, k
+    return found
+
+
+@_inner
+def _best_roots(words, length, multiroot, k, arc, whole, stack, heads):
+    """Fills the stack with the whole spans, as head and edge, of the root words of lane k's best tree; their number."""
+    row = (words + 1) * WIDTH
+    if not multiroot:
+        best, root = -math.inf, -1
+        for r in range(length):
+            x = whole[r * row + k] + arc[r * row + k] + whole[r * row + length * WIDTH + k]
+            if x > best:
+                best, root = x, r
+        if root < 0:
+            return 0
+        stack[0], stack[1] = (root, 0), (root, length)
+        heads[root] = root
+        return 2
+    done, rooted = np.zeros(length + 1), np.empty(length)
+    begin, last = np.zeros(length, np.int64), np.zeros(length + 1, np.int64)
+    for e in range(length):
+        rooted[e], done[e + 1] = -math.inf, -math.inf
+        for s in range(e + 1):
+            x = done[s] + whole[e * row + s * WIDTH + k]
+            if x > rooted[e]:
+                rooted[e], begin[e] = x, s
+        rooted[e] += arc[e * row + k]
+        for r in range(e + 1):
+            x = rooted[r] + whole[r * row + (e + 1) * WIDTH + k]
+            if x > done[e + 1]:
+                done[e + 1], last[e + 1] = x, r
+    size, end = 0, length if done[length] > -math.inf else 0
+    while end > 0:
+        root = last[end]
+        stack[size], stack[size + 1] = (root, begin[root]), (root, end)
+        heads[root] = root
+        size += 2
+        end = begin[root]
+    return size
+
+
+@compiled
+def best_projective_trees(arcs, lengths, order, multiroot, first, last, heads):
+    """Sentences order[first..last - 1] of `compiled.best_projective_trees`, heads all -1."""
+    longest = 0
+    for n in range(first, last):
+        longest = max(longest, lengths[order[n]])
+    cells = longest * longest * WIDTH
+    arc, half, whole = aligned(cells), aligned(cells), aligned(cells + longest * WIDTH)
+    stack = np.empty((2 * longest + 2, 2), np.int64)
+    for start in range(first, last, WIDTH):
+        words = 1
+        for k in range(WIDTH):
+            words = max(words, lengths[order[min(start + k, last - 1)]])
+        for k in range(WIDTH):
+            b = order[min(start + k, last - 1)]
+            _fill(arcs, b, lengths[b], words, 1.0, k, arc)
+        _best_inside(words, arc, half, whole)
+        row, column = (words + 1) * WIDTH, words * WIDTH
+        for k in range(min(WIDTH, last - start)):
+            b = order[start + k]
+            size = _best_roots(words, lengths[b], multiroot, k, arc, whole, stack, heads[b])
+            while size > 0:
+                size -= 1
+                h, edge = stack[size]
+                if edge == h or edge == h + 1:
+                    continue
+                # h's last dependent in the span, and where the words of the two meet
+                d = edge if edge < h else h + 1
+                at = h * column + d * WIDTH + k
+                d += _best_split(half, at, whole, d * row + edge * WIDTH + k, row, abs(edge - h) - (edge > h))
+                heads[b, d] = h
+                low, high = min(h, d), max(h, d)
+                t = low + 1
+                t += _best_split(whole, low * row + t * WIDTH + k, whole, high * row + t * WIDTH + k, WIDTH, high - low)
+                stack[size], stack[size + 1], stack[size + 2] = (h, t), (d, t), (d, edge)
+                size += 3
+    return True
+
+
 @_inner
 def _charts(words):
     cells = words * words * WIDTH

@@ -110,6 +110,11 @@ def weighted_by_sentence(gradient: Tensor | TransitionCounts, weights: Tensor) -
     return gradient * weights.view(-1, *[1] * (gradient.dim() - 1))
 
 
+def scaled_by_sentence_(gradient: Tensor, weights: Tensor) -> Tensor:
+    """A gradient [B, ...] times [B], in place."""
+    return gradient.mul_(weights.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))
+
+
 def weighted(parts: Tensor | TransitionCounts, weights: Tensor) -> Tensor | TransitionCounts:
     """Expectations of every sentence times its weight, weights [B]."""
     if isinstance(parts, TransitionCounts):

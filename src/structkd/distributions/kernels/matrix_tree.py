@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..semirings import NEG_INF, logaddexp, logsumexp, working_precision
 from .dispatch import compiled_for, log_space
 
-# A marginal is off by less than eps * |L| * |L^-1|^2 (norms of the largest column sums) for the Laplacian L with its
-# columns scaled to 1. Sentences above this are done again without a subtraction.
+# The largest error of a marginal. Sentences that may have a larger one are done again without a subtraction.
 _LARGEST_ERROR = 1e-10
 
-# Cells of arc scores that a processor's cache holds together with what is computed of them.
-_CACHED_CELLS = 1 << 14
+# Cells of arc scores that are worked on at a time, so that little memory is asked for and given back.
+_CELLS = 1 << 16
 
 
 def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
@@ -26,11 +27,16 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
     if compiled is not None:
         log_partition, marginals, safe = compiled.matrix_tree_expectations(arcs, lengths, multiroot)
     else:
-        words = arcs.shape[1]
-        identity = torch.eye(words, dtype=arcs.dtype, device=arcs.device).expand_as(arcs)
-        logarithms, marginals, error = _by_determinant(arcs, _outside(lengths, words), multiroot, identity)
-        log_partition, marginals = logarithms.sum(1), marginals.clamp_(0.0, 1.0)
-        safe = error < _LARGEST_ERROR / torch.finfo(arcs.dtype).eps
+        outside = _outside(lengths, arcs.shape[1])
+        scores = arcs if outside is None else arcs.masked_fill(outside, NEG_INF)
+        heads, normalisers = _heads(scores, outside), scores.logsumexp(1)
+        likeliest = heads.amax((1, 2))
+        log_partition, marginals, columns = _by_determinant(heads, multiroot)
+        if outside is not None:
+            normalisers.masked_fill_(outside.diagonal(0, 1, 2), 0.0)
+        log_partition += normalisers.sum(1)
+        marginals.clamp_(0.0, 1.0)
+        safe = _certified(columns, likeliest)
     if log_space():
         safe = torch.zeros_like(safe)
     if not safe.all():
@@ -47,13 +53,14 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
 
 
 def matrix_tree_kd(
-    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
+    teacher: Tensor, student: Tensor, lengths: Tensor | None, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
     """The structural loss of all trees, crossing arcs included, and its gradient, both sides in one factorisation.
 
     Args:
         teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
-        lengths: LongTensor [B]. multiroot: several root arcs, or exactly one.
+        lengths: LongTensor [B]; None where no sentence is shorter than N.
+        multiroot: several root arcs, or exactly one.
         temperature: T.
 
     Returns T^2 (log Z_s - <P_t, s_s / T>), [B] in working precision, and T (P_s - P_t), [B, N, N] in the student's
@@ -62,29 +69,33 @@ def matrix_tree_kd(
     if log_space():
         return None
     batch, words, _ = student.shape
-    outside = _outside(lengths, words)
+    outside = None if lengths is None else _outside(lengths, words)
     dtype = working_precision(student)
-    at_once = batch if student.device.type != "cpu" else max(1, min(batch, _CACHED_CELLS // words**2))
-    score, error = student.new_empty(batch, dtype=dtype), student.new_empty(2, batch, dtype=dtype)
-    logarithms, gradient = student.new_empty(batch, words, dtype=dtype), torch.empty_like(student)
-    identity = torch.eye(words, dtype=dtype, device=student.device).expand(2 * at_once, -1, -1)
+    at_once = batch if student.device.type != "cpu" else max(1, min(batch, _CELLS // words**2))
+    gradient, losses = torch.empty_like(student), []
     for first in range(0, batch, at_once):
         some = slice(first, first + at_once)
-        both = torch.cat((teacher[some], student[some])).to(dtype)
-        padding = None if outside is None else torch.cat((outside[some], outside[some]))
-        if padding is not None:
-            both.masked_fill_(padding, 0.0)
+        both = torch.cat((teacher[some], student[some]))
         if temperature != 1:
-            both.div_(temperature)
+            both = both.to(dtype).div_(temperature)
+        padding = None if outside is None else outside[some].repeat(2, 1, 1)
+        if padding is not None:
+            both.masked_fill_(padding, NEG_INF)
+        determinants, marginals, columns = _by_determinant(_heads(both, padding), multiroot)
+        # no head is likelier than 1: mostly, that is bound enough
+        enough = float(columns.amax()) < _largest_column(dtype)
+        if not (enough or _certified(columns, _heads(both, padding).amax((1, 2))).all()):
+            return None
         size = len(both) // 2
-        pivots, marginals, bound = _by_determinant(both, padding, multiroot, identity[: 2 * size])
         target, gap = marginals[:size], marginals[size:]
-        logarithms[some], error[:, some] = pivots[size:], bound.view(2, size)
-        torch.sum(both[size:].mul_(target), (1, 2), out=score[some])
+        # every word has one head, so that the normalisers of log Z_s and of the student's scores cancel
+        score = both[size:].log_softmax(1, dtype=dtype)
+        if padding is not None:
+            score.masked_fill_(padding[size:], 0.0)
+        losses.append(determinants[size:].sub_(score.mul_(target).sum((1, 2))))
         gradient[some] = gap.sub_(target)
-    loss = logarithms.sum(1).sub_(score)
-    # anything that is no number is not less than the bound either; an impossible arc may give inf - inf
-    if not bool((error.amax() < _LARGEST_ERROR / torch.finfo(dtype).eps) & loss.isfinite().all()):
+    loss = torch.cat(losses)
+    if not math.isfinite(loss.sum()):  # an impossible arc may give inf - inf
         return None
     if temperature != 1:
         loss.mul_(temperature**2)
@@ -100,58 +111,72 @@ def _outside(lengths: Tensor, words: int) -> Tensor | None:
     return ~(inside.unsqueeze(1) & inside.unsqueeze(2))
 
 
-def _by_determinant(
-    scores: Tensor, outside: Tensor | None, multiroot: bool, identity: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Koo et al. (2007): with roots on the diagonal (multi-root) or in the first row (single root), log Z is the log
+def _heads(scores: Tensor, outside: Tensor | None) -> Tensor:
+    """Probabilities [B, N, N] of every word's heads, were they chosen word by word, in working precision.
+
+    0 outside, where scores are -inf. NaN for a word that nothing can head.
+    """
+    heads = scores.softmax(1, dtype=working_precision(scores))
+    return heads if outside is None else heads.masked_fill_(outside, 0.0)
+
+
+def _by_determinant(heads: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Koo et al. (2007): with roots on the diagonal (multi-root) or in the first row (single root), Z is the
     determinant of the Laplacian, and marginals are entries of its inverse.
 
     Args:
-        scores: [B, N, N]. outside: BoolTensor [B, N, N], their padding, or None.
-        identity: [B, N, N].
+        heads: [B, N, N], weights of the arcs as `_heads` makes them of scores, which adds a constant to log Z and
+            changes no marginal, as every word has one head; is changed.
 
-    Returns [B, N], the sum of which is log Z; marginals [B, N, N] up to an error that may put them outside 0..1; and a
-    bound [B] of that error over the machine's epsilon.
+    Returns log Z [B]; marginals [B, N, N], up to an error that may put them outside 0..1; and the sums [B, N] of the
+    inverse's absolute columns, which bound that error (`_certified`).
     """
-    weights = scores if outside is None else scores.masked_fill(outside, NEG_INF)
-    # every word has one head, so a word's column may be scaled; one that nothing can head stays impossible
-    shift = weights.amax(1).clamp_min_(torch.finfo(scores.dtype).min)
-    if outside is not None:
-        padding = outside.diagonal(0, 1, 2)
-        shift.masked_fill_(padding, 0.0)
-    laplacian = (weights - shift.unsqueeze(1)).exp_()
+    # The Laplacian's negative, since arcs then keep their sign. No sign of a row changes what is read from it below.
+    laplacian = heads
     diagonal = laplacian.diagonal(0, 1, 2)
     roots = diagonal.clone()
-    diagonal.zero_()
-    degree = laplacian.sum(1)
     if multiroot:
-        degree += roots
-    if outside is not None:
-        degree.masked_fill_(padding, 1.0)
-    laplacian.neg_()
-    diagonal.copy_(degree)
-    if not multiroot:
+        diagonal.fill_(-1.0)
+    else:
+        diagonal.sub_(1.0)
         row = laplacian[:, 0]
-        heads = row.clone()
+        of_first = row.clone()
         row.copy_(roots)
     factors, pivots, _ = torch.linalg.lu_factor_ex(laplacian)
+    # LAPACK keeps columns together, and copies an identity laid out like that fastest
+    identity = torch.eye(laplacian.shape[1], dtype=laplacian.dtype, device=laplacian.device).expand_as(laplacian).mT
     inverse = torch.linalg.lu_solve(factors, pivots, identity)
-    logarithms = factors.diagonal(0, 1, 2).abs().log_().add_(shift)
+    determinants = factors.diagonal(0, 1, 2).abs().log_().sum(1)
+    columns = inverse.mT.abs().sum(2)
 
-    # columns of the Laplacian add up to no more than twice the largest degree, and 1
-    error = inverse.abs().sum(1).amax(1).square_().mul_(degree.amax(1).mul_(2.0).add_(1.0))
     own = inverse.diagonal(0, 1, 2)
     if multiroot:
-        at_root = roots.mul_(own)
+        at_root = roots.mul_(own).neg_()
     else:
         # the first row holds the roots: it stands for no head, and its word's column for no other dependent
         column = inverse[:, :, 0]
         at_root = roots.mul_(column)
         column.zero_()
-        row.copy_(heads)
+        row.copy_(of_first)
     marginals = torch.sub(inverse.mT, own.unsqueeze(1)).mul_(laplacian)
     marginals.diagonal(0, 1, 2).copy_(at_root)
-    return logarithms, marginals, error
+    return determinants, marginals, columns
+
+
+def _largest_column(dtype: torch.dtype) -> float:
+    """How much a column of the inverse may add up to where the largest of all heads' probabilities is 1.
+
+    An inverse is off by less than eps * |L| * |L^-1|^2, norms of the largest absolute column sums; |L| is 3 at most,
+    and a marginal is the product of a head's probability and a difference in the inverse.
+    """
+    return math.sqrt(_LARGEST_ERROR / (3 * torch.finfo(dtype).eps))
+
+
+def _certified(columns: Tensor, likeliest: Tensor) -> Tensor:
+    """BoolTensor [B]: whether marginals are right to `_LARGEST_ERROR`, from the inverse's columns [B, N] and the
+    probability [B] of the likeliest head. What is no number is certified by nothing.
+    """
+    return columns.amax(1) * likeliest.sqrt() < _largest_column(columns.dtype)
 
 
 def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
