@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .arborescence import maximum_arborescences
 from .arcs import ArcDistribution, Relations, sentences_at_once
-from .kernels.counts import weighted_by_sentence
+from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .maxent import LabelDistribution
 from .semirings import NEG_INF, working_precision
@@ -109,7 +109,7 @@ class HeadLabeling(LabelDistribution):
     def _named(self, some: slice) -> Tensor:
         heads = self._heads[some]
         if not self.ragged:
-            return heads.clamp(0, self.words - 1) == heads  # one comparison
+            return self._heads_within(some, 0, self.words - 1) == heads  # one comparison
         ends = self.lengths[some].unsqueeze(1) * self.word_mask[some]  # no head is below 0 in the padding
         return (heads >= 0) & (heads < ends.unsqueeze(-1))
 
@@ -138,10 +138,8 @@ class HeadLabeling(LabelDistribution):
         at_once = sentences_at_once(self.logits)
         for first in range(0, len(mass), at_once):
             some = slice(first, first + at_once)
-            heads, named = self._heads[some], self._named(some)
-            if heads.dtype not in (torch.int16, torch.int32):  # the smaller the faster, but bytes may not hold N
-                heads = heads.long()
-            cells = heads.clamp(0, self.words - 1).to(torch.long).mul_(self.words * count).add_(place)
+            named = self._named(some)
+            cells = self._heads_within(some, 0, self.words - 1).long().mul_(self.words * count).add_(place)
             if by_word is not None:
                 cells += by_word[some]
             masses = mass[some] if relations is None else relations.times(mass[some], some)
@@ -153,6 +151,13 @@ class HeadLabeling(LabelDistribution):
             if sharing.max() > 1:
                 found /= sharing.gather(1, cells).view(found.shape).clamp_min(1)
             yield some, found
+
+    def _heads_within(self, some: slice, least: int, most: int) -> Tensor:
+        """The heads of some sentences' labels, those beyond the limits moved there; a tensor of its own."""
+        heads = self._heads[some]
+        if heads.dtype not in (torch.int16, torch.int32):  # the smaller the faster, but bytes may not hold N
+            heads = heads.long()
+        return heads.clamp(least, most)
 
     def _apart(self, teacher: ArcDistribution, temperature: float) -> tuple[ArcDistribution, Relations | None]:
         """The teacher's arcs and, where labels have relations, too, its relations."""
@@ -167,7 +172,7 @@ class HeadLabeling(LabelDistribution):
         loss, gap = self._compiled_kd(scores, teacher, temperature) or self._torch_kd(scores, teacher, temperature)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (weighted_by_sentence(gap, (weights * temperature).to(gap.dtype)).to(scores.dtype),)
+            return (scaled_by_sentence_(gap, weights * temperature).to(scores.dtype),)
 
         return loss, gradient
 
@@ -302,7 +307,7 @@ class HeadLabeling(LabelDistribution):
         for first in range(0, len(scores), at_once):
             some = slice(first, first + at_once)
             # with a place for heads before and one for heads behind the sentence
-            places = self._places_of_heads(some)
+            places = self._heads_within(some, -1, self.words).add_(1).long()
             labels = scores[some].to(arcs.dtype, copy=True).masked_fill_(padding[some], 0.0)
             best = labels.amax(-1, keepdim=True)
             if (labels.amin(-1, keepdim=True) > best - represented).all():
