@@ -17,7 +17,6 @@ from structkd.distributions.kernels.dispatch import using
 from structkd.distributions.projective import best_projective_trees, eisner
 from structkd.distributions.semirings import Max
 
-
 # -- maximum spanning arborescences -----------------------------------------------------------------------------------
 
 root_modes = pytest.mark.parametrize("single_root", [True, False], ids=["single root", "multi root"])
