@@ -125,6 +125,7 @@ def check(
     assert agrees(loss, losses, tolerance)
     loss.sum().backward()
     assert agrees(learning.grad, gradient, tolerance)
+    assert torch.equal(learning, logits)
     missing = structkd.uncovered(built, student, temperature=temperature)
     assert missing.shape == encoding.heads.shape[:2]
     assert agrees(missing, uncovered, tolerance)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, working_precision
 from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_lengths, check_scores
 
@@ -111,21 +113,28 @@ class ArcDistribution(StructuredDistribution):
 
 
 class Relations:
-    """P(relation | arc), never multiplied out: the logarithm is scores / temperature - normaliser.
+    """P(relation | arc), the softmax of scores / temperature, of as many sentences as are asked for.
 
     Attributes:
         scores: [B, N, N, L] as they were given, without a graph; anything in the padding.
         temperature: T.
         count: L.
-        clean: whether no cell, of the padding either, is NaN or +inf.
-        normaliser: [B, N, N] in working precision, log sum exp over relations; -inf where all are impossible.
     """
 
     def __init__(self, scores: Tensor, temperature: float) -> None:
         self.scores, self.temperature, self.count = scores, temperature, scores.shape[-1]
-        self.normaliser = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
+
+    @cached_property
+    def normaliser(self) -> Tensor:
+        """[B, N, N] in working precision, log sum exp over relations; -inf where all are impossible."""
+        scores, temperature = self.scores, self.temperature
+        compiled = compiled_for(scores)
+        found = None if compiled is None else compiled.relation_normalisers(scores, temperature)
+        if found is not None:
+            return found
+        normalisers = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
         at_once = sentences_at_once(scores)
-        for some, normaliser in zip(scores.split(at_once), self.normaliser.split(at_once), strict=True):
+        for some, normaliser in zip(scores.split(at_once), normalisers.split(at_once), strict=True):
             # the best is exact, and what is left lies in 0..log L: the precision of the scores will do, if not half
             some = some.to(torch.promote_types(some.dtype, torch.float32))
             best = some.amax(-1)
@@ -134,20 +143,23 @@ class Relations:
                 some = (some - best.masked_fill(impossible, 0.0).unsqueeze(-1)).mul_(1.0 / temperature)
             normaliser.copy_(best).div_(temperature).sub_(some.log_softmax(-1).amax(-1))
             normaliser.masked_fill_(impossible, NEG_INF)
-        self.clean = bool((self.normaliser < float("inf")).all())
+        return normalisers
 
-    def times(self, log_arcs: Tensor, some: slice, cells: Tensor) -> Tensor:
-        """P(arc) P(relation | arc) [B', ...] of labelled arcs of some sentences.
+    @cached_property
+    def impossible(self) -> Tensor | None:
+        """BoolTensor [B, N, N]: arcs without a possible relation; None where no cell is -inf or NaN."""
+        return None if self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
 
-        Args:
-            log_arcs: [B', ...] log P(arc) - normaliser; is changed.
-            some: the sentences, B' of them.
-            cells: LongTensor [B', ...], the labelled arcs' places in [N * N * L].
-        """
-        scores = self.scores[some].flatten(1).gather(1, cells.flatten(1)).view(cells.shape)
-        log_arcs.add_(scores, alpha=1.0 / self.temperature)
-        # a difference of like scores, then a probability: their precision will do here, too
-        return log_arcs.to(torch.promote_types(scores.dtype, torch.float32)).exp_()
+    def times(self, arcs: Tensor, some: slice) -> Tensor:
+        """P(arc) P(relation | arc), [B', N, N, L], of some sentences with P(arc), [B', N, N]."""
+        # anything in the padding; a softmax is of differences of like scores: their precision will do here, too
+        scores = self.scores[some].to(torch.promote_types(self.scores.dtype, torch.float32))
+        if self.temperature != 1:
+            scores = (scores - scores.amax(-1, keepdim=True)).mul_(1.0 / self.temperature)
+        share = scores.softmax(-1)
+        if self.impossible is not None:
+            share.masked_fill_(self.impossible[some].unsqueeze(-1), 0.0)
+        return share.mul_(arcs.to(share.dtype).unsqueeze(-1))
 
 
 def sentences_at_once(cells: Tensor) -> int:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .arborescence import maximum_arborescences
-from .arcs import ArcDistribution, sentences_at_once
-from .kernels.counts import weighted_by_sentence
+from .arcs import ArcDistribution, Relations, sentences_at_once
+from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .maxent import LabelDistribution
 from .semirings import NEG_INF, working_precision
@@ -104,8 +104,14 @@ class HeadLabeling(LabelDistribution):
     @property
     def named(self) -> Tensor:
         """BoolTensor [B, N, K]: True where a label of a word inside the sentence names a head inside it."""
-        ends = self.lengths.unsqueeze(1) * self.word_mask  # no head is below 0 in the padding
-        return (self._heads >= 0) & (self._heads < ends.unsqueeze(-1))
+        return self._named(slice(None))
+
+    def _named(self, some: slice) -> Tensor:
+        heads = self._heads[some]
+        if not self.ragged:
+            return self._heads_within(some, 0, self.words - 1) == heads  # one comparison
+        ends = self.lengths[some].unsqueeze(1) * self.word_mask[some]  # no head is below 0 in the padding
+        return (heads >= 0) & (heads < ends.unsqueeze(-1))
 
     def label_masses(self, teacher: ArcDistribution, temperature: float) -> Iterator[tuple[slice, Tensor]]:
         """Some sentences at a time, and the teacher's mass of the arc (and relation) that each of their labels names,
@@ -117,71 +123,96 @@ class HeadLabeling(LabelDistribution):
         """
         if self.relations is not None and teacher.labelled:
             self._check_relations(teacher.event_shape[-1])
-        arcs, relations = teacher.apart(temperature)
-        mass, nothing = arcs.arc_marginals(), 0.0
-        of_head, place = self.words, torch.arange(self.words, device=mass.device).unsqueeze(1)
-        chosen = self.relations
-        if relations is not None and chosen is not None:
-            chosen = chosen.clamp(0, relations.count - 1)
-            mass, nothing = (mass.log() - relations.normaliser).masked_fill_(mass == 0, NEG_INF), NEG_INF
-            of_head, place = of_head * relations.count, place * relations.count
-            place = place + chosen if chosen.dim() == 1 else place
-        # by dependent and head, with a place for heads before and one for heads behind the sentence
-        by_head = torch.nn.functional.pad(mass.transpose(1, 2), (1, 1), value=nothing)
+        arcs, relations = self._apart(teacher, temperature)
+        mass = arcs.arc_marginals()
+        # where the arc lies that a label names: by head, dependent and relation
+        count = 1 if relations is None else relations.count
+        place = torch.arange(self.words, device=mass.device).unsqueeze(1) * count
+        by_word = None
+        if relations is not None and self.relations is not None:
+            chosen = self.relations.clamp(0, count - 1)
+            if chosen.dim() == 1:
+                place = place + chosen
+            else:
+                by_word = chosen
         at_once = sentences_at_once(self.logits)
         for first in range(0, len(mass), at_once):
             some = slice(first, first + at_once)
-            heads = self._places_of_heads(some)
-            found = by_head[some].gather(2, heads)
-            named = found > nothing
-            # where the arc lies that a label names, anywhere where there is none
-            cell = heads.sub_(1).clamp_(0, self.words - 1).mul_(of_head).add_(place)
-            if relations is not None and chosen is not None:
-                if chosen.dim() == 3:
-                    cell += chosen[some]
-                found = relations.times(found, some, cell)
-                if not relations.clean:
-                    found.masked_fill_(~named, 0.0)
+            named = self._named(some)
+            cells = self._heads_within(some, 0, self.words - 1).long().mul_(self.words * count).add_(place)
+            if by_word is not None:
+                cells += by_word[some]
+            masses = mass[some] if relations is None else relations.times(mass[some], some)
+            cells, masses = cells.flatten(1), masses.flatten(1)
+            found = masses.gather(1, cells).view(named.shape).masked_fill_(~named, 0.0)
             # as many labels of a word as name an arc; most encodings have one at most
-            sharing = torch.zeros(len(cell), self.words * of_head, dtype=torch.int32, device=cell.device)
-            sharing.scatter_add_(1, cell.flatten(1), named.flatten(1).int())
+            sharing = torch.zeros(masses.shape, dtype=torch.int32, device=cells.device)
+            sharing.scatter_add_(1, cells, named.flatten(1).int())
             if sharing.max() > 1:
-                found /= sharing.gather(1, cell.flatten(1)).view(cell.shape).clamp_min(1)
+                found /= sharing.gather(1, cells).view(found.shape).clamp_min(1)
             yield some, found
 
-    def _places_of_heads(self, some: slice) -> Tensor:
-        """The heads that labels of some sentences name, plus one; 0 or N + 1 where they name no word. A LongTensor of
-        its own.
-        """
+    def _heads_within(self, some: slice, least: int, most: int) -> Tensor:
+        """The heads of some sentences' labels, those beyond the limits moved there; a tensor of its own."""
         heads = self._heads[some]
         if heads.dtype not in (torch.int16, torch.int32):  # the smaller the faster, but bytes may not hold N
             heads = heads.long()
-        return heads.clamp(-1, self.words).add_(1).long()
+        return heads.clamp(least, most)
+
+    def _apart(self, teacher: ArcDistribution, temperature: float) -> tuple[ArcDistribution, Relations | None]:
+        """The teacher's arcs and, where labels have relations, too, its relations."""
+        arcs, relations = teacher.apart(temperature)
+        return arcs, None if self.relations is None else relations
 
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         """Any teacher over arcs. Nothing of [B, N, K] is made in working precision: sentences take turns."""
         if not isinstance(teacher, ArcDistribution) or teacher.words != self.words:
             return None
         scores = self.logits.detach()
+        loss, gap = self._compiled_kd(scores, teacher, temperature) or self._torch_kd(scores, teacher, temperature)
+
+        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+            return (scaled_by_sentence_(gap, weights * temperature).to(scores.dtype),)
+
+        return loss, gradient
+
+    def _compiled_kd(
+        self, scores: Tensor, teacher: ArcDistribution, temperature: float
+    ) -> tuple[Tensor, Tensor] | None:
+        compiled = compiled_for(scores, *teacher._scores)
+        if compiled is None:
+            return None
+        arcs, relations = self._apart(teacher, temperature)
+        loss, gap, ok = compiled.head_labels_kd(
+            arcs.arc_marginals(),
+            None if relations is None else relations.scores,
+            scores,
+            self._heads,
+            None if relations is None else self.relations,
+            self.lengths,
+            _LEAST_COVERED,
+            temperature,
+        )
+        return (loss, gap) if ok else None
+
+    def _torch_kd(self, scores: Tensor, teacher: ArcDistribution, temperature: float) -> tuple[Tensor, Tensor]:
         self._require_choices(scores, (scores,))
         loss = scores.new_empty(len(scores), dtype=working_precision(scores))
         gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
         padding = ~self.word_mask.unsqueeze(-1) if self.ragged else None
         for some, target in self.label_masses(teacher, temperature):
             imitated = renormalised(target)
-            tempered = scores[some].to(loss.dtype).div_(temperature)
+            tempered = scores[some].to(loss.dtype)  # the caller's own, in float64
+            if temperature != 1:
+                tempered = tempered / temperature
             if padding is not None:
-                tempered.masked_fill_(padding[some], 0.0)
+                tempered = tempered.masked_fill(padding[some], 0.0)
             probabilities = tempered.softmax(-1)
             # a word's normaliser is its best score less the logarithm of that label's probability
             normalisers = tempered.amax(-1) - probabilities.amax(-1).log()
             loss[some] = (normalisers * imitated).sum(-1) - expected_score(target, tempered)
             gap[some] = probabilities.mul_(imitated.unsqueeze(-1)).sub_(target)
-
-        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (weighted_by_sentence(gap, (weights * temperature).to(gap.dtype)).to(scores.dtype),)
-
-        return loss * temperature**2, gradient
+        return loss * temperature**2, gap
 
     def _check_relations(self, size: int) -> None:
         """Refuse relations that are none of a teacher's, 0..size - 1, where a head is named."""
@@ -276,7 +307,7 @@ class HeadLabeling(LabelDistribution):
         for first in range(0, len(scores), at_once):
             some = slice(first, first + at_once)
             # with a place for heads before and one for heads behind the sentence
-            places = self._places_of_heads(some)
+            places = self._heads_within(some, -1, self.words).add_(1).long()
             labels = scores[some].to(arcs.dtype, copy=True).masked_fill_(padding[some], 0.0)
             best = labels.amax(-1, keepdim=True)
             if (labels.amin(-1, keepdim=True) > best - represented).all():

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from .arcs import ArcDistribution, Relations, check_scores_of_arcs
 from .head_selection import HeadChoice
+from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, working_precision
 from .structure import StructuredDistribution, check_lengths, check_scores
 
 #: Factors of h, d and c, each [B, N, r]; cell [b, h, d, c] of the scores is the sum over r of their product.
 Factors = tuple[Tensor, Tensor, Tensor]
-#: From Q [B, N, N] to what the second-order scores add to F [B, N, N]; cells on the diagonal mean nothing.
+#: From Q [B, N, N], 0 on the diagonal and in the padding, to what the second-order scores add to F [B, N, N], where the
+#: diagonal means nothing.
 Message = Callable[[Tensor], Tensor]
 
 
@@ -135,7 +137,9 @@ class MeanFieldDependency(HeadChoice):
         if self.relations is None:
             return self.tempered(temperature), None
         relations = Relations(self.relations.detach(), temperature)
-        arcs = self.arcs.masked_fill((relations.normaliser == NEG_INF) & self._arc_mask(), NEG_INF)
+        impossible, arcs = relations.impossible, self.arcs
+        if impossible is not None:
+            arcs = arcs.masked_fill(impossible & self._arc_mask(), NEG_INF)
         return self._over_arcs(arcs).tempered(temperature), relations
 
     def _over_arcs(self, arcs: Tensor) -> MeanFieldDependency:
@@ -175,25 +179,26 @@ class MeanFieldDependency(HeadChoice):
 
     def _field(self, arcs: Tensor) -> Tensor:
         """F after the last iteration, [B, N, N], from the first-order scores in working precision."""
-        messages = self._messages(arcs.dtype)
-        if not messages:
+        message = self._message(arcs.dtype)
+        if message is None:
             return arcs
-        first_order = torch.eye(self.words, dtype=torch.bool, device=arcs.device) | ~self._arc_mask()
-        heads = self.word_mask.unsqueeze(2)
+        second_order = ~torch.eye(self.words, dtype=torch.bool, device=arcs.device)
+        if self.ragged:
+            second_order, padding = second_order & self._arc_mask(), ~self.word_mask.unsqueeze(2)
         field = arcs
         for _ in range(self.iterations):
-            scores = field.masked_fill(~heads, NEG_INF)
+            scores = field.masked_fill(padding, NEG_INF) if self.ragged else field
             # a column may lose its last head on the way: it has no posterior, which `partition` then reports
-            alive = (scores > NEG_INF).any(1, keepdim=True)
-            posterior = torch.where(alive, scores, 0.0).softmax(1) * (alive & self._arc_mask())
-            field = arcs
-            for message in messages:
-                field = field + message(posterior)
-            field = torch.where(first_order, arcs, field)
+            impossible = scores.detach().amax(1, keepdim=True) == NEG_INF
+            if impossible.any():
+                posterior = scores.masked_fill(impossible, 0.0).softmax(1).masked_fill(impossible, 0.0)
+            else:
+                posterior = scores.softmax(1)
+            field = torch.where(second_order, arcs + message(posterior * second_order), arcs)
         return field
 
-    def _messages(self, dtype: torch.dtype) -> list[Message]:
-        """What second-order scores say of an arc, given the posterior of the other one."""
+    def _message(self, dtype: torch.dtype) -> Message | None:
+        """What second-order scores say of arcs, given the posterior of the others; None without such scores."""
         equations: list[tuple[str, Tensor]] = []
         if self.siblings is not None or self.grandparents is not None:
             triples = self._triples()
@@ -202,7 +207,12 @@ class MeanFieldDependency(HeadChoice):
             if self.grandparents is not None:
                 grandparents = torch.where(triples, self.grandparents, 0.0).to(dtype)
                 equations += [("bdc,bhdc->bhd", grandparents), ("bch,bchd->bhd", grandparents)]
-        return [_expected(equation, scores) for equation, scores in equations]
+        messages = [_expected(equation, scores) for equation, scores in equations]
+
+        def message(posterior: Tensor) -> Tensor:
+            return torch.stack([one(posterior) for one in messages]).sum(0)
+
+        return message if messages else None
 
 
 class _FactoredMeanField(MeanFieldDependency):
@@ -236,7 +246,9 @@ class _FactoredMeanField(MeanFieldDependency):
             expected = (*self.batch_shape, self.words, factors[0].shape[-1])
             if factor.shape != expected:
                 raise ValueError(f"every factor of {name} must have shape {list(expected)}, got {list(factor.shape)}")
-            if self._validate_args and not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
+            if not self._validate_args or factor.detach().sum().isfinite():  # a sum keeps what is not
+                continue
+            if not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
                 raise ValueError(f"the factors of {name} must be finite inside a sentence")
 
     @property
@@ -277,46 +289,51 @@ class _FactoredMeanField(MeanFieldDependency):
     def _multiplied(self, factors: Factors | None) -> Tensor | None:
         return None if factors is None else self.scale * torch.einsum("bhk,bdk,bck->bhdc", *factors)
 
-    def _messages(self, dtype: torch.dtype) -> list[Message]:
-        messages: list[Message] = []
-        if self.sibling_factors is not None:
-            messages.append(self._siblings(*self._cleaned(self.sibling_factors, dtype)))
-        if self.grandparent_factors is not None:
-            messages.append(self._grandparents(*self._cleaned(self.grandparent_factors, dtype)))
-        return messages
+    def _field(self, arcs: Tensor) -> Tensor:
+        factors = self.sibling_factors, self.grandparent_factors
+        compiled = None if self._needs_graph() else compiled_for(arcs, *(factors[0] or ()), *(factors[1] or ()))
+        field = None
+        if compiled is not None:
+            siblings, grandparents = (self._cleaned(triple, arcs.dtype) for triple in factors)
+            field = compiled.mean_field(arcs, siblings, grandparents, self.lengths, self.iterations)
+        return super()._field(arcs) if field is None else field
 
-    def _cleaned(self, factors: Factors, dtype: torch.dtype) -> list[Tensor]:
-        inside = self.word_mask.unsqueeze(-1)
-        first, second, third = (torch.where(inside, factor.to(dtype), 0.0) for factor in factors)
-        return [first * self.scale, second, third]
-
-    # Sums over c run over the whole sentence but the diagonal of Q, the root; what c = h and c = d would have given is
-    # taken off: that part is Q times a matrix that stays the same.
-
-    def _siblings(self, first: Tensor, second: Tensor, third: Tensor) -> Message:
-        repeated = first @ (second * third).mT
-
-        def message(posterior: Tensor) -> Tensor:
-            arcs = _without_root(posterior)
-            return (first * (arcs @ third)) @ second.mT - arcs * repeated
-
-        return message
-
-    def _grandparents(self, first: Tensor, second: Tensor, third: Tensor) -> Message:
-        both = first * third
-        repeated = both @ second.mT + second @ both.mT
+    def _message(self, dtype: torch.dtype) -> Message | None:
+        """Sums over c run over the whole sentence; what c = h and c = d would have given is taken off: that part is Q
+        times a matrix that stays the same.
+        """
+        siblings, grandparents = map(self._cleaned, (self.sibling_factors, self.grandparent_factors), (dtype, dtype))
+        if siblings is not None:
+            first, second, third = siblings
+            same_head = first @ (second * third).mT
+        if grandparents is not None:
+            above, middle, below = grandparents
+            outer = above * below
+            same_line = outer @ middle.mT + middle @ outer.mT
 
         def message(posterior: Tensor) -> Tensor:
-            arcs = _without_root(posterior)
-            children = first @ (second * (arcs @ third)).mT
-            heads = (second * (arcs.mT @ first)) @ third.mT
-            return children + heads - arcs.mT * repeated
+            heads, dependents, repeated = [], [], []  # a sum of products is a product of what lies side by side
+            if siblings is not None:
+                heads.append(first * (posterior @ third))
+                dependents.append(second)
+                repeated.append(posterior * same_head)
+            if grandparents is not None:
+                heads += [above, middle * (posterior.mT @ above)]
+                dependents += [middle * (posterior @ below), below]
+                repeated.append(posterior.mT * same_line)
+            return torch.cat(heads, -1) @ torch.cat(dependents, -1).mT - sum(repeated)
 
-        return message
+        return message if siblings is not None or grandparents is not None else None
 
-
-def _without_root(posterior: Tensor) -> Tensor:
-    return posterior - torch.diag_embed(posterior.diagonal(0, 1, 2))
+    def _cleaned(self, factors: Factors | None, dtype: torch.dtype) -> Factors | None:
+        """In working precision, 0 in the padding, the first with the scale."""
+        if factors is None:
+            return None
+        first, second, third = (factor.to(dtype) for factor in factors)
+        if self.ragged:
+            padding = ~self.word_mask.unsqueeze(-1)
+            first, second, third = (factor.masked_fill(padding, 0.0) for factor in (first, second, third))
+        return first if self.scale == 1 else first * self.scale, second, third
 
 
 def _expected(equation: str, scores: Tensor) -> Message:

@@ -29,6 +29,8 @@ _logger = logging.getLogger(__name__)
 #: emissions [B, N, C], transitions [C, C] as [next, previous], start [C] or None, end [C] or None
 Scores = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 Gradients = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+#: of h, d and c, [B, N, r] each
+Factors = tuple[Tensor, Tensor, Tensor]
 
 #: What a thread must have to do, in nanoseconds, to be worth waking.
 _WORTHWHILE = 200_000
@@ -507,3 +509,110 @@ def spans_expectations(spans: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, 
 
     _over(_ranges(batch, batch * words * words * (20.0 + types)), work)
     return log_partition, marginals, outside, safe
+
+
+def relation_normalisers(scores: Tensor, temperature: float = 1.0) -> Tensor | None:
+    """log sum over relations of exp(scores / temperature), [B, N, N] float64; -inf where all are impossible. None where
+    the kernel does not compile.
+
+    Args:
+        scores: [B, N, N, L], float32 or float64, on the CPU. NaN and +inf stay in their cell.
+    """
+    from . import compiled_head_labels
+
+    dtype = _common(scores)
+    rows = _array(scores.flatten(0, 2), dtype)
+    result = torch.empty(scores.shape[:3], dtype=torch.float64)
+    output = result.numpy().reshape(-1)
+
+    def work(n: int, first: int, last: int) -> bool:
+        arguments = rows, temperature, first, last, output
+        return _call("relation_normalisers", compiled_head_labels.relation_normalisers, dtype, arguments)
+
+    done = _over(_ranges(len(rows), len(rows) * (30.0 + 0.5 * rows.shape[1])), work)
+    return result if all(done) else None
+
+
+def head_labels_kd(
+    arcs: Tensor,
+    scores: Tensor | None,
+    logits: Tensor,
+    heads: Tensor,
+    relations: Tensor | None,
+    lengths: Tensor,
+    least: float,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor, bool]:
+    """The structural loss of words' labels that name heads, or heads and relations, and its gradient.
+
+    Args:
+        arcs: the teacher's arc marginals at T, [B, N, N] float64, cell [b, h, d].
+        scores: [B, N, N, L], of relations given the arc; or None, where they do not count.
+        logits: the student's, [B, N, K].
+        heads: integers [B, N, K] that labels name, as in `HeadLabeling`.
+        relations: LongTensor [K] or [B, N, K], with `scores`; else None.
+        lengths: LongTensor [B], 1..N.
+        least: a word whose labels cover less than this of the teacher has neither loss nor gradient.
+        temperature: T.
+
+    Returns T^2 times the loss, [B] float64; P_s - P_t, [B, N, K] in the student's dtype; and whether they can be relied
+    on: a relation that the teacher lacks is among what makes them not. Costs O(N K + N^2).
+    """
+    from . import compiled_head_labels
+
+    batch, words, size = logits.shape
+    dtype = _common(scores, logits)
+    if heads.dtype not in (torch.int16, torch.int32):
+        heads = heads.long()
+    rows = scores.flatten(0, 2) if scores is not None else logits.new_empty(0, 0)
+    loss = torch.empty(batch, dtype=torch.float64)
+    gradient = torch.empty(batch, words, size, dtype=dtype)
+    arguments = (
+        _array(arcs, torch.float64),
+        _array(rows, dtype),
+        _array(logits, dtype),
+        _array(heads, heads.dtype),
+        np.empty(0, np.int64) if relations is None else _array(relations.flatten(), torch.long),
+        relations is not None and relations.dim() == 3,
+        _array(lengths, torch.long),
+        least,
+        temperature,
+    )
+    outputs = loss.numpy(), gradient.numpy()
+
+    def work(n: int, first: int, last: int) -> bool:
+        key = (dtype, heads.dtype)
+        return _call("head_labels_kd", compiled_head_labels.head_labels_kd, key, (*arguments, first, last, *outputs))
+
+    ok = all(_over(_ranges(batch, 8.0 * gradient.numel()), work))
+    return loss, gradient.to(logits.dtype), ok
+
+
+def mean_field(
+    arcs: Tensor, siblings: Factors | None, grandparents: Factors | None, lengths: Tensor, iterations: int
+) -> Tensor | None:
+    """F after the last iteration of `MeanFieldDependency.from_factors`, [B, N, N] float64, 0 in the padding; None where
+    the kernel does not compile.
+
+    Args:
+        arcs: [B, N, N]; -inf for impossible arcs.
+        siblings, grandparents: three tensors [B, N, r], or None.
+        lengths: LongTensor [B], 1..N. iterations: T.
+
+    Costs O(T N^2 r) time a sentence and O(N (N + r)) memory a thread.
+    """
+    from . import compiled_mean_field
+
+    batch, words, _ = arcs.shape
+    none = (arcs.new_empty(batch, words, 0),) * 3
+    factors = [_array(torch.stack(triple or none), torch.float64) for triple in (siblings, grandparents)]
+    field = torch.empty(batch, words, words, dtype=torch.float64)
+    arguments = _array(arcs, torch.float64), *factors, iterations, _array(lengths, torch.long)
+    output = field.numpy()
+
+    def work(n: int, first: int, last: int) -> bool:
+        return _call("mean_field", compiled_mean_field.mean_field, None, (*arguments, first, last, output))
+
+    rank = sum(factor.shape[3] for factor in factors)
+    done = _over(_ranges(batch, 0.2 * batch * (iterations + 1) * words * words * rank), work)
+    return field if all(done) else None
