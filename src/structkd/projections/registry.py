@@ -54,7 +54,8 @@ def joint(function: Projection) -> Projection:
 
 def runs_jointly(teacher: Distribution, student: Distribution) -> bool:
     """Whether the projection that serves this pair is one marked `joint`, and not one a user put in its place."""
-    found = _find(teacher.__class__, student.__class__)
+    classes: Any = type(teacher), type(student)
+    found = _find(*classes)
     return found is not None and found[0] in _JOINT
 
 
@@ -93,7 +94,8 @@ def targets(
     student = check_distribution("student", student)
     check_distribution("teacher", teacher)
     with torch.no_grad():
-        found = _find(teacher.__class__, student.__class__)
+        classes: Any = type(teacher), type(student)
+        found = _find(*classes)
         if found is not None or samples is not None:
             check_pair(teacher, student)
         if found is None:
