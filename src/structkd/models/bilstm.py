@@ -19,6 +19,10 @@ from structkd.models.vocabulary import PADDING, UNKNOWN, Vocabulary
 __all__ = ["BiLSTMConfig", "BiLSTMEncoder", "BiLSTMRecipe", "CharacterCNN", "LockedDropout", "PackedBiLSTM"]
 
 
+# Odd, and its powers modulo 2^64 have no pattern (the golden ratio's digits, Knuth 1998, section 6.4).
+_MULTIPLIER = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
 class BiLSTMConfig(PreTrainedConfig):
     """Sizes and dropout rates of a :class:`BiLSTMEncoder`.
 
@@ -85,14 +89,36 @@ class CharacterCNN(nn.Module):
         self.convolution = nn.Conv1d(size, filters, window, padding=window // 2)
 
     def forward(self, characters: Tensor) -> Tensor:
-        """LongTensor [B, N, W] -> [B, N, filters]; padded words get 0."""
+        """LongTensor [B, N, W] -> [B, N, filters]; padded words get 0.
+
+        On the CPU words that are spelled alike are read once: in running text about a third of a batch's are distinct.
+        """
         batch, words, width = characters.shape
         spelled = characters.reshape(batch * words, width)
+        if characters.device.type != "cpu":  # there the search takes longer than what it saves
+            return self._read(spelled).view(batch, words, -1)
+        distinct, place = _distinct_rows(spelled)
+        return self._read(distinct).index_select(0, place).view(batch, words, -1)
+
+    def _read(self, spelled: Tensor) -> Tensor:
+        """LongTensor [M, W] -> [M, filters]."""
         features = self.convolution(self.embedding(spelled).transpose(1, 2))
         features = features.masked_fill((spelled == PADDING).unsqueeze(1), -torch.inf).amax(dim=-1)
         # A padded word has no character at all and would stay at -inf.
         features = features.masked_fill((spelled[:, :1] == PADDING), 0.0)
-        return torch.relu(features).view(batch, words, -1)
+        return torch.relu(features)
+
+
+def _distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct rows [U, W] of a LongTensor [M, W], and which of them every row is, [M]."""
+    # To sort one number a row takes a fraction of the time that sorting rows does.
+    keys = (rows * torch.full((rows.shape[1],), _MULTIPLIER).cumprod(0)).sum(1)
+    distinct, place = keys.unique(return_inverse=True)
+    example = torch.empty_like(distinct).scatter_(0, place, torch.arange(len(rows)))
+    found = rows[example]
+    if not torch.equal(found[place], rows):  # different rows with one number
+        found, place = rows.unique(dim=0, return_inverse=True)
+    return found, place
 
 
 class PackedBiLSTM(nn.LSTM):

@@ -13,8 +13,6 @@ STRUCTKD_KERNELS. "triton" and "scan" are about chains; other programmes then ru
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
 
@@ -37,20 +35,23 @@ def path() -> str:
     return chosen
 
 
-@contextmanager
-def using(chosen: str) -> Iterator[None]:
+class using:
     """Run a block of this thread by one path.
 
     "compiled" and "triton" raise ImportError where those kernels cannot be had, "triton" also ValueError where they
     cannot run on the tensors; "log" leaves probability space aside.
     """
-    if chosen not in PATHS:
-        raise ValueError(f"the path of kernels must be one of {', '.join(PATHS)}, got {chosen!r}")
-    token = _path.set(chosen)
-    try:
-        yield
-    finally:
-        _path.reset(token)
+
+    def __init__(self, chosen: str) -> None:
+        if chosen not in PATHS:
+            raise ValueError(f"the path of kernels must be one of {', '.join(PATHS)}, got {chosen!r}")
+        self._chosen = chosen
+
+    def __enter__(self) -> None:
+        self._token = _path.set(self._chosen)
+
+    def __exit__(self, *exception: object) -> None:
+        _path.reset(self._token)
 
 
 def log_space() -> bool:

@@ -72,7 +72,7 @@ def matrix_tree_kd(
     outside = None if lengths is None else _outside(lengths, words)
     dtype = working_precision(student)
     at_once = batch if student.device.type != "cpu" else max(1, min(batch, _CELLS // words**2))
-    gradient, losses = torch.empty_like(student), []
+    losses, gradients = [], []
     for first in range(0, batch, at_once):
         some = slice(first, first + at_once)
         both = torch.cat((teacher[some], student[some]))
@@ -93,14 +93,18 @@ def matrix_tree_kd(
         if padding is not None:
             score.masked_fill_(padding[size:], 0.0)
         losses.append(determinants[size:].sub_(score.mul_(target).sum((1, 2))))
-        gradient[some] = gap.sub_(target)
-    loss = torch.cat(losses)
+        gradients.append(gap.sub_(target).to(student.dtype))
+    loss, gradient = _joined(losses), _joined(gradients)
     if not math.isfinite(loss.sum()):  # an impossible arc may give inf - inf
         return None
     if temperature != 1:
         loss.mul_(temperature**2)
         gradient.mul_(temperature)
     return loss, gradient
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def _outside(lengths: Tensor, words: int) -> Tensor | None:
@@ -144,7 +148,7 @@ def _by_determinant(heads: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Ten
         row.copy_(roots)
     factors, pivots, _ = torch.linalg.lu_factor_ex(laplacian)
     # LAPACK keeps columns together, and copies an identity laid out like that fastest
-    identity = torch.eye(laplacian.shape[1], dtype=laplacian.dtype, device=laplacian.device).expand_as(laplacian).mT
+    identity = torch.eye(laplacian.shape[1], dtype=laplacian.dtype, device=laplacian.device).mT
     inverse = torch.linalg.lu_solve(factors, pivots, identity)
     determinants = factors.diagonal(0, 1, 2).abs().log_().sum(1)
     columns = inverse.mT.abs().sum(2)

@@ -1,0 +1,51 @@
+"""The word-level encoder's character CNN, which reads words that are spelled alike once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from structkd.models import bilstm
+from structkd.models.bilstm import CharacterCNN
+
+
+def spellings() -> Tensor:
+    """[4, 9, 7]: some twenty words, most of them several times, of one to seven characters; padding at the ends."""
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(1, 30, (20, 7), generator=generator)
+    lengths = torch.randint(1, 8, (20, 1), generator=generator)
+    words.masked_fill_(torch.arange(7) >= lengths, 0)
+    batch = words[torch.randint(20, (4, 9), generator=generator)]
+    batch[1, 5:] = 0
+    return batch
+
+
+@pytest.mark.parametrize("multiplier", [bilstm._MULTIPLIER, 1, 0], ids=["usual", "anagrams-alike", "all-alike"])
+def test_words_spelled_alike_are_read_once(monkeypatch: pytest.MonkeyPatch, multiplier: int) -> None:
+    """As if every word were read by itself, values and gradients, even where different words get one key."""
+    monkeypatch.setattr(bilstm, "_MULTIPLIER", multiplier)
+    torch.manual_seed(0)
+    cnn, characters = CharacterCNN(30, 5, 6, 3).double(), spellings()
+    characters[0, 0, :3], characters[0, 1, :3] = torch.tensor([1, 2, 3]), torch.tensor([3, 2, 1])
+    read = []
+    cnn.convolution.register_forward_hook(lambda module, arguments, result: read.append(len(result)))
+    found = cnn(characters)
+    assert read == [len(characters.flatten(0, 1).unique(dim=0))]
+    alone = torch.stack([torch.cat([cnn(word[None, None]) for word in sentence], 1)[0] for sentence in characters])
+    assert torch.allclose(found, alone, rtol=1e-12, atol=1e-14)
+    weights = torch.randn(found.shape, dtype=found.dtype)
+    parameters = list(cnn.parameters())
+    for got, wanted in zip(
+        torch.autograd.grad((found * weights).sum(), parameters),
+        torch.autograd.grad((alone * weights).sum(), parameters),
+        strict=True,
+    ):
+        assert torch.allclose(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_padded_word_is_zero() -> None:
+    characters = spellings()
+    found = CharacterCNN(30, 5, 6, 3)(characters)
+    assert not found[1, 5:].any()
+    assert found[0].any(-1).all()
