@@ -121,6 +121,39 @@ def test_supervised_loss_is_the_negative_log_likelihood() -> None:
         assert agrees(structkd.supervised_loss(student, padded, num_items=4), expected.sum() / 4)
 
 
+@pytest.mark.parametrize("padding", [0.0, math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [structkd.DependencyCRF, structkd.NonProjectiveDependencyCRF])
+def test_likelihood_of_labelled_trees(kind: Any, dtype: torch.dtype, padding: float, kernels: str) -> None:
+    """Value and gradient as those of log_prob, whatever the padding holds and whatever else is impossible."""
+    lengths, sizes = torch.tensor([5, 3, 1, 4]), (4, 5, 5, 3)
+    scores = random(seeded(21), *sizes).to(dtype)
+    inside = torch.arange(5) < lengths.unsqueeze(1)
+    events = kind(scores, lengths, validate_args=False).sample()
+    scores[0, 3, 3] = -math.inf if not events[0, 3, 3].any() else scores[0, 3, 3]
+    scores[1, 0, 2, events[1, 0, 2] == 0] = -math.inf
+    scores = scores.masked_fill(~(inside.unsqueeze(1) & inside.unsqueeze(2)).unsqueeze(-1), padding)
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=dtype)
+    one, other = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+    loss = structkd.supervised_loss(kind(one, lengths, validate_args=False), events.bool(), reduction="none")
+    expected = -kind(other, lengths, validate_args=False).log_prob(events)
+    tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(loss, expected, **tolerance)
+    (gradient,) = torch.autograd.grad((weights * loss).sum(), one)
+    (wanted,) = torch.autograd.grad((weights * expected).sum(), other)
+    torch.testing.assert_close(gradient, wanted.nan_to_num(), **tolerance)
+
+
+def test_likelihood_of_labelled_trees_takes_its_own_way() -> None:
+    """Otherwise the test above would be of the general one."""
+    scores = random(seeded(22), 2, 4, 4, 3)
+    trees = structkd.NonProjectiveDependencyCRF(scores, torch.tensor([4, 2]))
+    events = trees.sample()
+    found = trees._likelihood(events)
+    assert found is not None
+    assert agrees(found[0], -trees.log_prob(events))
+
+
 def head_labels(teacher: Arcs, seed: int) -> tuple[Tensor, Tensor | None]:
     """Heads [N, N] in shuffled order for every word (all of them named once), with every relation."""
     words = max(teacher.ragged) + 1

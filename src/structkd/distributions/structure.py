@@ -330,6 +330,13 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """
         return None
 
+    def _likelihood(self, gold: Tensor) -> tuple[Tensor, Gradient] | None:
+        """-log P [B] of events [B, *event_shape], and its gradient by this distribution's `_scores`.
+
+        For classes that have a cheaper way to it than `_cross_entropy`; None where that cannot be certified.
+        """
+        return None
+
     @ordinary_tensors
     def expected_parts(self) -> Any:
         """Expected part indicators in working precision: what projections work with."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arcs import ArcDistribution, over_relations
+from .arcs import ArcDistribution, over_relations, sentences_at_once
 from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF
@@ -110,3 +110,28 @@ class TreeDistribution(ArcDistribution):
             return (scaled_by_sentence_(gap, weights * temperature),)
 
         return loss * temperature**2, gradient
+
+    def _likelihood(self, gold: Tensor) -> tuple[Tensor, Gradient] | None:
+        """Of labelled trees. Nothing of [B, N, N, L] is made in more than the scores' precision, nor, but for the
+        gradient, of more sentences than a cache holds.
+        """
+        if not self.labelled:
+            return None
+        scores = self.log_potentials.detach()
+        arcs, relations = self.apart()
+        assert relations is not None
+        loss, marginals = self._programme(arcs._parts()[0], self.lengths)
+        gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
+        padding = ~self._event_mask() if self.ragged else None
+        at_once = sentences_at_once(scores)
+        for first in range(0, len(scores), at_once):
+            some = slice(first, first + at_once)
+            events = gold[some].to(gap.dtype)
+            share = relations.times(marginals[some], some)
+            if padding is not None:
+                events, share = events.masked_fill(padding[some], 0.0), share.masked_fill_(padding[some], 0.0)
+            loss[some] -= (events * scores[some]).sum((1, 2, 3), dtype=loss.dtype)
+            gap[some] = share.sub_(events)
+        if not loss.isfinite().all():  # no tree; 0 * -inf; 0 * NaN in the padding
+            return None
+        return loss, lambda weights: (scaled_by_sentence_(gap, weights).to(scores.dtype),)

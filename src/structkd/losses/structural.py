@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,24 +99,22 @@ def cross_entropy(student: StructuredDistribution, target: Parts, temperature: f
     return _WithGradient.apply(value * temperature**2, gradient, lambda: gradient, reduction, *parts)
 
 
-def joint_cross_entropy(
-    teacher: Any, student: StructuredDistribution, temperature: float, reduction: Reduction
+def closed_form(
+    programme: Callable[[], tuple[Tensor, Gradient] | None], student: StructuredDistribution, reduction: Reduction
 ) -> Tensor | None:
-    """The same from a teacher whose programme runs together with the student's, straight from both sides' scores; None
-    where the pair has no such programme.
+    """The same where a programme gives losses and gradients straight from the student's scores (`_distil`,
+    `_likelihood`); None where it gives none.
     """
 
-    def programme() -> tuple[Tensor, Gradient] | None:
-        with torch.no_grad():
-            return student._distil(teacher, temperature)
-
     def again() -> Gradient:
-        joint = programme()
-        assert joint is not None
-        return joint[1]
+        with torch.no_grad():
+            found = programme()
+        assert found is not None
+        return found[1]
 
-    joint = programme()
-    return None if joint is None else _WithGradient.apply(*joint, again, reduction, *student._scores)
+    with torch.no_grad():
+        found = programme()
+    return None if found is None else _WithGradient.apply(*found, again, reduction, *student._scores)
 
 
 def check_num_items(num_items: Any) -> Any:
@@ -180,7 +179,7 @@ def structural_kd_loss(
         own = check_distribution("teacher", teacher)
         if runs_jointly(teacher, student):
             check_pair(own, student)
-            loss = joint_cross_entropy(own, student, temperature, reduced)
+            loss = closed_form(partial(student._distil, own, temperature), student, reduced)
             if loss is not None:
                 return loss
         target = targets(teacher, student, temperature)
@@ -232,8 +231,12 @@ def supervised_loss(
         reduction, num_items: as in `structural_kd_loss`.
     """
     student = check_distribution("student", student)
+    reduced = Reduction(student, reduction, num_items)
     if isinstance(gold, Tensor) and gold.shape == student.batch_shape + student.event_shape:
+        loss = closed_form(partial(student._likelihood, gold.detach()), student, reduced)
+        if loss is not None:
+            return loss
         target = student.marginals_to_targets(gold.detach().to(student.dtype))
     else:
         target = student._encode(gold)
-    return cross_entropy(student, target, 1.0, Reduction(student, reduction, num_items))
+    return cross_entropy(student, target, 1.0, reduced)
