@@ -18,8 +18,9 @@ import numpy as np
 
 Name = TypeVar("Name", bound=Hashable)
 
-#: A turn lasts about this long, so that the clocks see more than one call of what is fast.
-TURN_SECONDS = 0.01
+#: A turn lasts about this long, so that the clocks see more than one call of what is fast, and that what the turn
+#: before left in caches and page tables counts for little.
+TURN_SECONDS = 0.05
 
 
 @dataclass
