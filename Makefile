@@ -31,7 +31,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 test: install  ## run every test (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(JOBS)
 
-reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 14 minutes)
+reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 12 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
 
 bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 3 minutes)
