@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import structkd
-from structkd.distributions.arborescence import _edmonds
 from structkd.distributions.kernels import chain
+from structkd.distributions.kernels.edmonds import edmonds
 from structkd.distributions.semirings import NEG_INF, Log
 
 pytest.importorskip("numba")
@@ -421,7 +421,7 @@ def test_the_search_for_an_arborescence_gives_the_same_compiled(reluctant_root: 
         scores += 2.0 * (np.arange(words)[:, None] // 3 == np.arange(words) // 3)
         scores[generator.random((words, words)) < (0.0, 0.5, 0.8)[seed % 3]] = -np.inf
         heads = compiled.edmonds(scores, reluctant_root)
-        assert heads.tolist() == _edmonds(scores, reluctant_root).tolist()
+        assert heads.tolist() == edmonds(scores, reluctant_root).tolist()
         without += heads[0] < 0
     assert 0 < without < 200
 

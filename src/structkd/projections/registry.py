@@ -54,8 +54,7 @@ def joint(function: Projection) -> Projection:
 
 def runs_jointly(teacher: Distribution, student: Distribution) -> bool:
     """Whether the projection that serves this pair is one marked `joint`, and not one a user put in its place."""
-    classes: Any = type(teacher), type(student)
-    found = _find(*classes)
+    found = _serving(teacher, student)
     return found is not None and found[0] in _JOINT
 
 
@@ -94,8 +93,7 @@ def targets(
     student = check_distribution("student", student)
     check_distribution("teacher", teacher)
     with torch.no_grad():
-        classes: Any = type(teacher), type(student)
-        found = _find(*classes)
+        found = _serving(teacher, student)
         if found is not None or samples is not None:
             check_pair(teacher, student)
         if found is None:
@@ -192,6 +190,11 @@ def _shaped(marginals: Any, student: StructuredDistribution) -> Tensor:
     return marginals.detach()
 
 
+def _serving(teacher: Any, student: Any) -> tuple[Projection, type] | None:
+    classes: Any = type(teacher), type(student)
+    return _find(*classes)
+
+
 @lru_cache
 def _find(teacher_class: Any, student_class: Any) -> tuple[Projection, type] | None:
     """The most specific registered pair: nearest teacher class first, then nearest student class."""
@@ -207,7 +210,7 @@ def _find(teacher_class: Any, student_class: Any) -> tuple[Projection, type] | N
             f"({t.__name__}, {s.__name__}) and ({other_t.__name__}, {other_s.__name__}); the first is taken. Register "
             "the pair itself to decide",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return _PROJECTIONS[t, s], t
 

@@ -401,12 +401,12 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = Fa
 
 
 def edmonds(scores: np.ndarray, reluctant_root: bool) -> np.ndarray:
-    """`arborescence._edmonds`, the same source compiled; as it is where that fails."""
-    from ..arborescence import _edmonds
+    """`edmonds.edmonds`, the same source compiled; as it is where that fails."""
+    from . import edmonds as plain
     from .compiled_decoding import edmonds as kernel
 
     heads = _call("edmonds", kernel, None, (np.ascontiguousarray(scores, np.float64), reluctant_root))
-    return _edmonds(scores, reluctant_root) if heads is None else heads
+    return plain.edmonds(scores, reluctant_root) if heads is None else heads
 
 
 def log_arcs_of_labels(logits: Tensor, heads: Tensor, lengths: Tensor) -> Tensor | None:

@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 
-from ..arborescence import _edmonds
+from . import edmonds as plain
 from .compiled_lanes import WIDTH, aligned, compiled, exp, largest, load_first, maximum, splat, store, total
 
-edmonds = compiled(_edmonds)
+edmonds = compiled(plain.edmonds)
 
 # So far below a word's best score a label's probability is still an ordinary number.
 _REPRESENTED = 600.0

@@ -53,14 +53,13 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
 
 
 def matrix_tree_kd(
-    teacher: Tensor, student: Tensor, lengths: Tensor | None, multiroot: bool, temperature: float
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
     """The structural loss of all trees, crossing arcs included, and its gradient, both sides in one factorisation.
 
     Args:
         teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
-        lengths: LongTensor [B]; None where no sentence is shorter than N.
-        multiroot: several root arcs, or exactly one.
+        lengths: LongTensor [B]. multiroot: several root arcs, or exactly one.
         temperature: T.
 
     Returns T^2 (log Z_s - <P_t, s_s / T>), [B] in working precision, and T (P_s - P_t), [B, N, N] in the student's
@@ -69,7 +68,7 @@ def matrix_tree_kd(
     if log_space():
         return None
     batch, words, _ = student.shape
-    outside = None if lengths is None else _outside(lengths, words)
+    outside = _outside(lengths, words)
     dtype = working_precision(student)
     at_once = batch if student.device.type != "cpu" else max(1, min(batch, _CELLS // words**2))
     losses, gradients = [], []
