@@ -138,6 +138,27 @@ def test_trees_that_no_determinant_tells() -> None:
     assert matrix_tree.matrix_tree_kd(scores, scores, lengths, False, 1.0) is not None
 
 
+@pytest.mark.parametrize(
+    ("root", "by_all", "certified"), [(1e-2, True, True), (2e-3, False, True), (1e-4, False, False)]
+)
+def test_trees_are_certified_by_either_bound(root: float, by_all: bool, certified: bool) -> None:
+    """Words of which every one is a root with this probability: the inverse grows as the chance falls."""
+    words = 20
+    scores = 0.1 * torch.randn(2, words, words, dtype=torch.float64)
+    scores.diagonal(0, 1, 2).add_(torch.logit(torch.tensor(root)) + torch.tensor(words - 1).log())
+    heads = scores.softmax(1)
+    likeliest = heads.amax(1)
+    _, marginals, columns = matrix_tree._by_determinant(heads, multiroot=True)
+    assert (columns is None) == by_all
+    assert matrix_tree._certified(columns, likeliest).tolist() == [certified] * 2
+    lengths = torch.tensor([words, words])
+    assert (matrix_tree.matrix_tree_kd(scores, scores, lengths, True, 1.0) is not None) == certified
+    if certified:
+        with using("log"):
+            exact = structkd.NonProjectiveDependencyCRF(scores, multiroot=True).marginals
+        assert torch.allclose(marginals, exact, rtol=0.0, atol=1e-10)
+
+
 @pytest.mark.parametrize("per_bigram", [True, False])
 def test_log_space_takes_turns(monkeypatch: pytest.MonkeyPatch, per_bigram: bool) -> None:
     unary = torch.randn(BATCH, WORDS, SIZE, dtype=torch.float64)

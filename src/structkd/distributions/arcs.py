@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, working_precision
-from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_lengths, check_scores
+from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_scores
 
 # Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
 _CACHED_CELLS = 1 << 17
@@ -28,11 +28,9 @@ class ArcDistribution(StructuredDistribution):
 
     def _initialise(self, log_potentials: Tensor, lengths: Any, validate_args: bool | None) -> None:
         check_scores_of_arcs("log_potentials", log_potentials, labelled=True)
-        lengths = check_lengths(lengths, log_potentials.shape[0], log_potentials.shape[1], log_potentials.device)
         self.log_potentials = log_potentials
-        StructuredDistribution.__init__(
-            self, log_potentials.shape[0], log_potentials.shape[1:], log_potentials.dtype, lengths, validate_args
-        )
+        _, words, *_ = shape = log_potentials.shape
+        StructuredDistribution.__init__(self, log_potentials, words, shape[1:], lengths, validate_args)
         self._check_values("log_potentials", log_potentials, self._event_mask)
 
     @property

@@ -15,7 +15,7 @@ from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .maxent import LabelDistribution
 from .semirings import NEG_INF, working_precision
-from .structure import Gradient, StructuredDistribution, check_lengths, check_scores, expected_score, ordinary_tensors
+from .structure import Gradient, StructuredDistribution, check_scores, expected_score, ordinary_tensors
 
 # Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
 _LEAST_COVERED = 1e-6
@@ -46,16 +46,15 @@ class HeadLabeling(LabelDistribution):
         validate_args: bool | None = None,
     ) -> None:
         check_scores("logits", logits, ("B", "N", "K"))
-        batch, words, size = logits.shape
+        _, words, size = logits.shape
         if size < 1:
             raise ValueError(f"logits must have shape [B, N, K] with K >= 1, got {list(logits.shape)}")
         self._heads = self._check_indices("heads", heads, [logits.shape])
         if relations is not None:
             relations = self._check_indices("relations", relations, [logits.shape, logits.shape[-1:]]).long()
         self.relations = relations
-        lengths = check_lengths(lengths, batch, words, logits.device)
         self.log_potentials = logits
-        super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
+        super().__init__(logits, words, (words, size), lengths, validate_args)
         self._check_values("logits", logits, self._event_mask)
         if self._validate_args:
             for name, indices in (("heads", self._heads), ("relations", relations)):

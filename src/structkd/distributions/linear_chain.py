@@ -21,7 +21,6 @@ from .structure import (
     adopts,
     check_inventory,
     check_labels,
-    check_lengths,
     check_scores,
     expected_score,
     scaled_gradient,
@@ -52,28 +51,26 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         validate_args: bool | None = None,
     ) -> None:
         check_scores("log_potentials", log_potentials, ("B", "N-1", "C", "C"))
-        batch, bigrams, size, previous = log_potentials.shape
+        _, bigrams, size, previous = log_potentials.shape
         if size != previous or size < 1:
             raise ValueError(
                 f"log_potentials must have shape [B, N-1, C, C] (next, previous), got {list(log_potentials.shape)}"
             )
         self.log_potentials = log_potentials
-        self._initialise(batch, bigrams + 1, size, log_potentials, lengths, labels, validate_args)
+        self._initialise(log_potentials, bigrams + 1, size, lengths, labels, validate_args)
         self._check_values("log_potentials", log_potentials, self._event_mask)
 
     def _initialise(
         self,
-        batch: int,
+        scores: Tensor,
         words: int,
         size: int,
-        scores: Tensor,
         lengths: Any,
         labels: Sequence[str] | None,
         validate_args: bool | None,
     ) -> None:
-        lengths = check_lengths(lengths, batch, words, scores.device)
         self.labels = check_inventory("labels", labels, size)
-        super().__init__(batch, (words - 1, size, size), scores.dtype, lengths, validate_args)
+        super().__init__(scores, words, (words - 1, size, size), lengths, validate_args)
 
     @staticmethod
     def from_scores(
@@ -248,7 +245,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     ) -> None:
         check_scores("emissions", emissions, ("B", "N", "C"))
         check_scores("transitions", transitions, ("C", "C"))
-        batch, words, size = emissions.shape
+        _, words, size = emissions.shape
         if size < 1:
             raise ValueError(f"emissions must have shape [B, N, C] with C >= 1, got {list(emissions.shape)}")
         if transitions.shape != (size, size):
@@ -264,7 +261,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
                     raise ValueError(f"{name} must have shape [{size}], got {list(scores.shape)}")
                 dtype = torch.promote_types(dtype, scores.dtype)
         self.emissions, self.transitions, self.start, self.end = emissions, transitions, start, end
-        self._initialise(batch, words, size, emissions, lengths, labels, validate_args)
+        self._initialise(emissions, words, size, lengths, labels, validate_args)
         self.dtype = dtype
         self._check_values("emissions", emissions, lambda: self.word_mask.unsqueeze(-1))
         for name, scores in (("transitions", transitions), ("start", start), ("end", end)):

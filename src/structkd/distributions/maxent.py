@@ -13,7 +13,6 @@ from .structure import (
     Parts,
     check_inventory,
     check_labels,
-    check_lengths,
     check_scores,
 )
 from .wordwise import WordwiseDistribution
@@ -73,13 +72,12 @@ class MaxEnt(LabelDistribution):
         validate_args: bool | None = None,
     ) -> None:
         check_scores("logits", logits, ("B", "N", "C"))
-        batch, words, size = logits.shape
+        _, words, size = logits.shape
         if size < 1:
             raise ValueError(f"logits must have shape [B, N, C] with C >= 1, got {list(logits.shape)}")
-        lengths = check_lengths(lengths, batch, words, logits.device)
         self.labels = check_inventory("labels", labels, size)
         self.log_potentials = logits
-        super().__init__(batch, (words, size), logits.dtype, lengths, validate_args)
+        super().__init__(logits, words, (words, size), lengths, validate_args)
         self._check_values("logits", logits, self._event_mask)
 
     @property

@@ -12,7 +12,7 @@ from .arcs import ArcDistribution, Relations, check_scores_of_arcs
 from .head_selection import HeadChoice
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, working_precision
-from .structure import StructuredDistribution, check_lengths, check_scores
+from .structure import StructuredDistribution, check_scores
 
 #: Factors of h, d and c, each [B, N, r]; cell [b, h, d, c] of the scores is the sum over r of their product.
 Factors = tuple[Tensor, Tensor, Tensor]
@@ -82,7 +82,6 @@ class MeanFieldDependency(HeadChoice):
     ) -> None:
         """What does not depend on the form of the second-order scores, which are `others`."""
         check_scores_of_arcs("arcs", arcs)
-        batch, words, _ = arcs.shape
         dtype = arcs.dtype
         if relations is not None:
             check_scores("relations", relations, ("B", "N", "N", "L"))
@@ -95,10 +94,10 @@ class MeanFieldDependency(HeadChoice):
             raise TypeError(f"iterations must be an int, got {type(iterations).__name__}")
         if iterations < 0:
             raise ValueError(f"iterations must not be negative, got {iterations}")
-        lengths = check_lengths(lengths, batch, words, arcs.device)
         self.arcs, self.iterations, self.relations = arcs, iterations, relations
         event_shape = arcs.shape[1:] if relations is None else relations.shape[1:]
-        StructuredDistribution.__init__(self, batch, event_shape, dtype, lengths, validate_args)
+        StructuredDistribution.__init__(self, arcs, arcs.shape[1], event_shape, lengths, validate_args)
+        self.dtype = dtype
         self._check_values("arcs", arcs, self._arc_mask)
         if relations is not None:
             self._check_values("relations", relations, self._event_mask)

@@ -55,7 +55,8 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         return compiled.matrix_tree_kd
 
     def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
-        return matrix_tree_kd(teacher, student, self.lengths, self.multiroot, temperature)
+        lengths = self.lengths if self.ragged else None
+        return matrix_tree_kd(teacher, student, lengths, self.multiroot, temperature)
 
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return matrix_tree_expectations(arcs, lengths, self.multiroot)

@@ -14,7 +14,6 @@ from .structure import (
     Parts,
     StructuredDistribution,
     check_inventory,
-    check_lengths,
     check_scores,
 )
 
@@ -50,13 +49,12 @@ class SpanCRF(StructuredDistribution):
         validate_args: bool | None = None,
     ) -> None:
         check_scores("log_potentials", log_potentials, ("B", "N", "N", "L"))
-        batch, words, ends, size = log_potentials.shape
+        _, words, ends, size = log_potentials.shape
         if words != ends or size < 1:
             raise ValueError(f"log_potentials must have shape [B, N, N, L], got {list(log_potentials.shape)}")
-        lengths = check_lengths(lengths, batch, words, log_potentials.device)
         self.types = check_inventory("types", types, size)
         self.log_potentials = log_potentials
-        super().__init__(batch, (words, words, size), log_potentials.dtype, lengths, validate_args)
+        super().__init__(log_potentials, words, (words, words, size), lengths, validate_args)
         self._check_values("log_potentials", log_potentials, self._event_mask)
 
     def _with_scores(self, *scores: Tensor | None) -> SpanCRF:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -22,8 +22,8 @@ from .semirings import NEG_INF, KBest, Log, Max, Sample, working_precision
 
 #: One entry per kind of part: a tensor that starts with the batch, or expected transition counts kept as factors.
 Parts = tuple[Any, ...]
-#: From weights [B] to the weighted sum over sentences of the gradients by `_scores`, in their order. Called once: what
-#: it holds may be changed and given away.
+#: From weights, [B] or [], to the weighted sum over sentences of the gradients by `_scores`, in their order. Called
+#: once: what it holds may be changed and given away.
 Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,12 +69,8 @@ def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
     return scores
 
 
-def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) -> Tensor:
-    """`lengths` as a LongTensor [B] on `device`; None means that every sentence fills the batch."""
-    if words < 1:
-        raise ValueError("a sentence needs at least one word, got scores for none")
-    if lengths is None:
-        return torch.full((batch,), words, dtype=torch.long, device=device)
+def _check_lengths(lengths: Any, batch: int, words: int, device: torch.device) -> tuple[Tensor, bool]:
+    """`lengths` as a LongTensor [B] on `device`, and whether any is less than `words`."""
     if not isinstance(lengths, Tensor):
         try:
             lengths = torch.as_tensor(lengths)
@@ -84,13 +80,14 @@ def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) ->
         raise TypeError(f"lengths must be a LongTensor [B], got {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape [{batch}], one per sentence, got {list(lengths.shape)}")
-    wrong = ((lengths < 1) | (lengths > words)).nonzero().flatten().tolist()
-    if wrong:
-        raise ValueError(
-            f"lengths must lie in 1..{words} (the scores' number of words); batch item {wrong[0]} has "
-            f"{int(lengths[wrong[0]])}"
-        )
-    return lengths.to(device=device, dtype=torch.long)
+    ragged = False
+    for item, length in enumerate(lengths.tolist()):
+        if not 1 <= length <= words:
+            raise ValueError(
+                f"lengths must lie in 1..{words} (the scores' number of words); batch item {item} has {length}"
+            )
+        ragged |= length < words
+    return lengths.to(device=device, dtype=torch.long), ragged
 
 
 def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
@@ -115,14 +112,13 @@ def scaled_gradient(
 ) -> Gradient:
     """The gradient of a summed loss, for kernels that sum over the batch as they go.
 
-    A sum or a mean gives every sentence one weight; where the weights differ, the sentences are taken apart by
-    `by_sentence`.
+    Where the sentences have weights of their own, which differ, they are taken apart by `by_sentence`.
     """
 
     def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-        weight = weights[:1]
-        if bool((weights == weight).all()):
-            return tuple(None if t is None else t.mul_(weight.to(t.dtype)) for t in total)
+        weight = weights if weights.dim() == 0 else weights[:1]
+        if weights.dim() == 0 or bool((weights == weight).all()):
+            return tuple(None if t is None else t.mul_(weight) for t in total)
         with torch.no_grad():
             apart = by_sentence()
         if apart is None:
@@ -185,14 +181,21 @@ class StructuredDistribution(torch_struct.StructDistribution):
     #: Whether a structure in the form `decode` returns may leave words open (`OPEN`).
     partial = False
     log_potentials: Tensor
-    lengths: Tensor
+    #: Whether a sentence is shorter than the batch.
+    ragged: bool
 
     def __init__(
-        self, batch: int, event_shape: Sequence[int], dtype: torch.dtype, lengths: Tensor, validate_args: bool | None
+        self, scores: Tensor, words: int, event_shape: Sequence[int], lengths: Any, validate_args: bool | None
     ) -> None:
+        """What does not depend on the kind: the batch, dtype and device of some scores [B, ...], checked lengths."""
+        batch = scores.shape[0]
+        if words < 1:
+            raise ValueError("a sentence needs at least one word, got scores for none")
+        self.ragged = False
+        if lengths is not None:
+            self.lengths, self.ragged = _check_lengths(lengths, batch, words, scores.device)
         Distribution.__init__(self, torch.Size([batch]), torch.Size(event_shape), validate_args=validate_args)
-        self.lengths = lengths
-        self.dtype = dtype
+        self.dtype, self._device = scores.dtype, scores.device
         self._cache: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -236,17 +239,15 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """N, the number of words the score tensors have room for."""
         return self.event_shape[0]
 
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Words per sentence, LongTensor [B]."""
+        return torch.full(self.batch_shape, self.words, dtype=torch.long, device=self._device)
+
     @property
     def word_mask(self) -> Tensor:
         """BoolTensor [B, N]: True at the words of a sentence, False in the padding."""
         return torch.arange(self.words, device=self.lengths.device) < self.lengths.unsqueeze(1)
-
-    @property
-    def ragged(self) -> bool:
-        """Whether a sentence is shorter than the batch."""
-        if "ragged" not in self._cache:
-            self._cache["ragged"] = bool((self.lengths < self.words).any())
-        return self._cache["ragged"]
 
     def tempered(self, temperature: float) -> StructuredDistribution:
         """The distribution with every score divided by `temperature`, differentiably; half precision is divided in

@@ -19,8 +19,8 @@ from ..projections.registry import check_distribution, check_pair, check_tempera
 class _WithGradient(torch.autograd.Function):
     """Losses [B], or what is left of them after a reduction, whose gradient is known in closed form.
 
-    `gradient` takes the weights [B] that arrive from above, and is called once: so it may give away the tensors it
-    holds, which are as large as the scores. Where a graph is kept and asked again, `again` makes another.
+    `gradient` takes the weights that arrive from above, [B] or [], and is called once: so it may give away the tensors
+    it holds, which are as large as the scores. Where a graph is kept and asked again, `again` makes another.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class _WithGradient(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(*(s for s in scores if s is not None and s.requires_grad))
         ctx.gradient, ctx.again, ctx.reduction = gradient, again, reduction
-        ctx.batch, ctx.precision = len(loss), loss.dtype
+        ctx.precision = loss.dtype
         value = reduction(loss)
         return value.clone() if value is loss else value
 
@@ -52,10 +52,7 @@ class _WithGradient(torch.autograd.Function):
             _ = ctx.saved_tensors  # torch refuses where the graph was not kept, or scores were changed in place
             ctx.gradient = ctx.again()
         gradient, ctx.gradient = ctx.gradient, None
-        weights = grads[0].to(ctx.precision)
-        if ctx.reduction.divisor is not None:
-            weights = (weights / ctx.reduction.divisor).expand(ctx.batch)
-        return None, None, None, None, *gradient(weights)
+        return None, None, None, None, *gradient(ctx.reduction.weights(grads[0].to(ctx.precision)))
 
 
 class Reduction:
@@ -74,11 +71,15 @@ class Reduction:
         elif reduction == "token":
             self.divisor = student.lengths.sum()
         else:
-            self.divisor = len(student.lengths) if reduction == "batchmean" else 1
+            self.divisor = student.batch_shape[0] if reduction == "batchmean" else 1
 
     def __call__(self, loss: Tensor) -> Tensor:
         """The reduced losses, in the student's dtype (float32 for half precision)."""
         return (loss if self.divisor is None else loss.sum() / self.divisor).to(self.dtype)
+
+    def weights(self, grad: Tensor) -> Tensor:
+        """What every loss, [B], counts for, given the gradient by what they were reduced to; [] where all alike."""
+        return grad if self.divisor is None else grad / self.divisor
 
 
 def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float, reduction: Reduction) -> Tensor:

@@ -128,12 +128,11 @@ def check_pair(teacher: Distribution, student: Distribution) -> None:
             f"teacher and student must have one batch: the teacher's has {list(teacher.batch_shape)} sentences, the "
             f"student's {list(student.batch_shape)}"
         )
-    lengths = getattr(teacher, "lengths", None)
-    expected = getattr(student, "lengths", None)
-    if isinstance(lengths, Tensor) and isinstance(expected, Tensor) and lengths.tolist() != expected.tolist():
+    theirs, ours = _lengths(teacher), _lengths(student)
+    if theirs is not None and ours is not None and theirs != ours:
         raise ValueError(
-            f"teacher and student must have the same sentences: the teacher's lengths are {lengths.tolist()}, the "
-            f"student's {expected.tolist()}"
+            f"teacher and student must have the same sentences: the teacher's lengths are {theirs}, the "
+            f"student's {ours}"
         )
     for inventory in ("labels", "types"):
         theirs, ours = getattr(teacher, inventory, None), getattr(student, inventory, None)
@@ -142,6 +141,13 @@ def check_pair(teacher: Distribution, student: Distribution) -> None:
                 f"teacher and student must have the same {inventory} in the same order: the teacher has {theirs}, the "
                 f"student {ours}"
             )
+
+
+def _lengths(distribution: Distribution) -> list[int] | None:
+    if isinstance(distribution, StructuredDistribution) and not distribution.ragged:
+        return [distribution.words] * distribution.batch_shape[0]
+    lengths = getattr(distribution, "lengths", None)
+    return lengths.tolist() if isinstance(lengths, Tensor) else None
 
 
 def check_words(teacher: StructuredDistribution, student: StructuredDistribution, trailing: int) -> None:

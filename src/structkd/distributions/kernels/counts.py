@@ -62,11 +62,11 @@ class TransitionCounts:
         return total
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """sum over b of weights[b] * counts[b], [C, C]."""
+        """sum over b of weights[b] * counts[b], [C, C]; weights [B], or [] where all are alike."""
         total: Tensor | None = None
         for after, before, scale in self.terms:
             if _alike(after):
-                weighted = after[0].T @ torch.tensordot(weights, before, 1)
+                weighted = after[0].T @ torch.tensordot(weights.expand(len(before)), before, 1)
             else:
                 weighted = (after * weights.view(-1, 1, 1)).flatten(0, 1).T @ before.flatten(0, 1)
             weighted = weighted if scale is None else weighted * scale
@@ -104,14 +104,18 @@ def _alike(after: Tensor) -> bool:
 
 
 def weighted_by_sentence(gradient: Tensor | TransitionCounts, weights: Tensor) -> Tensor:
-    """Gradients by each sentence's scores times [B]; summed over the batch where the sentences share their scores."""
+    """Gradients by each sentence's scores times weights, [B] or []; summed over the batch where the sentences share
+    their scores.
+    """
     if isinstance(gradient, TransitionCounts):
         return gradient.weighted_sum(weights)
     return gradient * weights.view(-1, *[1] * (gradient.dim() - 1))
 
 
 def scaled_by_sentence_(gradient: Tensor, weights: Tensor) -> Tensor:
-    """A gradient [B, ...] times [B], in place."""
+    """A gradient [B, ...] times weights, [B] or [], in place."""
+    if weights.dim() == 0:
+        return gradient.mul_(weights)
     return gradient.mul_(weights.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))
 
 

@@ -29,14 +29,15 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
     else:
         outside = _outside(lengths, arcs.shape[1])
         scores = arcs if outside is None else arcs.masked_fill(outside, NEG_INF)
-        heads, normalisers = _heads(scores, outside), scores.logsumexp(1)
-        likeliest = heads.amax((1, 2))
-        log_partition, marginals, columns = _by_determinant(heads, multiroot)
-        if outside is not None:
-            normalisers.masked_fill_(outside.diagonal(0, 1, 2), 0.0)
-        log_partition += normalisers.sum(1)
-        marginals.clamp_(0.0, 1.0)
+        heads, best = _heads(scores, outside), scores.amax(1)
+        likeliest = heads.amax(1)
+        pivots, marginals, columns = _by_determinant(heads, multiroot)
         safe = _certified(columns, likeliest)
+        if outside is not None:
+            padding = outside.diagonal(0, 1, 2)
+            best, likeliest = best.masked_fill_(padding, 0.0), likeliest.masked_fill_(padding, 1.0)
+        log_partition = _log_product(pivots, likeliest) + best.sum(1)
+        marginals.clamp_(0.0, 1.0)
     if log_space():
         safe = torch.zeros_like(safe)
     if not safe.all():
@@ -53,13 +54,14 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
 
 
 def matrix_tree_kd(
-    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
+    teacher: Tensor, student: Tensor, lengths: Tensor | None, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
     """The structural loss of all trees, crossing arcs included, and its gradient, both sides in one factorisation.
 
     Args:
         teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
-        lengths: LongTensor [B]. multiroot: several root arcs, or exactly one.
+        lengths: LongTensor [B]; None where no sentence is shorter than N words.
+        multiroot: several root arcs, or exactly one.
         temperature: T.
 
     Returns T^2 (log Z_s - <P_t, s_s / T>), [B] in working precision, and T (P_s - P_t), [B, N, N] in the student's
@@ -68,42 +70,52 @@ def matrix_tree_kd(
     if log_space():
         return None
     batch, words, _ = student.shape
-    outside = _outside(lengths, words)
-    dtype = working_precision(student)
-    at_once = batch if student.device.type != "cpu" else max(1, min(batch, _CELLS // words**2))
-    losses, gradients = [], []
+    at_once = max(1, _CELLS // words**2)
+    if batch <= at_once or not student.is_cpu:
+        return _kd(teacher, student, lengths, multiroot, temperature)
+    pieces = []
     for first in range(0, batch, at_once):
         some = slice(first, first + at_once)
-        both = torch.cat((teacher[some], student[some]))
-        if temperature != 1:
-            both = both.to(dtype).div_(temperature)
-        padding = None if outside is None else outside[some].repeat(2, 1, 1)
-        if padding is not None:
-            both.masked_fill_(padding, NEG_INF)
-        determinants, marginals, columns = _by_determinant(_heads(both, padding), multiroot)
-        # no head is likelier than 1: mostly, that is bound enough
-        enough = float(columns.amax()) < _largest_column(dtype)
-        if not (enough or _certified(columns, _heads(both, padding).amax((1, 2))).all()):
+        piece = _kd(teacher[some], student[some], None if lengths is None else lengths[some], multiroot, temperature)
+        if piece is None:
             return None
-        size = len(both) // 2
-        target, gap = marginals[:size], marginals[size:]
-        # every word has one head, so that the normalisers of log Z_s and of the student's scores cancel
-        score = both[size:].log_softmax(1, dtype=dtype)
-        if padding is not None:
-            score.masked_fill_(padding[size:], 0.0)
-        losses.append(determinants[size:].sub_(score.mul_(target).sum((1, 2))))
-        gradients.append(gap.sub_(target).to(student.dtype))
-    loss, gradient = _joined(losses), _joined(gradients)
+        pieces.append(piece)
+    losses, gradients = zip(*pieces, strict=True)
+    return torch.cat(losses), torch.cat(gradients)
+
+
+def _kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor | None, multiroot: bool, temperature: float
+) -> tuple[Tensor, Tensor] | None:
+    """`matrix_tree_kd`, all sentences together."""
+    batch, words, _ = student.shape
+    both = torch.cat((teacher, student)).to(working_precision(student))
+    if temperature != 1:
+        both.div_(temperature)
+    outside = None if lengths is None else _outside(lengths, words)
+    padding = None if outside is None else outside.repeat(2, 1, 1)
+    if padding is not None:
+        both.masked_fill_(padding, NEG_INF)
+    heads = _heads(both, padding)
+    likeliest = heads.amax(1)
+    pivots, marginals, columns = _by_determinant(heads, multiroot)
+    if columns is not None and not _certified(columns, likeliest).all():
+        return None
+    target, gap = marginals.chunk(2)
+    # every word has one head: what all its scores have in common leaves log Z_s and the expected score alike
+    scores, likeliest = both[batch:], likeliest[batch:]
+    scores.sub_(scores.amax(1, keepdim=True))
+    if outside is not None:
+        scores.masked_fill_(outside, 0.0)
+        likeliest.masked_fill_(outside.diagonal(0, 1, 2), 1.0)
+    loss = _log_product(pivots[batch:], likeliest).sub_(scores.mul_(target).sum((1, 2)))
     if not math.isfinite(loss.sum()):  # an impossible arc may give inf - inf
         return None
+    gradient = gap.sub_(target).to(student.dtype)
     if temperature != 1:
         loss.mul_(temperature**2)
         gradient.mul_(temperature)
     return loss, gradient
-
-
-def _joined(pieces: list[Tensor]) -> Tensor:
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def _outside(lengths: Tensor, words: int) -> Tensor | None:
@@ -123,16 +135,16 @@ def _heads(scores: Tensor, outside: Tensor | None) -> Tensor:
     return heads if outside is None else heads.masked_fill_(outside, 0.0)
 
 
-def _by_determinant(heads: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _by_determinant(heads: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """Koo et al. (2007): with roots on the diagonal (multi-root) or in the first row (single root), Z is the
     determinant of the Laplacian, and marginals are entries of its inverse.
 
     Args:
-        heads: [B, N, N], weights of the arcs as `_heads` makes them of scores, which adds a constant to log Z and
-            changes no marginal, as every word has one head; is changed.
+        heads: [B, N, N], weights of the arcs as `_heads` makes them of scores, which divides Z by what
+            `_log_product` multiplies it by and changes no marginal, as every word has one head; is changed.
 
-    Returns log Z [B]; marginals [B, N, N], up to an error that may put them outside 0..1; and the sums [B, N] of the
-    inverse's absolute columns, which bound that error (`_certified`).
+    Returns pivots [B, N], whose product is the determinant but for its sign; marginals [B, N, N], up to an error that
+    may put them outside 0..1; and what bounds that error (`_certified`), None where it is small for every sentence.
     """
     # The Laplacian's negative, since arcs then keep their sign. No sign of a row changes what is read from it below.
     laplacian = heads
@@ -142,44 +154,69 @@ def _by_determinant(heads: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Ten
         diagonal.fill_(-1.0)
     else:
         diagonal.sub_(1.0)
-        row = laplacian[:, 0]
+        row = laplacian.select(1, 0)
         of_first = row.clone()
         row.copy_(roots)
     factors, pivots, _ = torch.linalg.lu_factor_ex(laplacian)
     # LAPACK keeps columns together, and copies an identity laid out like that fastest
     identity = torch.eye(laplacian.shape[1], dtype=laplacian.dtype, device=laplacian.device).mT
     inverse = torch.linalg.lu_solve(factors, pivots, identity)
-    determinants = factors.diagonal(0, 1, 2).abs().log_().sum(1)
-    columns = inverse.mT.abs().sum(2)
+    columns = _columns(inverse)
 
     own = inverse.diagonal(0, 1, 2)
     if multiroot:
         at_root = roots.mul_(own).neg_()
     else:
         # the first row holds the roots: it stands for no head, and its word's column for no other dependent
-        column = inverse[:, :, 0]
+        column = inverse.select(2, 0)
         at_root = roots.mul_(column)
         column.zero_()
         row.copy_(of_first)
     marginals = torch.sub(inverse.mT, own.unsqueeze(1)).mul_(laplacian)
     marginals.diagonal(0, 1, 2).copy_(at_root)
-    return determinants, marginals, columns
+    return factors.diagonal(0, 1, 2), marginals, columns
+
+
+def _log_product(pivots: Tensor, likeliest: Tensor) -> Tensor:
+    """log |prod_n pivots[b, n] / likeliest[b, n]|, [B].
+
+    With the probabilities [B, N] of every word's likeliest head, that is log Z for scores whose best is 0 for every
+    word: such a head's weight is 1, of which the softmax made that probability.
+    """
+    return pivots.div(likeliest).abs_().log_().sum(1)
 
 
 def _largest_column(dtype: torch.dtype) -> float:
     """How much a column of the inverse may add up to where the largest of all heads' probabilities is 1.
 
-    An inverse is off by less than eps * |L| * |L^-1|^2, norms of the largest absolute column sums; |L| is 3 at most,
-    and a marginal is the product of a head's probability and a difference in the inverse.
+    Rounding changes L by E, |E| < eps * |L| in the norm of the largest absolute column sum, and its inverse X by X E X,
+    which is less than eps * |L| * |X|^2; |L| is 3 at most, and a marginal is the product of a head's probability and a
+    difference in the inverse.
     """
     return math.sqrt(_LARGEST_ERROR / (3 * torch.finfo(dtype).eps))
 
 
-def _certified(columns: Tensor, likeliest: Tensor) -> Tensor:
-    """BoolTensor [B]: whether marginals are right to `_LARGEST_ERROR`, from the inverse's columns [B, N] and the
-    probability [B] of the likeliest head. What is no number is certified by nothing.
+def _columns(inverse: Tensor) -> Tensor | None:
+    """Largest absolute column sums [B] of inverses [B, N, N]; None where none is larger than `_largest_column`, or need
+    be taken for larger.
+
+    An entry of X E X is no larger than the largest entry of X, times |E|, times the largest column sum of X, which is
+    no larger than sqrt(N) times its Frobenius norm F: so sqrt(N) F^2 serves for |X|^2, and mostly the F of all
+    sentences together, which takes one pass, is small enough.
     """
-    return columns.amax(1) * likeliest.sqrt() < _largest_column(columns.dtype)
+    frobenius = float(torch.linalg.vector_norm(inverse))
+    if frobenius * inverse.shape[1] ** 0.25 < _largest_column(inverse.dtype):
+        return None
+    return inverse.abs().sum(1).amax(1)
+
+
+def _certified(columns: Tensor | None, likeliest: Tensor) -> Tensor:
+    """BoolTensor [B]: whether marginals are right to `_LARGEST_ERROR`, from what `_columns` gives and the probabilities
+    [B, N] of every word's likeliest head. What is no number is certified by nothing.
+    """
+    if columns is None:
+        return torch.ones_like(likeliest[:, 0], dtype=torch.bool)
+    return columns * likeliest.amax(1).sqrt() < _largest_column(columns.dtype)
 
 
 def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
