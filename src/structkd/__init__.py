@@ -16,6 +16,7 @@ from .distributions import (
     MeanFieldDependency,
     Mixture,
     NonProjectiveDependencyCRF,
+    RelationScores,
     Span,
     SpanCRF,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Mixture",
     "NonProjectiveDependencyCRF",
     "PosteriorKDLoss",
+    "RelationScores",
     "Span",
     "SpanCRF",
     "StructuralKDLoss",

@@ -168,13 +168,16 @@ def test_arc_scorer_puts_the_root_on_the_diagonal() -> None:
 def test_relation_scores_put_the_root_on_the_diagonal() -> None:
     model = parser("head_selection")
     output = model(**model.encode(EXAMPLES[1:2]))
-    scores = model.relation_scores(output)
-    one = torch.ones(1)
+    relations = model.relation_scores(output)
+    scores, one = relations.everywhere(), torch.ones(1)
     for h, d in itertools.product(range(4), range(4)):
         head = output.relation_root if h == d else output.relation_heads[0, h]
         vectors = torch.cat([head, one]), torch.cat([output.relation_dependents[0, d], one])
         expected = torch.einsum("i,lij,j->l", vectors[0], output.relation_weight, vectors[1])
         torch.testing.assert_close(scores[0, h, d], expected)
+    for heads in itertools.product(range(4), repeat=4):
+        along = relations.along(torch.tensor([heads]))
+        torch.testing.assert_close(along[0], scores[0, heads, range(4)])
 
 
 # -- gold trees -------------------------------------------------------------------------------------------------------
@@ -422,7 +425,9 @@ def test_a_batch_that_cannot_fit_is_refused() -> None:
     batch = model.encode(EXAMPLES)
     scores = model.scores(model(**batch))
     with pytest.raises(ValueError, match=r"4 sentences padded to 9 words needs about .* GiB .* Lower the batch size"):
-        model.distribution(scores, batch["lengths"])
+        _ = model.distribution(scores, batch["lengths"]).marginals
+    gold = model.encode_gold(EXAMPLES)
+    structkd.supervised_loss(model.distribution(scores, batch["lengths"]), gold).backward()
     short = model.encode(EXAMPLES[2:3])
     assert model.distribution(model(**short), short["lengths"]).marginals.isfinite().all()
     model.config.memory_limit = None

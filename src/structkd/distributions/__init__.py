@@ -1,5 +1,6 @@
 """Distributions over structures. The only room that imports torch_struct."""
 
+from .arcs import RelationScores
 from .head_labeling import HeadLabeling
 from .head_selection import HeadSelection
 from .linear_chain import LinearChainCRF
@@ -19,6 +20,7 @@ __all__ = [
     "MeanFieldDependency",
     "Mixture",
     "NonProjectiveDependencyCRF",
+    "RelationScores",
     "Span",
     "SpanCRF",
 ]

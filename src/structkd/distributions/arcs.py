@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from .kernels.dispatch import compiled_for
+from .maxent import MaxEnt
 from .semirings import NEG_INF, working_precision
-from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_scores
+from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_scores, ordinary_tensors
 
 # Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
 _CACHED_CELLS = 1 << 17
+
+Self = TypeVar("Self", bound="ArcDistribution")
+
+
+class RelationScores(Protocol):
+    """Scores of relations given the arc, [B, N, N, L], by what they are made of: a parser's bilinear form, say."""
+
+    @property
+    def count(self) -> int:
+        """L."""
+
+    def everywhere(self) -> Tensor:
+        """The scores of all arcs, [B, N, N, L]; cell [b, h, d, l] for relation l, root arcs on the diagonal."""
+
+    def along(self, heads: Tensor) -> Tensor:
+        """Those of one arc a word, [B, N, L]; heads LongTensor [B, N], root = own index."""
 
 
 class ArcDistribution(StructuredDistribution):
@@ -25,13 +45,71 @@ class ArcDistribution(StructuredDistribution):
     tree = False
     projective = False
     multiroot = True
+    #: Where relations were given by what their scores are made of: the distribution of arcs alone, and they.
+    _by_arc: tuple[ArcDistribution, RelationScores] | None = None
 
     def _initialise(self, log_potentials: Tensor, lengths: Any, validate_args: bool | None) -> None:
         check_scores_of_arcs("log_potentials", log_potentials, labelled=True)
-        self.log_potentials = log_potentials
+        self._log_potentials = log_potentials
         _, words, *_ = shape = log_potentials.shape
         StructuredDistribution.__init__(self, log_potentials, words, shape[1:], lengths, validate_args)
         self._check_values("log_potentials", log_potentials, self._event_mask)
+
+    def with_relations(self: Self, relations: RelationScores) -> Self:
+        """The same with a relation on every arc: P(relation | arc) is the softmax of its scores.
+
+        Labelled arcs are multiplied out, [B, N, N, L], when something asks for them (`log_potentials`, as most methods
+        do). `structkd.supervised_loss` of boolean events does not: by the chain rule it needs the scores of relations
+        along the gold arcs alone, O(B N L) time and memory. Every arc needs a possible relation. Raises ValueError for
+        arcs that bear relations already.
+        """
+        if self.labelled:
+            raise ValueError(f"these arcs bear relations already: event_shape is {list(self.event_shape)}")
+        labelled = copy.copy(self)
+        labelled._by_arc, labelled._cache = (self, relations), {}
+        labelled._event_shape = torch.Size((*self.event_shape, relations.count))
+        return labelled
+
+    @property
+    @ordinary_tensors
+    def log_potentials(self) -> Tensor:  # type: ignore[override]
+        """Scores of arcs, [B, N, N], or of labelled arcs, [B, N, N, L]."""
+        if self._by_arc is None:
+            return self._log_potentials
+        arcs, relations = self._by_arc
+        return self._built("labelled arcs", lambda: self._labelled_arcs(arcs.log_potentials, relations.everywhere()))
+
+    def _labelled_arcs(self, arcs: Tensor, relations: Tensor) -> Tensor:
+        logarithms = relations.log_softmax(-1)
+        self._check_values("logarithms of P(relation | arc)", logarithms, self._event_mask)
+        if torch.is_grad_enabled() and (arcs.requires_grad or relations.requires_grad):
+            return logarithms + arcs.unsqueeze(-1)
+        return logarithms.add_(arcs.unsqueeze(-1))  # the tensor may be a large one
+
+    def _built(self, name: str, build: Callable[[], Tensor]) -> Tensor:
+        """Build what is large when it is asked for, and keep it: with its graph, too, which leads to the scores the
+        distribution was made from, and which a loss would walk back once had it been built beforehand.
+        """
+        names = [f"{name}, with a graph"] if torch.is_grad_enabled() else [f"{name}, with a graph", name]
+        for kept in names:
+            if kept in self._cache:
+                return self._cache[kept]
+        self._cache[names[-1]] = built = build()
+        return built
+
+    def _chain_rule(self, gold: Tensor) -> list[tuple[Distribution, Tensor]] | None:
+        by_arc = self._by_arc
+        if by_arc is None or gold.dtype != torch.bool or gold.shape != self.batch_shape + self.event_shape:
+            return None
+        arcs, relations = by_arc
+        gold_arcs = gold.any(-1) & self._arc_mask()
+        heads = gold_arcs.to(torch.uint8).argmax(1)
+        along = gold.gather(1, heads[:, None, :, None].expand(-1, 1, -1, relations.count)).squeeze(1)
+        several = (gold_arcs.sum(1) > 1) | (along.sum(-1) > 1)
+        if (several & self.word_mask).any():  # no structure
+            return None
+        scores = relations.along(heads)
+        return [(arcs, gold_arcs), (MaxEnt(scores, self.lengths, validate_args=self._validate_args), along)]
 
     @property
     def labelled(self) -> bool:
@@ -62,6 +140,9 @@ class ArcDistribution(StructuredDistribution):
         """
         if not self.labelled:
             return self.tempered(temperature), None
+        if self._by_arc is not None and temperature == 1:
+            unlabelled, given = self._by_arc
+            return unlabelled, Relations(given.everywhere().detach(), temperature)
         relations = Relations(self.log_potentials.detach(), temperature)
         arcs = relations.normaliser.masked_fill(~self._arc_mask(), 0.0)
         return self._with_scores(arcs), relations

@@ -12,7 +12,7 @@ from .arcs import ArcDistribution, Relations, check_scores_of_arcs
 from .head_selection import HeadChoice
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF, working_precision
-from .structure import StructuredDistribution, check_scores
+from .structure import StructuredDistribution, check_scores, ordinary_tensors
 
 #: Factors of h, d and c, each [B, N, r]; cell [b, h, d, c] of the scores is the sum over r of their product.
 Factors = tuple[Tensor, Tensor, Tensor]
@@ -94,13 +94,13 @@ class MeanFieldDependency(HeadChoice):
             raise TypeError(f"iterations must be an int, got {type(iterations).__name__}")
         if iterations < 0:
             raise ValueError(f"iterations must not be negative, got {iterations}")
-        self.arcs, self.iterations, self.relations = arcs, iterations, relations
+        self.arcs, self.iterations, self._relations = arcs, iterations, relations
         event_shape = arcs.shape[1:] if relations is None else relations.shape[1:]
         StructuredDistribution.__init__(self, arcs, arcs.shape[1], event_shape, lengths, validate_args)
         self.dtype = dtype
         self._check_values("arcs", arcs, self._arc_mask)
         if relations is not None:
-            self._check_values("relations", relations, self._event_mask)
+            self._checked(relations)
 
     @staticmethod
     def from_factors(
@@ -123,6 +123,19 @@ class MeanFieldDependency(HeadChoice):
         A temperature divides the products. Costs O(T N^2 r) time and O(T N (N + r)) memory.
         """
         return _FactoredMeanField(arcs, siblings, grandparents, lengths, iterations, validate_args, relations)
+
+    @property
+    @ordinary_tensors
+    def relations(self) -> Tensor | None:
+        """Scores of relations given the arc, [B, N, N, L], or None."""
+        if self._by_arc is None:
+            return self._relations
+        _, given = self._by_arc
+        return self._built("relations", lambda: self._checked(given.everywhere()))
+
+    def _checked(self, relations: Tensor) -> Tensor:
+        self._check_values("relations", relations, self._event_mask)
+        return relations
 
     @property
     def _scores(self) -> tuple[Tensor | None, ...]:

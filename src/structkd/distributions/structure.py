@@ -331,6 +331,13 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """
         return None
 
+    def _chain_rule(self, gold: Tensor) -> list[tuple[Distribution, Tensor]] | None:
+        """Distributions, and gold structures of them, whose likelihoods multiply to that of these gold structures.
+
+        For classes whose likelihood is cheapest that way; None where there is none.
+        """
+        return None
+
     def _likelihood(self, gold: Tensor) -> tuple[Tensor, Gradient] | None:
         """-log P [B] of events [B, *event_shape], and its gradient by this distribution's `_scores`.
 

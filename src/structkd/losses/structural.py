@@ -113,9 +113,10 @@ def closed_form(
         assert found is not None
         return found[1]
 
+    scores = student._scores
     with torch.no_grad():
         found = programme()
-    return None if found is None else _WithGradient.apply(*found, again, reduction, *student._scores)
+    return None if found is None else _WithGradient.apply(*found, again, reduction, *scores)
 
 
 def check_num_items(num_items: Any) -> Any:
@@ -233,6 +234,10 @@ def supervised_loss(
     """
     student = check_distribution("student", student)
     reduced = Reduction(student, reduction, num_items)
+    factors = student._chain_rule(gold) if isinstance(gold, Tensor) else None
+    if factors is not None:
+        losses = [supervised_loss(factor, part, reduction="none") for factor, part in factors]
+        return reduced(torch.stack(losses).sum(0))
     if isinstance(gold, Tensor) and gold.shape == student.batch_shape + student.event_shape:
         loss = closed_form(partial(student._likelihood, gold.detach()), student, reduced)
         if loss is not None:

@@ -1,5 +1,6 @@
 """Models: encoders, what scores structures on top of them, and vocabularies, as transformers ``PreTrainedModel``s."""
 
+from structkd.models.biaffine import BilinearRelations
 from structkd.models.bilstm import BiLSTMConfig, BiLSTMEncoder, BiLSTMRecipe
 from structkd.models.head_encodings import HeadEncoding, head_encoding, register_head_encoding
 from structkd.models.head_labeler import HeadLabeler, HeadLabelerConfig, HeadLabelerOutput, HeadLabelerRecipe
@@ -26,6 +27,7 @@ __all__ = [
     "BiLSTMEncoder",
     "BiLSTMRecipe",
     "BiaffineParser",
+    "BilinearRelations",
     "EncoderRecipe",
     "Features",
     "HeadEncoding",

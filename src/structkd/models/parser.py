@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from structkd import DependencyCRF, HeadSelection, NonProjectiveDependencyCRF
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
-from structkd.models.biaffine import ArcScorer, RelationFactors, applied, biaffine, initialise_scorer, linear_forms
+from structkd.models.biaffine import ArcScorer, BilinearRelations, RelationFactors, initialise_scorer
 from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["STRUCTURES", "BiaffineParser", "ParserConfig", "ParserOutput", "ParserRecipe", "lift"]
 
 STRUCTURES = ("head_selection", "projective", "nonprojective")
-
-# Bytes at the peak of a training step for every cell of the log potentials [B, N, N, L]: they, the gold structure, the
-# marginals and the gradients, in working precision, and the relations' own graph. Measured with 37 relations: 58 to 86.
-_BYTES_PER_CELL = 80
 
 
 class ParserConfig(StructuredConfig):
@@ -39,8 +35,8 @@ class ParserConfig(StructuredConfig):
         arc_size: cells of a word's vector as a head or dependent of an arc.
         relation_size: cells of its vector as a head or dependent of a relation.
         dropout: share of these cells dropped for a whole sentence at once in training.
-        memory_limit: GiB that the structures of a batch may take, by an estimate for a training step; None sets no
-            limit.
+        memory_limit: GiB that the labelled arcs of a batch may take where they are needed (to train on gold trees they
+            are not), by an estimate for a training step; None sets no limit.
     """
 
     model_type = "structkd_parser"
@@ -74,7 +70,7 @@ class ParserOutput(ModelOutput):
     """Scores of a batch; :meth:`BiaffineParser.distribution` turns them into the distribution over trees.
 
     Relations are given by what their scores are made of, which is far smaller than [B, N, N, L]; they are multiplied
-    out by :meth:`BiaffineParser.relation_scores`. Cells beyond a sentence's length mean nothing.
+    out by :class:`~structkd.models.BilinearRelations`. Cells beyond a sentence's length mean nothing.
 
     Attributes:
         arcs: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal.
@@ -133,31 +129,15 @@ class BiaffineParser(StructuredModel):
         words = self.encoder(lengths=lengths, **inputs)
         return ParserOutput(arcs=self.arcs(words), **self.relations(words))
 
-    def relation_scores(self, scores: Mapping[str, Tensor]) -> Tensor:
-        """[B, N, N, L]; cell [b, h, d, l] scores relation l given the arc from h to d, the root on the diagonal.
-
-        Raises:
-            ValueError: if a training step with so many would exceed ``memory_limit``.
-        """
-        dependents, weight = scores["relation_dependents"], scores["relation_weight"]
-        self._check_memory(*dependents.shape[:2])
-        forms = linear_forms(dependents, weight)
-        relations = applied(scores["relation_heads"], forms)
-        root = applied(scores["relation_root"].expand(len(dependents), 1, -1), forms)
-        relations.diagonal(dim1=1, dim2=2).copy_(root.squeeze(1).mT)  # in place: the tensor may be a large one
-        return relations
-
-    def _check_memory(self, batch: int, words: int) -> None:
-        limit, count = self.config.memory_limit, len(self.config.relations)
-        if limit is None:
-            return
-        needed = batch * words**2 * count * _BYTES_PER_CELL / 2**30
-        if needed > limit:
-            raise ValueError(
-                f"A batch of {batch} sentences padded to {words} words needs about {needed:.2g} GiB for its "
-                f"{batch} x {words} x {words} arcs with {count} relations; memory_limit is {limit:g} GiB. Lower the "
-                "batch size or leave out the longest sentences; raise memory_limit (null: none) where there is more."
-            )
+    def relation_scores(self, scores: Mapping[str, Tensor]) -> BilinearRelations:
+        """The scores of relations given the arc."""
+        return BilinearRelations(
+            scores["relation_heads"],
+            scores["relation_dependents"],
+            scores["relation_root"],
+            scores["relation_weight"],
+            self.config.memory_limit,
+        )
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Any:
         """The distribution over labelled arcs [B, N, N, L], of the class that ``structure`` names.
@@ -166,18 +146,17 @@ class BiaffineParser(StructuredModel):
             scores: :meth:`scores` of the batch (or the output itself).
             lengths: LongTensor [B].
 
-        Raises:
-            ValueError: as :meth:`relation_scores`.
+        Labelled arcs are multiplied out when something asks for them, which raises ValueError where they would exceed
+        ``memory_limit``; to train on gold trees (:func:`structkd.supervised_loss`) they are not needed.
         """
-        arcs, log_potentials = scores["arcs"].unsqueeze(-1), self.relation_scores(scores).log_softmax(-1)
-        if torch.is_grad_enabled() and (arcs.requires_grad or log_potentials.requires_grad):
-            log_potentials = log_potentials + arcs
-        else:
-            log_potentials += arcs  # the tensor may be a large one
+        arcs: HeadSelection | DependencyCRF | NonProjectiveDependencyCRF
         if self.config.structure == "head_selection":
-            return HeadSelection(log_potentials, lengths)
-        trees = DependencyCRF if self.config.structure == "projective" else NonProjectiveDependencyCRF
-        return trees(log_potentials, lengths, multiroot=self.config.multiroot)
+            arcs = HeadSelection(scores["arcs"], lengths)
+        elif self.config.structure == "projective":
+            arcs = DependencyCRF(scores["arcs"], lengths, multiroot=self.config.multiroot)
+        else:
+            arcs = NonProjectiveDependencyCRF(scores["arcs"], lengths, multiroot=self.config.multiroot)
+        return arcs.with_relations(self.relation_scores(scores))
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
         """Indicators of the labelled arcs, BoolTensor [B, N, N, L]; none in the padding and for hidden annotation.
@@ -209,12 +188,7 @@ class BiaffineParser(StructuredModel):
         heads = trees(self.arc_scores(scores, lengths), lengths, multiroot=self.config.multiroot).decode()
         padding = heads < 0
         root = heads == torch.arange(heads.shape[1], device=heads.device)
-        vectors = scores["relation_heads"]
-        chosen = vectors.gather(1, heads.clamp(min=0).unsqueeze(-1).expand(vectors.shape))
-        chosen = torch.where(root.unsqueeze(-1), scores["relation_root"], chosen)
-        # every arc is a pair of one-word sentences
-        of_heads, of_dependents = (v.flatten(0, 1).unsqueeze(1) for v in (chosen, scores["relation_dependents"]))
-        relations = biaffine(of_heads, of_dependents, scores["relation_weight"]).argmax(-1).view(heads.shape)
+        relations = self.relation_scores(scores).along(heads.clamp(min=0)).argmax(-1)
         return {
             "heads": (heads + 1).masked_fill(root, 0).masked_fill(padding, UNLABELLED),
             "relations": relations.masked_fill(padding, UNLABELLED),

@@ -141,17 +141,14 @@ class SecondOrderParser(BiaffineParser):
             scores: :meth:`scores` of the batch (or the output itself).
             lengths: LongTensor [B].
 
-        Raises:
-            ValueError: as :meth:`relation_scores`.
+        Labelled arcs are multiplied out as in :class:`BiaffineParser`.
         """
-        return self._posterior(scores, lengths, self.relation_scores(scores))
+        return self._of_arcs(scores, lengths).with_relations(self.relation_scores(scores))
 
     def arc_scores(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Tensor:
-        return self._posterior(scores, lengths, None).log_potentials
+        return self._of_arcs(scores, lengths).log_potentials
 
-    def _posterior(
-        self, scores: Mapping[str, Tensor], lengths: Tensor, relations: Tensor | None
-    ) -> MeanFieldDependency:
+    def _of_arcs(self, scores: Mapping[str, Tensor], lengths: Tensor) -> MeanFieldDependency:
         siblings = grandparents = None
         if self.config.siblings:
             dependents = scores["sibling_dependents"]
@@ -164,7 +161,6 @@ class SecondOrderParser(BiaffineParser):
             grandparents,  # type: ignore[arg-type]
             lengths=lengths,
             iterations=self.config.iterations,
-            relations=relations,
         )
 
 
