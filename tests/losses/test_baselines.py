@@ -32,6 +32,7 @@ from torch import Tensor
 
 import structkd
 from structkd.data import tag_spans
+from structkd.distributions import structure
 
 FUNCTIONS = ["token_kd_loss", "posterior_kd_loss", "emission_kd_loss"]
 CHAIN = Pair(FACTORED, FACTORED)
@@ -280,6 +281,47 @@ def test_spans_need_a_tagger_for_a_distribution_per_word() -> None:
 def test_emissions_of_different_factorizations_are_not_compared(student: Any) -> None:
     with pytest.raises(NotImplementedError, match="emissions over one inventory on both sides"):
         structkd.emission_kd_loss(structkd.DependencyCRF(torch.zeros(1, 2, 2)), student)
+
+
+class TestLikelihoodOfLabels:
+    LENGTHS = torch.tensor([4, 1, 3])
+    GOLD = torch.tensor([[0, 4, 2, 2], [3, 9, 9, 9], [1, -100, 0, 9]])
+
+    @pytest.mark.parametrize("padding", [0.0, math.inf, math.nan])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+    @pytest.mark.parametrize("cells", [1, 1 << 17], ids=["by-sentence", "whole"])
+    def test_value_and_gradient(
+        self, monkeypatch: pytest.MonkeyPatch, cells: int, dtype: torch.dtype, padding: float
+    ) -> None:
+        monkeypatch.setattr(structure, "_CACHED_CELLS", cells)
+        inside = torch.arange(4) < self.LENGTHS.unsqueeze(1)
+        scores = random(seeded(31), 3, 4, 5).to(dtype).masked_fill(~inside.unsqueeze(-1), padding)
+        scores[0, 1, 3] = -math.inf
+        leaf, weights = scores.clone().requires_grad_(), torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+        loss = structkd.supervised_loss(structkd.MaxEnt(leaf, self.LENGTHS), self.GOLD, reduction="none")
+        exact = scores.double().requires_grad_()
+        known = inside & (self.GOLD >= 0)
+        labels = self.GOLD.clamp(0, 4).unsqueeze(-1)
+        surprisals = -exact.log_softmax(-1).gather(-1, labels).squeeze(-1).masked_fill(~known, 0.0)
+        tolerance = {torch.float16: 1e-3, torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
+        torch.testing.assert_close(loss.double(), surprisals.sum(1), rtol=tolerance, atol=tolerance)
+        (loss * weights).sum().backward()
+        (wanted,) = torch.autograd.grad((surprisals.sum(1) * weights).sum(), exact)
+        assert leaf.grad.dtype == dtype
+        torch.testing.assert_close(leaf.grad.double(), wanted.nan_to_num(), rtol=tolerance, atol=tolerance)
+
+    def test_labels_too_unlikely_for_a_probability(self) -> None:
+        scores = torch.tensor([[[0.0, -800.0]], [[0.0, -math.inf]]], dtype=torch.float64, requires_grad=True)
+        loss = structkd.supervised_loss(structkd.MaxEnt(scores), torch.tensor([[1], [1]]), reduction="none")
+        assert loss.tolist() == [800.0, math.inf]
+        loss[0].backward()
+        assert scores.grad[0].tolist() == [[1.0, -1.0]]
+
+    @pytest.mark.parametrize("gold", [1, -100])
+    def test_words_without_a_possible_label(self, gold: int) -> None:
+        scores = torch.zeros(1, 2, 3).index_fill(1, torch.tensor(1), -math.inf)
+        with pytest.raises(ValueError, match="no possible structure"):
+            structkd.supervised_loss(structkd.MaxEnt(scores), torch.tensor([[0, gold]]))
 
 
 class TestPartialGold:

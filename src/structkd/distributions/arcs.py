@@ -14,10 +14,15 @@ from torch.distributions import Distribution
 from .kernels.dispatch import compiled_for
 from .maxent import MaxEnt
 from .semirings import NEG_INF, working_precision
-from .structure import OPEN, Parts, StructuredDistribution, check_labels, check_scores, ordinary_tensors
-
-# Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
-_CACHED_CELLS = 1 << 17
+from .structure import (
+    OPEN,
+    Parts,
+    StructuredDistribution,
+    check_labels,
+    check_scores,
+    ordinary_tensors,
+    sentences_at_once,
+)
 
 Self = TypeVar("Self", bound="ArcDistribution")
 
@@ -97,9 +102,9 @@ class ArcDistribution(StructuredDistribution):
         self._cache[names[-1]] = built = build()
         return built
 
-    def _chain_rule(self, gold: Tensor) -> list[tuple[Distribution, Tensor]] | None:
+    def _chain_rule(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
         by_arc = self._by_arc
-        if by_arc is None or gold.dtype != torch.bool or gold.shape != self.batch_shape + self.event_shape:
+        if by_arc is None or not self._is_event(gold) or gold.dtype != torch.bool:
             return None
         arcs, relations = by_arc
         gold_arcs = gold.any(-1) & self._arc_mask()
@@ -142,8 +147,8 @@ class ArcDistribution(StructuredDistribution):
             return self.tempered(temperature), None
         if self._by_arc is not None and temperature == 1:
             unlabelled, given = self._by_arc
-            return unlabelled, Relations(given.everywhere().detach(), temperature)
-        relations = Relations(self.log_potentials.detach(), temperature)
+            return unlabelled, Relations(given.everywhere, given.count, temperature)
+        relations = Relations(lambda: self.log_potentials, self.event_shape[-1], temperature)
         arcs = relations.normaliser.masked_fill(~self._arc_mask(), 0.0)
         return self._with_scores(arcs), relations
 
@@ -195,13 +200,18 @@ class Relations:
     """P(relation | arc), the softmax of scores / temperature, of as many sentences as are asked for.
 
     Attributes:
-        scores: [B, N, N, L] as they were given, without a graph; anything in the padding.
-        temperature: T.
         count: L.
+        temperature: T.
     """
 
-    def __init__(self, scores: Tensor, temperature: float) -> None:
-        self.scores, self.temperature, self.count = scores, temperature, scores.shape[-1]
+    def __init__(self, build: Callable[[], Tensor], count: int, temperature: float) -> None:
+        self._build, self.count, self.temperature = build, count, temperature
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """[B, N, N, L] as they were given, without a graph; anything in the padding."""
+        with torch.no_grad():
+            return self._build().detach()
 
     @cached_property
     def normaliser(self) -> Tensor:
@@ -239,13 +249,6 @@ class Relations:
         if self.impossible is not None:
             share.masked_fill_(self.impossible[some].unsqueeze(-1), 0.0)
         return share.mul_(arcs.to(share.dtype).unsqueeze(-1))
-
-
-def sentences_at_once(cells: Tensor) -> int:
-    """How many sentences to take at a time, so that what is computed of their cells [B, ...] stays in the cache."""
-    if cells.device.type != "cpu":
-        return max(1, len(cells))
-    return max(1, _CACHED_CELLS // max(1, cells[:1].numel()))
 
 
 def over_relations(scores: Tensor) -> tuple[Tensor, Tensor]:

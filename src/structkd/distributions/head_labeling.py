@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from .arborescence import maximum_arborescences
-from .arcs import ArcDistribution, Relations, sentences_at_once
+from .arcs import ArcDistribution, Relations
 from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .maxent import LabelDistribution
 from .semirings import NEG_INF, working_precision
-from .structure import Gradient, StructuredDistribution, check_scores, expected_score, ordinary_tensors
+from .structure import (
+    Gradient,
+    StructuredDistribution,
+    check_scores,
+    expected_score,
+    ordinary_tensors,
+    sentences_at_once,
+)
 
 # Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
 _LEAST_COVERED = 1e-6
@@ -178,10 +185,12 @@ class HeadLabeling(LabelDistribution):
     def _compiled_kd(
         self, scores: Tensor, teacher: ArcDistribution, temperature: float
     ) -> tuple[Tensor, Tensor] | None:
-        compiled = compiled_for(scores, *teacher._scores)
-        if compiled is None:
+        if compiled_for(scores) is None:
             return None
         arcs, relations = self._apart(teacher, temperature)
+        compiled = compiled_for(scores, None if relations is None else relations.scores)
+        if compiled is None:
+            return None
         loss, gap, ok = compiled.head_labels_kd(
             arcs.arc_marginals(),
             None if relations is None else relations.scores,

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .kernels.counts import scaled_by_sentence_
 from .semirings import working_precision
 from .structure import (
     OPEN,
+    Gradient,
     Parts,
     check_inventory,
     check_labels,
     check_scores,
+    sentences_at_once,
 )
 from .wordwise import WordwiseDistribution
+
+# A probability below may have lost digits.
+_LEAST_LIKELY = 1e-300
 
 
 class LabelDistribution(WordwiseDistribution):
@@ -38,6 +45,34 @@ class LabelDistribution(WordwiseDistribution):
         known = (self.word_mask & (structure != OPEN)).to(dtype)
         labels = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=structure.device)
         return (labels.scatter_(-1, structure.clamp(0, size - 1).long().unsqueeze(-1), known.unsqueeze(-1)),)
+
+    def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+        """Of labels. Nothing of [B, N, K] is made in working precision: sentences take turns."""
+        if self._is_event(gold):
+            return None
+        scores, size = self.log_potentials.detach(), self.event_shape[-1]
+        check_labels(gold, self.word_mask, size, partial=self.partial)
+        inside = self.word_mask
+        known = inside & (gold != OPEN)
+        hidden = None if known.all() else ~known
+        labels = gold.clamp(0, size - 1).long().unsqueeze(-1)
+        likelihoods = torch.empty(gold.shape, dtype=working_precision(scores), device=scores.device)
+        gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
+        certain = likelihoods.new_ones(()).expand(labels.shape)
+        at_once = sentences_at_once(scores)
+        for first in range(0, len(scores), at_once):
+            some = slice(first, first + at_once)
+            share = scores[some].softmax(-1, dtype=likelihoods.dtype)
+            likelihoods[some] = share.gather(-1, labels[some]).squeeze(-1)
+            share.scatter_add_(-1, labels[some], -certain[some])
+            gap[some] = share if hidden is None else share.masked_fill_(hidden[some].unsqueeze(-1), 0.0)
+        # where a word has no possible label, NaN is not even at least 0
+        if not torch.where(known, likelihoods > _LEAST_LIKELY, (likelihoods >= 0) | ~inside).all():
+            return None
+        surprisals = likelihoods.log_().neg_()
+        if hidden is not None:
+            surprisals.masked_fill_(hidden, 0.0)
+        return surprisals.sum(1), lambda weights: (scaled_by_sentence_(gap, weights).to(scores.dtype),)
 
     def to_event(self, sequence: Tensor, extra: object = None, lengths: Tensor | None = None) -> Tensor:
         """Labels [B, N] as indicators, LongTensor [B, N, C]; 0 beyond `lengths` (default: this batch's)."""

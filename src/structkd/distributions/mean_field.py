@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -146,9 +146,9 @@ class MeanFieldDependency(HeadChoice):
         return MeanFieldDependency(arcs, siblings, grandparents, self.lengths, self.iterations, False, relations)  # type: ignore[arg-type]
 
     def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
-        if self.relations is None:
+        if not self.labelled:
             return self.tempered(temperature), None
-        relations = Relations(self.relations.detach(), temperature)
+        relations = Relations(lambda: cast(Tensor, self.relations), self.event_shape[-1], temperature)
         impossible, arcs = relations.impossible, self.arcs
         if impossible is not None:
             arcs = arcs.masked_fill(impossible & self._arc_mask(), NEG_INF)

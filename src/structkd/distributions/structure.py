@@ -30,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: In place of a word's label or head: not known (PyTorch's ignore index).
 OPEN = -100
 
+# Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
+_CACHED_CELLS = 1 << 17
+
 # Samples are drawn for several copies of the batch at once; this bounds the copies' potentials (128 MiB in float64).
 _MAX_SAMPLED_CELLS = 1 << 24
 
@@ -146,6 +149,13 @@ def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels", par
             hint = f" (only distributions in which every word chooses alone take {OPEN} for a word without gold)"
         raise ValueError(f"{name} must lie in 0..{size - 1}; word {word} of batch item {item} has {value}{hint}")
     return labels
+
+
+def sentences_at_once(cells: Tensor) -> int:
+    """How many sentences to take at a time, so that what is computed of their cells [B, ...] stays in the cache."""
+    if cells.device.type != "cpu":
+        return max(1, len(cells))
+    return max(1, _CACHED_CELLS // max(1, cells[:1].numel()))
 
 
 def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tensor:
@@ -331,15 +341,20 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """
         return None
 
-    def _chain_rule(self, gold: Tensor) -> list[tuple[Distribution, Tensor]] | None:
+    def _is_event(self, structure: Any) -> bool:
+        """Whether this has the shape of events."""
+        return isinstance(structure, Tensor) and structure.shape == self.batch_shape + self.event_shape
+
+    def _chain_rule(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
         """Distributions, and gold structures of them, whose likelihoods multiply to that of these gold structures.
 
         For classes whose likelihood is cheapest that way; None where there is none.
         """
         return None
 
-    def _likelihood(self, gold: Tensor) -> tuple[Tensor, Gradient] | None:
-        """-log P [B] of events [B, *event_shape], and its gradient by this distribution's `_scores`.
+    def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+        """-log P [B] of structures, in the form `decode` returns or as events [B, *event_shape], and its gradient by
+        this distribution's `_scores`.
 
         For classes that have a cheaper way to it than `_cross_entropy`; None where that cannot be certified.
         """

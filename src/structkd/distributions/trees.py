@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arcs import ArcDistribution, over_relations, sentences_at_once
+from .arcs import ArcDistribution, over_relations
 from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .semirings import NEG_INF
-from .structure import Gradient, Parts, expected_score
+from .structure import Gradient, Parts, expected_score, sentences_at_once
 
 
 class TreeDistribution(ArcDistribution):
@@ -111,11 +111,11 @@ class TreeDistribution(ArcDistribution):
 
         return loss * temperature**2, gradient
 
-    def _likelihood(self, gold: Tensor) -> tuple[Tensor, Gradient] | None:
-        """Of labelled trees. Nothing of [B, N, N, L] is made in more than the scores' precision, nor, but for the
-        gradient, of more sentences than a cache holds.
+    def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+        """Of labelled trees as events. Nothing of [B, N, N, L] is made in more than the scores' precision, nor, but for
+        the gradient, of more sentences than a cache holds.
         """
-        if not self.labelled:
+        if not (self.labelled and self._is_event(gold)):
             return None
         scores = self.log_potentials.detach()
         arcs, relations = self.apart()

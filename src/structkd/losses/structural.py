@@ -234,15 +234,14 @@ def supervised_loss(
     """
     student = check_distribution("student", student)
     reduced = Reduction(student, reduction, num_items)
-    factors = student._chain_rule(gold) if isinstance(gold, Tensor) else None
+    if isinstance(gold, Tensor):
+        gold = gold.detach()
+    factors = student._chain_rule(gold)
     if factors is not None:
         losses = [supervised_loss(factor, part, reduction="none") for factor, part in factors]
         return reduced(torch.stack(losses).sum(0))
-    if isinstance(gold, Tensor) and gold.shape == student.batch_shape + student.event_shape:
-        loss = closed_form(partial(student._likelihood, gold.detach()), student, reduced)
-        if loss is not None:
-            return loss
-        target = student.marginals_to_targets(gold.detach().to(student.dtype))
-    else:
-        target = student._encode(gold)
+    loss = closed_form(partial(student._likelihood, gold), student, reduced)
+    if loss is not None:
+        return loss
+    target = student.marginals_to_targets(gold.to(student.dtype)) if student._is_event(gold) else student._encode(gold)
     return cross_entropy(student, target, 1.0, reduced)
