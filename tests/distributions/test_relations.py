@@ -35,11 +35,7 @@ class Table:
     """Scores that are a table after all; says how often all of it was asked for."""
 
     def __init__(self, scores: Tensor) -> None:
-        self.scores, self.asked = scores, 0
-
-    @property
-    def count(self) -> int:
-        return self.scores.shape[-1]
+        self.scores, self.count, self.dtype, self.asked = scores, scores.shape[-1], scores.dtype, 0
 
     def everywhere(self) -> Tensor:
         self.asked += 1
@@ -119,6 +115,16 @@ def test_gold_trees_need_relations_along_their_arcs_alone(kind: Kind, hidden: bo
 
 
 @kinds
+def test_a_batch_without_gold_needs_none(kind: Kind) -> None:
+    scores = given(17, requires_grad=True)
+    ours, table = apart(kind, *scores)
+    loss = structkd.KDObjective(None)(None, ours, labelled=torch.zeros(len(LENGTHS), dtype=torch.bool))
+    assert loss == 0
+    assert not any(gradient.any() for gradient in gradients(loss, scores))
+    assert not table.asked
+
+
+@kinds
 def test_expected_events_take_all_arcs(kind: Kind) -> None:
     """What is no structure is no case for the chain rule."""
     arcs, relations = given(3)
@@ -154,7 +160,7 @@ def test_as_a_student(kind: Kind, temperature: float) -> None:
     assert agrees(loss, wanted)
     for got, expected in zip(gradients(loss, scores), gradients(wanted, same), strict=True):
         assert agrees(got, expected)
-    assert table.asked == 1
+    assert table.asked <= 2
 
 
 @kinds
@@ -171,11 +177,84 @@ def test_what_was_looked_at_can_still_be_trained(kind: Kind, mode: Callable[[], 
 
 
 @kinds
-def test_wrong_relations(kind: Kind) -> None:
-    arcs, relations = given(10)
+def test_every_graph_is_its_own(kind: Kind) -> None:
+    scores = given(11, requires_grad=True)
+    ours, _ = apart(kind, *scores)
+    for loss in (lambda: ours.partition.sum(), lambda: ours.entropy.sum()):
+        first, again = gradients(loss(), scores), gradients(loss(), scores)
+        assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+@kinds
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_nothing_waits(kind: Kind, mode: Callable[[], Any]) -> None:
+    """What relations are made of may be trained on before the distribution is read, and is not trained through it."""
+    arcs, relations = given(12)
+    table = Table(relations.clone().requires_grad_())
+    with mode():
+        ours = kind(arcs, lengths=lengths_tensor(LENGTHS)).with_relations(table)
+    with torch.no_grad():
+        table.scores.add_(torch.arange(RELATIONS))
+    assert agrees(ours.marginals, together(kind, arcs, relations).marginals)
+    assert not ours.partition.requires_grad
+    assert table.asked == 1
+
+
+@kinds
+def test_a_tensor_of_relations(kind: Kind) -> None:
+    scores, same = given(13, requires_grad=True), given(13, requires_grad=True)
+    ours = kind(scores[0], lengths=lengths_tensor(LENGTHS)).with_relations(scores[1])
+    assert agrees(ours.marginals, together(kind, *same).marginals)
+    for loss in (partial(structkd.supervised_loss, gold=gold()), lambda distribution: distribution.entropy.sum()):
+        for got, expected in zip(
+            gradients(loss(ours), scores), gradients(loss(together(kind, *same)), same), strict=True
+        ):
+            assert agrees(got, expected)
+
+
+@kinds
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_precisions_are_promoted(kind: Kind, requires_grad: bool) -> None:
+    arcs, relations = given(14)
+    for one, other in ((arcs.float(), relations), (arcs, relations.float())):
+        if kind is KINDS["mean field"]:  # its factors are in float64
+            continue
+        ours, _ = apart(kind, one.requires_grad_(requires_grad), other)
+        wanted = together(kind, one.detach().double(), other.double())
+        assert ours.marginals.dtype == ours.log_potentials.dtype == torch.float64
+        torch.testing.assert_close(ours.log_potentials.detach(), wanted.log_potentials, equal_nan=True)
+        torch.testing.assert_close(ours.marginals.detach(), wanted.marginals)
+
+
+@kinds
+@pytest.mark.parametrize("requires_grad", [True, False])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_wrong_values(kind: Kind, value: float, requires_grad: bool) -> None:
+    arcs, relations = given(15, requires_grad=requires_grad)
+    relations = relations.detach().clone()
+    relations[0, 0, 1] = value
+    with pytest.raises(ValueError, match=r"relations must be finite or -inf|every arc needs a possible relation"):
+        _ = apart(kind, arcs, relations)[0].apart()[1].scores
+    if not math.isinf(value) or value > 0:
+        relations[0, 1, 0] = value  # on a gold arc
+        with pytest.raises(ValueError, match=r"relations .*must be finite or -inf"):
+            structkd.supervised_loss(apart(kind, arcs, relations)[0], gold())
+
+
+@kinds
+def test_wrong_arguments(kind: Kind) -> None:
+    arcs, relations = given(16)
     ours, _ = apart(kind, arcs, relations)
     with pytest.raises(ValueError, match="bear relations already"):
         ours.with_relations(Table(relations))
-    spoilt, _ = apart(kind, arcs, relations.index_fill(3, torch.tensor(1), math.nan))
-    with pytest.raises(ValueError, match=r"relation.* must be finite or -inf"):
-        _ = spoilt.marginals
+    for wrong, message in (
+        (relations[:, :3], r"relations must have shape \[4, 4, 4, 'L >= 1'\], got \[4, 3, 4, 3\]"),
+        (Table(relations[:1]), "relations must have shape"),
+        (relations[..., :0], "relations must have shape"),
+        (relations[..., 0], r"relations must have shape \[B, N, N, L\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kind(arcs, lengths=lengths_tensor(LENGTHS)).with_relations(wrong)
+    for wrong in (None, relations.tolist()):
+        with pytest.raises(TypeError, match=r"relations must be a tensor \[B, N, N, L\] or structkd.RelationScores"):
+            kind(arcs, lengths=lengths_tensor(LENGTHS)).with_relations(wrong)

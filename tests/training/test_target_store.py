@@ -171,15 +171,18 @@ def test_a_training_takes_any_of_them(tmp_path: Path) -> None:
     torch.testing.assert_close(weights[0], weights[2], atol=1e-4, rtol=1e-4)
 
 
-def test_a_live_teacher_is_in_evaluation_mode_and_in_its_own_precision() -> None:
-    teacher, text = family("crf")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_teacher_is_in_evaluation_mode_and_in_its_own_precision(name: str) -> None:
+    teacher, text = family(name)
     teacher.train()
     live, memory = LiveTargets(teacher, text), TeacherTargets.compute(teacher, text, progress=False)
     lengths = memory.lengths[[4, 7]]
+    expected = memory.distribution(memory.scores([4, 7]), lengths).marginals
     with torch.autocast("cpu", torch.bfloat16):
-        computed = live.distribution(live.scores([4, 7]), lengths)
-    expected = memory.distribution(memory.scores([4, 7]), lengths)
-    torch.testing.assert_close(computed.marginals, expected.marginals, atol=1e-5, rtol=1e-5)
+        for targets in (live, memory):
+            computed = targets.distribution(targets.scores([4, 7]), lengths).marginals
+            assert not computed.requires_grad
+            torch.testing.assert_close(computed, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_minus_infinity_is_kept_and_too_large_scores_are_refused(tmp_path: Path) -> None:

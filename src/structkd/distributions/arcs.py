@@ -34,11 +34,28 @@ class RelationScores(Protocol):
     def count(self) -> int:
         """L."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the scores."""
+
     def everywhere(self) -> Tensor:
         """The scores of all arcs, [B, N, N, L]; cell [b, h, d, l] for relation l, root arcs on the diagonal."""
 
     def along(self, heads: Tensor) -> Tensor:
         """Those of one arc a word, [B, N, L]; heads LongTensor [B, N], root = own index."""
+
+
+class _Tabulated:
+    """Scores of relations, [B, N, N, L], that are multiplied out already."""
+
+    def __init__(self, scores: Tensor) -> None:
+        self.scores, self.count, self.dtype = scores, scores.shape[-1], scores.dtype
+
+    def everywhere(self) -> Tensor:
+        return self.scores
+
+    def along(self, heads: Tensor) -> Tensor:
+        return self.scores.gather(1, heads[:, None, :, None].expand(-1, 1, -1, self.count)).squeeze(1)
 
 
 class ArcDistribution(StructuredDistribution):
@@ -60,53 +77,92 @@ class ArcDistribution(StructuredDistribution):
         StructuredDistribution.__init__(self, log_potentials, words, shape[1:], lengths, validate_args)
         self._check_values("log_potentials", log_potentials, self._event_mask)
 
-    def with_relations(self: Self, relations: RelationScores) -> Self:
+    def with_relations(self: Self, relations: Tensor | RelationScores) -> Self:
         """The same with a relation on every arc: P(relation | arc) is the softmax of its scores.
 
-        Labelled arcs are multiplied out, [B, N, N, L], when something asks for them (`log_potentials`, as most methods
-        do). `structkd.supervised_loss` of boolean events does not: by the chain rule it needs the scores of relations
-        along the gold arcs alone, O(B N L) time and memory. Every arc needs a possible relation. Raises ValueError for
-        arcs that bear relations already.
+        Args:
+            relations: [B, N, N, L], or what such scores are made of. Every arc needs a possible relation.
+
+        `structkd.supervised_loss` of boolean events takes the scores along the gold arcs alone, by the chain rule, in
+        O(B N L) memory. What `RelationScores` are made of is multiplied out, [B, N, N, L], when something else asks for
+        labelled arcs, for every graph anew; or at once where the scores of arcs are not being differentiated, so that
+        it may change afterwards. Raises TypeError for what is no scores of relations, ValueError for a wrong shape or
+        value, and for arcs that bear relations already.
         """
         if self.labelled:
             raise ValueError(f"these arcs bear relations already: event_shape is {list(self.event_shape)}")
+        given: RelationScores
+        if isinstance(relations, Tensor):
+            given = _Tabulated(check_scores("relations", relations, ("B", "N", "N", "L")))
+        elif all(hasattr(relations, name) for name in ("count", "dtype", "everywhere", "along")):
+            given = relations if self._needs_graph() else _Tabulated(relations.everywhere())
+        else:
+            raise TypeError(
+                f"relations must be a tensor [B, N, N, L] or structkd.RelationScores, got {type(relations).__name__}"
+            )
         labelled = copy.copy(self)
-        labelled._by_arc, labelled._cache = (self, relations), {}
-        labelled._event_shape = torch.Size((*self.event_shape, relations.count))
+        labelled._by_arc, labelled._cache = (self, given), {}
+        labelled._event_shape = torch.Size((*self.event_shape, given.count))
+        labelled.dtype = torch.promote_types(self.dtype, given.dtype)
+        if isinstance(given, _Tabulated):
+            labelled._check_relations(given.scores)
         return labelled
 
     @property
     @ordinary_tensors
     def log_potentials(self) -> Tensor:  # type: ignore[override]
         """Scores of arcs, [B, N, N], or of labelled arcs, [B, N, N, L]."""
-        if self._by_arc is None:
-            return self._log_potentials
-        arcs, relations = self._by_arc
-        return self._built("labelled arcs", lambda: self._labelled_arcs(arcs.log_potentials, relations.everywhere()))
+        return self._log_potentials if self._by_arc is None else self._built("labelled arcs", self._labelled_arcs)
 
-    def _labelled_arcs(self, arcs: Tensor, relations: Tensor) -> Tensor:
-        logarithms = relations.log_softmax(-1)
-        self._check_values("logarithms of P(relation | arc)", logarithms, self._event_mask)
-        if torch.is_grad_enabled() and (arcs.requires_grad or relations.requires_grad):
-            return logarithms + arcs.unsqueeze(-1)
-        return logarithms.add_(arcs.unsqueeze(-1))  # the tensor may be a large one
+    def _labelled_arcs(self) -> Tensor:
+        assert self._by_arc is not None
+        arcs, logarithms = self._by_arc[0].log_potentials.unsqueeze(-1), self._all_relations().log_softmax(-1)
+        if torch.is_grad_enabled() or torch.promote_types(arcs.dtype, logarithms.dtype) != logarithms.dtype:
+            return logarithms + arcs
+        return logarithms.add_(arcs)  # the tensor may be a large one
+
+    def _all_relations(self) -> Tensor:
+        """Scores of relations given the arc, [B, N, N, L], where they were given apart."""
+        assert self._by_arc is not None
+        given = self._by_arc[1]
+        if isinstance(given, _Tabulated):
+            return given.scores
+        return self._built("relations", lambda: self._check_relations(given.everywhere()))
+
+    def _check_relations(self, relations: Tensor) -> Tensor:
+        if relations.shape != self.batch_shape + self.event_shape or not relations.shape[-1]:
+            expected = [*self.batch_shape, *self.event_shape[:2], "L >= 1"]
+            raise ValueError(f"relations must have shape {expected}, got {list(relations.shape)}")
+        if self._validate_args:
+            best = relations.detach().amax(-1)
+            if not (best.abs() < float("inf")).all():  # in the padding, which may hold anything, it does not matter
+                self._check_values("relations", relations, self._event_mask)
+                impossible = ((best == NEG_INF) & self._arc_mask()).nonzero().tolist()
+                if impossible:
+                    raise ValueError(f"every arc needs a possible relation; cell {impossible[0]} of relations has none")
+        return relations
 
     def _built(self, name: str, build: Callable[[], Tensor]) -> Tensor:
-        """Build what is large when it is asked for, and keep it: with its graph, too, which leads to the scores the
-        distribution was made from, and which a loss would walk back once had it been built beforehand.
-        """
-        names = [f"{name}, with a graph"] if torch.is_grad_enabled() else [f"{name}, with a graph", name]
-        for kept in names:
-            if kept in self._cache:
-                return self._cache[kept]
-        self._cache[names[-1]] = built = build()
+        """Build what is large when it is asked for; keep it, but no graph, which could be walked back once only."""
+        constant = f"{name} have no graph"
+        if name in self._cache and (not torch.is_grad_enabled() or constant in self._cache):
+            return self._cache[name]
+        built = build()
+        if torch.is_grad_enabled() and not built.requires_grad:
+            self._cache[constant] = True
+        self._cache[name] = built.detach()
         return built
 
+    def _sources(self) -> tuple[Tensor, ...]:
+        if self._by_arc is None:
+            return super()._sources()
+        arcs, relations = self._by_arc
+        return *arcs._sources(), relations.along(torch.zeros_like(self.lengths).unsqueeze(1).expand(-1, self.words))
+
     def _chain_rule(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
-        by_arc = self._by_arc
-        if by_arc is None or not self._is_event(gold) or gold.dtype != torch.bool:
+        if self._by_arc is None or not self._is_event(gold) or gold.dtype != torch.bool:
             return None
-        arcs, relations = by_arc
+        arcs, relations = self._by_arc
         gold_arcs = gold.any(-1) & self._arc_mask()
         heads = gold_arcs.to(torch.uint8).argmax(1)
         along = gold.gather(1, heads[:, None, :, None].expand(-1, 1, -1, relations.count)).squeeze(1)
@@ -114,7 +170,8 @@ class ArcDistribution(StructuredDistribution):
         if (several & self.word_mask).any():  # no structure
             return None
         scores = relations.along(heads)
-        return [(arcs, gold_arcs), (MaxEnt(scores, self.lengths, validate_args=self._validate_args), along)]
+        self._check_values("scores of relations along gold arcs", scores, lambda: self.word_mask.unsqueeze(-1))
+        return [(arcs, gold_arcs), (MaxEnt(scores, self.lengths, validate_args=False), along)]
 
     @property
     def labelled(self) -> bool:
@@ -146,8 +203,7 @@ class ArcDistribution(StructuredDistribution):
         if not self.labelled:
             return self.tempered(temperature), None
         if self._by_arc is not None and temperature == 1:
-            unlabelled, given = self._by_arc
-            return unlabelled, Relations(given.everywhere, given.count, temperature)
+            return self._by_arc[0], Relations(self._all_relations, self.event_shape[-1], temperature)
         relations = Relations(lambda: self.log_potentials, self.event_shape[-1], temperature)
         arcs = relations.normaliser.masked_fill(~self._arc_mask(), 0.0)
         return self._with_scores(arcs), relations

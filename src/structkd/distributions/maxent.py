@@ -21,9 +21,6 @@ from .structure import (
 )
 from .wordwise import WordwiseDistribution
 
-# A probability below may have lost digits.
-_LEAST_LIKELY = 1e-300
-
 
 class LabelDistribution(WordwiseDistribution):
     """Base of the distributions in which words choose labels alone; event [N, C]."""
@@ -66,8 +63,9 @@ class LabelDistribution(WordwiseDistribution):
             likelihoods[some] = share.gather(-1, labels[some]).squeeze(-1)
             share.scatter_add_(-1, labels[some], -certain[some])
             gap[some] = share if hidden is None else share.masked_fill_(hidden[some].unsqueeze(-1), 0.0)
-        # where a word has no possible label, NaN is not even at least 0
-        if not torch.where(known, likelihoods > _LEAST_LIKELY, (likelihoods >= 0) | ~inside).all():
+        # near the smallest number digits are lost; where a word has no possible label, NaN is not even at least 0
+        least = 1e8 * torch.finfo(likelihoods.dtype).tiny
+        if not torch.where(known, likelihoods > least, (likelihoods >= 0) | ~inside).all():
             return None
         surprisals = likelihoods.log_().neg_()
         if hidden is not None:

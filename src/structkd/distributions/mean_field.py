@@ -100,7 +100,7 @@ class MeanFieldDependency(HeadChoice):
         self.dtype = dtype
         self._check_values("arcs", arcs, self._arc_mask)
         if relations is not None:
-            self._checked(relations)
+            self._check_values("relations", relations, self._event_mask)
 
     @staticmethod
     def from_factors(
@@ -128,14 +128,7 @@ class MeanFieldDependency(HeadChoice):
     @ordinary_tensors
     def relations(self) -> Tensor | None:
         """Scores of relations given the arc, [B, N, N, L], or None."""
-        if self._by_arc is None:
-            return self._relations
-        _, given = self._by_arc
-        return self._built("relations", lambda: self._checked(given.everywhere()))
-
-    def _checked(self, relations: Tensor) -> Tensor:
-        self._check_values("relations", relations, self._event_mask)
-        return relations
+        return self._relations if self._by_arc is None else self._all_relations()
 
     @property
     def _scores(self) -> tuple[Tensor | None, ...]:

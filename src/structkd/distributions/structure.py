@@ -341,6 +341,10 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """
         return None
 
+    def _sources(self) -> tuple[Tensor, ...]:
+        """Tensors through which all scores can be differentiated, small ones where there is a choice."""
+        return tuple(scores for scores in self._scores if scores is not None)
+
     def _is_event(self, structure: Any) -> bool:
         """Whether this has the shape of events."""
         return isinstance(structure, Tensor) and structure.shape == self.batch_shape + self.event_shape

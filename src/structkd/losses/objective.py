@@ -128,7 +128,6 @@ class KDObjective(nn.Module):
             loss = loss + (1 - share) * supervised
         if not isinstance(loss, Tensor):
             # nothing to learn from in this batch; still a scalar that back-propagates
-            loss = sum(part.sum() * 0.0 for part in student._parts()) + student.lengths.new_zeros(
-                1, dtype=student.dtype
-            )
+            finite = (scores.nan_to_num(0.0, 0.0, 0.0) for scores in student._sources())
+            loss = sum((scores * 0.0).sum() for scores in finite).to(student.dtype)
         return loss.sum() / (check_num_items(num_items) if num_items is not None else student.batch_shape[0])

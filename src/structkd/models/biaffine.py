@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,9 @@ class BilinearRelations:
     def __init__(
         self, heads: Tensor, dependents: Tensor, root: Tensor, weight: Tensor, memory_limit: float | None = None
     ) -> None:
-        self.heads, self.dependents, self.root, self.weight = heads, dependents, root, weight
+        made_of = heads, dependents, root, weight  # autocast leaves parameters as they are
+        self.dtype = reduce(torch.promote_types, (tensor.dtype for tensor in made_of))
+        self.heads, self.dependents, self.root, self.weight = (tensor.to(self.dtype) for tensor in made_of)
         self.memory_limit = memory_limit
 
     @property
@@ -132,7 +135,10 @@ class BilinearRelations:
         return relations
 
     def along(self, heads: Tensor) -> Tensor:
-        """[B, N, L], given the arcs of ``heads``, LongTensor [B, N], root = own index. O(B N L R) time and memory."""
+        """[B, N, L], given the arcs of ``heads``, LongTensor [B, N], root = own index.
+
+        Costs O(B N L R^2) time and O(B N L R) memory.
+        """
         root = heads == torch.arange(heads.shape[1], device=heads.device)
         chosen = self.heads.gather(1, heads.unsqueeze(-1).expand(self.heads.shape))
         chosen = torch.where(root.unsqueeze(-1), self.root, chosen)

@@ -105,14 +105,15 @@ class TeacherTargets:
         return scores
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Any:
-        """The teacher's distribution for a batch.
+        """The teacher's distribution for a batch, in the scores' own precision.
 
         Args:
             scores: :meth:`scores` of the batch, on any device.
             lengths: LongTensor [B], on the same.
         """
         shared = {name: value.to(lengths.device) for name, value in self.shared.items()}
-        return self.teacher.distribution({**scores, **shared}, lengths)
+        with torch.autocast(lengths.device.type, enabled=False):
+            return self.teacher.distribution({**scores, **shared}, lengths)
 
 
 class LiveTargets:
