@@ -142,7 +142,7 @@ class MeanFieldDependency(HeadChoice):
         if not self.labelled:
             return self.tempered(temperature), None
         relations = Relations(lambda: cast(Tensor, self.relations), self.event_shape[-1], temperature)
-        impossible, arcs = relations.impossible, self.arcs
+        impossible, arcs = None if self._by_arc is not None else relations.impossible, self.arcs
         if impossible is not None:
             arcs = arcs.masked_fill(impossible & self._arc_mask(), NEG_INF)
         return self._over_arcs(arcs).tempered(temperature), relations
