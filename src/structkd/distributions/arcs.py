@@ -67,7 +67,7 @@ class ArcDistribution(StructuredDistribution):
     tree = False
     projective = False
     multiroot = True
-    #: Where relations were given by what their scores are made of: the distribution of arcs alone, and they.
+    #: Where relations were given apart: the distribution of arcs alone, and they.
     _by_arc: tuple[ArcDistribution, RelationScores] | None = None
 
     def _initialise(self, log_potentials: Tensor, lengths: Any, validate_args: bool | None) -> None:

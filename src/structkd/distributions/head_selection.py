@@ -23,12 +23,22 @@ class HeadChoice(ArcDistribution, WordwiseDistribution):
         return choices.unflatten(2, (self.words, *self.event_shape[2:])).transpose(1, 2)
 
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        if not self.labelled or (torch.is_grad_enabled() and parts[0].requires_grad):
+        if torch.is_grad_enabled() and parts[0].requires_grad:
             return super()._expectations(parts)
         # given the head, relations are independent of it all: one softmax less over [B, N, N * L]
-        arcs, relations = over_relations(parts[0])
-        value, heads = self._posteriors(self._choices(arcs, self.lengths), (arcs,))
-        return value, (relations.mul_(heads.transpose(1, 2).unsqueeze(-1)),)
+        arcs, relations = over_relations(parts[0]) if self.labelled else (parts[0], None)
+        padding = ~self.word_mask if self.ragged else None
+        if padding is not None:
+            arcs = arcs.masked_fill(padding.unsqueeze(2), NEG_INF)
+        best = arcs.amax(1)
+        self._require_possible(best, (arcs,))
+        heads = arcs.softmax(1)
+        # a word's normaliser is its best score less the logarithm of that head's probability
+        value = best.sub_(heads.amax(1).log_())
+        if padding is not None:
+            value.masked_fill_(padding, 0.0)
+            heads.masked_fill_(padding.unsqueeze(1), 0.0)
+        return value.sum(1), (heads if relations is None else relations.mul_(heads.unsqueeze(-1)),)
 
 
 class HeadSelection(HeadChoice):

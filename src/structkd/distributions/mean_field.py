@@ -142,7 +142,9 @@ class MeanFieldDependency(HeadChoice):
         if not self.labelled:
             return self.tempered(temperature), None
         relations = Relations(lambda: cast(Tensor, self.relations), self.event_shape[-1], temperature)
-        impossible, arcs = None if self._by_arc is not None else relations.impossible, self.arcs
+        if self._by_arc is not None:
+            return self._by_arc[0].tempered(temperature), relations
+        impossible, arcs = relations.impossible, self.arcs
         if impossible is not None:
             arcs = arcs.masked_fill(impossible & self._arc_mask(), NEG_INF)
         return self._over_arcs(arcs).tempered(temperature), relations
@@ -170,7 +172,9 @@ class MeanFieldDependency(HeadChoice):
 
     def _labelled_field(self) -> Tensor:
         dtype = working_precision(self.arcs)
-        arcs = torch.where(self._arc_mask(), self.arcs.to(dtype), 0.0)
+        arcs = self.arcs.to(dtype)
+        if self.ragged:
+            arcs = torch.where(self._arc_mask(), arcs, 0.0)
         if self.relations is None:
             return self._field(arcs)
         padding = ~self._event_mask()

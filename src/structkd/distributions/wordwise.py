@@ -44,7 +44,11 @@ class WordwiseDistribution(StructuredDistribution):
 
     def _require_choices(self, choices: Tensor, parts: Parts) -> None:
         """Refuse words without any possible choice, as `_log_partition` does, without computing log Z."""
-        impossible = (choices.amax(-1) == NEG_INF) & self.word_mask
+        self._require_possible(choices.amax(-1), parts)
+
+    def _require_possible(self, best: Tensor, parts: Parts) -> None:
+        """The same, given the score of every word's best choice, [B, N]."""
+        impossible = (best == NEG_INF) & self.word_mask
         if impossible.any():
             self._require_structures(torch.where(impossible.any(-1), NEG_INF, 0.0), parts)
 

@@ -55,24 +55,25 @@ def biaffine(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
         [B, N, M, L]; cell [b, i, j, l] is (first_i, 1)' weight_l (second_j, 1). O(N M L I) time, and no more memory
         than the result and [B, M, L, I].
     """
-    return applied(first, linear_forms(second, weight))
+    return applied(first, *linear_forms(second, weight))
 
 
-def linear_forms(second: Tensor, weight: Tensor) -> Tensor:
-    """What the labels of a bilinear form ask of the first word, given the second: [B, M, L, I+1], see :func:`biaffine`.
+def linear_forms(second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """What the labels of a bilinear form ask of the first word, given the second: [B, M, L, I], and what they add
+    whatever it is: [B, M, L]; see :func:`biaffine`.
 
     For second words that meet several kinds of first ones, with :func:`applied`.
     """
-    return nn.functional.linear(_with_one(second), weight.flatten(0, 1)).unflatten(2, weight.shape[:2])
+    linear, size = nn.functional.linear, weight.shape[1] - 1
+    forms = linear(second, weight[:, :size, :-1].flatten(0, 1), weight[:, :size, -1].flatten())
+    constants = linear(second, weight[:, size, :-1], weight[:, size, -1])
+    return forms.unflatten(2, (len(weight), size)), constants
 
 
-def applied(first: Tensor, forms: Tensor) -> Tensor:
+def applied(first: Tensor, forms: Tensor, constants: Tensor) -> Tensor:
     """:func:`linear_forms` of vectors [B, N, I], [B, N, M, L]."""
-    return (_with_one(first) @ forms.flatten(1, 2).mT).unflatten(2, forms.shape[1:3])
-
-
-def _with_one(vectors: Tensor) -> Tensor:
-    return nn.functional.pad(vectors, (0, 1), value=1.0)
+    product = torch.baddbmm(constants.flatten(1).unsqueeze(1), first, forms.flatten(1, 2).mT)
+    return product.unflatten(2, constants.shape[1:])
 
 
 class ArcScorer(nn.Module):
@@ -128,9 +129,9 @@ class BilinearRelations:
             ValueError: if a training step with so many would exceed the memory limit.
         """
         self._check_memory()
-        forms = linear_forms(self.dependents, self.weight)
-        relations = applied(self.heads, forms)
-        root = applied(self.root.expand(len(forms), 1, -1), forms)
+        forms, constants = linear_forms(self.dependents, self.weight)
+        relations = applied(self.heads, forms, constants)
+        root = applied(self.root.expand(len(forms), 1, -1), forms, constants)
         relations.diagonal(dim1=1, dim2=2).copy_(root.squeeze(1).mT)  # in place: the tensor may be a large one
         return relations
 
