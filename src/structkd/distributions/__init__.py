@@ -1,6 +1,5 @@
 """Distributions over structures. The only room that imports torch_struct."""
 
-from .arcs import RelationScores
 from .head_labeling import HeadLabeling
 from .head_selection import HeadSelection
 from .linear_chain import LinearChainCRF
@@ -9,6 +8,7 @@ from .mean_field import MeanFieldDependency
 from .mixture import Mixture
 from .nonprojective import NonProjectiveDependencyCRF
 from .projective import DependencyCRF
+from .relations import RelationScores
 from .span import Span, SpanCRF
 
 __all__ = [

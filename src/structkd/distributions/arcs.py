@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .kernels.dispatch import compiled_for
 from .maxent import MaxEnt
+from .relations import Relations, RelationScores, Tabulated, along
 from .semirings import NEG_INF, working_precision
 from .structure import (
     OPEN,
@@ -21,41 +19,9 @@ from .structure import (
     check_labels,
     check_scores,
     ordinary_tensors,
-    sentences_at_once,
 )
 
 Self = TypeVar("Self", bound="ArcDistribution")
-
-
-class RelationScores(Protocol):
-    """Scores of relations given the arc, [B, N, N, L], by what they are made of: a parser's bilinear form, say."""
-
-    @property
-    def count(self) -> int:
-        """L."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the scores."""
-
-    def everywhere(self) -> Tensor:
-        """The scores of all arcs, [B, N, N, L]; cell [b, h, d, l] for relation l, root arcs on the diagonal."""
-
-    def along(self, heads: Tensor) -> Tensor:
-        """Those of one arc a word, [B, N, L]; heads LongTensor [B, N], root = own index."""
-
-
-class _Tabulated:
-    """Scores of relations, [B, N, N, L], that are multiplied out already."""
-
-    def __init__(self, scores: Tensor) -> None:
-        self.scores, self.count, self.dtype = scores, scores.shape[-1], scores.dtype
-
-    def everywhere(self) -> Tensor:
-        return self.scores
-
-    def along(self, heads: Tensor) -> Tensor:
-        return self.scores.gather(1, heads[:, None, :, None].expand(-1, 1, -1, self.count)).squeeze(1)
 
 
 class ArcDistribution(StructuredDistribution):
@@ -93,9 +59,9 @@ class ArcDistribution(StructuredDistribution):
             raise ValueError(f"these arcs bear relations already: event_shape is {list(self.event_shape)}")
         given: RelationScores
         if isinstance(relations, Tensor):
-            given = _Tabulated(check_scores("relations", relations, ("B", "N", "N", "L")))
-        elif all(hasattr(relations, name) for name in ("count", "dtype", "everywhere", "along")):
-            given = relations if self._needs_graph() else _Tabulated(relations.everywhere())
+            given = Tabulated(check_scores("relations", relations, ("B", "N", "N", "L")))
+        elif isinstance(relations, RelationScores):
+            given = relations if self._needs_graph() else Tabulated(relations.everywhere())
         else:
             raise TypeError(
                 f"relations must be a tensor [B, N, N, L] or structkd.RelationScores, got {type(relations).__name__}"
@@ -104,7 +70,7 @@ class ArcDistribution(StructuredDistribution):
         labelled._by_arc, labelled._cache = (self, given), {}
         labelled._event_shape = torch.Size((*self.event_shape, given.count))
         labelled.dtype = torch.promote_types(self.dtype, given.dtype)
-        if isinstance(given, _Tabulated):
+        if isinstance(given, Tabulated):
             labelled._check_relations(given.scores)
         return labelled
 
@@ -112,7 +78,7 @@ class ArcDistribution(StructuredDistribution):
     @ordinary_tensors
     def log_potentials(self) -> Tensor:  # type: ignore[override]
         """Scores of arcs, [B, N, N], or of labelled arcs, [B, N, N, L]."""
-        return self._log_potentials if self._by_arc is None else self._built("labelled arcs", self._labelled_arcs)
+        return self._log_potentials if self._by_arc is None else self._memo("labelled arcs", self._labelled_arcs)
 
     def _labelled_arcs(self) -> Tensor:
         assert self._by_arc is not None
@@ -125,9 +91,9 @@ class ArcDistribution(StructuredDistribution):
         """Scores of relations given the arc, [B, N, N, L], where they were given apart."""
         assert self._by_arc is not None
         given = self._by_arc[1]
-        if isinstance(given, _Tabulated):
+        if isinstance(given, Tabulated):
             return given.scores
-        return self._built("relations", lambda: self._check_relations(given.everywhere()))
+        return self._memo("relations", lambda: self._check_relations(given.everywhere()))
 
     def _check_relations(self, relations: Tensor) -> Tensor:
         if relations.shape != self.batch_shape + self.event_shape or not relations.shape[-1]:
@@ -141,16 +107,13 @@ class ArcDistribution(StructuredDistribution):
                 raise ValueError(f"every arc needs a possible relation; cell {impossible[0]} of relations has none")
         return relations
 
-    def _built(self, name: str, build: Callable[[], Tensor]) -> Tensor:
-        """Build what is large when it is asked for; keep it, but no graph, which could be walked back once only."""
-        constant = f"{name} have no graph"
-        if name in self._cache and (not torch.is_grad_enabled() or constant in self._cache):
-            return self._cache[name]
-        built = build()
-        if torch.is_grad_enabled() and not built.requires_grad:
-            self._cache[constant] = True
-        self._cache[name] = built.detach()
-        return built
+    def _needs_graph(self) -> bool:
+        if self._by_arc is None:
+            return super()._needs_graph()
+        # relations that are not a table yet are there for the sake of arcs that are differentiated
+        arcs, given = self._by_arc
+        table = isinstance(given, Tabulated) and given.scores.requires_grad
+        return arcs._needs_graph() or (torch.is_grad_enabled() and table)
 
     def _sources(self) -> tuple[Tensor, ...]:
         if self._by_arc is None:
@@ -164,13 +127,13 @@ class ArcDistribution(StructuredDistribution):
         arcs, relations = self._by_arc
         gold_arcs = gold.any(-1) & self._arc_mask()
         heads = gold_arcs.to(torch.uint8).argmax(1)
-        along = gold.gather(1, heads[:, None, :, None].expand(-1, 1, -1, relations.count)).squeeze(1)
-        several = (gold_arcs.sum(1) > 1) | (along.sum(-1) > 1)
+        gold_relations = along(gold, heads)
+        several = (gold_arcs.sum(1) > 1) | (gold_relations.sum(-1) > 1)
         if (several & self.word_mask).any():  # no structure
             return None
         scores = relations.along(heads)
         self._check_values("scores of relations along gold arcs", scores, lambda: self.word_mask.unsqueeze(-1))
-        return [(arcs, gold_arcs), (MaxEnt(scores, self.lengths, validate_args=False), along)]
+        return [(arcs, gold_arcs), (MaxEnt(scores, self.lengths, validate_args=False), gold_relations)]
 
     @property
     def labelled(self) -> bool:
@@ -249,73 +212,6 @@ class ArcDistribution(StructuredDistribution):
         heads = event.argmax(1)
         position = torch.arange(event.shape[1], device=event.device)
         return torch.where((heads == position) | (event.sum(1) == 0), 0, heads + 1), None
-
-
-class Relations:
-    """P(relation | arc), the softmax of scores / temperature, of as many sentences as are asked for.
-
-    Attributes:
-        count: L.
-        temperature: T.
-    """
-
-    def __init__(self, build: Callable[[], Tensor], count: int, temperature: float) -> None:
-        self._build, self.count, self.temperature = build, count, temperature
-
-    @cached_property
-    def scores(self) -> Tensor:
-        """[B, N, N, L] as they were given, without a graph; anything in the padding."""
-        with torch.no_grad():
-            return self._build().detach()
-
-    @cached_property
-    def normaliser(self) -> Tensor:
-        """[B, N, N] in working precision, log sum exp over relations; -inf where all are impossible."""
-        scores, temperature = self.scores, self.temperature
-        compiled = compiled_for(scores)
-        found = None if compiled is None else compiled.relation_normalisers(scores, temperature)
-        if found is not None:
-            return found
-        normalisers = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
-        at_once = sentences_at_once(scores)
-        for some, normaliser in zip(scores.split(at_once), normalisers.split(at_once), strict=True):
-            # the best is exact, and what is left lies in 0..log L: the precision of the scores will do, if not half
-            some = some.to(torch.promote_types(some.dtype, torch.float32))
-            best = some.amax(-1)
-            impossible = best == NEG_INF
-            if temperature != 1:
-                some = (some - best.masked_fill(impossible, 0.0).unsqueeze(-1)).mul_(1.0 / temperature)
-            normaliser.copy_(best).div_(temperature).sub_(some.log_softmax(-1).amax(-1))
-            normaliser.masked_fill_(impossible, NEG_INF)
-        return normalisers
-
-    @cached_property
-    def impossible(self) -> Tensor | None:
-        """BoolTensor [B, N, N]: arcs without a possible relation; None where no cell is -inf or NaN."""
-        return None if self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
-
-    def times(self, arcs: Tensor, some: slice) -> Tensor:
-        """P(arc) P(relation | arc), [B', N, N, L], of some sentences with P(arc), [B', N, N]."""
-        # anything in the padding; a softmax is of differences of like scores: their precision will do here, too
-        scores = self.scores[some].to(torch.promote_types(self.scores.dtype, torch.float32))
-        if self.temperature != 1:
-            scores = (scores - scores.amax(-1, keepdim=True)).mul_(1.0 / self.temperature)
-        share = scores.softmax(-1)
-        if self.impossible is not None:
-            share.masked_fill_(self.impossible[some].unsqueeze(-1), 0.0)
-        return share.mul_(arcs.to(share.dtype).unsqueeze(-1))
-
-
-def over_relations(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores [..., L] of labelled arcs as scores [...] of arcs, log sum exp over relations, and P(relation | arc).
-
-    0 for the relations of an impossible arc. Leaves no graph.
-    """
-    scores = scores.detach()
-    best = scores.amax(-1)
-    relations = (scores - best.masked_fill(best == NEG_INF, 0.0).unsqueeze(-1)).exp_()
-    total = relations.sum(-1).clamp_min(1.0)  # the best alone gives 1
-    return best + total.log(), relations.mul_(1 / total.unsqueeze(-1))
 
 
 def check_scores_of_arcs(name: str, scores: Any, labelled: bool = False) -> Tensor:

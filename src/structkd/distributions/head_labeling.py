@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from .arborescence import maximum_arborescences
-from .arcs import ArcDistribution, Relations
+from .arcs import ArcDistribution
 from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
 from .maxent import LabelDistribution
+from .relations import Relations
 from .semirings import NEG_INF, working_precision
 from .structure import (
     Gradient,

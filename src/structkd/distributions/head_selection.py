@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arcs import ArcDistribution, over_relations
+from .arcs import ArcDistribution
+from .relations import over_relations
 from .semirings import NEG_INF
 from .structure import Parts
 from .wordwise import WordwiseDistribution

@@ -8,9 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .arcs import ArcDistribution, Relations, check_scores_of_arcs
+from .arcs import ArcDistribution, check_scores_of_arcs
 from .head_selection import HeadChoice
 from .kernels.dispatch import compiled_for
+from .relations import Relations
 from .semirings import NEG_INF, working_precision
 from .structure import StructuredDistribution, check_scores, ordinary_tensors
 

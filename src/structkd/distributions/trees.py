@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arcs import ArcDistribution, over_relations
+from .arcs import ArcDistribution
 from .kernels.counts import scaled_by_sentence_
 from .kernels.dispatch import compiled_for
+from .relations import over_relations
 from .semirings import NEG_INF
 from .structure import Gradient, Parts, expected_score, sentences_at_once
 

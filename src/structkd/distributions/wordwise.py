@@ -55,18 +55,14 @@ class WordwiseDistribution(StructuredDistribution):
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and parts[0].requires_grad:
             return super()._expectations(parts)
-        value, probabilities = self._posteriors(self._choices(parts[0], self.lengths), parts)
-        return value, (self._arrange(probabilities),)
-
-    def _posteriors(self, choices: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
-        """log Z [B], and the words' softmaxes [B, N, M], 0 in the padding."""
+        choices = self._choices(parts[0], self.lengths)
         self._require_choices(choices, parts)
         probabilities = choices.softmax(-1)
         # a word's normaliser is its best score less the logarithm of that choice's probability
         normalisers = choices.amax(-1) - probabilities.amax(-1).log()
         padding = ~self.word_mask
         value = normalisers.masked_fill(padding, 0.0).sum(-1)
-        return value, probabilities.masked_fill_(padding.unsqueeze(-1), 0.0)
+        return value, (self._arrange(probabilities.masked_fill_(padding.unsqueeze(-1), 0.0)),)
 
     def _cross_entropy(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
         # Word by word: a word whose target carries no mass (nothing it could imitate) has neither loss nor gradient.

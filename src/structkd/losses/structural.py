@@ -113,10 +113,9 @@ def closed_form(
         assert found is not None
         return found[1]
 
-    scores = student._scores
     with torch.no_grad():
         found = programme()
-    return None if found is None else _WithGradient.apply(*found, again, reduction, *scores)
+    return None if found is None else _WithGradient.apply(*found, again, reduction, *student._scores)
 
 
 def check_num_items(num_items: Any) -> Any:
