@@ -18,11 +18,11 @@ from transformers.utils import logging as transformers_logging
 
 from structkd.data import Corpus, drawn
 from structkd.evaluation import figure_rule, figure_title
+from structkd.files import read_json, write_json, write_text
 from structkd.models import StructuredModel
 from structkd.training import TeacherTargets, divergence, words_per_second
 from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
-from .files import read_json, write_json
 from .fingerprint import digest
 from .plan import Plan, plan
 from .work import Training, ensure
@@ -55,7 +55,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     # Connects the processes before transformers does, which lets none of them wait for more than half an hour.
     wait_for_everyone()
     planned = plan(config, output)
-    finished = broadcast(read_json(output / "metrics.json"))
+    finished = broadcast(read_json(output / "metrics.json") if (output / "metrics.json").exists() else None)
     if finished is not None and finished.get("fingerprint") == planned.fingerprint:
         log.info("Finished before: %s", output / "results.md")
         return finished
@@ -86,7 +86,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "results": {
                 result["method"]: {
-                    **(read_json(work_dir / result["folder"] / "timing.json") or {}),
+                    **read_json(work_dir / result["folder"] / "timing.json"),
                     "words_per_second": round(speed[result["method"]], 1),
                 }
                 for result in results
@@ -126,7 +126,7 @@ def _results(config: Mapping[str, Any], planned: Plan, results: list[dict[str, A
 def _write(run: Mapping[str, Any], made: Mapping[str, Any], output: Path) -> None:
     """Fill the run's folder; what says that it is finished comes last."""
     (output / "predictions").mkdir(parents=True, exist_ok=True)
-    (output / "results.md").write_text(result_table(run, made), encoding="utf-8")
+    write_text(output / "results.md", result_table(run, made))
     for result in run["results"]:
         predictions = Path(made["work_dir"]) / result["folder"] / "predictions" / "test.jsonl.gz"
         shutil.copyfile(predictions, output / "predictions" / f"{result['method']}.jsonl.gz")

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 import structkd
 from structkd.commands.instantiate import plugins, resolve
+from structkd.files import sha256
 from structkd.training.collate import INPUT_COLUMNS
 
 __all__ = ["canonical", "code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
@@ -73,8 +74,7 @@ def file_fingerprints(config: Any) -> dict[str, Any]:
             found |= file_fingerprints(value)
     elif isinstance(config, str) and {"/", "."} & set(config) and (path := Path(config).expanduser()).exists():
         if path.is_file():
-            with path.open("rb") as content:
-                found[config] = hashlib.file_digest(content, "sha256").hexdigest()
+            found[config] = sha256(path)
         else:
             files = sorted(each for each in path.iterdir() if each.is_file())
             found[config] = [[each.name, each.stat().st_size, each.stat().st_mtime_ns] for each in files]

@@ -13,7 +13,6 @@ A plug-in is registered by any of
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -23,6 +22,8 @@ import types
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
+
+from structkd.spelling import did_you_mean
 
 __all__ = ["InstantiationError", "instantiate", "plugins", "register_plugin", "resolve"]
 
@@ -144,9 +145,7 @@ def _explain(signature: inspect.Signature, values: Mapping[str, Any], error: Typ
     names = [name for name in signature.parameters if name != "self"]
     for name in values:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            return f"has no argument {name!r}.{hint} It takes: {', '.join(names)}."
+            return f"has no argument {name!r}.{did_you_mean(name, names)} It takes: {', '.join(names)}."
     return f"cannot be called with these arguments ({error}). It takes: {', '.join(names)}."
 
 
@@ -203,8 +202,8 @@ def _imported(name: str, target: str) -> types.ModuleType:
 
 
 def _missing(target: str, parent: Any, name: str) -> InstantiationError:
-    close = difflib.get_close_matches(name, dir(parent), n=1) if parent is not None else []
-    hint = f" Did you mean {close[0]!r}?" if close else " Is the plug-in installed or on PYTHONPATH?"
+    hint = did_you_mean(name, dir(parent)) if parent is not None else ""
+    hint = hint or " Is the plug-in installed or on PYTHONPATH?"
     return InstantiationError(f"{target} does not exist: nothing is called {name!r} there.{hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import os
 import shlex
@@ -15,6 +14,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
+
+from structkd.spelling import did_you_mean
 
 from . import sweep  # registers the resolver that names run folders, too
 from .messages import explain, is_user_error
@@ -110,10 +111,9 @@ def _run(typed: list[str]) -> None:
         print(f"structkd {importlib.metadata.version('structkd')}")
         return
     if typed and typed[0].isidentifier() and typed[0] != "targets":
-        close = difflib.get_close_matches(typed[0], _COMMANDS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value.{hint} See structkd --help."
+            f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value."
+            f"{did_you_mean(typed[0], _COMMANDS)} See structkd --help."
         )
     job: Any = distil_job
     if typed[:1] == ["targets"]:

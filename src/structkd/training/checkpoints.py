@@ -8,22 +8,19 @@ gets its own name. What does not match its manifest is not used again.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from structkd.training.whole_files import flush, sha256
+from structkd.files import MANIFEST, move, read_json, read_manifest, write_manifest
 
 __all__ = ["last_complete_checkpoint", "seal"]
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 #: Begin of the name of a folder in which a checkpoint is being written.
 SAVING = ".saving-"
 
@@ -46,17 +43,8 @@ def seal(written: Path, checkpoint: Path, processes: int = 1) -> None:
         checkpoint: what it is to be called; an older one of that name is replaced.
         processes: how many take part in the training; only they can continue it.
     """
-    files = {}
-    for path in sorted(path for path in written.rglob("*") if path.is_file()):
-        files[path.relative_to(written).as_posix()] = {"size": path.stat().st_size, "sha256": sha256(path)}
-        flush(path)
-    manifest = {"format": 1, "processes": processes, "files": files}
-    (written / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for path in (written / MANIFEST, *(path for path in written.rglob("*") if path.is_dir()), written):
-        flush(path)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    os.replace(written, checkpoint)
-    flush(checkpoint.parent)
+    write_manifest(written, processes=processes)
+    move(written, checkpoint)
 
 
 def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
@@ -80,14 +68,16 @@ def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
         checkpoint = candidates[step]
         try:
             manifest = _verified(checkpoint)
-            best = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["best_global_step"]
+            best = read_json(checkpoint / TRAINER_STATE_NAME)["best_global_step"]
             if best is not None and best != step:
                 try:
                     _verified(folder / checkpoint_name(best))
-                except _Damaged as error:
-                    raise _Damaged(f"the best model so far, {checkpoint_name(best)}, cannot be used: {error}") from None
-        except _Damaged as error:
-            log.warning("%s is removed and not continued from: %s.", checkpoint, error)
+                except (FileNotFoundError, ValueError) as error:
+                    raise ValueError(
+                        f"The best model so far, {checkpoint_name(best)}, cannot be used: {error}"
+                    ) from None
+        except (FileNotFoundError, ValueError) as error:
+            log.warning("%s is removed and training does not continue from it: %s", checkpoint, error)
             shutil.rmtree(checkpoint, ignore_errors=True)
             continue
         if manifest["processes"] != processes:
@@ -99,32 +89,20 @@ def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     return None
 
 
-class _Damaged(Exception):
-    """Why a checkpoint cannot be used."""
-
-
 def _verified(checkpoint: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files all match it."""
-    if not checkpoint.is_dir():
-        raise _Damaged("it is missing")
-    try:
-        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        files, processes = manifest["files"], manifest["processes"]
-    except FileNotFoundError:
-        raise _Damaged(f"it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _Damaged(f"its {MANIFEST} cannot be read ({error!r})") from None
+    """Return the manifest of a checkpoint whose files all match it.
+
+    Raises:
+        FileNotFoundError: the checkpoint or its manifest is missing.
+        ValueError: a file is missing or is not as it was written.
+    """
+    manifest = read_manifest(checkpoint)
+    processes = manifest.get("processes")
+    if not isinstance(processes, int):
+        raise ValueError(f"{checkpoint / MANIFEST} does not say how many processes trained.")
     # Without these transformers would go on with an optimizer, learning rate or random state that begins anew.
     needed = [OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME]
     for name in (*needed, *(random_state_name(process, processes) for process in range(processes))):
-        if name not in files:
-            raise _Damaged(f"it was saved without {name}")
-    for name, expected in files.items():
-        path = checkpoint / name
-        if not path.is_file():
-            raise _Damaged(f"{name} is missing")
-        if (size := path.stat().st_size) != expected["size"]:
-            raise _Damaged(f"{name} has {size} bytes, was saved with {expected['size']}")
-        if sha256(path) != expected["sha256"]:
-            raise _Damaged(f"{name} has changed since it was saved (sha256)")
+        if name not in manifest["files"]:
+            raise ValueError(f"{checkpoint} was saved without {name}.")
     return manifest

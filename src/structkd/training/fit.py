@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from structkd import KDObjective
 from structkd.data import Annotation
 from structkd.evaluation import counts, figures
 from structkd.models import StructuredModel
+from structkd.spelling import did_you_mean
 from structkd.training.checkpoints import last_complete_checkpoint
 from structkd.training.processes import broadcast, is_main_process, process_count
 from structkd.training.progress import MetricsLog, TrainingProgress
@@ -97,9 +97,10 @@ def training_arguments(
         if name in fixed:
             raise TypeError(f"Trainer setting {name!r} is fixed by structkd and cannot be given.")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"Unknown trainer setting {name!r}: not a field of transformers.TrainingArguments.{hint}")
+            raise TypeError(
+                f"Unknown trainer setting {name!r}: not a field of transformers.TrainingArguments."
+                f"{did_you_mean(name, known)}"
+            )
     _check_trackers(settings.get("report_to", "none"))
     strategy = "steps" if "eval_steps" in settings else "epoch"
     # Pinned memory only speeds up copies to an accelerator; without one torch warns about it.

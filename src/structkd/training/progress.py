@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from structkd.files import write_text
 
 __all__ = ["MetricsLog", "TrainingProgress"]
 
@@ -88,9 +89,7 @@ class MetricsLog(TrainerCallback):
         if state.is_world_process_zero:
             # A resumed training has in its history what was logged before its checkpoint; the file may have more.
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            temporary.write_text("".join(map(self._line, state.log_history)), encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_text(self.path, "".join(map(self._line, state.log_history)))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,13 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from structkd.files import MANIFEST, fault, json_bytes, read_json, remove_unfinished, write_bytes, write_json
 from structkd.models import StructuredModel
 from structkd.training.targets import Shard, TeacherTargets, run_teacher, teacher_bar
-from structkd.training.whole_files import flush, sha256
 
 __all__ = ["DTYPES", "TargetStore"]
 
 _FORMAT = 1
-_MANIFEST = "manifest.json"
 _SHARED = "shared"
 #: What scores may be stored in.
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -112,17 +109,17 @@ class TargetStore(TeacherTargets):
             "sentences": len(text),
             "shard_sentences": shard_sentences,
         }
-        if (folder / _MANIFEST).exists():
+        if (folder / MANIFEST).exists():
             manifest = _read_manifest(folder)
             about["shard_sentences"] = shard_sentences = manifest.get("shard_sentences", shard_sentences)
             _check_same(folder, {name: manifest.get(name) for name in about}, about)
         count = -(-len(text) // shard_sentences)
         shards = {f"scores-{number:05d}-of-{count:05d}": number for number in range(count)}
         own = [name for name, number in shards.items() if number % part[1] == part[0]]
-        key = hashlib.sha256(_json(about)).hexdigest()
+        key = hashlib.sha256(json_bytes(about)).hexdigest()
 
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
+        remove_unfinished(folder)
         facts = {name: found for name in own if (found := _finished(folder, name, key))}
         missing = [(name, text.shard(count, shards[name], contiguous=True)) for name in own if name not in facts]
         done = sum(found["sentences"] for found in facts.values())
@@ -165,10 +162,10 @@ class TargetStore(TeacherTargets):
         _check_same(folder, {name: manifest.get(name) for name in expected}, expected)
         tensors = {}
         for name, facts in manifest["files"].items():
-            fault = _fault(folder / name, facts, verify)
-            if fault:
+            difference = fault(folder / name, facts["bytes"], facts["sha256"] if verify else None)
+            if difference:
                 kind = ValueError if (folder / name).exists() else FileNotFoundError
-                raise kind(f"{folder / name} {fault}. Write the store again: what is whole is kept.")
+                raise kind(f"{folder / name} {difference}. Write the store again: complete files are kept.")
             tensors[name] = _mapped(folder / name)
         shared = tensors.pop(f"{_SHARED}.safetensors", {})
         store = cls(teacher, list(tensors.values()), shared)
@@ -254,31 +251,20 @@ def _write_tensors(folder: Path, name: str, tensors: Shard, facts: dict[str, Any
     """Write a file of tensors, and then the facts about it."""
     content = save({each: value.contiguous() for each, value in tensors.items()})
     facts = facts | {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    _write(folder / f"{name}.safetensors", content)
-    _write(folder / f"{name}.json", _json(facts))
+    write_bytes(folder / f"{name}.safetensors", content)
+    write_json(folder / f"{name}.json", facts)
     return facts
 
 
 def _finished(folder: Path, name: str, key: str) -> dict[str, Any] | None:
     """The facts about a file that is there, whole, and part of this very store."""
-    facts = _read_json(folder / f"{name}.json")
-    if facts is None or facts.get("key") != key or _fault(folder / f"{name}.safetensors", facts, verify=True):
+    try:
+        facts = read_json(folder / f"{name}.json")
+    except (FileNotFoundError, ValueError):
+        return None
+    if facts.get("key") != key or fault(folder / f"{name}.safetensors", facts["bytes"], facts["sha256"]):
         return None
     return facts
-
-
-def _fault(path: Path, facts: Mapping[str, Any], verify: bool) -> str | None:
-    """What is wrong with a file, or None."""
-    if not path.is_file():
-        return "is missing"
-    size = path.stat().st_size
-    if size != facts["bytes"]:
-        return f"has {size} bytes, it was written with {facts['bytes']}: it was cut off or replaced"
-    if verify:
-        found = sha256(path)
-        if found != facts["sha256"]:
-            return f"has the sha256 {found[:16]}..., it was written with {facts['sha256'][:16]}...: it is damaged"
-    return None
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:
@@ -291,7 +277,7 @@ def _complete(folder: Path, about: dict[str, Any], facts: Mapping[str, dict[str,
     """Write the manifest, and remove what belongs to no file of it."""
     shards = [each for each in facts.values() if "divergence" in each]
     total = sum(each["divergence"]["mean"] * each["sentences"] for each in shards)
-    content = _json(
+    content = json_bytes(
         about
         | {
             "divergence": {
@@ -304,25 +290,22 @@ def _complete(folder: Path, about: dict[str, Any], facts: Mapping[str, dict[str,
             },
         }
     )
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if not path.exists() or path.read_bytes() != content:
-        _write(path, content)
+        write_bytes(path, content)
     for stray in folder.glob("scores-*"):
         if stray.stem not in facts:
             stray.unlink()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     again = "TargetStore.write with the same settings finishes it and keeps the shards that are complete"
     if not path.is_file():
         shards = sorted(folder.glob("scores-*.json"))
         state = f"it is not finished, with {len(shards)} of its shards written" if shards else "nothing was stored yet"
-        raise FileNotFoundError(f"{folder} has no {_MANIFEST}: {state}. {again}.")
-    manifest = _read_json(path)
-    if manifest is None:
-        raise ValueError(f"{path} is damaged. Delete it: {again}.")
-    return manifest
+        raise FileNotFoundError(f"{folder} has no {MANIFEST}: {state}. {again}.")
+    return read_json(path, f"Delete it: {again}.")
 
 
 def _check_same(folder: Path, found: Any, expected: Any) -> None:
@@ -363,52 +346,3 @@ def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(fingerprint, sort_keys=True))
     except (TypeError, ValueError) as error:
         raise TypeError(f"The fingerprint of a store must be plain data, which JSON can hold ({error}).") from None
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file with names and values; None if there is none such."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that after a crash is there as a whole or not at all; other writers do not get in the way."""
-    temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}.{path.name}")
-    temporary.write_bytes(content)
-    flush(temporary)
-    os.replace(temporary, path)
-    flush(path.parent)
-
-
-def _temporary_prefix() -> str:
-    return f".{platform.node()}-"
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what processes of this machine that run no more were writing when they ended."""
-    prefix = _temporary_prefix()
-    for path in folder.glob(f"{prefix}*"):
-        process = path.name.removeprefix(prefix).partition(".")[0]
-        if process.isdecimal() and not _is_another_running(int(process)):
-            path.unlink(missing_ok=True)
-
-
-def _is_another_running(process: int) -> bool:
-    if process == os.getpid():
-        return False
-    if os.name != "posix":
-        return True  # signal 0 would end it
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
