@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "losses": {"distributions", "projections"},
     "data": set(),
     "evaluation": {"data"},
-    "models": {"distributions", "projections", "losses", "data", "evaluation"},
+    "models": {"distributions", "projections", "losses", "data"},
     "training": {"distributions", "projections", "losses", "data", "models", "evaluation"},
     "reporting": {"evaluation"},
     "commands": {"distributions", "projections", "losses", "data", "models", "training", "evaluation", "reporting"},

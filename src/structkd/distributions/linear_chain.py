@@ -13,6 +13,7 @@ from torch import Tensor
 from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, scaled_by_sentence_
 from .kernels.dispatch import chain_kernels, compiled_for, log_space
+from .kernels.viterbi import Legality, viterbi
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Gradient,
@@ -23,6 +24,7 @@ from .structure import (
     check_labels,
     check_scores,
     expected_score,
+    ordinary_tensors,
     scaled_gradient,
 )
 
@@ -186,6 +188,31 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
 
         return loss * temperature**2, gradient
 
+    @ordinary_tensors
+    def decode(self, legal: Legality | None = None) -> Tensor:
+        """Find the best label sequence of every sentence by the Viterbi algorithm.
+
+        Args:
+            legal: BoolTensors (start [C], transitions [C, C] as [next, previous], end [C]) that say which labels may
+                start a sentence, follow each other and end it, as `structkd.data.legal_transitions` gives them. None
+                allows all of them.
+
+        Returns:
+            LongTensor [B, N] of labels; -1 in the padding. O(N C^2) time for a sentence.
+
+        Raises:
+            ValueError: if a sentence has no sequence of finite score, with the batch items.
+        """
+        with torch.no_grad():
+            unary, bigrams = self._parts()
+            return viterbi(unary, bigrams, self.lengths, legal=legal)[1]
+
+    def _best(self) -> tuple[Tensor, Parts]:
+        with torch.no_grad():
+            unary, bigrams = self._parts()
+            values, labels = viterbi(unary, bigrams, self.lengths)
+            return values, self._encode(labels)
+
     def _event(self, parts: Any) -> Tensor:
         return parts[1]
 
@@ -285,6 +312,13 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         return _DenseView(
             self.emissions, self.transitions, self.start, self.end, self.lengths, self.labels, validate_args=False
         )
+
+    @ordinary_tensors
+    def decode(self, legal: Legality | None = None) -> Tensor:
+        dtype = working_precision(self.emissions)
+        with torch.no_grad():
+            emissions = self.emissions.to(dtype)
+            return viterbi(emissions, self.transitions, self.lengths, self.start, self.end, legal)[1]
 
     def _unary(self) -> Tensor:
         """Every per-word score, [B, N, C]: emissions, start and end."""

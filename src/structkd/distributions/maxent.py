@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .kernels.counts import scaled_by_sentence_
+from .kernels.viterbi import Legality, viterbi
 from .semirings import working_precision
 from .structure import (
     OPEN,
@@ -17,6 +18,7 @@ from .structure import (
     check_inventory,
     check_labels,
     check_scores,
+    ordinary_tensors,
     sentences_at_once,
 )
 from .wordwise import WordwiseDistribution
@@ -119,6 +121,27 @@ class MaxEnt(LabelDistribution):
 
     def _with_scores(self, *scores: Tensor | None) -> MaxEnt:
         return MaxEnt(scores[0], self.lengths, self.labels, validate_args=False)  # type: ignore[arg-type]
+
+    @ordinary_tensors
+    def decode(self, legal: Legality | None = None) -> Tensor:
+        """Find the best label of every word, or the best legal label sequence of every sentence.
+
+        Args:
+            legal: BoolTensors (start [C], transitions [C, C] as [next, previous], end [C]) that say which labels may
+                start a sentence, follow each other and end it, as `structkd.data.legal_transitions` gives them. None
+                leaves the words independent.
+
+        Returns:
+            LongTensor [B, N] of labels; -1 in the padding. With `legal`, O(N C^2) time for a sentence.
+
+        Raises:
+            ValueError: if a sentence has no sequence of finite score, with the batch items.
+        """
+        if legal is None:
+            return super().decode()
+        with torch.no_grad():
+            scores, size = self.logits.to(working_precision(self.logits)), self.event_shape[-1]
+            return viterbi(scores, scores.new_zeros(size, size), self.lengths, legal=legal)[1]
 
     def label_marginals(self) -> Tensor:
         """P(label) for every word, [B, N, C], in working precision; 0 in the padding."""

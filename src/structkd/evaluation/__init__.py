@@ -1,12 +1,10 @@
-"""Evaluation: decoding to legal tag sequences, and figures of predictions."""
+"""Evaluation: figures of predictions."""
 
 from structkd.evaluation.attachment import attachment_counts
-from structkd.evaluation.decoding import Legality, viterbi
 from structkd.evaluation.figures import counts, figure_rule, figure_title, figures, precision_recall_f1
 from structkd.evaluation.spans import span_counts, strict_spans, tag_counts
 
 __all__ = [
-    "Legality",
     "attachment_counts",
     "counts",
     "figure_rule",
@@ -16,5 +14,4 @@ __all__ = [
     "span_counts",
     "strict_spans",
     "tag_counts",
-    "viterbi",
 ]

@@ -14,7 +14,6 @@ from transformers.utils import ModelOutput
 
 from structkd import LinearChainCRF, MaxEnt
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
-from structkd.evaluation import viterbi
 from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class Tagger(StructuredModel):
         return padded([example["labels"] for example in examples]).clamp(min=0)
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
-        decoded = viterbi(**scores, lengths=lengths, legal=self._legal)
+        decoded = self.distribution(scores, lengths).decode(self._legal)
         return {"labels": decoded.masked_fill(decoded < 0, UNLABELLED)}
 
 
