@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 
 import hypothesis
@@ -30,6 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*does not define `arg_constraints`:UserWarning")
     # Triton's interpreter takes logarithms of 0 by numpy, which reports what a GPU does not.
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton.runtime.interpreter")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        # The interpreter has a limit too: it ends with threads and pools that tests have left.
+        faulthandler.dump_traceback_later(60, exit=True, file=2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,7 +18,15 @@ from transformers import set_seed
 sys.path.insert(0, str(Path(__file__).parent))
 from test_distillation_trainer import ANNOTATION, tagger, text
 
-from structkd import KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss, token_kd_loss
+from structkd import (
+    KDObjective,
+    LinearAnnealing,
+    LinearChainCRF,
+    MaxEnt,
+    structural_kd_loss,
+    supervised_loss,
+    token_kd_loss,
+)
 from structkd.data import TreeAnnotation
 from structkd.models import BiLSTMRecipe, HeadLabelerRecipe, ParserRecipe
 from structkd.training import FitResult, TeacherTargets, fit, training_text
@@ -120,6 +128,23 @@ def train(folder: Path, name: str) -> FitResult:
     return result
 
 
+def loss_under_ddp(path: Path) -> None:
+    """Write the loss and the gradient of a model, and those of the same model in DistributedDataParallel."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([4, 1, 3])
+    inputs = torch.randn(3, 4, 6, dtype=torch.float64)
+    scores, transitions = torch.randn(3, 4, 5, dtype=torch.float64), torch.randn(5, 5, dtype=torch.float64)
+    teacher = LinearChainCRF.from_scores(scores, transitions, lengths=lengths)
+    plain = torch.nn.Linear(6, 5, dtype=torch.float64)
+    results = {}
+    for name, model in (("", plain), ("wrapped ", torch.nn.parallel.DistributedDataParallel(plain))):
+        plain.zero_grad()
+        loss = structural_kd_loss(teacher, MaxEnt(model(inputs), lengths), temperature=2.0)
+        loss.backward()
+        results |= {f"{name}loss": loss.detach(), f"{name}gradient": plain.weight.grad.clone()}
+    save_file(results, path)
+
+
 def train_all(folder: Path) -> None:
     for name in TRAININGS:
         train(folder / name, name)
@@ -134,4 +159,6 @@ def train_all(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    wait_for_everyone()
+    loss_under_ddp(Path(sys.argv[1]) / f"wrapped-{0 if is_main_process() else 1}.safetensors")
     train_all(Path(sys.argv[1]))

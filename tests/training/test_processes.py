@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,37 @@ def test_two_processes_resume_where_they_stopped(folders: tuple[Path, Path]) -> 
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in last.iterdir()}
     with pytest.raises(ValueError, match="written by 2 processes and cannot be continued by 1"):
         last_complete_checkpoint(checkpoints)
+
+
+def test_loss_under_data_parallelism_is_that_without(folders: tuple[Path, Path]) -> None:
+    for process in (0, 1):
+        results = load_file(folders[1] / f"wrapped-{process}.safetensors")
+        for name in ("loss", "gradient"):
+            torch.testing.assert_close(results[name], results[f"wrapped {name}"], rtol=1e-12, atol=0.0)
+        assert results["gradient"].abs().max() > 0
+
+
+def test_processes_end_however_a_training_ends() -> None:
+    """No thread of gloo outlives the connection, and no process waits for a collective operation that never ends."""
+    expected = {
+        "with a wrapper in a global name": [0, 0],
+        "by an error in both": [1, 1],
+        "by an error before a collective operation is over": [1, -signal.SIGKILL],
+    }
+    script = Path(__file__).with_name("ending_processes.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), *expected],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected, done.stderr
+    # The process that would have waited for ever says where it waited.
+    assert "_disconnect" in done.stderr
 
 
 def test_one_process_needs_nothing() -> None:

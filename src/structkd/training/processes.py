@@ -6,6 +6,7 @@ Everything here does nothing, and imports nothing, where there is one process.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import os
 from datetime import timedelta
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["broadcast", "is_main_process", "process_count", "wait_for_everyone"]
 
 Value = TypeVar("Value")
+
+#: Seconds after which a process that cannot end its connections ends without them.
+_END_SECONDS = 60.0
 
 
 def process_count() -> int:
@@ -49,6 +53,7 @@ def broadcast(value: Value) -> Value:
 def _state() -> PartialState:
     """The processes, connected at the first call: by gloo, or NCCL where there are GPUs."""
     import torch
+    import torch.distributed.nn  # its functions keep the group that exists when it is imported, see _disconnect
     from accelerate import PartialState
 
     atexit.unregister(_disconnect)
@@ -59,9 +64,24 @@ def _state() -> PartialState:
 
 
 def _disconnect() -> None:
-    """End gloo's threads while there still is an interpreter for what they hold: else they may abort the process."""
+    """End gloo's threads while the interpreter still exists, whoever still holds a wrapped model; never wait for ever.
+
+    gloo's threads may abort the process if they outlive the interpreter. The group must die in
+    ``destroy_process_group``, which releases the global interpreter lock. If a ``DistributedDataParallel`` object
+    still holds the group then, the group dies with that object, under the lock that gloo's threads need to end. Such
+    an object often lives until the interpreter ends: in the traceback of an error, or in a global name.
+    """
     import torch
+    from torch.nn.parallel import DistributedDataParallel
 
     if torch.distributed.is_initialized():
-        gc.collect()  # a Trainer refers to itself, and by its model to the threads
+        gc.collect()  # a Trainer refers to itself
+        for wrapper in gc.get_objects():
+            if issubclass(type(wrapper), DistributedDataParallel):
+                for holder in ("logger", "reducer", "process_group"):
+                    wrapper.__dict__.pop(holder, None)
+        # After an error in one process, gloo waits for a collective operation that the other processes never join. The
+        # watchdog is a thread in C: it needs no lock, prints all stacks to stderr and ends the process with status 1.
+        faulthandler.dump_traceback_later(_END_SECONDS, exit=True, file=2)
         torch.distributed.destroy_process_group()
+        faulthandler.cancel_dump_traceback_later()
