@@ -9,7 +9,7 @@ import torch
 from families import Chain
 from pairs import Pair
 
-from structkd.distributions.kernels.dispatch import using
+from structkd.distributions.kernels.engines import using
 
 PATHS = ["compiled", "torch", "log", "scan", "triton"]
 

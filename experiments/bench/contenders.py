@@ -16,7 +16,7 @@ import torch_struct
 from torch import Tensor
 
 import structkd
-from structkd.distributions.kernels.dispatch import compiled_for, using
+from structkd.distributions.kernels.engines import compiled_for, using
 
 try:
     import torchcrf
@@ -72,7 +72,7 @@ def compiled_kernels() -> bool:
     """Whether the compiled kernels can be had."""
     try:
         with using(COMPILED):
-            return compiled_for() is not None
+            return compiled_for("chain") is not None
     except ImportError:
         return False
 

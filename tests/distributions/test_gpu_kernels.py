@@ -18,9 +18,9 @@ from kernel_paths import require_interpreter
 from torch import Tensor
 
 import structkd
-from structkd.distributions.kernels import dispatch
+from structkd.distributions.kernels import engines
 from structkd.distributions.kernels.chain import dense_expectations, factored_expectations, log_space_expectations
-from structkd.distributions.kernels.dispatch import chain_kernels, using
+from structkd.distributions.kernels.engines import chain_kernels, using
 from structkd.distributions.semirings import NEG_INF
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -236,10 +236,10 @@ def test_the_choice_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return chosen and chosen.__name__.rsplit(".", 1)[-1]
 
     with using("auto"):
-        if dispatch._triton_chain(required=False) is not None:
+        if engines._triton_chain(required=False) is not None:
             assert [choice(n) for n in (2, 33, 128, 129)] == ["triton_chain"] * 3 + [None]
             assert [choice(n, torch.float64) for n in (64, 65)] == ["triton_chain", None]
-        monkeypatch.setattr(dispatch, "_triton_chain", lambda required: None)
+        monkeypatch.setattr(engines, "_triton_chain", lambda required: None)
         assert [choice(n) for n in (2, 32, 33)] == ["scan", "scan", None]
         assert chain_kernels(torch.zeros(2, 3), torch.float32) is None
     for path in ("torch", "log", "compiled"):

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 import structkd
 from structkd.distributions.kernels import chain, matrix_tree
 from structkd.distributions.kernels.counts import TransitionCounts
-from structkd.distributions.kernels.dispatch import using
+from structkd.distributions.kernels.engines import using
 
 LENGTHS = torch.tensor([23, 1, 8, 23, 9, 17, 2, 16])
 BATCH, WORDS, SIZE = len(LENGTHS), 23, 5

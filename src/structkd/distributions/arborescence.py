@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .kernels.dispatch import compiled_for
 from .kernels.edmonds import edmonds
+from .kernels.engines import compiled_for
 from .semirings import NEG_INF
 
 Scores = NDArray[np.float64]
@@ -122,7 +122,7 @@ def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np
         single_root: exactly one root arc. Where the best tree has several, the number of root arcs is minimised before
             the score is maximised: exact, unlike a large penalty on root arcs.
     """
-    compiled = compiled_for()
+    compiled = compiled_for("arborescence")
     search = edmonds if compiled is None else compiled.edmonds
     # Words whose best head is the root have it in the best tree. Only then is the search for one root, in which nearly
     # all words end up in one component, the first one: it takes longer.

@@ -12,7 +12,7 @@ from torch import Tensor
 from .arborescence import maximum_arborescences
 from .arcs import ArcDistribution
 from .kernels.counts import scaled_by_sentence_
-from .kernels.dispatch import compiled_for
+from .kernels.engines import compiled_for
 from .maxent import LabelDistribution
 from .relations import Relations
 from .semirings import NEG_INF, working_precision
@@ -186,13 +186,13 @@ class HeadLabeling(LabelDistribution):
     def _compiled_kd(
         self, scores: Tensor, teacher: ArcDistribution, temperature: float
     ) -> tuple[Tensor, Tensor] | None:
-        if compiled_for(scores) is None:
+        if compiled_for("head_labels", scores) is None:
             return None
         arcs, relations = self._apart(teacher, temperature)
-        compiled = compiled_for(scores, None if relations is None else relations.scores)
+        compiled = compiled_for("head_labels", scores, None if relations is None else relations.scores)
         if compiled is None:
             return None
-        loss, gap, ok = compiled.head_labels_kd(
+        loss, gap, ok = compiled.kd(
             arcs.arc_marginals(),
             None if relations is None else relations.scores,
             scores,
@@ -262,7 +262,7 @@ class HeadLabeling(LabelDistribution):
     def _relations_of(self, heads: Tensor, relations: Tensor) -> Tensor:
         """The likeliest relation of every word's arc, LongTensor [B, N]; see `decode_trees`."""
         scores, size = self.logits.detach(), int(relations.max().clamp_min(0)) + 1
-        compiled = compiled_for(scores)
+        compiled = compiled_for("head_labels", scores)
         if compiled is not None:
             best = compiled.relations_of_arcs(scores, self._heads, relations, heads, self.lengths, size)
             if best is not None:
@@ -303,9 +303,9 @@ class HeadLabeling(LabelDistribution):
         labels that name the arc, -inf where none does. Beyond a sentence, anything that is not NaN.
         """
         scores = self.logits.detach()
-        compiled = compiled_for(scores)
+        compiled = compiled_for("head_labels", scores)
         if compiled is not None:
-            arcs = compiled.log_arcs_of_labels(scores, self._heads, self.lengths)
+            arcs = compiled.log_arcs(scores, self._heads, self.lengths)
             if arcs is not None:
                 return arcs
         self._require_choices(scores, (scores,))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, scaled_by_sentence_
-from .kernels.dispatch import chain_kernels, compiled_for, log_space
+from .kernels.engines import chain_kernels, compiled_for, log_space
 from .kernels.viterbi import Legality, viterbi
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
@@ -146,7 +146,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
-        compiled = compiled_for(parts[1])
+        compiled = compiled_for("chain", parts[1])
         if compiled is not None:
             value, labels, bigrams, safe = compiled.dense_expectations(parts[1], self.lengths)
             if safe.all():
@@ -161,7 +161,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
             return None
         both = [teacher.log_potentials.detach(), self.log_potentials.detach()]
-        compiled = compiled_for(*both)
+        compiled = compiled_for("chain", *both)
         kernels = [] if compiled is None else [compiled.dense_kd]
         precision = torch.promote_types(both[0].dtype, self.dtype)
         if not log_space() and chain_kernels(both[1], precision) is None:
@@ -343,7 +343,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             # counts per sentence: the derivative by transitions of its own
             unary, transitions = parts
             return super()._expectations((unary, transitions.expand(*self.batch_shape, -1, -1)))
-        compiled = compiled_for(*parts)
+        compiled = compiled_for("chain", *parts)
         if compiled is not None:
             value, labels, dense, safe = compiled.factored_expectations(*parts, self.lengths)
             if safe.all():
@@ -356,7 +356,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
-        compiled = compiled_for(*teacher._scores, *self._scores)
+        compiled = compiled_for("chain", *teacher._scores, *self._scores)
         kernels = [] if compiled is None else [compiled.factored_kd]
         precision = torch.promote_types(teacher.dtype, self.dtype)
         if not log_space() and chain_kernels(self.emissions, precision) is None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .arcs import ArcDistribution, check_scores_of_arcs
 from .head_selection import HeadChoice
-from .kernels.dispatch import compiled_for
+from .kernels.engines import compiled_for
 from .relations import Relations
 from .semirings import NEG_INF, working_precision
 from .structure import StructuredDistribution, check_scores, ordinary_tensors
@@ -301,11 +301,13 @@ class _FactoredMeanField(MeanFieldDependency):
 
     def _field(self, arcs: Tensor) -> Tensor:
         factors = self.sibling_factors, self.grandparent_factors
-        compiled = None if self._needs_graph() else compiled_for(arcs, *(factors[0] or ()), *(factors[1] or ()))
+        compiled = (
+            None if self._needs_graph() else compiled_for("mean_field", arcs, *(factors[0] or ()), *(factors[1] or ()))
+        )
         field = None
         if compiled is not None:
             siblings, grandparents = (self._cleaned(triple, arcs.dtype) for triple in factors)
-            field = compiled.mean_field(arcs, siblings, grandparents, self.lengths, self.iterations)
+            field = compiled.field(arcs, siblings, grandparents, self.lengths, self.iterations)
         return super()._field(arcs) if field is None else field
 
     def _message(self, dtype: torch.dtype) -> Message | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,8 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
     """
 
+    _recursion = "matrix_tree"
+
     def __init__(
         self,
         log_potentials: Tensor,
@@ -50,9 +51,6 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         # Only log Z has a programme here: elimination divides, so other semirings have none.
         arcs = logsumexp(parts[0]) if self.labelled else parts[0]
         return log_matrix_tree(arcs, lengths, self.multiroot)
-
-    def _compiled_kd(self, compiled: ModuleType) -> Any:
-        return compiled.matrix_tree_kd
 
     def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
         lengths = self.lengths if self.ragged else None

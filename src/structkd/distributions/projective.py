@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
-
 import torch
 import torch_struct
 from torch import Tensor
 
-from .kernels.dispatch import compiled_for
+from .kernels.engines import compiled_for
 from .semirings import NEG_INF, Log
 from .structure import Parts, adopts
 from .trees import TreeDistribution
@@ -30,6 +27,7 @@ class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
     """
 
+    _recursion = "eisner"
     projective = True
 
     def __init__(
@@ -56,13 +54,10 @@ class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
     def _best_heads(self, arcs: Tensor) -> Tensor:
         return best_projective_trees(arcs, self.lengths, self.multiroot)
 
-    def _compiled_kd(self, compiled: ModuleType) -> Any:
-        return compiled.projective_kd
-
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        compiled = compiled_for(arcs)
+        compiled = compiled_for("eisner", arcs)
         if compiled is not None:
-            value, marginals, safe = compiled.projective_expectations(arcs, lengths, self.multiroot)
+            value, marginals, safe = compiled.expectations(arcs, lengths, self.multiroot)
             if safe.all():
                 return value, marginals
         with torch.enable_grad():
@@ -87,9 +82,9 @@ def best_projective_trees(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Ten
     Eisner's algorithm (1996), O(N^3): in torch in N steps over all spans of a width, which remember how they came
     about, and as many as the best spans are deep, which take them apart.
     """
-    compiled = compiled_for(arcs)
+    compiled = compiled_for("eisner", arcs)
     if compiled is not None:
-        heads = compiled.best_projective_trees(arcs, lengths, multiroot)
+        heads = compiled.best_trees(arcs, lengths, multiroot)
         if heads is not None:
             return heads
     batch, words, _ = arcs.shape

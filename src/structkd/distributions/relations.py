@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .kernels.dispatch import compiled_for
+from .kernels.engines import compiled_for
 from .semirings import NEG_INF, working_precision
 from .structure import sentences_at_once
 
@@ -72,8 +72,8 @@ class Relations:
     def normaliser(self) -> Tensor:
         """[B, N, N] in working precision, log sum exp over relations; -inf where all are impossible."""
         scores, temperature = self.scores, self.temperature
-        compiled = compiled_for(scores)
-        found = None if compiled is None else compiled.relation_normalisers(scores, temperature)
+        compiled = compiled_for("relations", scores)
+        found = None if compiled is None else compiled.normalisers(scores, temperature)
         if found is not None:
             return found
         normalisers = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)

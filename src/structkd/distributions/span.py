@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .kernels.dispatch import compiled_for
+from .kernels.engines import compiled_for
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
     Parts,
@@ -89,9 +89,9 @@ class SpanCRF(StructuredDistribution):
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
         spans, outside = (p.detach() for p in parts)
-        compiled = compiled_for(spans)
+        compiled = compiled_for("spans", spans)
         if compiled is not None:
-            value, marginals, alone, safe = compiled.spans_expectations(spans, self.lengths)
+            value, marginals, alone, safe = compiled.expectations(spans, self.lengths)
             if safe.all():
                 return value, (marginals, alone)
         untyped = logsumexp(spans)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,16 +9,17 @@ from torch import Tensor
 
 from .arcs import ArcDistribution
 from .kernels.counts import scaled_by_sentence_
-from .kernels.dispatch import compiled_for
+from .kernels.engines import compiled_for
 from .relations import over_relations
 from .semirings import NEG_INF
 from .structure import Gradient, Parts, expected_score, sentences_at_once
 
 
 class TreeDistribution(ArcDistribution):
-    """Base of the distributions over dependency trees. A subclass gives `_programme`, `_best_heads`, `_compiled_kd`."""
+    """Base of the distributions over dependency trees. A subclass gives `_programme`, `_best_heads`."""
 
     tree = True
+    _recursion: str
 
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """log Z [B] and arc marginals [B, N, N] for unlabelled arcs, without a graph; log Z = -inf where none."""
@@ -65,10 +64,6 @@ class TreeDistribution(ArcDistribution):
             event = event.unsqueeze(-1) * relations
         return value, (event,)
 
-    def _compiled_kd(self, compiled: ModuleType) -> Callable[..., tuple[Tensor, Tensor, bool]]:
-        """The compiled kernel for a whole loss over unlabelled arcs, of the module given."""
-        raise NotImplementedError
-
     def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
         """The same in torch, T^2 times the loss [B] and its gradient by `student`; None where there is no programme for
         it, or none that can vouch for the result.
@@ -86,11 +81,11 @@ class TreeDistribution(ArcDistribution):
             # a mean-field teacher's scores are its log posterior at this temperature
             theirs = teacher.tempered(temperature).log_potentials.detach()
             theirs = theirs if temperature == 1 else theirs * temperature
-            compiled = compiled_for(theirs, own)
+            compiled = compiled_for(self._recursion, theirs, own)
             joint: tuple[Tensor, Tensor] | None = None
             if compiled is not None:
                 arguments = theirs, own, self.lengths, self.multiroot, temperature
-                loss, by_arc, ok = self._compiled_kd(compiled)(*arguments)
+                loss, by_arc, ok = compiled.kd(*arguments)
                 joint = (loss, by_arc) if ok else None
             elif {theirs.dtype, own.dtype} <= {torch.float32, torch.float64}:
                 # a posterior in half precision would have lost digits

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..semirings import NEG_INF, logsumexp, working_precision
 from .counts import TransitionCounts
-from .dispatch import chain_kernels, log_space
+from .engines import chain_kernels, log_space
 
 # Probability space is float64, every step renormalised to sum to 1, so what is lost in a step is below 1e-300 over
 # the most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that

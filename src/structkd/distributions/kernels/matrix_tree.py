@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..semirings import NEG_INF, logaddexp, logsumexp, working_precision
-from .dispatch import compiled_for, log_space
+from .engines import compiled_for, log_space
 
 # The largest error of a marginal. Sentences that may have a larger one are done again without a subtraction.
 _LARGEST_ERROR = 1e-10
@@ -23,9 +23,9 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
     Arguments as in `log_matrix_tree`, in float64. An empty space gives log Z = -inf
     and marginals of no meaning.
     """
-    compiled = compiled_for(arcs)
+    compiled = compiled_for("matrix_tree", arcs)
     if compiled is not None:
-        log_partition, marginals, safe = compiled.matrix_tree_expectations(arcs, lengths, multiroot)
+        log_partition, marginals, safe = compiled.expectations(arcs, lengths, multiroot)
     else:
         outside = _outside(lengths, arcs.shape[1])
         scores = arcs if outside is None else arcs.masked_fill(outside, NEG_INF)

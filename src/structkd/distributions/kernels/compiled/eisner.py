@@ -1,6 +1,6 @@
 """Compiled inside-outside for projective trees (Eisner, 1996), in float64 probability space.
 
-Entered through `compiled`. Eight sentences at a time, one in each lane (four pairs of teacher and student for a
+Eight sentences at a time, one in each lane (four pairs of teacher and student for a
 distillation loss), of about equal lengths. Every word has exactly one head, so its column of arc scores is shifted by
 its log-sum-exp over heads and, should numbers still leave the range of float64, all columns by one more constant, found
 from the spans that did not. What is lost to underflow in a span is below 1e-300 and enters an arc's probability times
@@ -23,22 +23,23 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
-from .compiled_lanes import WIDTH, aligned, compiled, exp, fma, lane, load, maximum, splat, store
+from .lanes import WIDTH, aligned, exp, fma, inlined, inner, kernel, lane, load, maximum, splat, store
+from .runtime import array, common_dtype, launch, ranges
 
 _SMALL = 1e-100
 # Weights of all trees outside _NEAR..1 / _NEAR are rescaled; those outside _FAR..1 / _FAR do not tell by how much.
 _NEAR, _FAR = 1e-60, 1e-280
 _LOWEST, _TINY = -1e300, 1e-300
 
-_inner = njit(error_model="numpy", nogil=True)
-_inlined = njit(error_model="numpy", nogil=True, forceinline=True)
 # Inlined before compilation: a function is otherwise optimised once for itself and again for everything that calls it.
 _spliced = njit(error_model="numpy", nogil=True, inline="always")
 
 
-@_inlined
+@inlined
 def _dot(left, at, step, right, to, stride, count):
     """Sum over k < count of left[at + k * step] * right[to + k * stride], cells."""
     a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
@@ -56,7 +57,7 @@ def _dot(left, at, step, right, to, stride, count):
     return (a + b) + (c + d)
 
 
-@_inner
+@inner
 def _inside(words, arc, half, whole, weights):
     """Fills `half` and `whole`; weights[width] receives the summed weight of all spans of a width."""
     row = (words + 1) * WIDTH  # of `whole`; those of the others are `words` cells
@@ -83,7 +84,7 @@ def _inside(words, arc, half, whole, weights):
         store(weights, width * WIDTH, weight)
 
 
-@_inner
+@inner
 def _partition(words, lengths, multiroot, arc, whole, prefix, rooted, partition):
     """Attaches the root's children: the weight of all trees, by lane.
 
@@ -107,7 +108,7 @@ def _partition(words, lengths, multiroot, arc, whole, prefix, rooted, partition)
                 partition[k] += left * arc[r * diagonal + k] * right
 
 
-@_inner
+@inner
 def _roots(words, lengths, multiroot, arc, whole, prefix, rooted, partition, suffix, around):
     """`around`: the weight, over that of all trees, of what the root leaves around its children's spans; 0 elsewhere.
 
@@ -146,7 +147,7 @@ def _roots(words, lengths, multiroot, arc, whole, prefix, rooted, partition, suf
     return weight
 
 
-@_inner
+@inner
 def _outside(words, arc, half, whole, around, middles):
     """Turns `arc` into probabilities, from the widest spans to the narrowest; returns the summed weight outside.
 
@@ -185,7 +186,7 @@ def _outside(words, arc, half, whole, around, middles):
     return weight
 
 
-@_inner
+@inner
 def _fill(arcs, sentence, length, words, factor, k, arc):
     """A sentence's tempered scores into lane k of `arc`. Words beyond it hang from the root with score 0."""
     for h in range(words):
@@ -198,7 +199,7 @@ def _fill(arcs, sentence, length, words, factor, k, arc):
             at += WIDTH
 
 
-@_inner
+@inner
 def _normalise(words, arc, shifts):
     """exp of the scores, over each column's sum; `shifts` receives the sums of the logarithms of those, by lane."""
     row = words * WIDTH
@@ -275,9 +276,9 @@ def _probabilities(
         safe[k] = partition[k] > _SMALL and lane(weight, k) < 1.0 / _SMALL and abs(shifts[k]) < math.inf
 
 
-@compiled
-def projective_kd(teacher, student, lengths, order, multiroot, temperature, first, last, loss, gradient):
-    """Sentences order[first..last - 1] of `compiled.projective_kd`; False where one cannot be certified.
+@kernel
+def _kd(teacher, student, lengths, order, multiroot, temperature, first, last, loss, gradient):
+    """Sentences order[first..last - 1] of `kd`; False where one cannot be certified.
 
     Teachers are in the first half of the lanes, their students in the second.
     """
@@ -326,9 +327,9 @@ def projective_kd(teacher, student, lengths, order, multiroot, temperature, firs
     return True
 
 
-@compiled
-def projective_expectations(arcs, lengths, order, multiroot, first, last, log_partition, marginals, safe):
-    """Sentences order[first..last - 1] of `compiled.projective_expectations`."""
+@kernel
+def _expectations(arcs, lengths, order, multiroot, first, last, log_partition, marginals, safe):
+    """Sentences order[first..last - 1] of `expectations`."""
     longest = 0
     for n in range(first, last):
         longest = max(longest, lengths[order[n]])
@@ -357,7 +358,7 @@ def projective_expectations(arcs, lengths, order, multiroot, first, last, log_pa
             marginals[b, length:] = 0.0
 
 
-@_inlined
+@inlined
 def _best_dot(left, at, step, right, to, stride, count):
     """The largest of left[at + k * step] + right[to + k * stride] over k < count, cells."""
     a = b = splat(-math.inf)
@@ -371,7 +372,7 @@ def _best_dot(left, at, step, right, to, stride, count):
     return maximum(a, b)
 
 
-@_inner
+@inner
 def _best_inside(words, arc, half, whole):
     """`_inside` of scores, and of the best of all ways to build a span."""
     row = (words + 1) * WIDTH  # of `whole`; those of the others are `words` cells
@@ -394,7 +395,7 @@ def _best_inside(words, arc, half, whole):
             store(whole, right + i * WIDTH, y)
 
 
-@_inner
+@inner
 def _best_split(left, at, right, to, stride, count):
     """Which k < count makes left[at + k * WIDTH] + right[to + k * stride], numbers of one lane, the largest."""
     best, found = -math.inf, 0
@@ -405,7 +406,7 @@ def _best_split(left, at, right, to, stride, count):
     return found
 
 
-@_inner
+@inner
 def _best_roots(words, length, multiroot, k, arc, whole, stack, heads):
     """Fills the stack with the whole spans, as head and edge, of the root words of lane k's best tree; their number."""
     row = (words + 1) * WIDTH
@@ -443,9 +444,9 @@ def _best_roots(words, length, multiroot, k, arc, whole, stack, heads):
     return size
 
 
-@compiled
-def best_projective_trees(arcs, lengths, order, multiroot, first, last, heads):
-    """Sentences order[first..last - 1] of `compiled.best_projective_trees`, heads all -1."""
+@kernel
+def _best_trees(arcs, lengths, order, multiroot, first, last, heads):
+    """Sentences order[first..last - 1] of `best_trees`, heads all -1."""
     longest = 0
     for n in range(first, last):
         longest = max(longest, lengths[order[n]])
@@ -482,10 +483,66 @@ def best_projective_trees(arcs, lengths, order, multiroot, first, last, heads):
     return True
 
 
-@_inner
+@inner
 def _charts(words):
     cells = words * words * WIDTH
     wide = words * (words + 1) * WIDTH
     edge = (words + 1) * WIDTH
     vectors = (aligned(edge), aligned(edge), aligned(edge))
     return aligned(cells), aligned(cells), aligned(cells), aligned(wide), aligned(wide), aligned(edge), vectors
+
+
+def kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool = False, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, bool]:
+    """Compute the structural loss of projective trees, and its gradient.
+
+    Args:
+        teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
+        lengths: LongTensor [B], 1..N.
+        multiroot: whether several words may hang from the root, rather than exactly one.
+        temperature: T.
+
+    Returns:
+        T^2 (log Z_s - <P_t, s_s / T>), [B] float64; T (P_s - P_t), [B, N, N] in the student's dtype; and whether they
+        can be relied on.
+
+    Costs O(N^3) time a sentence and O(N^2) memory a thread.
+    """
+    dtype = common_dtype(teacher, student)
+    loss, gradient = torch.empty(len(student), dtype=torch.float64), torch.empty(student.shape, dtype=dtype)
+    arguments = array(teacher, dtype), array(student, dtype), *_longest_first(lengths), bool(multiroot), temperature
+    ok = launch(_kd, ranges(len(student), _cost(student), least=4, pieces=4), arguments, (loss, gradient))
+    return loss, gradient.to(student.dtype), ok
+
+
+def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute log Z [B], arc marginals [B, N, N] and safe, bool [B]; arguments as in `kd`, scores in float64."""
+    log_partition, marginals = torch.empty(len(arcs), dtype=torch.float64), torch.empty(arcs.shape, dtype=torch.float64)
+    safe = torch.zeros(len(arcs), dtype=torch.bool)
+    arguments = array(arcs), *_longest_first(lengths), bool(multiroot)
+    over = ranges(len(arcs), 0.5 * _cost(arcs), least=8, pieces=4)
+    launch(_expectations, over, arguments, (log_partition, marginals, safe))
+    return log_partition, marginals, safe
+
+
+def best_trees(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> Tensor | None:
+    """Find the best trees, LongTensor [B, N]; -1 in the padding, and throughout a sentence that has none.
+
+    Arguments as in `kd`. None if it does not compile. Costs O(N^3) time a sentence and O(N^2) memory a thread.
+    """
+    heads = torch.full(arcs.shape[:2], -1)
+    arguments = array(arcs, common_dtype(arcs)), *_longest_first(lengths), bool(multiroot)
+    over = ranges(len(arcs), 0.2 * _cost(arcs), least=8, pieces=4)
+    return heads if launch(_best_trees, over, arguments, (heads,)) else None
+
+
+def _longest_first(lengths: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths, and the order of the sentences in which the longest is the first."""
+    count = array(lengths, torch.long)
+    return count, np.argsort(count)[::-1].copy()
+
+
+def _cost(arcs: Tensor) -> float:
+    """Nanoseconds that the sentences take."""
+    return len(arcs) * (500.0 + 0.8 * arcs.shape[1] ** 3)

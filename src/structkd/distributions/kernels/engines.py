@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -59,18 +60,18 @@ def log_space() -> bool:
     return path() == "log"
 
 
-def compiled_for(*tensors: Tensor | None) -> ModuleType | None:
-    """The module of compiled kernels, if it is to run on these tensors and can."""
+def compiled_for(recursion: str, *tensors: Tensor | None) -> ModuleType | None:
+    """The module of compiled kernels for a recursion, if it is to run on these tensors and can."""
     chosen = path()
     if chosen not in ("auto", "compiled"):
         return None
     for tensor in tensors:
         if tensor is not None and (tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64)):
             return None
-    from . import compiled
+    from .compiled import runtime
 
-    if compiled.available():
-        return compiled
+    if runtime.available():
+        return import_module(f".compiled.{recursion}", __package__)
     if chosen == "compiled":
         raise ImportError("the compiled kernels are not available: pip install structkd[fast]")
     return None

@@ -1,6 +1,6 @@
 """Compiled mean field for second-order parsing from factors, see `MeanFieldDependency.from_factors`.
 
-Entered through `compiled`. One sentence at a time, in float64 log space: nothing can underflow that matters, and what
+One sentence at a time, in float64 log space: nothing can underflow that matters, and what
 is impossible stays so. Matrices have rows of whole vectors, and whole blocks of `_ROWS` rows; what lies beyond is 0.
 """
 
@@ -8,29 +8,19 @@ is impossible stays so. Matrices have rows of whole vectors, and whole blocks of
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+import torch
+from torch import Tensor
 
-from .compiled_lanes import (
-    WIDTH,
-    aligned_zeros,
-    compiled,
-    exp,
-    fma,
-    keep,
-    load,
-    maximum,
-    splat,
-    spread,
-    store,
-    weighted,
-)
+from .lanes import WIDTH, aligned_zeros, exp, fma, inner, keep, kernel, load, maximum, splat, spread, store, weighted
+from .runtime import array, launch, ranges
+
+#: Of h, d and c, [B, N, r] each.
+Factors = tuple[Tensor, Tensor, Tensor]
 
 _ROWS = 4
 
-_inner = njit(error_model="numpy", nogil=True)
 
-
-@_inner
+@inner
 def _product(left, stride, right, width, rows, count, out, out_stride):
     """out[i, :width] = sum over k < count of left[i, k] right[k, :width], for rows in whole blocks."""
     for i in range(0, rows, _ROWS):
@@ -77,7 +67,7 @@ def _product(left, stride, right, width, rows, count, out, out_stride):
             store(out, to + 3 * out_stride, d0)
 
 
-@_inner
+@inner
 def _posterior(field, length, width, posterior, transposed):
     """The softmax of every column, 0 on the diagonal, and its transpose; 0 where a column is impossible."""
     none, one = splat(0.0), splat(1.0)
@@ -99,15 +89,15 @@ def _posterior(field, length, width, posterior, transposed):
             transposed[d * width + h] = posterior[h * width + d]
 
 
-@_inner
+@inner
 def _blocks(count, size):
     """The next multiple of `size`."""
     return -(-count // size) * size
 
 
-@compiled
-def mean_field(arcs, siblings, grandparents, iterations, lengths, first, last, field):
-    """Sentences first..last - 1 of `compiled.mean_field`; factors are [3, B, N, r], r = 0 for none."""
+@kernel
+def _field(arcs, siblings, grandparents, iterations, lengths, first, last, field):
+    """Sentences first..last - 1 of `field`; factors are [3, B, N, r], r = 0 for none."""
     words, s, g = arcs.shape[1], siblings.shape[3], grandparents.shape[3]
     inner, widest = s + 2 * g, _blocks(words, WIDTH)
     s_width, g_width = _blocks(s, WIDTH), _blocks(g, WIDTH)
@@ -174,3 +164,25 @@ def mean_field(arcs, siblings, grandparents, iterations, lengths, first, last, f
         for h in range(n):
             field[b, h, :n] = scores[h * width : h * width + n]
     return True
+
+
+def field(
+    arcs: Tensor, siblings: Factors | None, grandparents: Factors | None, lengths: Tensor, iterations: int
+) -> Tensor | None:
+    """Compute F after the last iteration of `MeanFieldDependency.from_factors`, [B, N, N] float64, 0 in the padding.
+
+    Args:
+        arcs: [B, N, N]; -inf for impossible arcs.
+        siblings, grandparents: three tensors [B, N, r], or None.
+        lengths: LongTensor [B], 1..N. iterations: T.
+
+    None if it does not compile. Costs O(T N^2 r) time a sentence and O(N (N + r)) memory a thread.
+    """
+    batch, words, _ = arcs.shape
+    none = (arcs.new_empty(batch, words, 0),) * 3
+    factors = [array(torch.stack(triple or none)) for triple in (siblings, grandparents)]
+    result = torch.empty(batch, words, words, dtype=torch.float64)
+    rank = sum(factor.shape[3] for factor in factors)
+    over = ranges(batch, 0.2 * batch * (iterations + 1) * words * words * rank)
+    arguments = array(arcs), *factors, iterations, array(lengths, torch.long)
+    return result if launch(_field, over, arguments, (result,)) else None

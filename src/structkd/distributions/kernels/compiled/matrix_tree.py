@@ -1,7 +1,7 @@
 """Compiled sums over all dependency trees: the matrix-tree theorem without a subtraction, in float64 probability space.
 
-Entered through `compiled`. One sentence at a time, its words in the lanes of vectors. Words are eliminated from the
-last to the first as in `matrix_tree.log_matrix_tree`, and brought back in reverse order, which is the derivative: with
+One sentence at a time, its words in the lanes of vectors. Words are eliminated from the last to the first as in
+`kernels.matrix_tree.log_matrix_tree`, and brought back in reverse order, which is the derivative: with
 
     p       the weight of the heads of word n among those left (and the root, if there may be several)
     share   that of head h over p, at most 1
@@ -22,35 +22,35 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+import torch
+from torch import Tensor
 
-from .compiled_lanes import (
+from .lanes import (
+    PRODUCT,
     WIDTH,
     aligned,
-    compiled,
     exp,
     fma,
+    inlined,
+    inner,
     keep,
+    kernel,
     load,
     load_first,
     maximum,
     splat,
     spread,
     store,
-    store_first,
+    store_row,
     total,
     weighted,
 )
+from .runtime import array, common_dtype, launch, ranges
 
 _SMALL = 1e-200
-# Pivots are multiplied up before a logarithm is taken, while their product is this far from under- and overflow.
-_PRODUCT = 1e-150
-
-_inner = njit(error_model="numpy", nogil=True)
-_inlined = njit(error_model="numpy", nogil=True, forceinline=True)
 
 
-@_inlined
+@inlined
 def _swap(array, width, word, length):
     """Words 0 and `word` change places."""
     for k in range(0, length * width, width):
@@ -59,7 +59,7 @@ def _swap(array, width, word, length):
         array[k], array[word * width + k] = array[word * width + k], array[k]
 
 
-@_inner
+@inner
 def _reaches_all(weight, word, length, width):
     """Whether arcs lead from a word to every other."""
     reached = np.zeros(length, np.bool_)
@@ -76,7 +76,7 @@ def _reaches_all(weight, word, length, width):
     return found == length
 
 
-@_inner
+@inner
 def _weights(arcs, sentence, length, width, multiroot, factor, weight, roots, shift):
     """A sentence's exponentiated scores, scaled by column; roots apart, and 0 on the diagonal.
 
@@ -133,7 +133,7 @@ def _weights(arcs, sentence, length, width, multiroot, factor, weight, roots, sh
     return shifts, root
 
 
-@_inlined
+@inlined
 def _add_multiples(factors, row, first, target, width, count, stop):
     """target[k, :stop] += factors[k] * row[first : first + stop] for the first `count` rows of width `width`."""
     v = 0
@@ -158,7 +158,7 @@ def _add_multiples(factors, row, first, target, width, count, stop):
         v += WIDTH
 
 
-@_inlined
+@inlined
 def _combine(rows, width, factors, first, count, out, stop):
     """out[:stop] = sum over k < count of factors[first + k] * rows[k, :stop]; the caller knows what lies beyond."""
     v = 0
@@ -188,7 +188,7 @@ def _combine(rows, width, factors, first, count, out, stop):
         v += WIDTH
 
 
-@_inner
+@inner
 def _probabilities(arcs, sentence, length, multiroot, factor, work, vectors):
     """Arc probabilities of a sentence, rows of `width` in the array returned first; its log Z and whether it is good.
 
@@ -227,7 +227,7 @@ def _probabilities(arcs, sentence, length, multiroot, factor, work, vectors):
             store(roots_left, v, fma(through, keep(load(left, row + v), n - v, 0.0), load(roots_left, v)))
         shift[n] = inverse
         product *= pivot
-        if not _PRODUCT < product < 1.0 / _PRODUCT:
+        if not PRODUCT < product < 1.0 / PRODUCT:
             log_partition += math.log(product)
             product = 1.0
     log_partition += math.log(product * roots_left[0])
@@ -278,7 +278,7 @@ def _probabilities(arcs, sentence, length, multiroot, factor, work, vectors):
     return slopes, log_partition, total(sums) < 1.0 / _SMALL and abs(log_partition) < math.inf
 
 
-@_inner
+@inner
 def _room(words):
     width = -(-words // WIDTH) * WIDTH
     cells = words * width
@@ -289,18 +289,9 @@ def _room(words):
     return work, edge
 
 
-@_inlined
-def _store_row(array, position, x, count, stop):
-    """The first `count` lanes to array[position:]; what else is written, up to `stop`, is still to be overwritten."""
-    if position + WIDTH <= stop:
-        store(array, position, x)
-    else:
-        store_first(array, position, x, count)
-
-
-@compiled
-def matrix_tree_kd(teacher, student, lengths, multiroot, temperature, first, last, loss, gradient):
-    """Sentences first..last - 1 of `compiled.matrix_tree_kd`; False where one cannot be certified."""
+@kernel
+def _kd(teacher, student, lengths, multiroot, temperature, first, last, loss, gradient):
+    """Sentences first..last - 1 of `kd`; False where one cannot be certified."""
     words = student.shape[1]
     factor = 1.0 / temperature
     work_t, vectors = _room(words)
@@ -323,7 +314,7 @@ def matrix_tree_kd(teacher, student, lengths, multiroot, temperature, first, las
             for v in range(0, width, WIDTH):
                 p = keep(load(wanted, h * width + v), length - v, 0.0)
                 expected = expected + weighted(p, load_first(scores, row + v, length - v, 0.0))
-                _store_row(flat, row + v, scale * (load(got, h * width + v) - p), length - v, stop)
+                store_row(flat, row + v, scale * (load(got, h * width + v) - p), length - v, stop)
             flat[row + length : row + words] = 0.0
         flat[(b * words + length) * words : stop] = 0.0
         loss[b] = temperature * (temperature * log_partition - total(expected))
@@ -332,9 +323,9 @@ def matrix_tree_kd(teacher, student, lengths, multiroot, temperature, first, las
     return True
 
 
-@compiled
-def matrix_tree_expectations(arcs, lengths, multiroot, first, last, log_partition, marginals, safe):
-    """Sentences first..last - 1 of `compiled.matrix_tree_expectations`."""
+@kernel
+def _expectations(arcs, lengths, multiroot, first, last, log_partition, marginals, safe):
+    """Sentences first..last - 1 of `expectations`."""
     words = arcs.shape[1]
     work, vectors = _room(words)
     for b in range(first, last):
@@ -345,3 +336,32 @@ def matrix_tree_expectations(arcs, lengths, multiroot, first, last, log_partitio
         marginals[b] = 0.0
         for h in range(length):
             marginals[b, h, :length] = found[h * width : h * width + length]
+
+
+def kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool = False, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, bool]:
+    """Compute the structural loss of all trees, crossing arcs included, and its gradient.
+
+    Arguments and results as in `eisner.kd`. Costs O(N^3) time a sentence and O(N^2) memory a thread.
+    """
+    dtype = common_dtype(teacher, student)
+    loss, gradient = torch.empty(len(student), dtype=torch.float64), torch.empty(student.shape, dtype=dtype)
+    arguments = array(teacher, dtype), array(student, dtype), array(lengths, torch.long), bool(multiroot), temperature
+    ok = launch(_kd, ranges(len(student), 2.0 * _cost(student)), arguments, (loss, gradient))
+    return loss, gradient.to(student.dtype), ok
+
+
+def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute log Z [B], arc marginals [B, N, N] and safe, bool [B]; arguments as in `kd`, scores in float64."""
+    log_partition, marginals = torch.empty(len(arcs), dtype=torch.float64), torch.empty(arcs.shape, dtype=torch.float64)
+    safe = torch.zeros(len(arcs), dtype=torch.bool)
+    arguments = array(arcs), array(lengths, torch.long), bool(multiroot)
+    launch(_expectations, ranges(len(arcs), _cost(arcs)), arguments, (log_partition, marginals, safe))
+    return log_partition, marginals, safe
+
+
+def _cost(arcs: Tensor) -> float:
+    """Nanoseconds that the sentences take."""
+    batch, words, _ = arcs.shape
+    return batch * words * (100.0 + 0.1 * words**2)

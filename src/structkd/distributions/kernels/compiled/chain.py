@@ -1,4 +1,4 @@
-"""Compiled forward-backward for linear chains, in float64 probability space; entered through `compiled`.
+"""Compiled forward-backward for linear chains, in float64 probability space.
 
 One sentence at a time, its labels in the lanes of vectors: a row of C labels is padded with zeros to whole vectors,
 `width` numbers. Two chains run side by side (the teacher's and the student's, or two sentences), because one alone
@@ -18,16 +18,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+import torch
+from torch import Tensor
 
-from .compiled_lanes import (
+from .lanes import (
+    PRODUCT,
     WIDTH,
     aligned,
     aligned_zeros,
-    compiled,
     exp,
     fma,
+    inlined,
+    inner,
     keep,
+    kernel,
     largest,
     load,
     load_first,
@@ -35,21 +39,21 @@ from .compiled_lanes import (
     splat,
     spread,
     store,
-    store_first,
+    store_row,
     total,
     totals,
     weighted,
 )
+from .runtime import array, common_dtype, launch, ranges
+
+#: emissions [B, N, C], transitions [C, C] as [next, previous], start [C] or None, end [C] or None
+Scores = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+Gradients = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 _SMALL = 1e-100
-# Normalisers are multiplied up before a logarithm is taken, while their product is this far from under- and overflow.
-_PRODUCT = 1e-150
-
-_inner = njit(error_model="numpy", nogil=True)
-_inlined = njit(error_model="numpy", nogil=True, forceinline=True)
 
 
-@_inlined
+@inlined
 def _combine(rows_a, weights_a, out_a, rows_b, weights_b, out_b, at, stride, first, count, to, width):
     """out[to : to + width] = sum over k < count of weights[first + k] * rows[at + k * stride :], for a and for b.
 
@@ -104,22 +108,13 @@ def _combine(rows_a, weights_a, out_a, rows_b, weights_b, out_b, at, stride, fir
         store(out_b, to + v, x + y)
 
 
-@_inlined
+@inlined
 def _fill(array, start, count, number):
     for position in range(start, start + count, WIDTH):
         store(array, position, splat(number))
 
 
-@_inlined
-def _store_row(array, position, x, count, stop):
-    """The first `count` lanes to array[position:]; what else is written, up to `stop`, is still to be overwritten."""
-    if position + WIDTH <= stop:
-        store(array, position, x)
-    else:
-        store_first(array, position, x, count)
-
-
-@_inlined
+@inlined
 def _sum(array, count):
     sums = splat(0.0)
     for position in range(0, count, WIDTH):
@@ -127,7 +122,7 @@ def _sum(array, count):
     return total(sums)
 
 
-@_inner
+@inner
 def _log_product(norm, start, stop):
     """Sum of the logarithms of norm[start:stop]; NaN where one is not above `_SMALL`."""
     logarithm, product = 0.0, 1.0
@@ -135,7 +130,7 @@ def _log_product(norm, start, stop):
         if not norm[n] > _SMALL:
             return math.nan
         product *= norm[n]
-        if not _PRODUCT < product < 1.0 / _PRODUCT:
+        if not PRODUCT < product < 1.0 / PRODUCT:
             logarithm += math.log(product)
             product = 1.0
     return logarithm + math.log(product)
@@ -144,7 +139,7 @@ def _log_product(norm, start, stop):
 # -- chains that share their transitions -------------------------------------------------------------------------------
 
 
-@_inner
+@inner
 def _moves(transitions, factor, moved, by_previous, width):
     """exp(transitions * factor - shift) as rows [next, previous] and as [previous, next]; returns the shift."""
     size = transitions.shape[0]
@@ -164,7 +159,7 @@ def _moves(transitions, factor, moved, by_previous, width):
     return shift
 
 
-@_inner
+@inner
 def _emit(emissions, start, end, factor, sentence, length, width, scores, emitted):
     """A sentence's tempered scores, start and end included, and their shifted exponentials; returns the shifts' sum."""
     words, size = emissions.shape[1], emissions.shape[2]
@@ -190,7 +185,7 @@ def _emit(emissions, start, end, factor, sentence, length, width, scores, emitte
     return shifts
 
 
-@_inner
+@inner
 def _forward_backward(
     length_a, by_previous_a, moved_a, emitted_a, message_a, norm_a, ahead_a, future_a,
     length_b, by_previous_b, moved_b, emitted_b, message_b, norm_b, ahead_b, future_b,
@@ -245,14 +240,14 @@ def _forward_backward(
         _fill(future_b, 0, width, 1.0)
 
 
-@_inlined
+@inlined
 def _collect(x, cell, moved, factor, counts, weights, product):
     x = x * load(moved, cell)
     store(counts, cell, fma(splat(factor), x, load(counts, cell)))
     return fma(load(weights, cell), x, product)
 
 
-@_inner
+@inner
 def _count(ahead, message, length, size, width, moved, factor, counts, weights):
     """counts[j, i] += factor * E[j, i], a sentence's expected transitions; returns sum of weights[j, i] * E[j, i].
 
@@ -286,12 +281,12 @@ def _count(ahead, message, length, size, width, moved, factor, counts, weights):
     return total(product)
 
 
-@compiled
-def factored_kd(
+@kernel
+def _factored_kd(
     emissions_t, transitions_t, start_t, end_t, emissions_s, transitions_s, start_s, end_s,
     lengths, temperature, first, last, loss, gradient, shared,
 ):  # fmt: skip
-    """Sentences first..last - 1 of `compiled.factored_kd`; False where one cannot be certified.
+    """Sentences first..last - 1 of `factored_kd`; False where one cannot be certified.
 
     `start` and `end` are empty where there are none. `shared` [C * C + 2 C] receives the gradients by transitions,
     start and end.
@@ -343,7 +338,7 @@ def factored_kd(
                 wanted = load(message_t, here) * load(future_t, here)
                 expected = expected + weighted(wanted, load(scores_s, here))
                 gap = scale * (load(message_s, here) * load(future_s, here) - wanted)
-                _store_row(flat, base + n * size + v, gap, size - v, stop)
+                store_row(flat, base + n * size + v, gap, size - v, stop)
                 if n == 0:
                     store(at_start, v, load(at_start, v) + gap)
                 if n == length - 1:
@@ -365,7 +360,7 @@ def factored_kd(
     return True
 
 
-@_inner
+@inner
 def _write_expectations(
     b, length, size, width, moved, shifts, message, norm, ahead, future, counts, none,
     log_partition, labels, bigrams, safe,
@@ -378,7 +373,7 @@ def _write_expectations(
     for n in range(length):
         for v in range(0, width, WIDTH):
             here = n * width + v
-            _store_row(flat, base + n * size + v, load(message, here) * load(future, here), size - v, stop)
+            store_row(flat, base + n * size + v, load(message, here) * load(future, here), size - v, stop)
     flat[base + length * size : stop] = 0.0
     counts[:] = 0.0
     if length > 1:
@@ -388,9 +383,9 @@ def _write_expectations(
             bigrams[b, j, i] = counts[j * width + i]
 
 
-@compiled
-def factored_expectations(unary, transitions, lengths, order, first, last, log_partition, labels, bigrams, safe):
-    """Sentences order[first..last - 1] of `compiled.factored_expectations`, two at a time."""
+@kernel
+def _factored_expectations(unary, transitions, lengths, order, first, last, log_partition, labels, bigrams, safe):
+    """Sentences order[first..last - 1] of `factored_expectations`, two at a time."""
     words, size = unary.shape[1], unary.shape[2]
     width = -(-size // WIDTH) * WIDTH
     cells = -(-size // 4) * 4 * width
@@ -426,7 +421,7 @@ def factored_expectations(unary, transitions, lengths, order, first, last, log_p
 # -- chains with scores per bigram -------------------------------------------------------------------------------------
 
 
-@_inner
+@inner
 def _exponentials(potentials, start, cells, factor, moved, to):
     """exp((scores - shift) * factor) of the bigram at potentials[start:], into moved[to:]; returns shift * factor."""
     top = splat(-math.inf)
@@ -447,78 +442,7 @@ def _exponentials(potentials, start, cells, factor, moved, to):
     return shift
 
 
-# -- flat spans --------------------------------------------------------------------------------------------------------
-
-
-@_inner
-def _log_sum(left, at, right, to, count, alone):
-    """log of exp(alone) + sum over k < count of exp(left[at + k] + right[to + k]), `alone` being finite."""
-    top = splat(alone)
-    for k in range(0, count, WIDTH):
-        x = keep(load(left, at + k) + load(right, to + k), count - k, -math.inf)
-        top = maximum(x, top)
-    shift = largest(top)
-    sums = splat(0.0)
-    for k in range(0, count, WIDTH):
-        x = keep(load(left, at + k) + load(right, to + k), count - k, -math.inf)
-        sums = sums + exp(x - splat(shift))
-    return shift + math.log(total(sums) + math.exp(alone - shift))
-
-
-@compiled
-def spans_expectations(spans, lengths, first, last, log_partition, marginals, outside, safe):
-    """Sentences first..last - 1 of `compiled.spans_expectations`.
-
-    Types are summed in probability space, each span shifted by its best type; prefixes and suffixes are in log space.
-    """
-    words, types = spans.shape[1], spans.shape[3]
-    scores, flat = spans.reshape(-1), marginals.reshape(-1)
-    # log-sum-exp over types: by_start[i, j - i], by_end[j, i]; and the best score
-    row = -(-words // WIDTH) * WIDTH
-    by_start, by_end, best = aligned(words * row), aligned(words * row), aligned(words * row)
-    prefix, suffix = aligned(words + 1), aligned(words + 1)
-    for b in range(first, last):
-        length = lengths[b]
-        marginals[b] = 0.0
-        for i in range(length):
-            for j in range(i, length):
-                cell = ((b * words + i) * words + j) * types
-                top = splat(-math.inf)
-                for v in range(0, types, WIDTH):
-                    top = maximum(load_first(scores, cell + v, types - v, -math.inf), top)
-                shift = largest(top)
-                if shift == -math.inf:
-                    shift = 0.0
-                sums = splat(0.0)
-                for v in range(0, types, WIDTH):
-                    x = exp(load_first(scores, cell + v, types - v, -math.inf) - splat(shift))
-                    store_first(flat, cell + v, x, types - v)
-                    sums = sums + x
-                weight = total(sums)
-                logarithm = -math.inf if weight == 0.0 else shift + math.log(weight)
-                best[i * row + j - i] = shift
-                by_start[i * row + j - i] = logarithm
-                by_end[j * row + i] = logarithm
-        prefix[0] = 0.0
-        for end in range(length):
-            prefix[end + 1] = _log_sum(prefix, 0, by_end, end * row, end + 1, prefix[end])
-        suffix[length] = 0.0
-        for start in range(length - 1, -1, -1):
-            suffix[start] = _log_sum(suffix, start + 1, by_start, start * row, length - start, suffix[start + 1])
-        value = prefix[length]
-        log_partition[b] = value
-        safe[b] = abs(value) < math.inf
-        for i in range(length):
-            outside[b, i] = math.exp(prefix[i] + suffix[i + 1] - value)
-            for j in range(i, length):
-                cell = ((b * words + i) * words + j) * types
-                factor = math.exp(best[i * row + j - i] + prefix[i] + suffix[j + 1] - value)
-                for k in range(cell, cell + types):
-                    flat[k] *= factor
-        outside[b, length:] = 0.0
-
-
-@_inlined
+@inlined
 def _normalise(future, here, size, width):
     """Divides future[here:] by its sum, after setting to 0 what lies beyond the labels; returns the sum."""
     sums = splat(0.0)
@@ -533,14 +457,14 @@ def _normalise(future, here, size, width):
     return norm
 
 
-@_inlined
+@inlined
 def _first(array, here, size, width, number):
     """The number at every label, 0 beyond."""
     for v in range(0, width, WIDTH):
         store(array, here + v, keep(splat(number), size - v, 0.0))
 
 
-@_inner
+@inner
 def _dense_backward(
     potentials_a, start_a, length_a, moved_a, future_a, norm_a,
     potentials_b, start_b, length_b, moved_b, future_b, norm_b,
@@ -579,7 +503,7 @@ def _dense_backward(
     return shifts_a, shifts_b
 
 
-@_inlined
+@inlined
 def _advance(sums, size, width, norm, past):
     """past[j] = (sum of the lanes of sums[j * WIDTH :]) / norm; returns their sum."""
     inverse = splat(1.0 / norm)
@@ -595,9 +519,9 @@ def _advance(sums, size, width, norm, past):
     return total(everything)
 
 
-@compiled
-def dense_kd(teacher, student, lengths, temperature, first, last, loss, gradient):
-    """Sentences first..last - 1 of `compiled.dense_kd`; False where one cannot be certified.
+@kernel
+def _dense_kd(teacher, student, lengths, temperature, first, last, loss, gradient):
+    """Sentences first..last - 1 of `dense_kd`; False where one cannot be certified.
 
     past[i] * future[n, i] are the label marginals at n, and past[i] * moved[n, j, i] * future[n + 1, j] / norm[n] those
     of bigrams: forward, marginals, loss and gradient take one pass over `moved`.
@@ -649,7 +573,7 @@ def dense_kd(teacher, student, lengths, temperature, first, last, loss, gradient
                     wanted = wanted * r_t
                     expected = expected + weighted(wanted, load(source, at + v))
                     gap = got * r_s - wanted
-                    _store_row(flat, cell + v, gap, size - v, stop)
+                    store_row(flat, cell + v, gap, size - v, stop)
                 store(sums_t, to, sum_t)
                 store(sums_s, to, sum_s)
                 row += size
@@ -667,7 +591,7 @@ def dense_kd(teacher, student, lengths, temperature, first, last, loss, gradient
     return True
 
 
-@_inner
+@inner
 def _write_dense_expectations(
     b, length, size, width, shifts, moved, future, norm, past, sums, log_partition, labels, marginals, safe
 ):
@@ -683,7 +607,7 @@ def _write_dense_expectations(
     for n in range(length):
         for v in range(0, width, WIDTH):
             position = base_labels + n * size + v
-            _store_row(flat_labels, position, load(past, v) * load(future, n * width + v), size - v, stop_labels)
+            store_row(flat_labels, position, load(past, v) * load(future, n * width + v), size - v, stop_labels)
         if n == length - 1:
             break
         row, cell = n * block, base + n * cells
@@ -693,7 +617,7 @@ def _write_dense_expectations(
             for v in range(0, width, WIDTH):
                 x = load(moved, row + v) * load(past, v)
                 row_sum = row_sum + x
-                _store_row(flat, cell + v, x * factor, size - v, stop)
+                store_row(flat, cell + v, x * factor, size - v, stop)
             store(sums, j * WIDTH, row_sum)
             row += size
             cell += size
@@ -703,9 +627,9 @@ def _write_dense_expectations(
     safe[b] = weight < 1.0 / _SMALL and abs(log_partition[b]) < math.inf
 
 
-@compiled
-def dense_expectations(potentials, lengths, order, first, last, log_partition, labels, marginals, safe):
-    """Sentences order[first..last - 1] of `compiled.dense_expectations`, two at a time."""
+@kernel
+def _dense_expectations(potentials, lengths, order, first, last, log_partition, labels, marginals, safe):
+    """Sentences order[first..last - 1] of `dense_expectations`, two at a time."""
     bigrams, size = potentials.shape[1], potentials.shape[2]
     cells = size * size
     width = -(-size // WIDTH) * WIDTH
@@ -731,3 +655,113 @@ def dense_expectations(potentials, lengths, order, first, last, log_partition, l
                 b, lengths[b], size, width, shifts_b, moved_b, future_b, norm_b, past, sums,
                 log_partition, labels, marginals, safe,
             )  # fmt: skip
+
+
+# -- from Python -------------------------------------------------------------------------------------------------------
+
+
+def factored_kd(
+    teacher: Scores, student: Scores, lengths: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Gradients, bool]:
+    """Compute the structural loss of chains that share their transitions, and its gradient, in one pass over both.
+
+    Args:
+        teacher, student: emissions [B, N, C], transitions [C, C] (next, previous), start [C] and end [C] or None;
+            float32 or float64, on the CPU.
+        lengths: LongTensor [B], 1..N.
+        temperature: T; the scores of both sides are divided by it.
+
+    Returns:
+        T^2 (log Z_s - <P_t, s_s / T>) for every sentence, [B] float64; T (P_s - P_t), the gradient of their sum by
+        the student's emissions, transitions, start and end, in the dtype of each; and whether they can be relied on.
+
+    Costs O(N C^2) time a sentence and O(N C + C^2) memory a thread.
+    """
+    emissions, transitions, start, end = student
+    batch, words, size = emissions.shape
+    dtype = common_dtype(*teacher, *student)
+    loss = torch.empty(batch, dtype=torch.float64)
+    gradient = torch.empty(batch, words, size, dtype=dtype)
+    over = ranges(batch, _cost(batch * words, size))
+    shared = np.empty((len(over), size * (size + 2)))
+    scores = [array(tensor, dtype) for tensor in (*teacher, *student)]
+    ok = launch(_factored_kd, over, (*scores, array(lengths, torch.long), temperature), (loss, gradient), shared)
+    total = torch.from_numpy(shared[0] if len(over) == 1 else shared.sum(0))
+    by_label = total[size * size :]
+    gradients = (
+        gradient.to(emissions.dtype),
+        total[: size * size].view(size, size).to(transitions.dtype),
+        None if start is None else by_label[:size].to(start.dtype),
+        None if end is None else by_label[size:].to(end.dtype),
+    )
+    return loss, gradients, ok
+
+
+def dense_kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, bool]:
+    """Compute the structural loss of chains with scores per bigram, and its gradient.
+
+    Args:
+        teacher, student: [B, N-1, C, C]; cell [b, n, j, i] scores label i at word n followed by label j at n + 1.
+        lengths: LongTensor [B], 1..N. A sentence of one word is uniform.
+        temperature: T.
+
+    Returns:
+        T^2 (log Z_s - <P_t, s_s / T>), [B] float64; T (P_s - P_t), [B, N-1, C, C] in the student's dtype; and whether
+        they can be relied on.
+
+    Costs O(N C^2) time a sentence and memory a thread.
+    """
+    dtype = common_dtype(teacher, student)
+    loss = torch.empty(len(student), dtype=torch.float64)
+    gradient = torch.empty(student.shape, dtype=dtype)
+    arguments = array(teacher, dtype), array(student, dtype), array(lengths, torch.long), temperature
+    ok = launch(_dense_kd, ranges(len(student), 4.0 * gradient.numel()), arguments, (loss, gradient))
+    return loss, gradient.to(student.dtype), ok
+
+
+def factored_expectations(unary: Tensor, transitions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute log Z [B], label marginals [B, N, C], expected transition counts [B, C, C] and safe, bool [B].
+
+    Args:
+        unary: [B, N, C] float64 scores of labels. transitions: [C, C] float64 (next, previous).
+        lengths: LongTensor [B].
+
+    Costs O(N C^2) time a sentence.
+    """
+    batch, words, size = unary.shape
+    log_partition = torch.empty(batch, dtype=torch.float64)
+    labels = torch.empty(batch, words, size, dtype=torch.float64)
+    counts = torch.empty(batch, size, size, dtype=torch.float64)
+    safe = torch.zeros(batch, dtype=torch.bool)
+    count = array(lengths, torch.long)
+    over = ranges(batch, 0.5 * _cost(batch * words, size), least=2, pieces=2)
+    arguments = array(unary), array(transitions), count, np.argsort(count)
+    launch(_factored_expectations, over, arguments, (log_partition, labels, counts, safe))
+    return log_partition, labels, counts, safe
+
+
+def dense_expectations(potentials: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute log Z [B], label marginals [B, N, C], bigram marginals [B, N-1, C, C] and safe, bool [B].
+
+    Args:
+        potentials: [B, N-1, C, C] float64, (next, previous). lengths: LongTensor [B].
+
+    Costs O(N C^2) time a sentence.
+    """
+    batch, bigrams, size, _ = potentials.shape
+    log_partition = torch.empty(batch, dtype=torch.float64)
+    labels = torch.empty(batch, bigrams + 1, size, dtype=torch.float64)
+    marginals = torch.empty(batch, bigrams, size, size, dtype=torch.float64)
+    safe = torch.zeros(batch, dtype=torch.bool)
+    count = array(lengths, torch.long)
+    over = ranges(batch, 2.0 * potentials.numel(), least=2, pieces=2)
+    arguments = array(potentials), count, np.argsort(count)
+    launch(_dense_expectations, over, arguments, (log_partition, labels, marginals, safe))
+    return log_partition, labels, marginals, safe
+
+
+def _cost(words: int, size: int) -> float:
+    """Nanoseconds that so many words take."""
+    return words * (100.0 + 0.5 * size * size)

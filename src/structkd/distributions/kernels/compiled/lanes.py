@@ -6,9 +6,6 @@ loads and stores, and LLVM lays it out for the processor at hand (one AVX-512 re
 
 Positions are flat ones, into one-dimensional views of contiguous arrays, and are not checked. float32 arrays are
 widened on loading and rounded on storing.
-
-Numba's cache on disk looks at the file of the kernel that Python calls, not at this one: after a change here, delete
-`__pycache__`.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -23,7 +20,15 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
+from .disk import KernelCache
+
 WIDTH = 8
+#: Factors are multiplied up before a logarithm is taken, while their product is this far from under- and overflow.
+PRODUCT = 1e-150
+
+#: Decorators of the functions that kernels call.
+inner = njit(error_model="numpy", nogil=True)
+inlined = njit(error_model="numpy", nogil=True, forceinline=True)
 
 _FLOAT, _INTEGER = ir.DoubleType(), ir.IntType(64)
 _FLOATS, _INTEGERS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_INTEGER, WIDTH)
@@ -291,7 +296,7 @@ def exp(context: Any, x: Any) -> Any:
     return lanes(lanes), generate
 
 
-@njit(error_model="numpy")
+@inner
 def _load_end(array, position):
     x = splat(0.0)
     for k in range(array.size - position):
@@ -299,7 +304,7 @@ def _load_end(array, position):
     return x
 
 
-@njit(error_model="numpy", forceinline=True)
+@inlined
 def load_within(array, position):
     """array[position : position + WIDTH], 0 beyond the end of the array."""
     if position + WIDTH <= array.size:
@@ -307,13 +312,13 @@ def load_within(array, position):
     return _load_end(array, position)
 
 
-@njit(error_model="numpy", forceinline=True)
+@inlined
 def load_first(array, position, count, fill):
     """The first `count` lanes from array[position:], `fill` in the others; reads nothing beyond the array."""
     return keep(load_within(array, position), count, fill)
 
 
-@njit(error_model="numpy", forceinline=True)
+@inlined
 def store_first(array, position, x, count):
     """The first `count` lanes to array[position:], and nothing beyond."""
     if count >= WIDTH:
@@ -323,7 +328,7 @@ def store_first(array, position, x, count):
             array[position + k] = lane(x, k)
 
 
-@njit(error_model="numpy")
+@inner
 def aligned(count):
     """Room for `count` numbers, from a cache line on; a whole vector beyond them can be read and written, too."""
     array = np.empty(count + 2 * WIDTH)
@@ -331,7 +336,7 @@ def aligned(count):
     return array[offset : offset + count + WIDTH]
 
 
-@njit(error_model="numpy")
+@inner
 def aligned_zeros(count):
     """The same, all 0."""
     array = aligned(count)
@@ -339,15 +344,23 @@ def aligned_zeros(count):
     return array
 
 
-def compiled(function: Any) -> Any:
-    """A kernel that Python calls: without the interpreter lock, kept on disk where a folder can be written."""
-    try:
-        return njit(error_model="numpy", nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder for the cache
-        return njit(error_model="numpy", nogil=True)(function)
+@inlined
+def store_row(array, position, x, count, stop):
+    """The first `count` lanes to array[position:]; what else is written, up to `stop`, is still to be overwritten."""
+    if position + WIDTH <= stop:
+        store(array, position, x)
+    else:
+        store_first(array, position, x, count)
 
 
-@compiled
+def kernel(function: Any) -> Any:
+    """Compile a function that Python calls: it runs without the interpreter lock and is kept on disk."""
+    dispatcher: Any = njit(error_model="numpy", nogil=True)(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher
+
+
+@kernel
 def probe(x):
     """exp of 8 numbers, in place: whether compiling works at all."""
     store(x, 0, exp(load(x, 0)))
