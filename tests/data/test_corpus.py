@@ -27,6 +27,7 @@ from structkd.data import (
     sentence_splits,
     without_test_sentences,
 )
+from structkd.data.corpus import dropped_note
 
 Row = tuple[str, Sequence[str], Sequence[int]]
 TREES = TreeAnnotation(("dep", "root"))
@@ -34,6 +35,11 @@ TREES = TreeAnnotation(("dep", "root"))
 
 def rows(split: str, count: int) -> list[Row]:
     return [(f"{split}-{i}", [f"{split}{i}", "café"], [1, 2]) for i in range(count)]
+
+
+def long(name: str) -> list[Row]:
+    """Three sentences that are long enough to be a leak, with ids of their own."""
+    return [(f"{name}-{i}", [f"long{i}", "café", "au"], [1, 2, 0]) for i in range(3)]
 
 
 def tagged(sentences: Sequence[Row]) -> list[dict[str, Any]]:
@@ -82,8 +88,11 @@ def test_columns_and_attributes() -> None:
     [
         ({"train": []}, "split 'train' is empty"),
         ({"test": []}, "split 'test' is empty"),
-        ({"dev": [("a", ["test1", "café"], [0, 0])]}, r"1 test sentences occur in dev, word for word: test-1 \(= a\)"),
-        ({"train": rows("test", 3)}, "3 test sentences occur in train.*drop_repeated"),
+        (
+            {"dev": long("a")[1:2], "test": long("test")},
+            r"1 test sentences occur in dev, word for word: test-1 \(= a-1\)",
+        ),
+        ({"train": long("a"), "test": long("test")}, "3 test sentences occur in train.*drop_repeated"),
         ({"train": [("a", ["u"], [0]), ("a", ["v"], [0])]}, "train, sentence 'a': the id occurs twice"),
         ({"train": [("a", ["u", "v"], [0])]}, "sentence 'a': 2 tokens and 1 labels"),
         ({"train": [("a", [], [])]}, "sentence 'a': 0 tokens"),
@@ -187,7 +196,7 @@ class Sentence(NamedTuple):
 
 def test_repeated_sentences_go_from_the_earlier_split() -> None:
     def sentences(*words: str) -> list[Sentence]:
-        return [Sentence((word,), number) for number, word in enumerate(words)]
+        return [Sentence((word, "x", "y"), number) for number, word in enumerate(words)]
 
     kept, dropped = drop_repeated(
         {"train": sentences("a", "a", "b", "c", "d"), "dev": sentences("b", "e", "c"), "test": sentences("c", "c")}
@@ -198,6 +207,14 @@ def test_repeated_sentences_go_from_the_earlier_split() -> None:
         "test": "cc",
     }
     assert dropped == {"train": 2, "dev": 1}
+
+
+def test_short_sentences_repeat_by_nature() -> None:
+    split = [Sentence(("-",), 0), Sentence(("Madrid", "."), 1), Sentence(("a", "b", "c"), 2)]
+    kept, dropped = drop_repeated({"train": split, "dev": split, "test": split})
+    assert [len(kept[name]) for name in SPLITS] == [2, 2, 3]
+    assert dropped == {"train": 1, "dev": 1}
+    assert "Sentences of 3 words or more that are repeated" in dropped_note(dropped)
 
 
 def test_draws_are_reproducible_nested_and_in_order() -> None:
@@ -251,10 +268,14 @@ def test_plain_text_gets_hidden_columns() -> None:
 
 
 def test_test_sentences_leave_an_unlabelled_text() -> None:
-    text = Dataset.from_dict({"id": ["a", "b", "c", "d"], "tokens": [["u"], ["test1", "café"], ["v"], ["test1"]]})
-    kept, dropped = without_test_sentences(text, corpus().splits["test"])
-    assert (list(kept["id"]), dropped) == (["a", "c", "d"], 1)
-    assert without_test_sentences(kept, corpus().splits["test"])[1] == 0
+    tokens = [["u"], ["long1", "café", "au"], ["v"], ["test1", "café"], ["long2 café", "au"]]
+    text = Dataset.from_dict({"id": ["a", "b", "c", "d", "e"], "tokens": tokens})
+    test = corpus(test=[*long("test"), ("short", ["test1", "café"], [1, 2])]).splits["test"]
+    kept, dropped = without_test_sentences(text, test)
+    assert (list(kept["id"]), dropped) == (["a", "c", "d"], 2), (
+        "short ones stay; blanks inside words make no difference"
+    )
+    assert without_test_sentences(kept, test)[1] == 0
 
 
 # Transfer
@@ -275,12 +296,13 @@ def test_transfer_takes_the_target_for_judge() -> None:
 
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_transfer_refuses_test_sentences_in_the_teachers_text(split: str) -> None:
-    leaking = corpus(**{split: [*rows(split, 3), ("leak", ["xtest2", "café"], [0, 0])]})
+    leaking = corpus(**{split: [*rows(split, 3), ("leak", ["long2", "café", "au"], [0, 0, 0])]})
+    target = other(test=long("test"))
     with pytest.raises(ValueError, match=rf"other: 1 test sentences occur in {split} of made, .*test-2 \(= leak\)"):
-        Transfer(leaking, other())
-    transfer = load_transfer(leaking, other())
+        Transfer(leaking, target)
+    transfer = load_transfer(leaking, target)
     assert list(transfer.source.splits[split]["id"]) == [name for name, _, _ in rows(split, 3)]
-    assert "Sentences that occur word for word in dev or test of other were dropped: " in transfer.source.notes
+    assert "3 words or more that occur word for word in dev or test of other were dropped: " in transfer.source.notes
     assert f"1 from {split}" in transfer.source.notes
     assert transfer.source.fingerprint != leaking.fingerprint
 

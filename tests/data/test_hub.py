@@ -14,6 +14,7 @@ from structkd.data import (
     UPOS,
     Corpus,
     TagAnnotation,
+    TreeAnnotation,
     load_hub,
     load_hub_treebank,
     load_ud_ewt,
@@ -174,7 +175,7 @@ def test_tag_schemes_of_the_hub_are_converted_and_repaired(hub: Hub) -> None:
         load_hub("any")
     corpus = load_hub("any", repair=True)
     assert tags(corpus, "test") == [["S-PER", "S-PER"]]
-    assert "read as B: 1 of train, 1 of dev, 1 of test" in corpus.notes
+    assert "continues no span as B: 1 of train, 1 of dev, 1 of test" in corpus.notes
 
 
 @pytest.mark.parametrize(
@@ -225,13 +226,30 @@ def test_a_treebank_of_the_hub(hub: Hub) -> None:
         ({"head": ["0", "None", "4", "x", "None", "1"]}, "head 'x'"),
         ({"head": ["4", "None", "4", "4", "None", "1"]}, "it is not a tree: it has no root"),
         ({"deprel": ["root", "_", "case", "det", "_", "what"]}, "unknown relation 'what'; known: acl"),
-        ({"upos": ["VERB", "_", "ADP", "_", "_", "NOUN"]}, "unknown part of speech '_'; known: ADJ"),
+        ({"head": ["0", "None", "0", "4", "None", "1"]}, "it is not a tree: it has 2 roots, .*multiroot=True"),
     ],
 )
 def test_a_treebank_of_the_hub_is_checked(hub: Hub, changes: dict[str, list[str]], message: str) -> None:
     hub(trees(**changes))
     with pytest.raises(ValueError, match=rf"train, sentence 'train-1': {message}"):
         load_hub_treebank("any", "xx_made", name="any")
+
+
+def test_a_treebank_of_the_hub_needs_parts_of_speech_for_some_tasks(hub: Hub) -> None:
+    hub(trees(upos=["VERB", "_", "ADP", "_", "_", "NOUN"]))
+    corpus = load_hub_treebank("any")
+    assert "upos" not in corpus.splits["train"].column_names
+    assert "Not every word has a part of speech" in corpus.notes
+    for task in ("upos", "spans"):
+        with pytest.raises(ValueError, match="train, sentence 'train-1': unknown part of speech '_'; known: ADJ"):
+            load_hub_treebank("any", task=task)
+
+
+def test_a_treebank_of_the_hub_keeps_subtypes_when_told_to(hub: Hub) -> None:
+    hub(trees())
+    annotation = load_hub_treebank("any", subtypes=True).annotation
+    assert isinstance(annotation, TreeAnnotation)
+    assert annotation.relations == ("case", "det", "obl:arg", "root")
 
 
 def test_a_treebank_needs_its_columns(hub: Hub) -> None:

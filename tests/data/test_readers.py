@@ -82,8 +82,7 @@ def test_conllu_without_heads(tmp_path: Path) -> None:
         (row(1, "0") + row(2, "1")[:-5] + "\n", "line 2: 8 tab-separated columns"),
         (row(2, "0"), "line 1: word number '2' where 1 was expected"),
         (row(1, "0") + row(3, "1"), "line 2: word number '3' where 2 was expected"),
-        (row(1, "0", form=" "), "line 1: the word form is empty"),
-        (row(1, "0", upos="NN"), "line 1: unknown part of speech 'NN'; known: ADJ ADP"),
+        (row(1, "0", form=" "), "line 1: the word is empty or blank"),
         (row(1, "2"), r"line 1: head '2' where 0 \(root\) to 1 was expected"),
         (row(1, "-1"), "line 1: head '-1'"),
         (row(1, "²"), "line 1: head '²'"),
@@ -103,6 +102,15 @@ def test_conllu_without_heads(tmp_path: Path) -> None:
 def test_malformed_conllu_is_refused_by_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"{tmp_path / 'file'}.*{message}"):
         read_conllu(write(tmp_path, text))
+
+
+def test_universal_parts_of_speech_are_checked_where_they_are_needed(tmp_path: Path) -> None:
+    path = write(tmp_path, row(1, "0", upos="NN"))
+    assert read_conllu(path)[0].upos == ("NN",)
+    with pytest.raises(
+        ValueError, match=r"file, line 1: unknown part of speech 'NN'; known: ADJ ADP.*data=columns task=upos"
+    ):
+        read_conllu(path, upos=True)
 
 
 def test_several_roots_where_they_are_allowed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from structkd.data import (
     convert_tags,
     find_violation,
     legal_transitions,
-    repair_bio,
+    repair_tags,
     spans,
     tag_inventory,
     tag_spans,
@@ -157,12 +157,12 @@ def test_spans_that_are_not_flat_are_refused(found: list[tuple[int, int, str]], 
     ],
 )
 def test_an_i_that_continues_nothing_becomes_b(tags: str, expected: str, count: int) -> None:
-    assert repair_bio(tags.split()) == (expected.split(), count)
+    assert repair_tags(tags.split()) == (expected.split(), count)
 
 
 @given(st.lists(st.sampled_from(tag_inventory(TYPES, "BIO")), max_size=8))
 def test_repaired_tags_are_legal_and_legal_ones_stay(tags: list[str]) -> None:
-    repaired, count = repair_bio(tags)
+    repaired, count = repair_tags(tags)
     assert find_violation(repaired, "BIO") is None
     assert (count == 0) == (find_violation(tags, "BIO") is None)
     assert [tag[2:] for tag in repaired] == [tag[2:] for tag in tags]

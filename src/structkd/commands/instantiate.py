@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+from structkd.data import configured_at
 from structkd.spelling import did_you_mean
 
 __all__ = ["InstantiationError", "instantiate", "plugins", "register_plugin", "resolve"]
@@ -138,7 +139,8 @@ def _create(target: Any, values: dict[str, Any], partial: Any, where: str) -> An
         raise InstantiationError(f"{where}: {target} {_explain(signature, values, error)}") from error
     if partial:
         return functools.partial(callable_, *arguments, **values)
-    return callable_(*arguments, **values)
+    with configured_at(where):
+        return callable_(*arguments, **values)
 
 
 def _explain(signature: inspect.Signature, values: Mapping[str, Any], error: TypeError) -> str:

@@ -104,7 +104,11 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     available = len(source.splits["train"])
     for where, each in teachers.items():
         if each["labelled"] is not None and not 1 <= each["labelled"] <= available:
-            raise ValueError(f"{where}.labelled={each['labelled']}: {source.name} has {available} training sentences.")
+            raise ValueError(
+                f"{where}.labelled={each['labelled']}: {source.name} has {available} training sentences. Lower it, or "
+                f"take all with {where}.labelled=null; unless it has a text of its own (student.text), the student's "
+                "unlabelled sentences (student.unlabelled) come out of the rest."
+            )
     text = None if student_config["text"] is None else instantiate(student_config["text"], "student.text")
     if text is not None and not isinstance(text, Dataset):
         raise InstantiationError(f"student.text must name a function that loads a Dataset, got {type(text).__name__}.")

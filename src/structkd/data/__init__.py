@@ -15,8 +15,10 @@ from structkd.data.corpus import (
     drop_repeated,
     hidden,
     load_transfer,
+    note_of,
     sentence_dataset,
     sentence_splits,
+    with_note,
     without_test_sentences,
 )
 from structkd.data.hub import load_hub, load_hub_treebank
@@ -31,13 +33,16 @@ from structkd.data.package_files import (
 from structkd.data.petrogold import load_petrogold
 from structkd.data.plain_text import load_text
 from structkd.data.porttinari import load_porttinari, load_porttinari_text
+from structkd.data.slips import configured_at
 from structkd.data.tagged_text import load_columns, tagged_corpus
 from structkd.data.tagging import (
+    FILE_SCHEMES,
+    FileScheme,
     Span,
     convert_tags,
     find_violation,
     legal_transitions,
-    repair_bio,
+    repair_tags,
     spans,
     tag_inventory,
     tag_spans,
@@ -52,12 +57,14 @@ __all__ = [
     "BASE_PHRASE_TYPES",
     "CONLL2002_TYPES",
     "ENTITY_TYPES",
+    "FILE_SCHEMES",
     "UNIVERSAL_RELATIONS",
     "UNLABELLED",
     "UPOS",
     "Annotation",
     "Corpus",
     "DependencySentence",
+    "FileScheme",
     "PackageFile",
     "PackageFolder",
     "Span",
@@ -69,6 +76,7 @@ __all__ = [
     "cache_folder",
     "cached_package_file",
     "cached_package_folder",
+    "configured_at",
     "convert_tags",
     "drawn",
     "drop_repeated",
@@ -91,10 +99,11 @@ __all__ = [
     "load_uner",
     "load_uner_ewt",
     "load_universal_dependencies",
+    "note_of",
     "read_columns",
     "read_conllu",
     "read_treebank",
-    "repair_bio",
+    "repair_tags",
     "sentence_dataset",
     "sentence_splits",
     "spans",
@@ -104,5 +113,6 @@ __all__ = [
     "treebank_annotation",
     "treebank_corpus",
     "validate_tags",
+    "with_note",
     "without_test_sentences",
 ]

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
-from structkd.data.tagging import convert_tags, find_violation, repair_bio, tag_inventory
-from structkd.data.text_files import numbered_lines
+from structkd.data.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
+from structkd.data.tagging import FileScheme, convert_tags
+from structkd.data.text_files import numbered_lines, split_words
 
 DOCUMENT_MARK = "-DOCSTART-"
+COLUMN_OPTIONS: tuple[str, ...] = (
+    *("types", "scheme", "separator", "widths", "delimiter", "comment", "replace", "repair"),
+    *("blank_words", "repeated_ids"),
+)
+"""The options of `read_columns` that its messages offer."""
 
-_BLANKS = re.compile(r"[ \t]+")
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "\\\\t": "\t", "blank": " ", "space": " "}
+_KEY_VALUE = re.compile(r"[ \t]*[\w. -]+=")
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,6 @@ class TaggedSentence:
         tokens: word forms.
         tags: tags in the scheme asked for.
         replaced: how many tags the reader replaced.
-        repaired: how many tags it read as B where they were I.
         line: line of the file on which the first word stands.
     """
 
@@ -33,7 +40,6 @@ class TaggedSentence:
     tags: tuple[str, ...]
     replaced: int
     line: int
-    repaired: int = 0
 
 
 def read_columns(
@@ -46,12 +52,20 @@ def read_columns(
     delimiter: str | None = "\t",
     comment: str | None = "#",
     scheme: str | None = "BIO",
+    separator: str = "-",
     target_scheme: str | None = None,
     replace: Mapping[str, str] | None = None,
     repair: bool = False,
+    blank_words: str = "refuse",
+    repeated_ids: str = "refuse",
     encoding: str = "utf-8",
+    changes: Counter[str] | None = None,
+    offers: Collection[str] = COLUMN_OPTIONS,
 ) -> list[TaggedSentence]:
-    """Read a column file, plain or gzip; the defaults are Universal NER's ``id token tag - annotator``.
+    """Read a column file, plain or compressed; the defaults are Universal NER's ``id token tag - annotator``.
+
+    A sentence's first line that is nothing but ``-DOCSTART-`` and its columns, which marks a new document in files of
+    CoNLL-2002 and 2003, is passed over.
 
     Args:
         path: the file.
@@ -59,108 +73,243 @@ def read_columns(
         token_column: column of the word, from 0; negative counts from the right.
         tag_column: column of the tag, likewise.
         widths: the numbers of columns a line may have; None: as many as the file's first word.
-        delimiter: what separates columns; None: any run of blanks and tabs, as in CoNLL-2000.
-        comment: a line that begins so, before a sentence's first word, is a comment (``sent_id`` is read from it);
-            None: no comments.
-        scheme: the file's tag scheme, BIO, IOB1 or BIOES; None: tags are no spans.
-        target_scheme: the scheme wanted; None: the file's own.
+        delimiter: what separates columns, a character or its name, ``tab`` or ``blank``; None: any run of blanks and
+            tabs, as in CoNLL-2000.
+        comment: a line that begins so, before a sentence's first word, is a comment (``sent_id`` is read from it),
+            unless it has the columns of a word, as a hashtag and its tag; None: no comments.
+        scheme: the file's tag scheme, one of `FILE_SCHEMES`, see `FileScheme`; None: tags are no spans.
+        separator: what stands between the prefix and the type of a tag.
+        target_scheme: the scheme wanted; None: the file's own, with our prefixes (that of IOE1 and IOE2: BIO).
         replace: tags of the file to read as other tags, before anything is checked.
-        repair: read as B an I of BIO that continues no span of its type, instead of refusing it.
+        repair: read tags that are illegal in `scheme` as the scorer of CoNLL-2000 does (an I that continues no span
+            begins one), instead of refusing them.
+        blank_words: what to do about a word that is empty or nothing but white space: "refuse" the file, "skip" the
+            sentence, or read the word as an "underscore".
+        repeated_ids: what to do about a ``sent_id`` that occurs before: "refuse" the file, or "number" it. (One that
+            occurs before in another document, ``newdoc id``, gets the document's name before it.)
         encoding: of the file.
-
-    A sentence that is nothing but ``-DOCSTART-``, which marks a new document in files of CoNLL-2002 and 2003, is
-    passed over.
+        changes: is counted in, if given: what `repair`, `blank_words` and `repeated_ids` changed, see `changes_note`.
+        offers: the options that messages may offer, by name.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: unreadable, empty or cut-off file; a wrong number of columns; an empty word; a tag outside the
             inventory, which is printed; a tag sequence illegal in `scheme`; a repeated sentence id. The file and the
-            line are named.
+            line are named, and an option that helps.
     """
-    inventory: Sequence[str] = types or ()
-    if types is not None and scheme is not None:
-        inventory = tag_inventory(types, "BIO" if scheme == "IOB1" else scheme)
-    known = frozenset(inventory)
+    spelling = FileScheme(scheme, separator) if scheme is not None else None
+    check_option("blank_words", blank_words, BLANK_WORDS)
+    changes = Counter() if changes is None else changes
+    layout = _Layout(path, token_column, tag_column, widths, _delimiter(delimiter), comment, spelling, offers)
     replace = dict(replace or {})
-    allowed = tuple(widths) if widths is not None else ()
+    ids = SentenceIds(path, repeated_ids, changes)
     sentences: list[TaggedSentence] = []
-    seen: dict[str, int] = {}
-    for comments, rows in _blocks(path, comment, encoding):
-        tokens, tags, replaced = [], [], 0
-        if len(rows) == 1 and DOCUMENT_MARK in _cells(rows[0][1], delimiter):
-            continue
+    for comments, rows in _blocks(path, layout.is_comment, comment, encoding):
+        if any(cell.startswith(DOCUMENT_MARK) for cell in layout.cells(rows[0][1])):
+            rows = rows[1:]
+        words, tags, replaced = [], [], 0
         for number, line in rows:
-            cells = _cells(line, delimiter)
-            allowed = allowed or (len(cells),)
-            if len(cells) not in allowed:
-                expected = " or ".join(map(str, allowed))
-                raise ValueError(
-                    f"{path}, line {number}: {len(cells)} columns where {expected} were expected: {line!r}"
-                )
-            token, tag = _cell(path, number, cells, token_column), _cell(path, number, cells, tag_column)
-            if not token.strip():
-                raise ValueError(f"{path}, line {number}: the word is empty")
+            word, tag = layout.word_and_tag(number, line)
             if tag in replace:
                 tag, replaced = replace[tag], replaced + 1
-            if types is not None and tag not in known:
-                raise ValueError(
-                    f"{path}, line {number}: unknown label {tag!r}; the inventory is {' '.join(inventory)}"
-                )
-            tokens.append(token)
+            fault = _unknown(tag, types, spelling, offers)
+            if fault:
+                raise ValueError(f"{path}, line {number}: {fault}")
+            words.append(word)
             tags.append(tag)
-        tags, repaired = repair_bio(tags) if repair and scheme == "BIO" else (tags, 0)
+        places = [f"{path}, line {number}" for number, _ in rows]
+        kept = without_blank_words(words, places, blank_words, changes)
+        if not kept:  # a sentence with a blank word, or a mark of a document
+            continue
+        if spelling is not None:
+            tags = _read_tags(path, [number for number, _ in rows], tags, spelling, repair, changes, offers)
+            if target_scheme not in (None, spelling.scheme):
+                tags = convert_tags(tags, spelling.scheme, str(target_scheme))
         line_number = rows[0][0]
-        violation = find_violation(tags, scheme) if scheme is not None else None
-        if violation is not None:
-            at = rows[min(violation[0], len(rows) - 1)][0]
-            raise ValueError(f"{path}, line {at}: {violation[1]}; {tag_hint(scheme)}")
-        sentence_id = comments.get("sent_id") or str(len(sentences) + 1)
-        if sentence_id in seen:
-            raise ValueError(
-                f"{path}, line {line_number}: sentence id {sentence_id!r} occurs before, at line {seen[sentence_id]}"
-            )
-        seen[sentence_id] = line_number
-        if scheme is not None and target_scheme not in (None, scheme):
-            tags = convert_tags(tags, scheme, str(target_scheme))
-        sentences.append(TaggedSentence(sentence_id, tuple(tokens), tuple(tags), replaced, line_number, repaired))
+        sentence_id = ids.next(comments.get("sent_id"), line_number, comments.get("newdoc id"))
+        sentences.append(TaggedSentence(sentence_id, tuple(kept), tuple(tags), replaced, line_number))
     if not sentences:
         raise ValueError(f"{path}: the file holds no sentence")
     return sentences
 
 
-def tag_hint(scheme: str | None) -> str:
-    """What to do about an illegal sequence of tags."""
-    hint = f"is the tag scheme really {scheme}?"
-    return f"{hint} (repair=True reads an I that continues nothing as B)" if scheme == "BIO" else hint
+def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str], key: str = "file_scheme") -> str:
+    """Return what to do about a sequence of tags that is illegal in a scheme."""
+    hints = [f"is the tag scheme really {spelling.name}?"]
+    other = spelling.others(tags) if "scheme" in offers else None
+    if other is not None:
+        named = [] if other.name == spelling.name else [option("scheme", other.name, key)]
+        if other.separator != spelling.separator:
+            named.append(option("separator", other.separator))
+        hints.append(f"The sentence is legal with {' and '.join(named)}.")
+    if "repair" in offers and all(spelling.tag(tag) is not None for tag in tags):
+        repaired = "an I that continues nothing as B" if spelling.scheme == "BIO" else "illegal tags as conlleval does"
+        hints.append(f"To read {repaired}, use {option('repair', True)}.")
+    elif other is None and "replace" in offers:
+        wrong = next(tag for tag in tags if spelling.tag(tag) is None)
+        hints.append(f"Single tags are read as others with replace, say {option('replace', {wrong: 'O'})}.")
+    return " ".join(hints)
 
 
-def _cells(line: str, delimiter: str | None) -> list[str]:
-    return _BLANKS.split(line.strip(" \t")) if delimiter is None else line.split(delimiter)
+def _read_tags(
+    path: str | PathLike[str],
+    lines: Sequence[int],
+    tags: Sequence[str],
+    spelling: FileScheme,
+    repair: bool,
+    changes: Counter[str],
+    offers: Collection[str],
+) -> list[str]:
+    """The tags of one sentence in the scheme of the spelling, or a ValueError with file and line."""
+    foreign = any(spelling.tag(tag) is None for tag in tags)
+    violation = spelling.violation(tags) if foreign or not repair else None
+    if violation is not None:
+        at = lines[min(violation[0], len(lines) - 1)]
+        raise ValueError(f"{path}, line {at}: {violation[1]}; {tag_hint(tags, spelling, offers)}")
+    read, changed = spelling.read(tags, repair)
+    changes["repaired"] += changed
+    return read
 
 
-def _cell(path: str | PathLike[str], number: int, cells: list[str], column: int) -> str:
-    try:
-        return cells[column]
-    except IndexError:
-        raise ValueError(f"{path}, line {number}: no column {column} (from 0) among {len(cells)} columns") from None
+def _unknown(tag: str, types: Sequence[str] | None, spelling: FileScheme | None, offers: Collection[str]) -> str | None:
+    """Why a tag is outside the inventory, or None."""
+    if types is None:
+        return None
+    name: str | None = tag
+    if spelling is not None:
+        own = spelling.tag(tag)
+        if own == "O":
+            return None
+        name = own[2:] if own else None
+    if name in types:
+        return None
+    inventory = list(types) if spelling is None else spelling.inventory(types)
+    fault = f"unknown label {tag!r}; the inventory is {' '.join(inventory)}"
+    if name is not None and "types" in offers:
+        fault += f". To admit it, name all types: {option('types', [*types, name])}."
+    return fault
+
+
+def _delimiter(given: str | None) -> str | None:
+    if given is None:
+        return None
+    delimiter = _DELIMITERS.get(given, given)
+    if not delimiter or delimiter.isalnum() or "\n" in delimiter:
+        raise ValueError(
+            f"delimiter={given!r} cannot separate columns. Give a character or its name: for tabs, "
+            f"{option('delimiter', 'tab')}; for any run of blanks and tabs, {option('delimiter', None)}."
+        )
+    return delimiter
+
+
+@dataclass
+class _Layout:
+    """Where a line of a file has its word and its tag; `widths` is learnt from the first word."""
+
+    path: str | PathLike[str]
+    token_column: int
+    tag_column: int
+    widths: Sequence[int] | None
+    delimiter: str | None
+    comment: str | None
+    spelling: FileScheme | None
+    offers: Collection[str]
+    first: tuple[int, str] | None = None
+
+    def cells(self, line: str) -> list[str]:
+        return split_words(line) if self.delimiter is None else line.split(self.delimiter)
+
+    def is_comment(self, line: str) -> bool:
+        """Whether a line that stands before a sentence's first word is a comment: a row of a word is none."""
+        if not self.comment or not line.startswith(self.comment):
+            return False
+        rest = line[len(self.comment) :]
+        cells = self.cells(line)
+        needed = max(2, *(column + 1 if column >= 0 else -column for column in (self.token_column, self.tag_column)))
+        fits = len(cells) in self.widths if self.widths is not None else len(cells) >= needed
+        if not fits or _KEY_VALUE.match(rest):
+            return True
+        is_tag = self.spelling is None or self.spelling.tag(cells[self.tag_column]) is not None
+        prose = self.delimiter in (None, " ")  # "# text in blanks" may have as many columns as a word
+        if rest[:1] not in (" ", ""):
+            return prose and self.widths is None and not is_tag
+        if not prose:
+            return not is_tag and cells[self.token_column] != self.comment
+        return not is_tag or self.widths is None or self.spelling is None or self.spelling.name == "IO"
+
+    def word_and_tag(self, number: int, line: str) -> tuple[str, str]:
+        cells = self.cells(line)
+        if self.widths is None:
+            self.widths = (len(cells),)
+            self.first = (number, line)
+        if len(cells) not in self.widths:
+            expected = " or ".join(map(str, self.widths))
+            raise ValueError(
+                f"{self.path}, line {number}: {len(cells)} columns where {expected} were expected: {line!r}"
+                f"{self._remedy(line, cells)}"
+            )
+        word, tag = (self._cell(number, line, cells, column) for column in (self.token_column, self.tag_column))
+        if (self.token_column - self.tag_column) in (len(cells), -len(cells)):
+            raise ValueError(
+                f"{self.path}, line {number}: columns {self.token_column} (the word) and {self.tag_column} (the tag) "
+                f"are the same one of {len(cells)}{self._remedy(line, cells)}"
+            )
+        return word, tag
+
+    def _cell(self, number: int, line: str, cells: list[str], column: int) -> str:
+        try:
+            return cells[column]
+        except IndexError:
+            raise ValueError(
+                f"{self.path}, line {number}: no column {column} (from 0) among {len(cells)} columns"
+                f"{self._remedy(line, cells)}"
+            ) from None
+
+    def _remedy(self, line: str, cells: list[str]) -> str:
+        """What may be wrong with the columns of a line, and the option that helps."""
+        hints = []
+        marked = [(number, text) for number, text in (self.first or (0, ""), (0, line)) if text.startswith("#")]
+        if marked and not self.comment and "comment" in self.offers:
+            where = f"Line {marked[0][0]}" if marked[0][0] else "The line"
+            hints.append(f"{where} begins with '#': if that is a comment, read with {option('comment', '#')}.")
+        elif self.comment and line.startswith(self.comment):
+            hints.append("A comment may stand only before a sentence's first word: move it there.")
+        widths = self.widths or ()
+        if self.delimiter is not None and cells[-1] == "" and len(cells) - 1 in widths:
+            hint = "The line ends with the delimiter: remove it"
+            if "widths" in self.offers:
+                taken = option("widths", sorted({*widths, len(cells)}))
+                counted = "" if min(self.token_column, self.tag_column) >= 0 else ", columns counted from the left,"
+                hint += f", or read with {taken}{counted} or with {option('delimiter', None)}"
+            hints.append(f"{hint}.")
+        elif self.delimiter is None and "\t" in line and "delimiter" in self.offers:
+            hints.append(f"If tabs separate the columns, read with {option('delimiter', 'tab')}.")
+        elif self.delimiter == "\t" and "\t" not in line and "delimiter" in self.offers:
+            hints.append(f"If blanks separate the columns, read with {option('delimiter', None)}.")
+        elif widths and not hints and "widths" in self.offers:
+            hints.append(f"If both are right, read with {option('widths', sorted({*widths, len(cells)}))}.")
+        return f". {' '.join(hints)}" if hints else ""
 
 
 def _blocks(
-    path: str | PathLike[str], comment: str | None, encoding: str
+    path: str | PathLike[str], is_comment: Callable[[str], bool], comment: str | None, encoding: str
 ) -> Iterator[tuple[dict[str, str], list[tuple[int, str]]]]:
     """Yield (comments, [(line, text)]) of every sentence."""
+    document: dict[str, str] = {}
     comments: dict[str, str] = {}
     rows: list[tuple[int, str]] = []
     for number, line in numbered_lines(path, encoding):
-        if comment and not rows and line.startswith(comment):
-            key, equals, value = line[len(comment) :].partition("=")
-            if equals:
+        if not rows and is_comment(line):
+            key, equals, value = line[len(comment or "") :].partition("=")
+            if key.split()[:1] == ["newdoc"]:
+                document = {"newdoc id": value.strip()} if equals else {}
+            elif equals:
                 comments[key.strip()] = value.strip()
         elif line.strip():
             rows.append((number, line))
         else:
             if rows:
-                yield comments, rows
+                yield comments | document, rows
             comments, rows = {}, []
     if rows:
-        yield comments, rows
+        yield comments | document, rows

@@ -6,6 +6,7 @@ The copy read is the user's own, as ``nltk.download("conll2002")`` leaves it; NL
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from structkd.data.annotation import TagAnnotation
@@ -20,7 +21,11 @@ _SUFFIXES = {"train": "train", "dev": "testa", "test": "testb"}
 
 
 def load_conll2002(
-    language: str = "esp", task: str = "spans", scheme: str = "BIOES", folder: str | None = None
+    language: str = "esp",
+    task: str = "spans",
+    scheme: str = "BIOES",
+    repair: bool = True,
+    folder: str | None = None,
 ) -> Corpus:
     """CoNLL-2002 as a corpus, from NLTK's folder.
 
@@ -30,6 +35,8 @@ def load_conll2002(
         language: "esp", Spanish; or "ned", Dutch.
         task: "spans", the only one: entities.
         scheme: tag scheme, "BIOES" or "BIO".
+        repair: read an I that continues no span as B, instead of refusing it (the Spanish train file has one, after a
+            sentence that is cut in two).
         folder: the folder that holds the files; None: ``corpora/conll2002`` in one of the folders that ``NLTK_DATA``
             names, or in ``~/nltk_data``.
 
@@ -43,6 +50,7 @@ def load_conll2002(
     annotation = TagAnnotation.of_spans(CONLL2002_TYPES, scheme)
     root = _find(language, folder)
     sentences = {}
+    changes: dict[str, Counter[str]] = {split: Counter() for split in _SUFFIXES}
     for split, suffix in _SUFFIXES.items():
         path = root / f"{language}.{suffix}"
         # One blank, and no other white space, stands between the columns.
@@ -54,6 +62,9 @@ def load_conll2002(
             delimiter=" ",
             comment=None,
             encoding=_encoding(path),
+            repair=repair,
+            changes=changes[split],
+            offers=("repair",),
         )
     return tagged_corpus(
         f"conll2002_{language}",
@@ -64,6 +75,7 @@ def load_conll2002(
         licence="for research only (EFE for Spanish, De Morgen for Dutch)",
         source=f"conll2002/{language}.{{train,testa,testb}}; https://www.cnts.ua.ac.be/conll2002/ner/",
         notes=f"{_LANGUAGES[language]}; dev is testa, test is testb.",
+        changes=changes,
     )
 
 

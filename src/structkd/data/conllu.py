@@ -1,12 +1,17 @@
-"""CoNLL-U, the format of Universal Dependencies (https://universaldependencies.org/format.html)."""
+"""CoNLL-U, the format of Universal Dependencies (https://universaldependencies.org/format.html), and CoNLL-X before it.
+
+Both have ten columns, of which the same ones hold word, part of speech, head and relation.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 
+from structkd.data.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 from structkd.data.text_files import numbered_lines
 
 UPOS: tuple[str, ...] = (
@@ -23,7 +28,13 @@ UNIVERSAL_RELATIONS: tuple[str, ...] = (
 )
 """The 37 universal dependency relations, in alphabetical order; a treebank may add subtypes, as ``aux:pass``."""
 
+TREE_OPTIONS: tuple[str, ...] = ("relations", "subtypes", "multiroot", "replace", "blank_words", "repeated_ids")
+"""The options of treebank readers that their messages offer."""
+
 _RANGE_OR_EMPTY = re.compile(r"[0-9]+(-[0-9]+|\.[0-9]+)")
+_COLUMNS = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
+_NO_TAG = "_"
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class DependencySentence:
         id: ``# sent_id``, or the sentence's number in the file (from 1) where there is none.
         document: ``# newdoc id`` in force, or None.
         tokens: word forms.
-        upos: universal part-of-speech tags.
+        upos: part-of-speech tags as the file has them, ``_`` for none.
         heads: the file's own numbering, kept as it is: 1-based, 0 for the root. (Distributions number words
             from 0 and give the root itself as head: ``h - 1 if h else own_index``.) None where not read.
         relations: dependency relations, as ``aux:pass``. None where heads is None.
@@ -50,16 +61,62 @@ class DependencySentence:
     line: int
 
 
+@dataclass(frozen=True)
+class RelationRule:
+    """How the relations of a file are read.
+
+    Attributes:
+        known: the relations that may occur, as they are after `subtypes` and `replace`; None: any.
+        subtypes: False drops the subtypes of relations: ``aux:pass`` is read as ``aux``.
+        replace: relations of the file to read as other relations, before anything is checked.
+        open: whether a relation may also have a subtype that `known` lacks.
+        offers: the options that messages may offer, by name.
+    """
+
+    known: Collection[str] | None = None
+    subtypes: bool = True
+    replace: Mapping[str, str] = field(default_factory=dict)
+    open: bool = False
+    offers: Collection[str] = TREE_OPTIONS
+
+    def read(self, relation: str) -> str:
+        """Return the relation to be learnt for one of the file.
+
+        Raises:
+            ValueError: an unknown relation; names it and an option that helps, but neither file nor line.
+        """
+        name = self.replace.get(relation, relation)
+        universal = name.partition(":")[0]
+        name = name if self.subtypes else universal
+        if self.known is None or name in self.known or (self.open and universal in self.known):
+            return name
+        hints = []
+        if self.subtypes and universal in self.known and "subtypes" in self.offers:
+            hints.append(f"To drop subtypes, read with {option('subtypes', False)}.")
+        if "relations" in self.offers:
+            hints.append(f"To take the relations of the files as they are, read with {option('relations', None)}.")
+        if "replace" in self.offers:
+            known = "dep" if "dep" in self.known else next(iter(self.known))
+            hints.append(f"To read single ones as others, use replace, say {option('replace', {relation: known})}.")
+        fault = f"unknown relation {name!r}; known: {' '.join(self.known)}"
+        raise ValueError(f"{fault}. {' '.join(hints)}" if hints else fault)
+
+
 def read_conllu(
     path: str | PathLike[str],
     *,
     heads: bool = True,
+    upos: bool = False,
     multiroot: bool = False,
     subtypes: bool = True,
     relations: Collection[str] | None = None,
     replace: Mapping[str, str] | None = None,
+    blank_words: str = "refuse",
+    repeated_ids: str = "refuse",
+    changes: Counter[str] | None = None,
+    rule: RelationRule | None = None,
 ) -> list[DependencySentence]:
-    """Read a CoNLL-U file, plain or gzip.
+    """Read a CoNLL-U or CoNLL-X file, plain or compressed.
 
     Lines of multiword tokens (``9-10``) and of empty nodes (``8.1``) are passed over: the words are the syntactic
     words. Comments other than ``sent_id`` and ``newdoc`` are passed over.
@@ -67,47 +124,54 @@ def read_conllu(
     Args:
         path: the file.
         heads: False reads no heads and relations, for files that carry ``_`` there.
+        upos: whether every word must have one of the 17 universal parts of speech; False takes the column as it is.
         multiroot: whether a sentence may have several roots.
         subtypes: False drops the subtypes of relations: ``aux:pass`` is read as ``aux``.
         relations: the relations that may occur, as they are after that; None: any.
         replace: relations of the file to read as other relations, before anything is checked.
+        blank_words: what to do about a form that is empty or nothing but white space: "refuse" the file, "skip" the
+            sentence, or read the form as an "underscore".
+        repeated_ids: what to do about a ``sent_id`` that occurs before: "refuse" the file, or "number" it. (One that
+            occurs before in another document, ``newdoc id``, gets the document's name before it.)
+        changes: is counted in, if given: what `blank_words` and `repeated_ids` changed, see `changes_note`.
+        rule: in place of `subtypes`, `relations` and `replace`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, empty or cut-off file; not ten tab-separated columns; words not numbered 1, 2, ...;
-            an empty form; an unknown part of speech; a relation that is not among `relations`; a head that is no word
-            of the sentence (file and line named); no root, several roots or a cycle (file, line and sentence named);
-            a repeated sentence id.
+        ValueError: unreadable, empty or cut-off file; CoNLL-U Plus; not ten tab-separated columns; words not numbered
+            1, 2, ...; an empty form; an unknown part of speech; a relation that is not among `relations`; a head that
+            is no word of the sentence (file and line named); no root, several roots or a cycle (file, line and
+            sentence named); a repeated sentence id.
     """
-    replace = dict(replace or {})
+    rule = rule or RelationRule(relations, subtypes, replace or {})
+    check_option("blank_words", blank_words, BLANK_WORDS)
+    changes = Counter() if changes is None else changes
+    ids = SentenceIds(path, repeated_ids, changes)
     sentences: list[DependencySentence] = []
-    seen: dict[str, int] = {}
     for line, comments, rows in _blocks(path):
-        sentence_id = comments.get("sent_id") or str(len(sentences) + 1)
-        if sentence_id in seen:
+        if upos:
+            for number, columns in rows:
+                fault = upos_fault(columns[3])
+                if fault:
+                    raise ValueError(f"{path}, line {number}: {fault}")
+        arcs = [_arc(path, number, columns, len(rows), rule) for number, columns in rows] if heads else None
+        places = [f"{path}, line {number}" for number, _ in rows]
+        words = without_blank_words([columns[1] for _, columns in rows], places, blank_words, changes)
+        if words is None:
+            continue
+        document = comments.get("newdoc id")
+        sentence_id = ids.next(comments.get("sent_id"), line, document)
+        fault = tree_fault([head for head, _ in arcs], multiroot=multiroot) if arcs is not None else None
+        if fault:
             raise ValueError(
-                f"{path}, line {line}: sentence id {sentence_id!r} occurs before, at line {seen[sentence_id]}"
+                f"{path}, line {line}: sentence {sentence_id!r} is not a tree: {fault}{root_hint(arcs, rule.offers)}"
             )
-        seen[sentence_id] = line
-        arcs = [_arc(path, number, columns, len(rows)) for number, columns in rows] if heads else None
-        if arcs is not None:
-            for row, (head, relation) in enumerate(arcs):
-                name = replace.get(relation, relation)
-                name = name if subtypes else name.partition(":")[0]
-                if relations is not None and name not in relations:
-                    raise ValueError(
-                        f"{path}, line {rows[row][0]}: unknown relation {name!r}; known: {' '.join(relations)}"
-                    )
-                arcs[row] = head, name
-            fault = tree_fault([head for head, _ in arcs], multiroot=multiroot)
-            if fault:
-                raise ValueError(f"{path}, line {line}: sentence {sentence_id!r} is not a tree: {fault}")
         sentences.append(
             DependencySentence(
                 id=sentence_id,
-                document=comments.get("newdoc id"),
-                tokens=tuple(columns[1] for _, columns in rows),
-                upos=tuple(columns[3] for _, columns in rows),
+                document=document,
+                tokens=tuple(words),
+                upos=tuple(columns[3] or _NO_TAG for _, columns in rows),
                 heads=tuple(head for head, _ in arcs) if arcs is not None else None,
                 relations=tuple(relation for _, relation in arcs) if arcs is not None else None,
                 line=line,
@@ -118,13 +182,38 @@ def read_conllu(
     return sentences
 
 
+def upos_fault(tag: str) -> str | None:
+    """Return why a tag is not a universal part of speech, and what to do, or None if it is one."""
+    if tag in UPOS:
+        return None
+    return (
+        f"unknown part of speech {tag!r}; known: {' '.join(UPOS)}. The tasks upos and spans (base phrases) need these, "
+        "trees (task=dependencies) do not. Tags of another set are learnt from column files: data=columns task=upos "
+        "data.token_column=1 data.tag_column=3 data.delimiter=tab"
+    )
+
+
+def has_upos(sentences: Collection[DependencySentence]) -> bool:
+    """Return whether every word has a part of speech, of whatever set."""
+    return all(tag != _NO_TAG for sentence in sentences for tag in sentence.upos)
+
+
+def root_hint(arcs: Sequence[tuple[int, str]] | None, offers: Collection[str]) -> str:
+    """Return the option that helps if a sentence has several roots, else nothing."""
+    several = sum(head == 0 for head, _ in arcs or ()) > 1
+    return (
+        f". To allow several roots, read with {option('multiroot', True)}." if several and "multiroot" in offers else ""
+    )
+
+
 def tree_fault(heads: Sequence[int], *, multiroot: bool = False) -> str | None:
     """Why 1-based heads (0 = root) are no tree, or None where they are one. O(n) time."""
     roots = [word for word, head in enumerate(heads, 1) if head == 0]
     if not roots:
         return "it has no root (no head is 0)"
     if len(roots) > 1 and not multiroot:
-        return f"it has {len(roots)} roots, words {', '.join(map(str, roots))}, where one is allowed"
+        more = f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""
+        return f"it has {len(roots)} roots, words {', '.join(map(str, roots[:_SHOWN]))}{more}, where one is allowed"
     settled = [False] * (len(heads) + 1)
     settled[0] = True
     for word in range(1, len(heads) + 1):
@@ -135,7 +224,9 @@ def tree_fault(heads: Sequence[int], *, multiroot: bool = False) -> str | None:
             ancestor = heads[ancestor - 1]
         # Either the walk met a word settled before it began, or it bit its own tail.
         if ancestor in path:
-            return f"words {' -> '.join(map(str, [*path[path.index(ancestor) :], ancestor]))} are a cycle"
+            cycle = list(map(str, [*path[path.index(ancestor) :], ancestor]))
+            shown = [*cycle[:_SHOWN], "...", cycle[-1]] if len(cycle) > _SHOWN + 1 else cycle
+            return f"words {' -> '.join(shown)} are a cycle"
     return None
 
 
@@ -147,7 +238,9 @@ def _blocks(path: str | PathLike[str]) -> Iterator[tuple[int, dict[str, str], li
     for number, line in numbered_lines(path):
         if line.startswith("#") and not rows:
             key, equals, value = line[1:].partition("=")
-            if key.split() == ["newdoc", "id"] and equals:
+            if key.strip() == "global.columns":
+                _check_plus(path, number, value.split())
+            elif key.split() == ["newdoc", "id"] and equals:
                 document = value.strip()
             elif key.split() == ["newdoc"]:
                 document = None
@@ -156,7 +249,10 @@ def _blocks(path: str | PathLike[str]) -> Iterator[tuple[int, dict[str, str], li
         elif line.strip():
             columns = line.split("\t")
             if len(columns) != 10:
-                raise ValueError(f"{path}, line {number}: {len(columns)} tab-separated columns where CoNLL-U has 10")
+                raise ValueError(
+                    f"{path}, line {number}: {len(columns)} tab-separated columns where CoNLL-U has 10"
+                    f"{_column_hint(line, columns)}"
+                )
             if not _RANGE_OR_EMPTY.fullmatch(columns[0]):
                 _check_word(path, number, columns, len(rows) + 1)
                 rows.append((number, columns))
@@ -168,21 +264,50 @@ def _blocks(path: str | PathLike[str]) -> Iterator[tuple[int, dict[str, str], li
         yield rows[0][0], comments | ({"newdoc id": document} if document else {}), rows
 
 
+def _check_plus(path: str | PathLike[str], number: int, columns: list[str]) -> None:
+    if columns != _COLUMNS:
+        cut = "" if columns[:10] != _COLUMNS else "; the first ten are those of CoNLL-U: keep them with `cut -f1-10`"
+        raise ValueError(
+            f"{path}, line {number}: the file is CoNLL-U Plus, with the columns {' '.join(columns)}. Only the ten "
+            f"columns of CoNLL-U are read, {' '.join(_COLUMNS)}{cut}."
+        )
+
+
+def _column_hint(line: str, columns: list[str]) -> str:
+    """What may be wrong with the columns of a line."""
+    if columns[-1] == "" and len(columns) == 11:
+        return ". The line ends with a tab: remove it."
+    if line.startswith("#"):
+        return ". A comment may stand only before a sentence's first word: move it there."
+    if len(columns) == 1 and len(line.split()) == 10:
+        return ". Blanks separate the columns: turn them into tabs."
+    if len(columns) > 10:
+        return ". In a file of CoNLL-U Plus, CoNLL-2008 or 2009, keep the columns that CoNLL-U has."
+    return ""
+
+
 def _check_word(path: str | PathLike[str], number: int, columns: list[str], expected: int) -> None:
     if columns[0] != str(expected):
-        raise ValueError(f"{path}, line {number}: word number {columns[0]!r} where {expected} was expected")
-    if not columns[1].strip():
-        raise ValueError(f"{path}, line {number}: the word form is empty")
-    if columns[3] not in UPOS:
-        raise ValueError(f"{path}, line {number}: unknown part of speech {columns[3]!r}; known: {' '.join(UPOS)}")
+        raise ValueError(
+            f"{path}, line {number}: word number {columns[0]!r} where {expected} was expected"
+            + (". A blank line may be missing before it." if columns[0] == "1" else "")
+        )
 
 
-def _arc(path: str | PathLike[str], number: int, columns: list[str], length: int) -> tuple[int, str]:
+def _arc(
+    path: str | PathLike[str], number: int, columns: list[str], length: int, rule: RelationRule
+) -> tuple[int, str]:
     head, relation = columns[6:8]
     if head == "_":
-        raise ValueError(f"{path}, line {number}: the word has no head; read files without trees with heads=False")
-    if not head.isascii() or not head.isdigit() or int(head) > length:
-        raise ValueError(f"{path}, line {number}: head {head!r} where 0 (root) to {length} was expected")
+        raise ValueError(
+            f"{path}, line {number}: the word has no head. Files without trees serve task=upos; in Python, "
+            "read them with heads=False."
+        )
+    if not head.isascii() or not head.isdigit() or len(head) > 9 or int(head) > length:
+        raise ValueError(f"{path}, line {number}: head {head[:20]!r} where 0 (root) to {length} was expected")
     if int(head) == int(columns[0]):
         raise ValueError(f"{path}, line {number}: word {head} is its own head; the root has head 0")
-    return int(head), relation
+    try:
+        return int(head), rule.read(relation)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from None

@@ -6,16 +6,18 @@ parquet is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
+from structkd.data.annotation import TagAnnotation, TreeAnnotation
 from structkd.data.columns import DOCUMENT_MARK, TaggedSentence, tag_hint
-from structkd.data.conllu import UPOS, DependencySentence
+from structkd.data.conllu import DependencySentence, RelationRule, root_hint, tree_fault, upos_fault
 from structkd.data.corpus import Corpus, check_task
+from structkd.data.slips import BLANK_WORDS, check_option, option, without_blank_words
 from structkd.data.tagged_text import tagged_corpus
-from structkd.data.tagging import find_violation, repair_bio, tag_inventory
-from structkd.data.treebank import treebank_annotation, treebank_corpus
+from structkd.data.tagging import FileScheme
+from structkd.data.treebank import relation_rule, treebank_annotation, treebank_corpus
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,6 +26,9 @@ HUB_SPLITS: dict[str, str] = {"train": "train", "dev": "validation", "test": "te
 """What most data sets of the hub call the splits."""
 
 _PARQUET = "hf://datasets/{dataset}@~parquet/{config}/{split}/*.parquet"
+HUB_OPTIONS: tuple[str, ...] = ("scheme", "separator", "replace", "repair", "blank_words")
+"""The options of `hub_sentences` that its messages offer."""
+
 _NO_WORD = ("None", "_")
 
 
@@ -34,6 +39,7 @@ def load_hub(
     task: str = "spans",
     scheme: str = "BIOES",
     hub_scheme: str = "BIO",
+    separator: str = "-",
     token_column: str = "tokens",
     tag_column: str = "ner_tags",
     id_column: str | None = None,
@@ -41,6 +47,7 @@ def load_hub(
     revision: str | None = None,
     replace: Mapping[str, str] | None = None,
     repair: bool = False,
+    blank_words: str = "refuse",
     name: str | None = None,
     licence: str = "see the data set's card on the hub",
 ) -> Corpus:
@@ -52,14 +59,19 @@ def load_hub(
         task: "spans", labels that stand for flat typed spans; or "upos", labels taken as they are (parts of speech of
             any tag set).
         scheme: tag scheme wanted, "BIOES" or "BIO".
-        hub_scheme: tag scheme of the data set, "BIO", "IOB1" or "BIOES".
+        hub_scheme, separator: tag scheme of the data set, as BIO, IOB1, BILOU or IO, and what stands between the prefix
+            and the type of a label; see `FileScheme`.
         token_column: the column of words (list of str).
         tag_column: the column of labels (list of ``ClassLabel``); its names are the inventory.
         id_column: the column of sentence ids; None: sentences are numbered.
         splits: what the data set calls train, dev and test; None: train, validation, test.
         revision: a commit, to fix what is loaded.
         replace: labels of the data set to read as other labels, before anything is checked.
-        repair: read as B an I of BIO that continues no span of its type, instead of refusing it.
+        repair: read tags that are illegal in `hub_scheme` as the scorer of CoNLL-2000 does (an I that continues no span
+            begins one), instead of refusing them.
+        blank_words: what to do about a word that is empty or nothing but white space: "refuse" the data set, "skip" the
+            sentence, or read the word as an "underscore". Sentences without words are left out, and counted in the
+            notes.
         name: of the corpus; None: the last part of `dataset`, with the configuration.
         licence: terms under which the text may be used.
 
@@ -70,37 +82,51 @@ def load_hub(
     """
     name = name or "_".join([dataset.rpartition("/")[2], *([config] if config else [])])
     check_task(name, task, ("spans", "upos"))
-    tag_scheme = hub_scheme if task == "spans" else None
+    spelling = FileScheme(hub_scheme, separator) if task == "spans" else None
     loaded = fetch_hub(dataset, config, splits or HUB_SPLITS, revision)
-    labels = label_names(f"{dataset}, {config or 'default'}, train", loaded["train"], tag_column)
+    where = {split: f"{dataset}, {config or 'default'}, {split}" for split in loaded}
+    labels = label_names(where["train"], loaded["train"], tag_column)
     labels = list(dict.fromkeys((replace or {}).get(label, label) for label in labels))
-    if task == "spans":
-        types = list(dict.fromkeys(label[2:] for label in labels if label != "O"))
-        annotation = TagAnnotation.of_spans(types, scheme)
-        labels = tag_inventory(types, "BIO" if hub_scheme == "IOB1" else hub_scheme)
+    if spelling is not None:
+        own = [spelling.tag(label) or _refuse_label(where["train"], label, labels, spelling) for label in labels]
+        labels = list(dict.fromkeys(tag[2:] for tag in own if tag != "O"))
+        annotation = TagAnnotation.of_spans(labels, scheme)
     else:
         annotation = TagAnnotation(tuple(labels))
+    changes: dict[str, Counter[str]] = {split: Counter() for split in loaded}
     return tagged_corpus(
         name,
         {
             split: hub_sentences(
-                f"{dataset}, {config or 'default'}, {split}",
-                loaded[split],
+                where[split],
+                rows,
                 labels,
-                scheme=tag_scheme,
+                scheme=spelling,
                 token_column=token_column,
                 tag_column=tag_column,
                 id_column=id_column,
                 replace=replace,
                 repair=repair,
+                blank_words=blank_words,
+                changes=changes[split],
             )
-            for split in loaded
+            for split, rows in loaded.items()
         },
         annotation,
-        scheme=tag_scheme,
+        scheme=spelling.scheme if spelling is not None else None,
         task=task,
         licence=licence,
         source=hub_source(dataset, config),
+        changes=changes,
+    )
+
+
+def _refuse_label(where: str, label: str, labels: Sequence[str], spelling: FileScheme) -> str:
+    """Refuse a data set's inventory because of a label that is not a tag of its scheme."""
+    raise ValueError(
+        f"{where}: label {label!r} is no tag of {spelling.name}, whose tags are O and "
+        f"{', '.join(spelling.inventory(['<type>'])[1:])}; the labels are {' '.join(labels)}. Name their scheme, say "
+        f"{option('hub_scheme', 'IO')}, and what stands before the type, say {option('separator', '_')}."
     )
 
 
@@ -110,6 +136,10 @@ def load_hub_treebank(
     *,
     task: str = "dependencies",
     scheme: str = "BIOES",
+    relations: Sequence[str] | str | None = "universal",
+    subtypes: bool = False,
+    multiroot: bool = False,
+    replace: Mapping[str, str] | None = None,
     splits: Mapping[str, str] | None = None,
     revision: str | None = None,
     name: str | None = None,
@@ -124,6 +154,7 @@ def load_hub_treebank(
         dataset: the data set.
         config: its configuration, as ``en_ewt``.
         task, scheme: see `treebank_annotation`.
+        relations, subtypes, multiroot, replace: see `load_conllu`.
         splits, revision, name, licence: see `load_hub`.
 
     Raises:
@@ -132,12 +163,18 @@ def load_hub_treebank(
             and sentence named); see `Corpus`.
     """
     name = name or "_".join([dataset.rpartition("/")[2], *([config] if config else [])])
-    annotation = treebank_annotation(name, task, scheme)
+    annotation = treebank_annotation(name, task, scheme, multiroot)
+    trees = isinstance(annotation, TreeAnnotation)
+    rule = relation_rule(relations, subtypes, replace, ("relations", "subtypes", "multiroot", "replace"))
+    read = rule if trees else RelationRule(replace=rule.replace)
     loaded = fetch_hub(dataset, config, splits or HUB_SPLITS, revision)
     sentences = {
-        split: _trees(f"{dataset}, {config or 'default'}, {split}", rows, annotation) for split, rows in loaded.items()
+        split: _trees(f"{dataset}, {config or 'default'}, {split}", rows, read, multiroot, upos=not trees)
+        for split, rows in loaded.items()
     }
-    return treebank_corpus(name, sentences, annotation, licence=licence, source=hub_source(dataset, config))
+    if trees and rule.known is not None and not rule.open:
+        annotation = TreeAnnotation(tuple(rule.known), multiroot)
+    return treebank_corpus(name, sentences, annotation, licence=licence, source=hub_source(dataset, config), rule=rule)
 
 
 def fetch_hub(
@@ -192,75 +229,117 @@ def label_names(where: str, rows: Dataset, column: str) -> list[str]:
 def hub_sentences(
     where: str,
     rows: Dataset,
-    labels: Sequence[str],
+    types: Sequence[str],
     *,
-    scheme: str | None,
+    scheme: FileScheme | None,
     token_column: str = "tokens",
     tag_column: str = "ner_tags",
     id_column: str | None = None,
     replace: Mapping[str, str] | None = None,
     repair: bool = False,
+    blank_words: str = "refuse",
+    changes: Counter[str] | None = None,
+    offers: Collection[str] = HUB_OPTIONS,
 ) -> list[TaggedSentence]:
-    """The tagged sentences of one split; `labels` is the inventory after `replace`, in `scheme`.
+    """The tagged sentences of one split.
+
+    Args:
+        where: the split, for messages.
+        rows: its rows.
+        types: the span types that may occur, or the labels themselves where `scheme` is None.
+        scheme: tag scheme of the labels.
+        token_column, tag_column, id_column, replace, repair, blank_words: see `load_hub`.
+        changes: is counted in, if given, see `changes_note`.
+        offers: the options that messages may offer, by name.
 
     Raises:
         ValueError: missing columns; a label outside the inventory; illegal tags; `where` and the sentence are named.
     """
+    check_option("blank_words", blank_words, BLANK_WORDS)
+    changes = Counter() if changes is None else changes
     names = label_names(where, rows, tag_column)
     _check_columns(where, rows, [token_column, *([id_column] if id_column else [])])
     replace = replace or {}
-    unknown = [name for name in names if replace.get(name, name) not in labels]
+    own = {name: scheme.tag(name) if scheme is not None else name for name in (replace.get(n, n) for n in names)}
+    unknown = [n for n in names if not _known(own[replace.get(n, n)], types, scheme is not None)]
     if unknown:
-        raise ValueError(f"{where}: unknown labels {', '.join(sorted(unknown))}; the inventory is {' '.join(labels)}")
+        inventory = scheme.inventory(types) if scheme is not None else types
+        raise ValueError(
+            f"{where}: unknown labels {', '.join(sorted(unknown))}; the inventory is {' '.join(inventory)}"
+        )
     columns = rows.select_columns([token_column, tag_column, *([id_column] if id_column else [])]).to_dict()
     ids = columns[id_column] if id_column else range(1, len(rows) + 1)
     sentences = []
     for number, (name, tokens, numbers) in enumerate(
         zip(ids, columns[token_column], columns[tag_column], strict=True), 1
     ):
+        place = f"{where}, sentence {str(name)!r}"
+        if not tokens:
+            changes["empty"] += 1
+            continue
         if tokens == [DOCUMENT_MARK]:
             continue
+        if len(tokens) != len(numbers):
+            raise ValueError(f"{place}: {len(tokens)} {token_column} and {len(numbers)} {tag_column}.")
+        places = [f"{place}, word {word} (0-based)" for word in range(len(tokens))]
+        words = without_blank_words(tokens, places, blank_words, changes)
+        if words is None:
+            continue
+        missing = next((word for word, tag in enumerate(numbers) if tag is None or tag < 0), None)
+        if missing is not None:
+            raise ValueError(f"{places[missing]}: the label is {numbers[missing]}, so the split is not annotated.")
         tags = [names[tag] for tag in numbers]
-        kept, repaired = [replace.get(tag, tag) for tag in tags], 0
-        if repair and scheme == "BIO":
-            kept, repaired = repair_bio(kept)
-        violation = find_violation(kept, scheme) if scheme is not None else None
-        if violation is not None:
-            raise ValueError(
-                f"{where}, sentence {str(name)!r}, word {violation[0]} (0-based): {violation[1]}; {tag_hint(scheme)}"
-            )
+        kept = [replace.get(tag, tag) for tag in tags]
+        if scheme is not None:
+            violation = None if repair else scheme.violation(kept)
+            if violation is not None:
+                raise ValueError(
+                    f"{place}, word {violation[0]} (0-based): {violation[1]}; "
+                    f"{tag_hint(kept, scheme, offers, 'hub_scheme')}"
+                )
+            kept, changed = scheme.read(kept, repair)
+            changes["repaired"] += changed
         replaced = sum(tag in replace for tag in tags)
-        sentences.append(TaggedSentence(str(name), tuple(tokens), tuple(kept), replaced, number, repaired))
+        sentences.append(TaggedSentence(str(name), tuple(words), tuple(kept), replaced, number))
     return sentences
 
 
-def _trees(where: str, rows: Dataset, annotation: Annotation) -> list[DependencySentence]:
+def _known(own: str | None, types: Sequence[str], spans: bool) -> bool:
+    """Whether a label, in our spelling, is in the inventory."""
+    return own is not None and ((own == "O" or own[2:] in types) if spans else own in types)
+
+
+def _trees(where: str, rows: Dataset, rule: RelationRule, multiroot: bool, upos: bool) -> list[DependencySentence]:
     names = label_names(where, rows, "upos")
     wanted = ["idx", "tokens", "head", "deprel"]
     _check_columns(where, rows, wanted)
     columns = rows.select_columns([*wanted, "upos"]).to_dict()
-    known = annotation.relations if isinstance(annotation, TreeAnnotation) else None
     sentences = []
-    for number, (name, tokens, head, relations, upos) in enumerate(
+    for number, (name, tokens, head, relations, tags) in enumerate(
         zip(*(columns[column] for column in [*wanted, "upos"]), strict=True), 1
     ):
         words = [word for word, above in enumerate(head) if above is not None and str(above) not in _NO_WORD]
         place = f"{where}, sentence {name!r}"
-        kept_relations = [relations[word] if known is None else relations[word].partition(":")[0] for word in words]
-        for relation in kept_relations:
-            if known is not None and relation not in known:
-                raise ValueError(f"{place}: unknown relation {relation!r}; known: {' '.join(known)}")
-        kept_upos = [names[upos[word]] for word in words]
-        for tag in kept_upos:
-            if tag not in UPOS:
-                raise ValueError(f"{place}: unknown part of speech {tag!r}; known: {' '.join(UPOS)}")
+        try:
+            kept_relations = [rule.read(relations[word]) for word in words]
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+        kept_upos = [names[tags[word]] for word in words]
+        fault = next(filter(None, map(upos_fault, kept_upos)), None) if upos else None
+        if fault:
+            raise ValueError(f"{place}: {fault}")
+        heads = [_head(place, head[word], len(words)) for word in words]
+        fault = tree_fault(heads, multiroot=multiroot)
+        if fault:
+            hint = root_hint(list(zip(heads, kept_relations, strict=True)), rule.offers)
+            raise ValueError(f"{place}: it is not a tree: {fault}{hint}")
         sentences.append(
             DependencySentence(
                 id=str(name),
                 document=None,
                 tokens=tuple(tokens[word] for word in words),
                 upos=tuple(kept_upos),
-                heads=tuple(_head(place, head[word], len(words)) for word in words),
+                heads=tuple(heads),
                 relations=tuple(kept_relations),
                 line=number,
             )

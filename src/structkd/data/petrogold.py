@@ -9,7 +9,7 @@ from __future__ import annotations
 from structkd.data.conllu import DependencySentence
 from structkd.data.corpus import Corpus
 from structkd.data.package_files import PackageFile, cached_package_file
-from structkd.data.treebank import read_treebank, treebank_annotation, treebank_corpus
+from structkd.data.treebank import read_treebank, relation_rule, treebank_annotation, treebank_corpus
 
 PETROGOLD = PackageFile(
     requirement="dante-corpora==2.0.5",
@@ -65,7 +65,7 @@ def load_petrogold(task: str = "spans", scheme: str = "BIOES") -> Corpus:
         notes.append("One relation of dev, the slip xcomo, was read as xcomp.")
     return treebank_corpus(
         "petrogold",
-        _by_document(read_treebank(path, annotation, replace=_SLIPS)),
+        _by_document(read_treebank(path, annotation, rule=relation_rule("universal", False, _SLIPS, ()))),
         annotation,
         licence="CC BY-SA 4.0 (the treebank; the package that carries it, dante-corpora, is MIT)",
         source=f"{PETROGOLD.requirement}, {PETROGOLD.member}; https://universaldependencies.org/treebanks/pt_petrogold/",

@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from structkd.data.corpus import sentence_dataset
-from structkd.data.text_files import numbered_lines
+from structkd.data.corpus import sentence_dataset, with_note
+from structkd.data.slips import BLANK_WORDS, check_option, without_blank_words
+from structkd.data.text_files import numbered_lines, split_words
+
+_NODE = "student.text"
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def load_text(path: str | PathLike[str], longest: int | None = None, encoding: str = "utf-8") -> Dataset:
-    """Read unlabelled sentences, words separated by blanks; empty lines are passed over.
+def load_text(
+    path: str | PathLike[str], longest: int | None = None, encoding: str = "utf-8", blank_words: str = "refuse"
+) -> Dataset:
+    """Read unlabelled sentences, words separated by blanks and tabs; lines of white space are passed over.
+
+    Other white space does not separate words, here as in column files: ``10\u00a0000`` is one word.
 
     Args:
-        path: the file, plain or gzip.
+        path: the file, plain or compressed.
         longest: sentences of more words are left out; None: none is.
         encoding: of the file.
+        blank_words: what to do about a word that is nothing but white space (a no-break space between blanks): "refuse"
+            the file, "skip" the sentence, or read the word as an "underscore".
 
     Returns:
-        A ``datasets.Dataset`` with columns ``id``, the file's name and the line (``news.txt:17``), and ``tokens``.
+        A ``datasets.Dataset`` with columns ``id``, the file's name and the line (``news.txt:17``), and ``tokens``. How
+        many sentences were left out is said in the log of a run and in its results.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, empty, cut-off or wrongly encoded file (the line is named); no sentence in it, or none
-            short enough.
+        ValueError: unreadable, empty, cut-off or wrongly encoded file, or a blank word (the line is named); no sentence
+            in it, or none short enough.
     """
+    check_option("blank_words", blank_words, BLANK_WORDS)
     name = Path(path).name
-    skipped = 0
+    changes: Counter[str] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal skipped
         for number, line in numbered_lines(path, encoding):
-            tokens = line.split()
-            if longest is not None and len(tokens) > longest:
-                skipped += 1
-            elif tokens:
+            words = split_words(line) if line.strip() else []
+            if longest is not None and len(words) > longest:
+                changes["long"] += 1
+                continue
+            place = f"{path}, line {number}"
+            tokens = without_blank_words(words, [place] * len(words), blank_words, changes, _NODE)
+            if tokens:
                 yield {"id": f"{name}:{number}", "tokens": tokens}
 
     text = sentence_dataset(rows(), ())
+    left_out = [f"{changes['long']} have more than {longest} words"] if changes["long"] else []
+    left_out += [f"{changes['skipped']} have a blank word"] if changes["skipped"] else []
     if not len(text):
-        why = f"its {skipped} sentences have more than {longest} words" if skipped else "its lines are blank"
+        why = f"of its sentences {' and '.join(left_out)}" if left_out else "its lines are blank"
         raise ValueError(f"{path}: the file holds no sentence: {why}")
-    return text
+    if not left_out:
+        return text
+    count = changes["long"] + changes["skipped"]
+    return with_note(text, f"{count} sentences of {name} were left out: {' and '.join(left_out)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from structkd.data.annotation import TagAnnotation
 from structkd.data.columns import TaggedSentence, read_columns
 from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits
-from structkd.data.tagging import convert_tags
+from structkd.data.slips import changes_note, option
+from structkd.data.tagging import FileScheme, convert_tags
 
 
 def tagged_corpus(
@@ -23,6 +25,7 @@ def tagged_corpus(
     licence: str,
     source: str,
     notes: str = "",
+    changes: Mapping[str, Counter[str]] | None = None,
 ) -> Corpus:
     """A corpus of tagged sentences, without those that a later split repeats.
 
@@ -32,17 +35,13 @@ def tagged_corpus(
         annotation: the tags wanted; where it has a scheme, tags are converted to it.
         scheme: tag scheme of the sentences; None where the tags are no spans.
         task: what the annotation is, as ``entities``.
-        licence, source, notes: see `Corpus`; to the notes is added how many sentences were dropped and tags repaired.
+        licence, source, notes: see `Corpus`; to the notes is added how many sentences were dropped.
+        changes: what the readers of the splits changed, for the notes.
 
     Raises:
         ValueError: a tag that the inventory lacks or that is illegal in `scheme` (split and sentence named); see
             `Corpus`.
     """
-    repaired = {split: sum(sentence.repaired for sentence in splits[split]) for split in splits}
-    repaired_note = ""
-    if any(repaired.values()):
-        counts = ", ".join(f"{count} of {split}" for split, count in repaired.items())
-        repaired_note = f"I tags that continue no span were read as B: {counts}."
     kept, dropped = drop_repeated(splits)
 
     def row(split: str, sentence: TaggedSentence) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def tagged_corpus(
         annotation=annotation,
         licence=licence,
         source=source,
-        notes=" ".join(filter(None, [notes, repaired_note, dropped_note(dropped)])),
+        notes=" ".join(filter(None, [notes, changes_note(changes or {}), dropped_note(dropped)])),
     )
 
 
@@ -80,6 +79,7 @@ def load_columns(
     types: Sequence[str] | None = None,
     scheme: str = "BIOES",
     file_scheme: str = "BIO",
+    separator: str = "-",
     token_column: int = 0,
     tag_column: int = -1,
     widths: Sequence[int] | None = None,
@@ -87,6 +87,8 @@ def load_columns(
     comment: str | None = None,
     replace: Mapping[str, str] | None = None,
     repair: bool = False,
+    blank_words: str = "refuse",
+    repeated_ids: str = "refuse",
     encoding: str = "utf-8",
     name: str = "columns",
     licence: str = "not stated",
@@ -95,14 +97,16 @@ def load_columns(
     """A corpus of three column files of one's own.
 
     Args:
-        train, dev, test: the files, plain or gzip; sentences that a later split repeats are dropped.
+        train, dev, test: the files, plain or compressed; sentences that a later split repeats are dropped.
         task: "spans", tags that stand for flat typed spans; or "upos", tags taken as they are (parts of speech of any
             tag set).
         types: the span types (the tags, for "upos") in order; None: those of train, in alphabetical order.
         scheme: tag scheme wanted, "BIOES" or "BIO".
-        file_scheme: tag scheme of the files, "BIO", "IOB1" or "BIOES".
-        token_column, tag_column, widths, delimiter, comment, replace, repair, encoding: see `read_columns`. The
-            defaults are those of CoNLL-2000 to 2003: blanks between columns, the word first, the tag last, no comments.
+        file_scheme, separator: tag scheme of the files, as BIO, IOB1, BILOU or IO, and what stands between the prefix
+            and the type of a tag; see `FileScheme`.
+        token_column, tag_column, widths, delimiter, comment, replace, repair, blank_words, repeated_ids, encoding: see
+            `read_columns`. The defaults are those of CoNLL-2000 to 2003: blanks between columns, the word first, the
+            tag last, no comments.
         name: of the corpus.
         licence: terms under which the text may be used.
         source: where the text comes from; None: the files.
@@ -112,6 +116,8 @@ def load_columns(
             with file and line.
     """
     check_task(name, task, ("spans", "upos"))
+    spelling = FileScheme(file_scheme, separator) if task == "spans" else None
+    changes: dict[str, Counter[str]] = {"train": Counter(), "dev": Counter(), "test": Counter()}
     read = functools.partial(
         read_columns,
         token_column=token_column,
@@ -120,24 +126,32 @@ def load_columns(
         delimiter=delimiter,
         comment=comment,
         scheme=file_scheme if task == "spans" else None,
+        separator=separator,
         replace=replace,
         repair=repair,
+        blank_words=blank_words,
+        repeated_ids=repeated_ids,
         encoding=encoding,
     )
-    sentences = {"train": read(train, types)}
+    sentences = {"train": read(train, types, changes=changes["train"])}
     if types is None:
         tags = {tag for sentence in sentences["train"] for tag in sentence.tags}
         types = sorted({tag[2:] for tag in tags if tag != "O"} if task == "spans" else tags)
         if not types:
-            raise ValueError(f"{train}: no span in any sentence; is {tag_column} the column of the tags?")
+            raise ValueError(
+                f"{train}: no span in any sentence; is {tag_column} the column of the tags? If not, name it: "
+                f"{option('tag_column', 1)}."
+            )
     annotation = TagAnnotation.of_spans(types, scheme) if task == "spans" else TagAnnotation(tuple(types))
-    sentences |= {"dev": read(dev, types), "test": read(test, types)}
+    for split, path in (("dev", dev), ("test", test)):
+        sentences[split] = read(path, types, changes=changes[split])
     return tagged_corpus(
         name,
         sentences,
         annotation,
-        scheme=file_scheme if task == "spans" else None,
+        scheme=spelling.scheme if spelling is not None else None,
         task=task,
         licence=licence,
         source=source or ", ".join(str(path) for path in (train, dev, test)),
+        changes=changes,
     )

@@ -1,6 +1,6 @@
 """Tag schemes: flat typed spans written as one tag per word, and back.
 
-A tag is ``O`` or ``<prefix>-<type>``. The three schemes differ in their prefixes (Ramshaw and Marcus 1995;
+A tag is ``O`` or ``<prefix>-<type>``. The schemes differ in their prefixes (Ramshaw and Marcus 1995;
 Tjong Kim Sang and Veenstra 1999; Ratinov and Roth 2009):
 
 ======= ================================================================================================
@@ -9,24 +9,50 @@ scheme  a span of type X over words i..j
 BIO     ``B-X`` on i, ``I-X`` on i+1..j (IOB2, the scheme of CoNLL-2000 and Universal NER)
 BIOES   ``S-X`` if i = j; otherwise ``B-X`` on i, ``I-X`` between, ``E-X`` on j
 IOB1    ``I-X`` on i..j, but ``B-X`` on i if a span of type X ends at i-1 (the files of CoNLL-2003)
+IO      ``I-X`` on i..j; two spans of one type cannot touch
 ======= ================================================================================================
 
-Everything but `legal_transitions` is plain Python: no torch needed to read or to score.
+`FileScheme` knows how the files of other tools spell these schemes. Everything but `legal_transitions` is plain Python:
+no torch needed to read or to score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMES: tuple[str, ...] = ("BIO", "BIOES", "IOB1")
-"""Schemes of files; a corpus has BIO or BIOES, since what a tag of IOB1 means depends on the span before."""
+SCHEMES: tuple[str, ...] = ("BIO", "BIOES", "IOB1", "IO")
+"""Schemes of tags; a corpus has BIO or BIOES, since what a tag of IOB1 or IO means depends on the word before."""
 
-_PREFIXES = {"BIO": "BI", "BIOES": "BIES", "IOB1": "BI"}
+_PREFIXES = {"BIO": "BI", "BIOES": "BIES", "IOB1": "BI", "IO": "I"}
+_OF_FILES_ONLY = ("IOB1", "IO")
 _BOUNDARY = ("O", "")
+#: What other tools call a scheme: the scheme, its prefixes in the order of `_PREFIXES`, and whether spans are marked at
+#: their ends, as IOB1 and BIO mark them at their beginnings.
+_SPELLINGS: dict[str, tuple[str, str, bool]] = {
+    "BIO": ("BIO", "BI", False),
+    "BIOES": ("BIOES", "BIES", False),
+    "IOB1": ("IOB1", "BI", False),
+    "IO": ("IO", "I", False),
+    "IOB2": ("BIO", "BI", False),
+    "IOBES": ("BIOES", "BIES", False),
+    "SBIEO": ("BIOES", "BIES", False),
+    "BILOU": ("BIOES", "BILU", False),
+    "BILUO": ("BIOES", "BILU", False),
+    "BMEWO": ("BIOES", "BMEW", False),
+    "BMEWO+": ("BIOES", "BMEW", False),
+    "BMES": ("BIOES", "BMES", False),
+    "BMESO": ("BIOES", "BMES", False),
+    "IOE1": ("IOB1", "EI", True),
+    "IOE2": ("BIO", "EI", True),
+}
+FILE_SCHEMES: tuple[str, ...] = tuple(_SPELLINGS)
+"""Names of schemes that files may have."""
+_SEPARATORS = ("-", "_", ":", "/", ".", "|")
 
 
 class Span(NamedTuple):
@@ -46,8 +72,10 @@ def tag_inventory(types: Sequence[str], scheme: str = "BIOES") -> list[str]:
         ValueError: no, empty or repeated types; a scheme other than BIO and BIOES.
     """
     _check_scheme(scheme)
-    if scheme == "IOB1":
-        raise ValueError("IOB1 is a scheme of files only, because its tags depend on the span before; use BIO or BIOES")
+    if scheme in _OF_FILES_ONLY:
+        raise ValueError(
+            f"{scheme} is a scheme of files only, because its tags depend on the span before; use BIO or BIOES"
+        )
     if not types or len(set(types)) != len(types) or any(not t or t.split() != [t] for t in types):
         raise ValueError(f"types must be distinct words without blanks, at least one; got {list(types)!r}")
     return ["O", *(f"{prefix}-{t}" for t in types for prefix in _PREFIXES[scheme])]
@@ -89,21 +117,7 @@ def spans(tags: Sequence[str], scheme: str = "BIOES") -> list[Span]:
         ValueError: the sequence is illegal in `scheme`; names the word and the tag.
     """
     validate_tags(tags, scheme)
-    found: list[Span] = []
-    start, open_type, previous = 0, "", _BOUNDARY
-    for position, tag in enumerate(tags):
-        current = _split(tag, scheme) or _BOUNDARY
-        if _begins(previous, current, scheme):
-            if open_type:
-                found.append(Span(start, position - 1, open_type))
-            start, open_type = position, current[1]
-        elif current == _BOUNDARY and open_type:
-            found.append(Span(start, position - 1, open_type))
-            open_type = ""
-        previous = current
-    if open_type:
-        found.append(Span(start, len(tags) - 1, open_type))
-    return found
+    return list(_read([_split(tag, scheme) or _BOUNDARY for tag in tags]))
 
 
 def tag_spans(spans: Iterable[tuple[int, int, str]], length: int, scheme: str = "BIOES") -> list[str]:
@@ -124,7 +138,10 @@ def tag_spans(spans: Iterable[tuple[int, int, str]], length: int, scheme: str = 
         if start <= end_before:
             raise ValueError(f"span {(start, end, span_type)!r} overlaps the span before it; spans must be flat")
         tags[start : end + 1] = [f"I-{span_type}"] * (end - start + 1)
-        if scheme != "IOB1" or (start == end_before + 1 and span_type == type_before):
+        touches = start == end_before + 1 and span_type == type_before
+        if scheme == "IO" and touches:
+            raise ValueError(f"span {(start, end, span_type)!r} touches one of its type, which IO cannot write")
+        if scheme in ("BIO", "BIOES") or touches:
             tags[start] = f"B-{span_type}"
         if scheme == "BIOES":
             tags[end] = f"S-{span_type}" if start == end else f"E-{span_type}"
@@ -141,19 +158,127 @@ def convert_tags(tags: Sequence[str], source: str, target: str) -> list[str]:
     return tag_spans(spans(tags, source), len(tags), target)
 
 
-def repair_bio(tags: Sequence[str]) -> tuple[list[str], int]:
-    """Read as B every I that continues no span of its type, as the scorer of CoNLL-2000 does.
+def repair_tags(tags: Sequence[str], scheme: str = "BIO") -> tuple[list[str], int]:
+    """Read tags as the scorer of CoNLL-2000 does, whether or not they are a legal sequence.
+
+    An I (or E) that continues no span of its type begins one, and a span ends where nothing continues it. Tags that are
+    none of the scheme stay as they are.
 
     Returns:
-        The tags, legal in BIO if their forms were, and how many were changed.
+        The tags, legal in `scheme` if their forms were, and how many were changed.
     """
-    repaired, previous = [], "O"
-    for tag in tags:
-        if tag.startswith("I-") and previous[2:] != tag[2:]:
-            tag = f"B-{tag[2:]}"
-        repaired.append(tag)
-        previous = tag
+    _check_scheme(scheme)
+    parts = [_split(tag, scheme) for tag in tags]
+    repaired = list(tags)
+    written = tag_spans(_read([part or _BOUNDARY for part in parts]), len(tags), scheme)
+    for position, part in enumerate(parts):
+        if part is not None:
+            repaired[position] = written[position]
     return repaired, sum(old != new for old, new in zip(tags, repaired, strict=True))
+
+
+@dataclass(frozen=True)
+class FileScheme:
+    """How the files of a tool spell the tags of a scheme.
+
+    The tools' names of the schemes: IOB2 is BIO; IOBES and SBIEO are BIOES, as are BILOU (or BILUO) with L and U for E
+    and S, BMEWO with M and W for I and S, and BMES (or BMESO) with M for I. BMEWO+ also tells words outside by their
+    neighbors (``O_PER``, ``MM_O``). IOE1 and IOE2 mark the ends of spans as IOB1 and BIO mark their beginnings.
+    In IO a tag may be the type alone (``PER``).
+
+    Attributes:
+        name: of the scheme, one of `FILE_SCHEMES`, in any case.
+        separator: between prefix and type.
+
+    Raises:
+        ValueError: an unknown scheme, or an empty separator.
+    """
+
+    name: str
+    separator: str = "-"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name.upper())
+        if self.name == "IOB":
+            raise ValueError("The tag scheme IOB is either IOB1 or IOB2: give one of these names.")
+        if self.name not in _SPELLINGS:
+            raise ValueError(f"unknown tag scheme {self.name!r}; known: {', '.join(_SPELLINGS)}")
+        if not self.separator:
+            raise ValueError(
+                "The separator between a tag's prefix and its type is empty; expected a character, as '-'."
+            )
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the tags that `read` returns."""
+        return "BIO" if self._mirrored else _SPELLINGS[self.name][0]
+
+    @property
+    def _mirrored(self) -> bool:
+        return _SPELLINGS[self.name][2]
+
+    def tag(self, tag: str) -> str | None:
+        """Return one tag of a file in our spelling, or None if it is not a tag of the scheme."""
+        scheme, letters, _ = _SPELLINGS[self.name]
+        if tag == "O" or (self.name == "BMEWO+" and "O" in tag.split(self.separator)):
+            return "O"
+        prefix, separator, span_type = tag.partition(self.separator)
+        if separator and span_type and len(prefix) == 1 and prefix in letters:
+            return f"{_PREFIXES[scheme][letters.index(prefix)]}-{span_type}"
+        # A type alone, unless it looks like a tag of another scheme.
+        bare = self.name == "IO" and tag and not (separator and len(prefix) <= 1)
+        return f"I-{tag}" if bare else None
+
+    def inventory(self, types: Sequence[str]) -> list[str]:
+        """Return every tag of a file with these types, in the file's spelling."""
+        letters = _SPELLINGS[self.name][1]
+        spelled = [types] if self.name == "IO" else [[f"{p}{self.separator}{t}" for p in letters] for t in types]
+        return ["O", *(tag for tags in spelled for tag in tags)]
+
+    def violation(self, tags: Sequence[str]) -> tuple[int, str] | None:
+        """Return `find_violation` of a file's tags, in the file's words."""
+        scheme = _SPELLINGS[self.name][0]
+        own = [self.tag(tag) for tag in tags]
+        for position, tag in enumerate(own):
+            if tag is None:
+                forms = ", ".join(self.inventory(["<type>"])[1:])
+                return position, f"{tags[position]!r} is no tag of {self.name}, whose tags are O and {forms}"
+        found = find_violation([str(tag) for tag in (own[::-1] if self._mirrored else own)], scheme)
+        if found is None:
+            return None
+        position = len(tags) - 1 - found[0] if self._mirrored else found[0]
+        if position == len(tags):
+            return position, f"the sentence ends after {tags[-1]!r}, inside a span of {self.name}"
+        if self._mirrored:
+            after = f"before {tags[position + 1]!r}" if position + 1 < len(tags) else "at the end of the sentence"
+        else:
+            after = f"after {tags[position - 1]!r}" if position else "at the start of the sentence"
+        return position, f"{tags[position]!r} cannot stand {after} in {self.name}"
+
+    def read(self, tags: Sequence[str], repair: bool = False) -> tuple[list[str], int]:
+        """Return the tags of a file in `scheme`, and how many `repair_tags` changed.
+
+        Raises:
+            ValueError: the tags are illegal; names the word.
+        """
+        scheme = _SPELLINGS[self.name][0]
+        own = [self.tag(tag) or tag for tag in (reversed(tags) if self._mirrored else tags)]
+        own, changed = repair_tags(own, scheme) if repair else (own, 0)
+        if not self._mirrored:
+            validate_tags(own, scheme)
+            return own, changed
+        last = len(tags) - 1
+        mirrored = [(last - end, last - start, span_type) for start, end, span_type in spans(own, scheme)]
+        return tag_spans(mirrored, len(tags), self.scheme), changed
+
+    def others(self, tags: Sequence[str]) -> FileScheme | None:
+        """Return another scheme or separator in which a file's tags are legal, the likeliest one, or None."""
+        prefixed = [name for name in _SPELLINGS if name != "IO"]
+        separators = dict.fromkeys((self.separator, *_SEPARATORS))
+        candidates = [FileScheme(name, separator) for separator in separators for name in prefixed]
+        if not any(separator in tag for tag in tags for separator in _SEPARATORS):
+            candidates.append(FileScheme("IO"))
+        return next((other for other in candidates if other != self and other.violation(tags) is None), None)
 
 
 def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -221,15 +346,22 @@ def _split(tag: str, scheme: str) -> tuple[str, str] | None:
     return (prefix, span_type) if hyphen and span_type and len(prefix) == 1 and prefix in _PREFIXES[scheme] else None
 
 
-def _begins(previous: tuple[str, str], current: tuple[str, str], scheme: str) -> bool:
-    """Whether a span begins at `current`."""
-    if scheme == "IOB1":
-        return current[0] == "B" or (current[0] == "I" and previous[1] != current[1])
-    return current[0] in "BS"
+def _read(parts: Sequence[tuple[str, str]]) -> Iterator[Span]:
+    """The spans of tags as the scorer of CoNLL-2000 reads them; of a legal sequence, those of its scheme."""
+    start, previous = 0, _BOUNDARY
+    for position, current in enumerate([*parts, _BOUNDARY]):
+        begins = current[0] in "BS" or previous[0] in "OES" or previous[1] != current[1]
+        if previous != _BOUNDARY and (begins or current == _BOUNDARY):
+            yield Span(start, position - 1, previous[1])
+        if begins:
+            start = position
+        previous = current
 
 
 def _follows(previous: tuple[str, str], current: tuple[str, str], scheme: str) -> bool:
     """Whether `current` may come directly after `previous`; the edges of a sentence count as O."""
+    if scheme == "IO":
+        return True
     if scheme == "IOB1":  # B only where it separates two spans of one type
         return current[0] != "B" or previous[1] == current[1]
     if scheme == "BIO":

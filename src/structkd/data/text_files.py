@@ -1,51 +1,84 @@
-"""Lines of a text file, plain or gzip, with errors that name the file and the line."""
+"""Lines of a text file, plain or compressed, and their words, with errors that name the file and the line."""
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
+import lzma
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-_GZIP_MAGIC = b"\x1f\x8b"
+_COMPRESSED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
+    b"\x1f\x8b": ("gzip", gzip.open),
+    b"BZh": ("bzip2", bz2.open),
+    b"\xfd7zXZ\x00": ("xz", lzma.open),
+}
+_REFUSED = {
+    b"PK\x03\x04": ("a zip archive; unpack it", "unzip"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd; decompress it", "zstd -d"),
+    b"7z\xbc\xaf": ("a 7z archive; unpack it", "7z x"),
+    b"\x1f\x9d": ("compressed by compress; decompress it", "uncompress"),
+    b"\xff\xfe": ("UTF-16; convert it", "iconv -f UTF-16 -t UTF-8"),
+    b"\xfe\xff": ("UTF-16; convert it", "iconv -f UTF-16 -t UTF-8"),
+}
+_WORD = re.compile(r"[^ \t]+")
 
 
 def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its line end) of a text file.
 
-    gzip is told by its first two bytes, not by the file's name.
+    gzip, bzip2 and xz are told by the file's first bytes, not by its name.
 
     Raises:
         FileNotFoundError: there is no such file.
         LookupError: an encoding that Python does not know.
-        ValueError: the file cannot be read, is empty, is not in `encoding`, or is gzip that is damaged or cut off.
+        ValueError: the file cannot be read, is empty, is not in `encoding`, or is compressed and damaged, cut off or
+            packed in another way.
     """
     path = Path(path)
     utf8 = codecs.lookup(encoding).name == "utf-8"
     number = 0
+    packed, unpack = "", None
     try:
         with path.open("rb") as raw:
-            magic = raw.read(2)
+            magic = raw.read(6)
         if not magic:
             raise ValueError(f"{path}: the file is empty")
-        with gzip.open(path) if magic == _GZIP_MAGIC else path.open("rb") as lines:
+        for begin, (what, command) in _REFUSED.items():
+            if magic.startswith(begin) and utf8:
+                raise ValueError(f"{path}: the file is {what} first (`{command}`)")
+        packed, unpack = next((each for begin, each in _COMPRESSED.items() if magic.startswith(begin)), ("", None))
+        with path.open("rb") if unpack is None else unpack(path) as lines:
             for line in lines:
                 number += 1
-                text = line.decode("utf-8-sig" if number == 1 and utf8 else encoding)
-                yield number, text.rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 and utf8 else encoding).rstrip("\r\n")
+                if "\r" in text:
+                    raise ValueError(
+                        f"{path}, line {number}: a carriage return stands inside the line. If the line ends are those "
+                        "of old Macs, convert them: tr '\\r' '\\n'"
+                    )
+                yield number, text
     except FileNotFoundError:
         here = "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
         raise FileNotFoundError(f"{path}: no such file{here}") from None
     except UnicodeDecodeError as error:
         name = "UTF-8" if utf8 else encoding
         raise ValueError(f"{path}, line {number}: not {name} ({error.reason}); convert the file to UTF-8") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path}, line {number + 1}: the gzip data are damaged or cut off ({error}); fetch the file again"
-        ) from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if unpack is not None and (not isinstance(error, OSError) or error.errno is None):
+            raise ValueError(
+                f"{path}, line {number + 1}: the {packed} data are damaged or cut off ({error}); fetch the file again"
+            ) from error
+        raise ValueError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if number == 0:
         raise ValueError(f"{path}: the file is empty")
+
+
+def split_words(line: str) -> list[str]:
+    """Split a line at blanks and tabs, and at no other white space: ``10\\u00a0000`` is one word."""
+    return _WORD.findall(line)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
-from structkd.data.conllu import UNIVERSAL_RELATIONS, UPOS, DependencySentence, read_conllu
+from structkd.data.conllu import (
+    TREE_OPTIONS,
+    UNIVERSAL_RELATIONS,
+    UPOS,
+    DependencySentence,
+    RelationRule,
+    has_upos,
+    read_conllu,
+)
 from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits
+from structkd.data.slips import changes_note
 from structkd.data.tagging import tag_spans
 
 TREEBANK_TASKS: dict[str, str] = {"spans": "base_phrases", "upos": "upos", "dependencies": "dependencies"}
 """What a loader calls the tasks of a treebank, and what their corpora call them."""
 
 
-def treebank_annotation(name: str, task: str, scheme: str = "BIOES") -> Annotation:
+def treebank_annotation(name: str, task: str, scheme: str = "BIOES", multiroot: bool = False) -> Annotation:
     """The annotation of a Universal Dependencies treebank for one task.
 
     Args:
@@ -24,44 +34,79 @@ def treebank_annotation(name: str, task: str, scheme: str = "BIOES") -> Annotati
         task: "spans", base phrases by the rule of `structkd.data.base_phrases`; "upos", the universal part of speech
             of every word; "dependencies", trees with the universal relations (no subtypes).
         scheme: tag scheme of the spans, "BIOES" or "BIO"; of no effect for the other two.
+        multiroot: whether a tree may have several roots.
 
     Raises:
         ValueError: unknown task or scheme.
     """
     check_task(name, task, TREEBANK_TASKS)
     if task == "dependencies":
-        return TreeAnnotation(UNIVERSAL_RELATIONS)
+        return TreeAnnotation(UNIVERSAL_RELATIONS, multiroot)
     return TagAnnotation(UPOS) if task == "upos" else TagAnnotation.of_spans(BASE_PHRASE_TYPES, scheme)
+
+
+def relation_rule(
+    relations: Sequence[str] | str | None,
+    subtypes: bool,
+    replace: Mapping[str, str] | None = None,
+    offers: Collection[str] = TREE_OPTIONS,
+) -> RelationRule:
+    """Return how the relations of a treebank are read.
+
+    Args:
+        relations: "universal", the 37 universal relations, and with `subtypes` those of their subtypes that the files
+            have; the relations that may occur; or None, those of the files.
+        subtypes: whether the relations keep their subtypes (``aux:pass``).
+        replace: relations of the files to read as other relations.
+        offers: the options that messages may offer, by name.
+
+    Raises:
+        ValueError: another word than "universal".
+    """
+    if relations == "universal":
+        return RelationRule(UNIVERSAL_RELATIONS, subtypes, replace or {}, subtypes, offers)
+    if isinstance(relations, str):
+        raise ValueError(f"relations={relations!r}: expected universal, a list of relations, or null for the files'.")
+    return RelationRule(None if relations is None else tuple(relations), subtypes, replace or {}, offers=offers)
 
 
 def read_treebank(
     path: str | PathLike[str],
     annotation: Annotation,
     *,
-    subtypes: bool = False,
-    replace: Mapping[str, str] | None = None,
+    rule: RelationRule | None = None,
+    multiroot: bool = False,
+    blank_words: str = "refuse",
+    repeated_ids: str = "refuse",
+    changes: Counter[str] | None = None,
 ) -> list[DependencySentence]:
     """Read of a CoNLL-U file what an annotation needs.
 
     Args:
-        path: the file, plain or gzip.
-        annotation: trees need heads and relations, spans too, parts of speech do not.
-        subtypes: whether the relations of a tree keep their subtypes.
-        replace: relations of the file to read as other relations.
+        path: the file, plain or compressed.
+        annotation: trees need heads and relations, base phrases these and universal parts of speech, parts of speech
+            only themselves.
+        rule: how the relations of trees are read; None: the universal ones, without subtypes. Base phrases are read
+            off the relations as they are, after its `replace`.
+        multiroot: whether a sentence may have several roots.
+        blank_words, repeated_ids, changes: see `read_conllu`.
 
     Raises:
         FileNotFoundError, ValueError: see `read_conllu`; for trees also a relation that the inventory lacks.
     """
-    if isinstance(annotation, TreeAnnotation):
-        return read_conllu(
-            path,
-            multiroot=annotation.multiroot,
-            subtypes=subtypes,
-            relations=annotation.relations,
-            replace=replace,
-        )
+    rule = rule or relation_rule("universal", False, offers=())
+    trees = isinstance(annotation, TreeAnnotation)
     spans = isinstance(annotation, TagAnnotation) and annotation.scheme is not None
-    return read_conllu(path, heads=spans, replace=replace)
+    return read_conllu(
+        path,
+        heads=trees or spans,
+        upos=not trees,
+        multiroot=multiroot,
+        rule=rule if trees else RelationRule(replace=rule.replace, offers=rule.offers),
+        blank_words=blank_words,
+        repeated_ids=repeated_ids,
+        changes=changes,
+    )
 
 
 def treebank_corpus(
@@ -72,23 +117,42 @@ def treebank_corpus(
     licence: str,
     source: str,
     notes: str = "",
+    rule: RelationRule | None = None,
+    changes: Mapping[str, Counter[str]] | None = None,
 ) -> Corpus:
     """A corpus of the sentences of a treebank, without those that a later split repeats.
 
     Args:
         name: of the corpus.
         splits: sentences of train, dev and test.
-        annotation: what to make of them: trees (with the parts of speech as a further column ``upos``); spans, by the
-            rule for base phrases; other tags, the parts of speech.
+        annotation: what to make of them: trees (with the parts of speech, if every word has one, as a further column
+            ``upos``); spans, by the rule for base phrases; other tags, the parts of speech.
         licence, source, notes: see `Corpus`; to the notes is added how many sentences were dropped.
+        rule: how the relations were read; where it leaves the inventory open, that of the trees is the relations of all
+            splits, in alphabetical order, and the notes name those that train lacks.
+        changes: what the readers of the splits changed, for the notes.
 
     Raises:
         ValueError: see `Corpus`.
     """
-    kept, dropped = drop_repeated(splits)
     tree = isinstance(annotation, TreeAnnotation)
     spans = isinstance(annotation, TagAnnotation) and annotation.scheme is not None
-    columns = [*annotation.columns, *(["upos"] if tree else [])]
+    lines = [notes, changes_note(changes or {})]
+    if isinstance(annotation, TreeAnnotation) and rule is not None and (rule.known is None or rule.open):
+        found = {split: Counter(r for s in splits[split] for r in s.relations or ()) for split in splits}
+        annotation = TreeAnnotation(tuple(sorted(set().union(*found.values()))), annotation.multiroot)
+        lines += [
+            f"Relations of {split} that train lacks: "
+            + ", ".join(f"{relation} ({found[split][relation]})" for relation in sorted(missing))
+            + "."
+            for split in ("dev", "test")
+            if (missing := found[split].keys() - found["train"].keys())
+        ]
+    upos = tree and all(has_upos(sentences) for sentences in splits.values())
+    if tree and not upos:
+        lines.append("Not every word has a part of speech, so there is no column upos.")
+    kept, dropped = drop_repeated(splits)
+    columns = [*annotation.columns, *(["upos"] if upos else [])]
     return Corpus(
         name=name,
         task=TREEBANK_TASKS["dependencies" if tree else "spans" if spans else "upos"],
@@ -98,7 +162,7 @@ def treebank_corpus(
         annotation=annotation,
         licence=licence,
         source=source,
-        notes=f"{notes} {dropped_note(dropped)}".strip(),
+        notes=" ".join(filter(None, [*lines, dropped_note(dropped)])),
     )
 
 
@@ -109,47 +173,63 @@ def load_conllu(
     *,
     task: str = "dependencies",
     scheme: str = "BIOES",
-    relations: Sequence[str] | None = UNIVERSAL_RELATIONS,
+    relations: Sequence[str] | str | None = "universal",
     subtypes: bool = False,
     multiroot: bool = False,
     replace: Mapping[str, str] | None = None,
+    blank_words: str = "refuse",
+    repeated_ids: str = "refuse",
     name: str = "conllu",
     licence: str = "not stated",
     source: str | None = None,
 ) -> Corpus:
-    """A corpus of three CoNLL-U files, as those of any treebank of Universal Dependencies.
+    """A corpus of three CoNLL-U files, as those of any treebank of Universal Dependencies, or CoNLL-X files.
+
+    Parts of speech must be universal ones for the tasks "upos" and "spans" only.
 
     Args:
-        train, dev, test: the files, plain or gzip; sentences that a later split repeats are dropped.
+        train, dev, test: the files, plain or compressed; sentences that a later split repeats are dropped.
         task, scheme: see `treebank_annotation`.
-        relations: relations of the trees, in order; None: those of train, in alphabetical order.
-        subtypes: whether the relations keep their subtypes (``aux:pass``); then give `relations`, or None.
+        relations: relations of the trees: "universal"; a list, in order; or None, those of the files, in alphabetical
+            order (CoNLL-X, other conversions).
+        subtypes: whether the relations keep their subtypes (``aux:pass``); with "universal" those that the files have.
         multiroot: whether a tree may have several roots.
         replace: relations of the files to read as other relations.
+        blank_words, repeated_ids: see `read_conllu`.
         name: of the corpus.
         licence: terms under which the text may be used.
         source: where the text comes from; None: the files.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_conllu` and `Corpus`; a relation of dev or test that the inventory
-            lacks is named with file and line.
+        FileNotFoundError, ValueError: see `read_conllu` and `Corpus`; a relation that the inventory lacks is named with
+            file and line.
     """
-    annotation = treebank_annotation(name, task, scheme)
-    sentences = {}
-    if isinstance(annotation, TreeAnnotation):
-        if relations is None:
-            sentences["train"] = read_conllu(train, multiroot=multiroot, subtypes=subtypes, replace=replace)
-            relations = sorted({relation for sentence in sentences["train"] for relation in sentence.relations or ()})
-        annotation = TreeAnnotation(tuple(relations), multiroot)
-    for split, path in (("train", train), ("dev", dev), ("test", test)):
-        if split not in sentences:
-            sentences[split] = read_treebank(path, annotation, subtypes=subtypes, replace=replace)
+    annotation = treebank_annotation(name, task, scheme, multiroot)
+    rule = relation_rule(relations, subtypes, replace)
+    files = {"train": train, "dev": dev, "test": test}
+    changes: dict[str, Counter[str]] = {split: Counter() for split in files}
+    sentences = {
+        split: read_treebank(
+            path,
+            annotation,
+            rule=rule,
+            multiroot=multiroot,
+            blank_words=blank_words,
+            repeated_ids=repeated_ids,
+            changes=changes[split],
+        )
+        for split, path in files.items()
+    }
+    if isinstance(annotation, TreeAnnotation) and rule.known is not None and not rule.open:
+        annotation = TreeAnnotation(tuple(rule.known), multiroot)
     return treebank_corpus(
         name,
         sentences,
         annotation,
         licence=licence,
-        source=source or ", ".join(str(path) for path in (train, dev, test)),
+        source=source or ", ".join(map(str, files.values())),
+        rule=rule,
+        changes=changes,
     )
 
 

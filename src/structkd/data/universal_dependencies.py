@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from structkd.data.corpus import SPLITS, Corpus
 from structkd.data.hub import load_hub_treebank
 from structkd.data.local_files import data_folder, how_to_get, split_files
@@ -15,6 +17,10 @@ def load_universal_dependencies(
     treebank: str,
     task: str = "dependencies",
     scheme: str = "BIOES",
+    relations: Sequence[str] | str | None = "universal",
+    subtypes: bool = False,
+    multiroot: bool = False,
+    replace: Mapping[str, str] | None = None,
     folder: str | None = None,
     name: str | None = None,
 ) -> Corpus:
@@ -23,9 +29,11 @@ def load_universal_dependencies(
     Args:
         treebank: language and treebank, as ``en_ewt``; the files are ``en_ewt-ud-{train,dev,test}.conllu``, plain or
             ``.gz``.
-        task: "dependencies", trees with universal relations (no subtypes) and a column ``upos``; "upos"; or "spans",
-            base phrases by the rule of `structkd.data.base_phrases`.
+        task: "dependencies", trees with a column ``upos``; "upos"; or "spans", base phrases by the rule of
+            `structkd.data.base_phrases`.
         scheme: tag scheme of the spans, "BIOES" or "BIO"; of no effect for the other tasks.
+        relations, subtypes, multiroot, replace: see `load_conllu`; by default the universal relations without
+            subtypes.
         folder: the folder that holds the files, or a folder of theirs; None: the one that ``STRUCTKD_DATA`` names.
             Without such files the data set ``universal-dependencies/universal_dependencies`` is loaded from the hub.
         name: of the corpus; None: ``ud_<treebank>``.
@@ -45,16 +53,33 @@ def load_universal_dependencies(
             *(files[split] for split in SPLITS),
             task=task,
             scheme=scheme,
+            relations=relations,
+            subtypes=subtypes,
+            multiroot=multiroot,
+            replace=replace,
             name=name,
             licence=licence,
             source=f"{pattern.format(split='{train,dev,test}')}; https://universaldependencies.org",
         )
     try:
-        return load_hub_treebank(_HUB, treebank, task=task, scheme=scheme, name=name, licence=licence)
+        return load_hub_treebank(
+            _HUB,
+            treebank,
+            task=task,
+            scheme=scheme,
+            relations=relations,
+            subtypes=subtypes,
+            multiroot=multiroot,
+            replace=replace,
+            name=name,
+            licence=licence,
+        )
     except FileNotFoundError as error:
         raise FileNotFoundError(how_to_get(f"UD {treebank}", where, pattern, _HUB, treebank, str(error))) from error
 
 
-def load_ud_ewt(task: str = "dependencies", scheme: str = "BIOES", folder: str | None = None) -> Corpus:
+def load_ud_ewt(
+    task: str = "dependencies", scheme: str = "BIOES", subtypes: bool = False, folder: str | None = None
+) -> Corpus:
     """UD English-EWT, English web text (Silveira et al. 2014): `load_universal_dependencies` of ``en_ewt``."""
-    return load_universal_dependencies("en_ewt", task, scheme, folder, name="ud_ewt")
+    return load_universal_dependencies("en_ewt", task, scheme, subtypes=subtypes, folder=folder, name="ud_ewt")

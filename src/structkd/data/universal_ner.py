@@ -12,7 +12,7 @@ from structkd.data.corpus import SPLITS, Corpus, check_task
 from structkd.data.hub import HUB_SPLITS, fetch_hub, hub_sentences, hub_source
 from structkd.data.local_files import data_folder, how_to_get, split_files
 from structkd.data.tagged_text import tagged_corpus
-from structkd.data.tagging import tag_inventory
+from structkd.data.tagging import FileScheme
 
 ENTITY_TYPES: tuple[str, ...] = ("PER", "ORG", "LOC")
 
@@ -46,7 +46,8 @@ def load_uner(
         scheme: tag scheme, "BIOES" or "BIO".
         test: another treebank whose test split is taken in place of its own, as ``pt_pud`` (the same 1,000 sentences
             of news and Wikipedia in many languages; these treebanks have a test split only).
-        repair: read as B an I that continues no span of its type, instead of refusing it (``da_ddt`` has seven).
+        repair: read as B an I that continues no span of its type, instead of refusing it (``da_ddt`` has seven;
+            ``hr_set`` and ``sr_set`` have some after a B of type OTH).
         folder: the folder that holds the files, or folders of theirs; None: the one that ``STRUCTKD_DATA`` names.
             Without such files the data set ``universalner/universal_ner`` is loaded from the hub.
         name: of the corpus; None: ``uner_<treebank>``, with `test` where it is given.
@@ -59,12 +60,13 @@ def load_uner(
     annotation = TagAnnotation.of_spans(ENTITY_TYPES, scheme)
     where = data_folder(folder)
     sources: list[str] = []
+    changes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     if test is None:
-        sentences = _read(treebank, SPLITS, where, repair, sources)
+        sentences = _read(treebank, SPLITS, where, repair, sources, changes)
     else:
-        sentences = _read(treebank, ("train", "dev"), where, repair, sources)
-        sentences |= _read(test, ("test",), where, repair, sources)
-    notes = _train_notes(treebank, sentences["train"])
+        sentences = _read(treebank, ("train", "dev"), where, repair, sources, changes)
+        sentences |= _read(test, ("test",), where, repair, sources, changes)
+    notes = _notes(treebank, sentences)
     if test is not None:
         notes.insert(0, f"The test split is that of {test}.")
     return tagged_corpus(
@@ -76,23 +78,39 @@ def load_uner(
         licence="CC BY-SA 4.0" + (f" (test: {_LICENCES[test]})" if test in _LICENCES else ""),
         source="; ".join(sources),
         notes=" ".join(notes),
+        changes=changes,
     )
 
 
-def load_uner_ewt(task: str = "spans", scheme: str = "BIOES", folder: str | None = None) -> Corpus:
+def load_uner_ewt(
+    task: str = "spans", scheme: str = "BIOES", repair: bool = False, folder: str | None = None
+) -> Corpus:
     """Universal NER English-EWT, web text: `load_uner` of ``en_ewt``."""
-    return load_uner("en_ewt", task, scheme, folder=folder, name="uner_ewt")
+    return load_uner("en_ewt", task, scheme, repair=repair, folder=folder, name="uner_ewt")
 
 
 def _read(
-    treebank: str, splits: tuple[str, ...], folder: Path | None, repair: bool, sources: list[str]
+    treebank: str,
+    splits: tuple[str, ...],
+    folder: Path | None,
+    repair: bool,
+    sources: list[str],
+    changes: Mapping[str, Counter[str]],
 ) -> dict[str, list[TaggedSentence]]:
     pattern = _PATTERN.format(treebank=treebank)
     files = split_files(folder, pattern, splits)
     if files is not None:
         sources.append(pattern.format(split=splits[0] if len(splits) == 1 else f"{{{','.join(splits)}}}"))
         return {
-            split: read_columns(path, ENTITY_TYPES, widths=_WIDTHS, replace=_REPLACE, repair=repair)
+            split: read_columns(
+                path,
+                ENTITY_TYPES,
+                widths=_WIDTHS,
+                replace=_REPLACE,
+                repair=repair,
+                changes=changes[split],
+                offers=("repair",),
+            )
             for split, path in files.items()
         }
     try:
@@ -101,32 +119,35 @@ def _read(
         what = f"Universal NER {treebank}"
         raise FileNotFoundError(how_to_get(what, folder, pattern, _HUB, treebank, str(error))) from error
     sources.append(hub_source(_HUB, treebank))
-    inventory = tag_inventory(ENTITY_TYPES, "BIO")
     return {
         split: hub_sentences(
             f"{_HUB}, {treebank}, {split}",
             rows,
-            inventory,
-            scheme="BIO",
+            ENTITY_TYPES,
+            scheme=FileScheme("BIO"),
             id_column="idx",
             replace=_REPLACE,
             repair=repair,
+            changes=changes[split],
+            offers=("repair",),
         )
         for split, rows in loaded.items()
     }
 
 
-def _train_notes(treebank: str, train: list[TaggedSentence]) -> list[str]:
+def _notes(treebank: str, splits: Mapping[str, list[TaggedSentence]]) -> list[str]:
     notes = []
+    train = splits["train"]
     released = _RELEASED_TRAIN_MENTIONS.get(treebank)
     mentions = Counter(tag[2:] for sentence in train for tag in sentence.tags if tag.startswith("B-"))
     if released is not None and mentions != Counter(released):
         notes.append(
             f"Train is not the released file: it has {_counts(mentions)} mentions, the release {_counts(released)}."
         )
-    replaced = sum(sentence.replaced for sentence in train)
-    if replaced:
-        notes.append(f"{replaced} tags of train were read as O (type OTH and document-level B-O).")
+    replaced = {split: sum(sentence.replaced for sentence in sentences) for split, sentences in splits.items()}
+    if any(replaced.values()):
+        counts = ", ".join(f"{count} of {split}" for split, count in replaced.items())
+        notes.append(f"Tags of type OTH and document-level B-O were read as O: {counts}.")
     return notes
 
 

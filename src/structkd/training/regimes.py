@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from structkd.data import Corpus, Transfer, drawn, hidden, without_test_sentences
+from structkd.data import Corpus, Transfer, drawn, hidden, note_of, without_test_sentences
 
 __all__ = ["Regime", "draw_regime"]
 
@@ -60,7 +60,11 @@ def draw_regime(
     available = len(train)
     count = available if teacher is None else teacher
     if not 1 <= count <= available:
-        raise ValueError(f"teacher.labelled={count}: {source.name} has {available} training sentences.")
+        raise ValueError(
+            f"teacher.labelled={count}: {source.name} has {available} training sentences. Lower it, or take all with "
+            "teacher.labelled=null; unless it has a text of its own (student.text), the student's unlabelled sentences "
+            "(student.unlabelled) come out of the rest."
+        )
     labelled = count if labelled is None else labelled
     if not 0 <= labelled <= count:
         raise ValueError(
@@ -74,8 +78,9 @@ def draw_regime(
     if text is not None:
         pool, dropped = without_test_sentences(text, target.splits["test"])
         where = "the text given"
+        note = note_of(text)
         if dropped:
-            note = f"{dropped} sentences of the unlabelled text occur in test and were left out."
+            note = f"{note} {dropped} sentences of the unlabelled text occur in test and were left out.".strip()
     elif target is not source:
         pool, where = target.splits["train"], f"the training split of {target.name}"
     else:
@@ -85,7 +90,8 @@ def draw_regime(
     if not 0 <= unlabelled <= len(pool):
         raise ValueError(
             f"student.unlabelled={unlabelled}: {where}, has {len(pool)} sentences. "
-            "Lower student.unlabelled or teacher.labelled."
+            "Lower student.unlabelled or teacher.labelled, or give a text: +text@student.text=lines "
+            "student.text.path=news.txt."
         )
     return Regime(
         teacher=teachers,

@@ -1,0 +1,157 @@
+"""Slips of files: what readers do about them on request, how many there were, and the options that messages offer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+BLANK_WORDS: tuple[str, ...] = ("refuse", "skip", "underscore")
+"""What to do about words that are empty or nothing but white space."""
+REPEATED_IDS: tuple[str, ...] = ("refuse", "number")
+"""What to do about sentence ids that occur before in the file."""
+
+_node: ContextVar[str | None] = ContextVar("node", default=None)
+_UNDERSCORE = "_"
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_NOTES = {
+    "blank": "Words that are empty or blank were read as an underscore: {}.",
+    "skipped": "Sentences with an empty or blank word were left out: {}.",
+    "empty": "Rows without words were left out: {}.",
+    "renamed": "Sentence ids that repeat were told apart: {}.",
+    "repaired": "Tags out of place were read as the scorer conlleval reads them, an I that continues no span as B: {}.",
+}
+
+
+def changes_note(changes: Mapping[str, Counter[str]]) -> str:
+    """Return the sentences for `Corpus.notes` on what the readers of the splits changed.
+
+    Args:
+        changes: for every split, how often each of "blank", "skipped", "empty", "renamed" and "repaired" occurred.
+    """
+    lines = []
+    for kind, text in _NOTES.items():
+        if any(counts[kind] for counts in changes.values()):
+            lines.append(text.format(", ".join(f"{counts[kind]} of {split}" for split, counts in changes.items())))
+    return " ".join(lines)
+
+
+@contextmanager
+def configured_at(node: str) -> Iterator[None]:
+    """Let the options of messages be those of a node of the configuration, as ``data.source``, in this block."""
+    token = _node.set(node)
+    try:
+        yield
+    finally:
+        _node.reset(token)
+
+
+def option(name: str, value: object, key: str | None = None, node: str = "data") -> str:
+    """Return an option as it is typed, in Python and on the command line: ``repair=True (data.repair=true)``.
+
+    Args:
+        name: of the keyword argument.
+        value: a string, number, bool or None, or a list or dict of these.
+        key: its name in the configuration, if that is another one.
+        node: the node of the configuration outside of `configured_at`.
+    """
+    shown = f"{name}={value!r}"
+    if isinstance(value, dict) and not all(_PLAIN.fullmatch(str(each)) for each in value):
+        return shown  # the grammar of command lines has no quotes in keys
+    return f"{shown} ({shlex.quote(f'{_node.get() or node}.{key or name}={_typed(value)}')})"
+
+
+def _typed(value: object) -> str:
+    """A value in the grammar of command lines."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{_typed(key)}: {_typed(each)}' for key, each in value.items())}}}"
+    text = str(value)
+    if not isinstance(value, str) or (_PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false")):
+        return text
+    quoted = text.replace('"', '\\"')
+    return f'"{quoted}"'
+
+
+def check_option(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError unless an option has one of its values."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}.")
+
+
+def without_blank_words(
+    words: list[str], places: list[str], blank_words: str, changes: Counter[str], node: str = "data"
+) -> list[str] | None:
+    """Return the words of a sentence with a blank one read as `blank_words` says; None if the sentence is left out.
+
+    Args:
+        words: the sentence.
+        places: where each word stands, for messages.
+        blank_words: one of `BLANK_WORDS`.
+        changes: is counted in.
+        node: of the configuration, see `option`.
+
+    Raises:
+        ValueError: a word is blank, and `blank_words` is "refuse".
+    """
+    blank = [number for number, word in enumerate(words) if not word or word.isspace()]
+    if not blank:
+        return words
+    if blank_words == "refuse":
+        raise ValueError(
+            f"{places[blank[0]]}: the word is empty or blank ({words[blank[0]]!r}). To leave such sentences out, read "
+            f"with {option('blank_words', 'skip', node=node)}; to read such words as an underscore, with "
+            f"{option('blank_words', 'underscore', node=node)}."
+        )
+    if blank_words == "skip":
+        changes["skipped"] += 1
+        return None
+    changes["blank"] += len(blank)
+    return [_UNDERSCORE if number in blank else word for number, word in enumerate(words)]
+
+
+class SentenceIds:
+    """The ids of a file's sentences, each once.
+
+    An id that occurs before but in another document (``# newdoc id``) gets the document's name before it.
+
+    Args:
+        path: the file, for messages.
+        repeated: "refuse", or "number" to write ``#2`` and so on after an id that occurs before.
+        changes: is counted in.
+    """
+
+    def __init__(self, path: object, repeated: str, changes: Counter[str]) -> None:
+        check_option("repeated_ids", repeated, REPEATED_IDS)
+        self._path, self._repeated, self._changes = path, repeated, changes
+        self._lines: dict[str, int] = {}
+        self._times: Counter[str] = Counter()
+
+    def next(self, given: str | None, line: int, document: str | None = None) -> str:
+        """Return the id of the next sentence: the one given, or else its number.
+
+        Raises:
+            ValueError: the id occurs before.
+        """
+        name = given or str(len(self._lines) + 1)
+        if name in self._lines:
+            other = f"{document}/{name}" if document else name
+            if other in self._lines and self._repeated == "refuse":
+                raise ValueError(
+                    f"{self._path}, line {line}: sentence id {name!r} occurs before, at line {self._lines[name]}. To "
+                    f"number ids that repeat, read with {option('repeated_ids', 'number')}."
+                )
+            self._times[name] += 1
+            while other in self._lines:
+                self._times[name] += 1
+                other = f"{name}#{self._times[name]}"
+            name = other
+            self._changes["renamed"] += 1
+        self._lines[name] = line
+        return name
