@@ -15,7 +15,7 @@ from torch import Tensor
 import structkd
 from structkd.data import UNLABELLED, TagAnnotation, TreeAnnotation, hidden, load_toy
 from structkd.data.conllu import tree_fault
-from structkd.models import head_labeler, remembered
+from structkd.models import head_labeler, tensor_cache
 from structkd.models.bilstm import BiLSTMRecipe
 from structkd.models.head_encodings import head_encoding
 from structkd.models.head_labeler import HeadLabeler, HeadLabelerConfig, HeadLabelerRecipe
@@ -188,17 +188,17 @@ def test_candidates_are_worked_out_once_a_sentence(monkeypatch: pytest.MonkeyPat
     assert sorted(calls) == sorted(tuple(row["upos"]) for row in ROWS)
     by_length = labeler()
     by_length.encode([*ROWS, {"tokens": ["other", "four", "words", "here"]}])
-    assert sorted(by_length._candidates.known) == [1, 4, 5, 9]
+    assert sorted(by_length._candidates.tensors) == [1, 4, 5, 9]
 
 
-def test_the_candidates_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_labeler, "_REMEMBERED_CELLS", 100)
+def test_the_cached_candidates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_labeler, "_CACHED_CELLS", 100)
     model = labeler()
     for length in range(1, 30):
         assert model.encode([{"tokens": ["x"] * length}])["candidates"].shape[1] == length
-        known = model._candidates.known.values()
-        assert sum(heads.numel() + remembered._OVERHEAD for heads in known) == model._candidates.cells
-    assert list(model._candidates.known) == [29]
+        known = model._candidates.tensors.values()
+        assert sum(heads.numel() + tensor_cache._OVERHEAD for heads in known) == model._candidates.cells
+    assert list(model._candidates.tensors) == [29]
 
 
 @pytest.mark.parametrize("encoding", ["relative_offset", "relative_pos"])

@@ -268,13 +268,13 @@ class TestVocabulary:
         with pytest.raises(FileNotFoundError, match=r"vocabulary\.json"):
             Vocabulary.from_pretrained(tmp_path)
         (tmp_path / "vocabulary.json").write_text('{"words": ["a"')
-        with pytest.raises(ValueError, match="is not a vocabulary"):
+        with pytest.raises(ValueError, match="cannot be read as JSON"):
             Vocabulary.from_pretrained(tmp_path)
 
     @pytest.mark.parametrize("cells", [1 << 24, 1])
-    def test_remembered_sentences_come_back_the_same(self, cells: int, monkeypatch) -> None:
-        """Batches of any composition, whatever was encoded before and however little is remembered."""
-        monkeypatch.setattr("structkd.models.vocabulary._REMEMBERED_CELLS", cells)
+    def test_cached_sentences_come_back_the_same(self, cells: int, monkeypatch) -> None:
+        """Batches of any composition, whatever was encoded before and however little is cached."""
+        monkeypatch.setattr("structkd.models.vocabulary._CACHED_CELLS", cells)
         vocabulary = Vocabulary.build(SENTENCES)
         alone = [Vocabulary.build(SENTENCES).encode([tokens]) for tokens in SENTENCES]
         for order in ([0, 1, 2], [2, 0], [1], [2, 1, 0, 2]):

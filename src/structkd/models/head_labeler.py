@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from structkd import HeadLabeling
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.models.head_encodings import NOWHERE, HeadEncoding, head_encoding
-from structkd.models.remembered import Remembered
 from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
+from structkd.models.tensor_cache import TensorCache
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["HeadLabeler", "HeadLabelerConfig", "HeadLabelerOutput", "HeadLabelerRecipe"]
 
-#: Cells of candidate heads that a model remembers at most (two bytes each: 128 MiB).
-_REMEMBERED_CELLS = 1 << 26
+#: Cells of candidate heads that a model caches at most (two bytes each: 128 MiB).
+_CACHED_CELLS = 1 << 26
 
 
 class HeadLabelerConfig(StructuredConfig):
@@ -153,7 +154,11 @@ class HeadLabeler(StructuredModel):
         }
 
 
-class _CandidateHeads(Remembered):
+AutoConfig.register(HeadLabelerConfig.model_type, HeadLabelerConfig)
+AutoModel.register(HeadLabelerConfig, HeadLabeler)
+
+
+class _CandidateHeads(TensorCache):
     """The heads that symbols name in sentences, remembered: ShortTensors [N, H].
 
     They depend on the length or the parts of speech alone.
@@ -179,8 +184,8 @@ class _CandidateHeads(Remembered):
                 )
             upos = tuple(example["upos"])
         key: Hashable = length if upos is None else upos
-        return self.recall(
-            key, lambda: self.encoding.candidates(self.symbols, length, upos).to(torch.int16), _REMEMBERED_CELLS
+        return self.get(
+            key, lambda: self.encoding.candidates(self.symbols, length, upos).to(torch.int16), _CACHED_CELLS
         )
 
 

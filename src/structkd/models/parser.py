@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from structkd import DependencyCRF, HeadSelection, NonProjectiveDependencyCRF
@@ -197,6 +198,10 @@ class BiaffineParser(StructuredModel):
     def arc_scores(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Tensor:
         """The log potentials of unlabelled arcs, [B, N, N], from which trees are decoded."""
         return scores["arcs"]
+
+
+AutoConfig.register(ParserConfig.model_type, ParserConfig)
+AutoModel.register(ParserConfig, BiaffineParser)
 
 
 def lift(heads: Tensor) -> Tensor:

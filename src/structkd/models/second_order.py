@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
 
 from structkd import MeanFieldDependency
 from structkd.models.biaffine import MLP, ZeroLinear
@@ -162,6 +163,10 @@ class SecondOrderParser(BiaffineParser):
             lengths=lengths,
             iterations=self.config.iterations,
         )
+
+
+AutoConfig.register(SecondOrderConfig.model_type, SecondOrderConfig)
+AutoModel.register(SecondOrderConfig, SecondOrderParser)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization
+from transformers import AutoConfig, AutoModel, initialization
 from transformers.utils import ModelOutput
 
 from structkd import SpanCRF
@@ -148,6 +148,10 @@ class SpanModel(StructuredModel):
             tags = tag_spans(named, length, self.config.scheme)
             row[:length] = torch.tensor([self.annotation.index[tag] for tag in tags])
         return {"labels": labels.to(lengths.device)}
+
+
+AutoConfig.register(SpanConfig.model_type, SpanConfig)
+AutoModel.register(SpanConfig, SpanModel)
 
 
 @dataclass(frozen=True, kw_only=True)

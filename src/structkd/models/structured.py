@@ -222,7 +222,26 @@ class StructuredModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As transformers', plus the features; weights come from safetensors alone, never from a pickle."""
+        """Load a model and its features; weights are read from safetensors alone, never from a pickle.
+
+        Args:
+            folder: a folder written by :meth:`save_pretrained`, or a name on the Hugging Face hub.
+            args, kwargs: as transformers takes them.
+
+        Raises:
+            ValueError: if a model of another type was saved there.
+        """
+        config = kwargs.get("config")
+        if isinstance(config, PreTrainedConfig):
+            saved: dict[str, Any] = {"model_type": config.model_type}
+        else:
+            saved, _ = PreTrainedConfig.get_config_dict(folder, **kwargs)
+        found = saved.get("model_type")
+        if saved and found != cls.config_class.model_type:  # transformers refuses a folder without a configuration
+            raise ValueError(
+                f"{folder} holds a model of type {found!r}; {cls.__name__} loads the type "
+                f"{cls.config_class.model_type!r}. transformers.AutoModel.from_pretrained finds the class of a model."
+            )
         loaded = super().from_pretrained(folder, *args, **({"use_safetensors": True} | kwargs))
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.encoder.load_features(folder)

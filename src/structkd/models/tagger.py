@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization
+from transformers import AutoConfig, AutoModel, initialization
 from transformers.utils import ModelOutput
 
 from structkd import LinearChainCRF, MaxEnt
@@ -125,6 +125,10 @@ class Tagger(StructuredModel):
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         decoded = self.distribution(scores, lengths).decode(self._legal)
         return {"labels": decoded.masked_fill(decoded < 0, UNLABELLED)}
+
+
+AutoConfig.register(TaggerConfig.model_type, TaggerConfig)
+AutoModel.register(TaggerConfig, Tagger)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from structkd.files import read_json, write_text
-from structkd.models.remembered import Remembered
+from structkd.models.tensor_cache import TensorCache
 
 __all__ = ["Vocabulary"]
 
@@ -23,8 +23,8 @@ UNKNOWN = 1
 WORD_START = 2
 WORD_END = 3
 
-#: Cells of encoded sentences that a vocabulary remembers at most (four bytes each: 128 MiB).
-_REMEMBERED_CELLS = 1 << 25
+#: Cells of encoded sentences that a vocabulary caches at most (four bytes each: 128 MiB).
+_CACHED_CELLS = 1 << 25
 
 
 class Vocabulary:
@@ -54,7 +54,7 @@ class Vocabulary:
         self.characters = list(characters)
         self.lowercase = lowercase
         self.max_characters = max_characters
-        self._remembered = Remembered()
+        self._cache = TensorCache()
         self._word_number = {word: number for number, word in enumerate(self.words, start=2)}
         self._character_number = {character: number for number, character in enumerate(self.characters, start=4)}
 
@@ -110,10 +110,7 @@ class Vocabulary:
         """
         if not sentences or not all(len(tokens) for tokens in sentences):
             raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
-        rows = [
-            self._remembered.recall(tuple(tokens), partial(self._sentence, tokens), _REMEMBERED_CELLS)
-            for tokens in sentences
-        ]
+        rows = [self._cache.get(tuple(tokens), partial(self._sentence, tokens), _CACHED_CELLS) for tokens in sentences]
         longest, widest = (max(row.shape[axis] for row in rows) for axis in (0, 1))
         batch = torch.full((len(rows), longest, widest), PADDING)
         for padded, row in zip(batch, rows, strict=True):
