@@ -21,6 +21,9 @@ from typing import Any
 
 import yaml
 
+from structkd.files import read_json
+from structkd.records import Timing, TrainingConfig, TrainingFolder
+
 PROFILES = Path(__file__).with_name("profiles.yaml")
 _FIELDS = {"about", "overrides", "seeds", "runs"}
 _RUN_FIELDS = {"overrides", "over", "seconds"}
@@ -254,12 +257,14 @@ class Progress:
             if path in self._known:
                 continue
             self._known.add(path)
-            config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
-            if config["code"] != self.code:
+            folder = TrainingFolder(path.parent)
+            if read_json(folder.config).get("code") != self.code:
                 continue
-            kind = shown(config["role"], config["settings"], config["settings"]["method"])
-            self._done[kind, config["seed"]] += 1
-            taken = _time_taken(path.parent)
+            config = TrainingConfig.read(folder.config)
+            settings = config.settings.plain()
+            kind = shown(config.role, settings, settings["method"])
+            self._done[kind, config.seed] += 1
+            taken = _time_taken(folder)
             if taken is not None:
                 self.seconds[kind].append(taken)
 
@@ -312,16 +317,16 @@ class Progress:
         return sum(taken for taken, _ in both) / sum(guess for _, guess in both) if both else 1.0
 
 
-def _time_taken(folder: Path) -> float | None:
+def _time_taken(folder: TrainingFolder) -> float | None:
     """Seconds of a finished training; None if it was interrupted, as only its last part is known.
 
     From the first file of its folder to the last, so that the teacher's scores and judging the model count.
     """
-    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
-    if timing["resumed_from"] is not None:
+    timing = Timing.read(folder.timing)
+    if timing.resumed_from is not None:
         return None
-    written = (folder / "metrics.json").stat().st_mtime - (folder / "config.json").stat().st_mtime
-    trained = float(timing["seconds"])
+    written = folder.metrics.stat().st_mtime - folder.config.stat().st_mtime
+    trained = timing.seconds
     # A folder that was copied may have been written in any order and at any time.
     return written if trained <= written <= 3 * trained + 600 else trained
 

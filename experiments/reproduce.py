@@ -24,6 +24,8 @@ from typing import Any
 import yaml
 from planning import PROFILES, Command, Plan, Progress, next_command, plan, read_profiles, run_key
 
+from structkd.records import Failure, RunFolder
+
 HERE = Path(__file__).resolve().parent
 #: Seconds between two lines on how far it is, where no training is finished in between.
 SILENCE = 600.0
@@ -249,10 +251,10 @@ def _failures(planned: Plan, work: Path, status: Mapping[str, int]) -> list[str]
         for run in command.runs:
             folder = folders.get(run)
             name = " ".join(sorted(run))
-            if folder is not None and (folder / "failed.json").is_file():
-                failure = json.loads((folder / "failed.json").read_text(encoding="utf-8"))
-                lines.append(f"- {name}: {failure['error']}: {failure['message']}")
-            elif folder is None or not (folder / "metrics.json").is_file():
+            failure = None if folder is None else Failure.find(RunFolder(folder).failure)
+            if failure is not None:
+                lines.append(f"- {name}: {failure.error}: {failure.message}")
+            elif folder is None or not RunFolder(folder).metrics.is_file():
                 lines.append(f"- {name}: not finished, see {work / 'logs' / command.name}.log")
     lines += [f"- exit status {code} of the command whose log is {log}" for log, code in status.items()]
     return lines
@@ -261,7 +263,7 @@ def _failures(planned: Plan, work: Path, status: Mapping[str, int]) -> list[str]
 def _report(planned: Plan, profile: str, work: Path, output: Path, notes: list[str]) -> None:
     """Page, tables and plots of the profile's runs; those that failed or are not finished are listed."""
     folders = [folder for folder in _run_folders(planned, work).values() if folder.is_dir()]
-    if not any((folder / "metrics.json").is_file() for folder in folders):
+    if not any(RunFolder(folder).metrics.is_file() for folder in folders):
         print("No run is finished: there is nothing to report.")
         return
     from structkd.reporting import Report

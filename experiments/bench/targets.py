@@ -195,7 +195,7 @@ def size(folder: Path) -> str:
             stores[dtype] = TargetStore.write(teacher, text, folder / f"{count}-{dtype}", fingerprint={}, dtype=dtype)
         marginals = 4 * count**2 * float(exact.lengths.double().mean())
         full, half = (
-            sum(each["bytes"] for each in store.manifest["files"].values()) / len(text) for store in stores.values()
+            sum(file.bytes for file in store.manifest.files.values()) / len(text) for store in stores.values()
         )
         costs = [divergence(exact, stores["float16"], temperature) for temperature in TEMPERATURES]
         figures = [f"{marginals:,.0f}", f"{full:,.0f}", f"{half:,.0f}", f"{marginals / full:.1f}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from structkd.records import Failure, MethodSettings, Settings, Timing, TrainingConfig, TrainingFolder
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPT = EXPERIMENTS / "reproduce.py"
@@ -194,14 +195,13 @@ def test_commands_that_would_wait_for_each_other_do_not_start_together() -> None
 
 class TestEstimate:
     def folder(self, work: Path, number: int, kind: str, seed: int, **times: Any) -> None:
-        config = {"role": "student", "code": "code", "seed": seed, "settings": settings(kind)} | times.pop("config", {})
-        folder = work / f"student-{number}"
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "timing.json").write_text(json.dumps({"resumed_from": None, **times}))
-        (folder / "metrics.json").write_text("{}")
-        os.utime(folder / "metrics.json", (written := 2e9 + times.get("besides", 0.0) + times["seconds"], written))
-        os.utime(folder / "config.json", (2e9, 2e9))
+        folder = TrainingFolder(work / f"student-{number}")
+        folder.path.mkdir(parents=True)
+        config(kind, seed, times.pop("code", "code")).write(folder.config)
+        Timing(seconds=times["seconds"], resumed_from=times.get("resumed_from")).write(folder.timing)
+        folder.metrics.write_text("{}")
+        os.utime(folder.metrics, (written := 2e9 + times.get("besides", 0.0) + times["seconds"], written))
+        os.utime(folder.config, (2e9, 2e9))
 
     def test_measured_guessed_and_scaled(self, tmp_path: Path) -> None:
         kinds = {name: shown("student", settings(name), METHOD) for name in ("a", "b", "c")}
@@ -213,7 +213,7 @@ class TestEstimate:
         self.folder(tmp_path, 1, "a", 0, seconds=25.0, besides=5.0)  # the teacher's scores, say
         self.folder(tmp_path, 2, "a", 1, seconds=50.0, besides=-1e6)  # copied from elsewhere
         self.folder(tmp_path, 3, "a", 2, seconds=1.0, resumed_from=7)  # its last part alone: not a measurement
-        self.folder(tmp_path, 4, "a", 3, seconds=1.0, config={"code": "older"})
+        self.folder(tmp_path, 4, "a", 3, seconds=1.0, code="older")
         self.folder(tmp_path, 5, "a", 9, seconds=40.0)  # a seed that is not asked for
         progress.update()
         assert len(progress.done) == 3
@@ -240,6 +240,19 @@ def settings(name: str) -> dict[str, Any]:
     return {"model": {"_target_": name}, "trainer": {"max_steps": 3}, "method": METHOD}
 
 
+def config(name: str, seed: int, code: str) -> TrainingConfig:
+    """The configuration in the folder of a training with these settings."""
+    method = MethodSettings(name="token", loss={"temperature": 1}, interpolation=None)
+    return TrainingConfig(
+        format=3, code=code, versions={}, compiled=True, accelerator=None, corpora=[], role="student", seed=seed,
+        settings=Settings(
+            model={"_target_": name}, trainer={"max_steps": 3}, patience=None, batch_words=None, select="best",
+            labelled=1, unlabelled=0, method=method,
+        ),
+        teachers=[], text=("", None, ""), plugins={}, files={},
+    )  # fmt: skip
+
+
 def test_failures_say_what_happened_and_where(tmp_path: Path) -> None:
     planned = Plan("", (tuple(one_command(name) for name in ("fine", "broken", "absent", "again")),))
     for name, failure in (("fine", None), ("broken", "out of memory"), ("again", "full disk")):
@@ -249,7 +262,8 @@ def test_failures_say_what_happened_and_where(tmp_path: Path) -> None:
         if name != "broken":
             (folder / "metrics.json").write_text("{}")
         if failure:
-            (folder / "failed.json").write_text(json.dumps({"error": "MemoryError", "message": failure}))
+            record = Failure(error="MemoryError", message=failure, traceback="", overrides=[], sweep=None, time="")
+            record.write(folder / "failed.json")
     lines = _failures(planned, tmp_path, {"some.log": 9})
     assert lines == [
         "- broken: MemoryError: out of memory",

@@ -71,10 +71,14 @@ def model(
         for step in range(100, steps + 1, 100)
     ]
     student, distilled = role == "student", role == "student" and method != "none"
-    method_settings = {"name": method, "loss": {"temperature": temperature} if distilled else None}
+    loss = {"temperature": temperature} if distilled else None
+    method_settings = {"name": method, "loss": loss, "interpolation": None}
     chosen = {
         "model": {"_target_": "structkd.models.CRFRecipe" if role == "teacher" else "structkd.models.MaxEntRecipe"},
         "trainer": {"max_steps": steps},
+        "patience": None,
+        "batch_words": None,
+        "select": "best",
         "labelled": 100 if student else 4000,
         "unlabelled": unlabelled if distilled else 0,
         "method": method_settings if student else None,
@@ -173,7 +177,7 @@ def save_failure(folder: Path, message: str, overrides: Sequence[str], error: st
         "message": message,
         "traceback": f"Traceback (most recent call last):\n  ...\n{error}: {message}\n",
         "overrides": list(overrides),
-        "sweep": True,
+        "sweep": None,
         "time": "2026-01-01T00:00:00+00:00",
     }
     write(folder / "failed.json", failure)

@@ -96,14 +96,14 @@ def test_the_tables_say_what_the_runs_say(written: tuple[Path, Path]) -> None:
     table = tables((folder / "results.md").read_text())[0]
     assert [line["model"] for line in table] == ["teacher", "none", "token", "structural"]
     for row, line in zip(scenario.rows, table, strict=True):
-        values = [each["test"]["f1"] for each in (model.result for model in row.models.values())]
+        values = [model.result.test["f1"] for model in row.models.values()]
         spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
         assert line["test span F1"] == f"{100 * fmean(values):.2f}{spread}"
         assert re.findall(r"\[([\d.]+)\]", line["every seed"]) == [f"{100 * value:.2f}" for value in values]
-        assert line["dev span F1"] == f"{100 * fmean(each['dev']['f1'] for each in row.models.values()):.2f}"
-        accuracy = fmean(each["test"]["accuracy"] for each in row.models.values())
+        assert line["dev span F1"] == f"{100 * fmean(model.result.dev['f1'] for model in row.models.values()):.2f}"
+        accuracy = fmean(model.result.test["accuracy"] for model in row.models.values())
         assert line["test accuracy"] == f"{100 * accuracy:.2f}"
-        assert line["parameters"] == f"{row.first['parameters']:,}"
+        assert line["parameters"] == f"{row.first.result.parameters:,}"
     assert table[3]["words/s (ratio)"] == "18,450 (4.6 ×)"  # noqa: RUF001
     assert table[3]["KL a word"] == "0.070"
     assert table[3]["sentences"] == "100 + 1,500"
@@ -208,7 +208,7 @@ def test_the_csv_has_a_line_per_model(written: tuple[Path, Path]) -> None:
     assert len(lines) == sum(len(row.models) for scenario in scenarios for row in scenario.rows)
     first = lines[1]
     assert (first["scenario"], first["role"], first["method"], first["seed"]) == ("case1a", "student", "none", "0")
-    assert float(first["test_f1"]) == scenarios[0].rows[1].models[0].figure("test", "f1")
+    assert float(first["test_f1"]) == scenarios[0].rows[1].models[0].metric("test", "f1")
     assert first["test_las"] == ""
     assert first["command"] == "structkd scenario=case1a seed=0"
     assert first["words_per_second"] == "18000.0"

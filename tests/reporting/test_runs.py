@@ -7,7 +7,6 @@ import pytest
 from made_up import model, save_configuration, save_failure, save_run
 
 from structkd.reporting import read_runs
-from structkd.reporting.runs import Run
 
 
 def test_finished_failed_and_unfinished_runs(tmp_path: Path) -> None:
@@ -35,26 +34,30 @@ def test_finished_failed_and_unfinished_runs(tmp_path: Path) -> None:
     ],
 )
 def test_the_command_of_a_run_does_that_run_alone(typed: str, overrides: list[str], alone: str, tmp_path: Path) -> None:
-    assert Run(tmp_path, {}, {"command": typed, "overrides": overrides}).command == alone
+    save_run(tmp_path / "run", [model("student", "none", 0)], command=typed, overrides=overrides)
+    (run,) = read_runs([tmp_path]).finished
+    assert run.command == alone
 
 
 def test_runs_of_another_version_are_refused(tmp_path: Path) -> None:
     folder = save_run(tmp_path / "old", [model("student", "none", 0)])
     content = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps(content | {"format": 1}))
-    with pytest.raises(ValueError, match=r"another version of structkd \(format 1, expected 2\): run it again"):
+    with pytest.raises(
+        ValueError, match=r"another version of structkd \(format 1, expected 2\)\. Run the command again"
+    ):
         read_runs([tmp_path])
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="No folder"):
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
         read_runs([tmp_path / "none"])
-    with pytest.raises(FileNotFoundError, match="No finished run"):
+    with pytest.raises(FileNotFoundError, match="There is no finished run"):
         read_runs([tmp_path])
     save_failure(tmp_path / "failed", "no such file", [])
     with pytest.raises(FileNotFoundError, match="1 failed: ValueError: no such file in"):
         read_runs([tmp_path])
-    for content in ('{"results": [', "[]"):
+    for content, message in (('{"results": [', "cannot be read as JSON"), ("[]", "holds a list")):
         (tmp_path / "metrics.json").write_text(content)
-        with pytest.raises(ValueError, match="not a result file"):
+        with pytest.raises(ValueError, match=rf"metrics\.json {message}.*Run the command again"):
             read_runs([tmp_path])

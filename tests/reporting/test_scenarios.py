@@ -35,7 +35,7 @@ def test_the_gap_closed_is_a_share_of_the_distance_from_plain_student_to_best_te
         tmp_path / "0",
         [
             model("teacher", "teacher", 0, quality=0.7),
-            model("teacher", "teacher-large", 0, quality=0.9, size=9),
+            model("teacher", "teacher-large", 0, quality=0.9, model={"size": 9}),
             model("student", "none", 0, quality=0.5),
             model("student", "structural", 0, quality=0.7),
         ],
@@ -84,7 +84,7 @@ def test_what_was_trained_again_replaces_what_was_before(tmp_path: Path) -> None
         result["folder"] = f"student-{day}"
         save_run(tmp_path / str(day), [result], finished=f"2026-01-0{day}")
     (scenario,) = read(tmp_path)
-    assert row(scenario, "structural").models[0]["folder"] == "student-2"
+    assert row(scenario, "structural").models[0].result.folder == "student-2"
     assert [run.folder.name for run in scenario.replaced] == ["1"]
 
 

@@ -30,6 +30,7 @@ from structkd.models import (
     StructuredModel,
     TaggerRecipe,
 )
+from structkd.records import RoundingError
 from structkd.training import (
     Collator,
     DistillationTrainer,
@@ -108,7 +109,7 @@ class TestEveryFamily:
         assert {each: value.tolist() for each, value in store.shared.items()} == {
             each: value.tolist() for each, value in memory.shared.items()
         }
-        assert store.manifest["divergence"] == {"mean": 0.0, "max": 0.0}
+        assert store.manifest.divergence == RoundingError(mean=0.0, max=0.0)
 
     def test_shards_rebuild_the_live_distribution(self, name: str, tmp_path: Path) -> None:
         store, teacher, text = write(name, tmp_path)
@@ -133,8 +134,8 @@ class TestEveryFamily:
                 for each, scores in ((double(exact), exact.scores([row])), (double(store), store.scores([row])))
             )
             kl.append(float(given.kl(lost)))
-        assert store.manifest["divergence"]["mean"] == pytest.approx(sum(kl) / len(kl), rel=1e-3)
-        assert store.manifest["divergence"]["max"] == pytest.approx(max(kl), rel=1e-3)
+        assert store.manifest.divergence.mean == pytest.approx(sum(kl) / len(kl), rel=1e-3)
+        assert store.manifest.divergence.max == pytest.approx(max(kl), rel=1e-3)
         assert 0 < max(kl) < 1e-2
         values = store.scores([0, 1])
         assert {value.dtype for value in values.values() if value.is_floating_point()} == {torch.float32}
@@ -244,7 +245,10 @@ class TestRefusals:
             self.write()
         manifest = json.loads((self.folder / "manifest.json").read_text())
         (self.folder / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
-        with pytest.raises(ValueError, match="format is 9 in the store and 1 here"):
+        with pytest.raises(
+            ValueError,
+            match=r"manifest\.json was written by another version of structkd \(format 9, expected 1\)\. Delete",
+        ):
             self.open()
 
     @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import platform
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,19 @@ from transformers.utils import logging as transformers_logging
 
 from structkd.data import Corpus, drawn
 from structkd.evaluation import figure_rule, figure_title
-from structkd.files import read_json, write_json, write_text
+from structkd.files import replacing, write_text
 from structkd.models import StructuredModel
+from structkd.records import (
+    Divergence,
+    Result,
+    RunCorpus,
+    RunFolder,
+    RunMetrics,
+    RunRecord,
+    RunTiming,
+    Timing,
+    TrainingFolder,
+)
 from structkd.training import TeacherTargets, divergence, words_per_second
 from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
@@ -35,17 +47,17 @@ log = logging.getLogger(__name__)
 _SPEED_SENTENCES = 100
 
 
-def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides: Sequence[str] = ()) -> dict[str, Any]:
+def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides: Sequence[str] = ()) -> RunMetrics:
     """Carry out one run, or find that it is finished.
 
     Args:
         config: plain data in the form of :class:`~structkd.commands.schema.ExperimentConfig`.
-        output: the run's folder. ``metrics.json`` in it says what came out, ``run.json`` how it was made.
+        output: the run's folder, which :mod:`structkd.records` describes.
         command: what was typed, and
         overrides: what of it concerns this run (of several, under -m), to be kept with the results.
 
     Returns:
-        What is written to ``metrics.json``.
+        The results, as ``metrics.json`` in the run's folder holds them.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: for anything wrong with the configuration or the data, before
@@ -55,16 +67,17 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     # Connects the processes before transformers does, which lets none of them wait for more than half an hour.
     wait_for_everyone()
     planned = plan(config, output)
-    finished = broadcast(read_json(output / "metrics.json") if (output / "metrics.json").exists() else None)
-    if finished is not None and finished.get("fingerprint") == planned.fingerprint:
-        log.info("Finished before: %s", output / "results.md")
+    folder = RunFolder(output)
+    finished = broadcast(_finished(folder, planned.fingerprint))
+    if finished is not None:
+        log.info("Finished before: %s", folder.results)
         return finished
     # Results of other settings, or of other code, would stand beside the new ones while these are made.
     if is_main_process():
-        (output / "metrics.json").unlink(missing_ok=True)
+        folder.metrics.unlink(missing_ok=True)
 
     work_dir = Path(config["work_dir"]).absolute()
-    results: list[dict[str, Any]] = []
+    results: list[Result] = []
     # Students that need no teacher first: another process may be training it right now.
     alone = [student for student in planned.students if student.targets is None]
     taught = [student for student in planned.students if student.targets is not None]
@@ -72,66 +85,79 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         results.append(_result(training, work_dir))
     # the teachers first, the method after its baselines
     order = [each.name for each in (*planned.teachers, *planned.students[1:], planned.students[0])]
-    results.sort(key=lambda result: order.index(result["method"]))
+    results.sort(key=lambda result: order.index(result.method))
     run: Any = None
     if is_main_process():
-        run = _results(config, planned, results)
-        speed = _measure(planned, results, work_dir)
-        made = {
-            "format": 1,
-            "command": command,
-            "overrides": list(overrides),
-            "work_dir": str(work_dir),
-            "environment": environment(),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "results": {
-                result["method"]: {
-                    **read_json(work_dir / result["folder"] / "timing.json"),
-                    "words_per_second": round(speed[result["method"]], 1),
-                }
-                for result in results
+        results, speed = _measure(planned, results, work_dir)
+        run = _run_metrics(config, planned, results)
+        timings = [Timing.read(TrainingFolder(work_dir / result.folder).timing) for result in results]
+        record = RunRecord(
+            format=1,
+            command=command,
+            overrides=list(overrides),
+            work_dir=str(work_dir),
+            environment=environment(),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            results={
+                result.method: RunTiming(
+                    seconds=timing.seconds,
+                    resumed_from=timing.resumed_from,
+                    words_per_second=round(speed[result.method], 1),
+                )
+                for result, timing in zip(results, timings, strict=True)
             },
-        }
-        _write(run, made, output)
-        print(f"\n{(output / 'results.md').read_text(encoding='utf-8')}", flush=True)
+        )
+        _write(run, record, folder)
+        print(f"\n{folder.results.read_text(encoding='utf-8')}", flush=True)
         log.info("Written to %s", output)
     return broadcast(run)
 
 
-def _results(config: Mapping[str, Any], planned: Plan, results: list[dict[str, Any]]) -> dict[str, Any]:
+def _finished(folder: RunFolder, fingerprint: str) -> RunMetrics | None:
+    """Return the results of a run that was finished before; None if they are of other settings or another version."""
+    try:
+        run = RunMetrics.find(folder.metrics)
+    except ValueError as error:
+        log.info("Results of before are replaced: %s", error)
+        return None
+    return run if run is not None and run.fingerprint == fingerprint else None
+
+
+def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]) -> RunMetrics:
     source, target = planned.source, planned.target
-    return {
-        "format": 2,
-        "scenario": config["name"],
-        "method": config["kd"]["name"],
-        "seed": config["seed"],
-        "metric": planned.metric,
-        "data": {
-            "name": source.name if target is source else f"{source.name} -> {target.name}",
-            "task": target.task,
-            "annotation": target.annotation.description(),
-            "fingerprint": digest([corpus.fingerprint for corpus in dict.fromkeys((source, target))]),
-            "licence": _each(source, target, "licence"),
-            "source": _each(source, target, "source"),
-            "notes": " ".join(part for part in (_each(source, target, "notes"), planned.regime.note) if part),
-            "sentences": {split: len(sentences) for split, sentences in target.splits.items()}
+    return RunMetrics(
+        format=2,
+        scenario=config["name"],
+        method=config["kd"]["name"],
+        seed=config["seed"],
+        metric=planned.metric,
+        data=RunCorpus(
+            name=source.name if target is source else f"{source.name} -> {target.name}",
+            task=target.task,
+            annotation=target.annotation.description(),
+            fingerprint=digest([corpus.fingerprint for corpus in dict.fromkeys((source, target))]),
+            licence=_each(source, target, "licence"),
+            source=_each(source, target, "source"),
+            notes=" ".join(part for part in (_each(source, target, "notes"), planned.regime.note) if part),
+            sentences={split: len(sentences) for split, sentences in target.splits.items()}
             | {"train": len(source.splits["train"])},
-        },
-        "comparisons": [list(pair) for pair in planned.comparisons],
-        "fingerprint": planned.fingerprint,
-        "results": results,
-    }
+        ),
+        comparisons=planned.comparisons,
+        fingerprint=planned.fingerprint,
+        results=results,
+    )
 
 
-def _write(run: Mapping[str, Any], made: Mapping[str, Any], output: Path) -> None:
-    """Fill the run's folder; what says that it is finished comes last."""
-    (output / "predictions").mkdir(parents=True, exist_ok=True)
-    write_text(output / "results.md", result_table(run, made))
-    for result in run["results"]:
-        predictions = Path(made["work_dir"]) / result["folder"] / "predictions" / "test.jsonl.gz"
-        shutil.copyfile(predictions, output / "predictions" / f"{result['method']}.jsonl.gz")
-    write_json(output / "run.json", made)
-    write_json(output / "metrics.json", run)
+def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
+    """Fill the run's folder; its metrics come last."""
+    (folder.path / "predictions").mkdir(parents=True, exist_ok=True)
+    write_text(folder.results, result_table(run, record))
+    for result in run.results:
+        predictions = TrainingFolder(Path(record.work_dir) / result.folder).predictions("test")
+        with replacing(folder.predictions(result.method)) as temporary:
+            shutil.copyfile(predictions, temporary)
+    record.write(folder.run)
+    run.write(folder.metrics)
 
 
 def quiet() -> None:
@@ -141,28 +167,29 @@ def quiet() -> None:
     transformers_logging.set_verbosity_error()
 
 
-def _measure(planned: Plan, results: Sequence[dict[str, Any]], work_dir: Path) -> dict[str, float]:
-    """Add every student's divergence from the teacher to its results; returns the speed of every model."""
+def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[list[Result], dict[str, float]]:
+    """Return the results with every student's divergence from the teacher, and the speed of every model."""
     trainings = {training.name: training for training in (*planned.teachers, *planned.students)}
     models: dict[str, StructuredModel] = {}
     for result in results:
-        training = trainings[result["method"]]
-        models[result["method"]] = training.recipe.load(work_dir / training.key / "model")
+        training = trainings[result.method]
+        models[result.method] = training.recipe.load(TrainingFolder(work_dir / training.key).model)
     dev = planned.target.splits["dev"]
     teachers = [models[each.name] for each in planned.teachers if each.name in models]
     # The entropy of a mixture of teachers is not tractable.
     targets = TeacherTargets.compute(teachers[0], dev, progress=False) if len(teachers) == 1 else None
+    measured = []
     for result in results:
-        measured = None
-        if result["role"] == "student" and targets is not None:
+        if result.role == "student" and targets is not None:
             try:
-                found = divergence(models[result["method"]], targets, dev)
-                measured = {name: round(value, 6) for name, value in found.items()}
+                found = divergence(models[result.method], targets, dev)
+                rounded = Divergence(kl=round(found["kl"], 6), kl_per_word=round(found["kl_per_word"], 6))
+                result = replace(result, divergence=rounded)
             except NotImplementedError as error:
                 # A pair of one's own may be distilled by a loss of one's own, and have no exact projection.
-                log.info("%s: no divergence from the teacher (%s)", result["method"], error)
-        result["divergence"] = measured
-    return words_per_second(models, drawn(dev, min(_SPEED_SENTENCES, len(dev)), 0))
+                log.info("%s: no divergence from the teacher (%s)", result.method, error)
+        measured.append(result)
+    return measured, words_per_second(models, drawn(dev, min(_SPEED_SENTENCES, len(dev)), 0))
 
 
 def environment() -> dict[str, str]:
@@ -174,44 +201,40 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}
 
 
-def result_table(run: Mapping[str, Any], made: Mapping[str, Any]) -> str:
-    """The figures of one run as a Markdown table, in percent.
-
-    Args:
-        run, made: the contents of ``metrics.json`` and ``run.json``.
-    """
-    data, metric = run["data"], run["metric"]
-    names = list(run["results"][0]["test"])
+def result_table(run: RunMetrics, record: RunRecord) -> str:
+    """Return the metrics of one run as a Markdown table, in percent."""
+    metric = run.metric
+    names = list(run.results[0].test)
     header = ["model", "labelled", "unlabelled", *(f"test {figure_title(name)}" for name in names)]
     header += [f"dev {figure_title(metric)}", "training"]
     lines = [
-        f"### {run['scenario']}: {data['name']}, {data['task']}, seed {run['seed']}",
+        f"### {run.scenario}: {run.data.name}, {run.data.task}, seed {run.seed}",
         "",
         "| " + " | ".join(header) + " |",
         "|---" + "|---:" * (len(header) - 1) + "|",
     ]
-    for result in run["results"]:
-        name = result["method"] if result["role"] == "teacher" else f"student, {result['method']}"
-        cells = [name, f"{result['labelled']:,}", f"{result['unlabelled']:,}"]
-        cells += [f"{100 * result['test'][key]:.2f}" for key in names]
-        cells += [f"{100 * result['dev'][metric]:.2f}", f"{made['results'][result['method']].get('seconds', 0):.0f} s"]
+    for result in run.results:
+        name = result.method if result.role == "teacher" else f"student, {result.method}"
+        cells = [name, f"{result.labelled:,}", f"{result.unlabelled:,}"]
+        cells += [f"{100 * result.test[key]:.2f}" for key in names]
+        cells += [f"{100 * result.dev[metric]:.2f}", f"{record.results[result.method].seconds:.0f} s"]
         lines.append("| " + " | ".join(cells) + " |")
     rule = figure_rule(metric)
     return "\n".join(
-        [*lines, "", *([rule, ""] if rule else []), f"`{shlex.join(['structkd', *made['overrides']])}`", ""]
+        [*lines, "", *([rule, ""] if rule else []), f"`{shlex.join(['structkd', *record.overrides])}`", ""]
     )
 
 
-def _result(training: Training, work_dir: Path) -> dict[str, Any]:
+def _result(training: Training, work_dir: Path) -> Result:
     metrics = ensure(training, work_dir)
     # The name is the run's, not the folder's: a training may be known under another name elsewhere.
-    return {
-        "role": training.role,
-        "method": training.name,
-        "seed": training.seed,
-        **metrics,
-        "settings": training.depends_on["settings"],
-    }
+    return Result(
+        method=training.name,
+        seed=training.seed,
+        settings=training.config.settings,
+        divergence=None,
+        **{field.name: getattr(metrics, field.name) for field in fields(metrics)},
+    )
 
 
 def _each(source: Corpus, target: Corpus, what: str) -> str:

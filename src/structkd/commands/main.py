@@ -36,11 +36,8 @@ def distil_job(config: DictConfig) -> float:
     # Loads transformers and datasets: not before they are needed, so that --help and messages come at once.
     from .distil import distil
 
-    result = distil(*_job(config))
-    student = next(
-        each for each in result["results"] if (each["role"], each["method"]) == ("student", result["method"])
-    )
-    return float(student["dev"][result["metric"]])
+    run = distil(*_job(config))
+    return run.student.dev[run.metric]
 
 
 def targets_job(config: DictConfig) -> None:

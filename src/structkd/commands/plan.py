@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from structkd import ConstantInterpolation, KDObjective
 from structkd.data import Corpus, Transfer, drawn
+from structkd.records import MethodSettings, Settings, TrainingConfig
 from structkd.training import (
     Collator,
     Regime,
@@ -134,7 +135,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
 
     # The same for all trainings of this run.
     common: dict[str, Any] = {
-        "format": 3,
+        "format": TrainingConfig.FORMAT,
         "code": code_fingerprint(),
         # Checkpoints and the last bits of a result depend on these, too.
         "versions": {
@@ -145,7 +146,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
         "compiled": importlib.util.find_spec("numba") is not None,
         "accelerator": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else None,
         "corpora": [
-            [corpus.name, corpus.task, corpus.annotation.description(), corpus.fingerprint]
+            (corpus.name, corpus.task, corpus.annotation.description(), corpus.fingerprint)
             for corpus in dict.fromkeys((source, target))
         ],
     }
@@ -176,7 +177,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     students = [
         _training(
             "student", method["name"], common, student_config, student_recipe, method,
-            [[teacher.key, weight] for teacher, weight in zip(taught, weights, strict=True)], seed,
+            [(teacher.key, weight) for teacher, weight in zip(taught, weights, strict=True)], seed,
             select=student_config["select"], annotation=target.annotation, dev=target.splits["dev"], judged=judged,
             labelled=regime.labelled, unlabelled=regime.unlabelled, annotated=regime.teacher,
             targets=targets.get(method["config"]["targets"]), fingerprint_of=fingerprint_of,
@@ -297,38 +298,43 @@ def _training(
     if objective.kd is None:
         # Neither the teacher nor its text has any part in this training.
         teachers, unlabelled, targets = None, None, None
-    settings = {
-        "model": config["model"],
-        # Who is told about a training makes it no other.
-        "trainer": {name: value for name, value in config["trainer"].items() if name != "report_to"},
-        "patience": config["patience"],
-        "batch_words": config["batch_words"],
-        "select": select,
-        "labelled": len(labelled),
-        "unlabelled": len(unlabelled) if unlabelled is not None else 0,
-        "method": None if method is None else {k: v for k, v in method["config"].items() if k != "targets"},
-    }
-    if process_count() > 1:
-        settings["processes"] = process_count()  # each adds its own batch
-    if targets is not None:
-        settings["targets"] = targets.precision  # and with it the way; a student without teacher has neither
-    if teachers is not None and len(teachers) > 1:
-        settings["weights"] = [weight for _, weight in teachers]
-    settings = canonical(settings)
-    depends_on = {
+    settings = Settings(
+        model=canonical(config["model"]),
+        # Where metrics are reported to does not affect the result.
+        trainer=canonical({name: value for name, value in config["trainer"].items() if name != "report_to"}),
+        patience=config["patience"],
+        batch_words=config["batch_words"],
+        select=select,
+        labelled=len(labelled),
+        unlabelled=len(unlabelled) if unlabelled is not None else 0,
+        method=None
+        if method is None
+        else MethodSettings(
+            name=method["name"],
+            loss=canonical(method["config"]["loss"]),
+            interpolation=canonical(method["config"]["interpolation"]),
+        ),
+        processes=process_count() if process_count() > 1 else None,  # each adds its own batch
+        targets=None if targets is None else targets.precision,
+        weights=canonical([weight for _, weight in teachers]) if teachers is not None and len(teachers) > 1 else None,
+    )
+    labelled_text, unlabelled_text, annotated_text = (
+        None if text is None else fingerprint_of(text) for text in (labelled, unlabelled, annotated)
+    )
+    training_config = TrainingConfig(
         **common,
-        "role": role,
-        "settings": settings,
-        "seed": seed,
-        "teachers": teachers,
-        "text": [None if text is None else fingerprint_of(text) for text in (labelled, unlabelled, annotated)],
-        "plugins": plugin_fingerprints(_targets(settings)),
-        "files": file_fingerprints(config["model"]),
-    }
+        role=role,
+        settings=settings,
+        seed=seed,
+        teachers=teachers,
+        text=(labelled_text, unlabelled_text, annotated_text),
+        plugins=plugin_fingerprints(_targets(settings.plain())),
+        files=file_fingerprints(config["model"]),
+    )
     return Training(
         role=role,
         name=name,
-        depends_on=depends_on,
+        config=training_config,
         recipe=recipe,
         settings=dict(config["trainer"]),
         seed=seed,

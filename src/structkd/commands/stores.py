@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 from structkd.models import StructuredModel
+from structkd.records import TrainingFolder
 from structkd.training import LiveTargets, MixtureTargets, Targets, TargetStore
 from structkd.training.processes import is_main_process, wait_for_everyone
 
@@ -66,7 +67,9 @@ class SharedTargets:
     def models(self) -> list[StructuredModel]:
         """The trained teachers."""
         if not self._models:
-            self._models = [each.recipe.load(self._work_dir / each.key / "model") for each in self._teachers]
+            self._models = [
+                each.recipe.load(TrainingFolder(self._work_dir / each.key).model) for each in self._teachers
+            ]
         return self._models
 
     def __call__(self) -> Targets:
@@ -93,7 +96,7 @@ class SharedTargets:
     def _store(
         self, teacher: Training, model: StructuredModel, part: tuple[int, int]
     ) -> tuple[Path, TargetStore | None]:
-        weights = self._work_dir / teacher.key / "model" / "model.safetensors"
+        weights = TrainingFolder(self._work_dir / teacher.key).weights
         fingerprint: dict[str, Any] = {
             "teacher": teacher.key,
             "weights": file_fingerprints([str(weights)])[str(weights)],

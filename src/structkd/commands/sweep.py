@@ -17,7 +17,7 @@ import shutil
 import sys
 import traceback
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from structkd.files import read_json, write_json
+from structkd.records import Failure, RunFolder, SweepRecord
 
 from .messages import explain
 
@@ -128,11 +128,12 @@ class Outcomes(Callback):
         if self._command:
             # Not every scheduler hands on the environment, and a process may have served another sweep.
             os.environ["STRUCTKD_COMMAND"] = self._command
-        folder = Path(config.hydra.runtime.output_dir)
+        folder = RunFolder(Path(config.hydra.runtime.output_dir))
         self._before = _written_at(folder)
         if self._records is not None:
-            record = {"folder": str(folder), "overrides": list(config.hydra.overrides.task), "status": "started"}
-            write_json(self._record(config), record)
+            overrides = list(config.hydra.overrides.task)
+            record = SweepRecord(folder=str(folder.path), overrides=overrides, status="started")
+            record.write(self._record(config))
         if self._parallel:
             # Lines of several runs mix; their numbers are those in the launcher's list.
             for handler in logging.getLogger().handlers:
@@ -141,30 +142,28 @@ class Outcomes(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """In the process that carried out the run."""
-        folder = Path(config.hydra.runtime.output_dir)
+        folder = RunFolder(Path(config.hydra.runtime.output_dir))
         error = _error(job_return)
         if error is None:
-            (folder / "failed.json").unlink(missing_ok=True)
+            folder.failure.unlink(missing_ok=True)
         overrides = list(job_return.overrides or [])
-        record = {"folder": str(folder), "overrides": overrides, "status": "finished", "message": ""}
-        message = ""
+        status, message = "finished", ""
         if error is not None:
-            message = explain(error)
-            failure = {
-                "error": type(error).__name__,
-                "message": message,
-                "traceback": "".join(traceback.format_exception(error)),
-                "overrides": overrides,
-                "sweep": self._sweep,
-                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            }
+            status, message = "failed", explain(error)
+            failure = Failure(
+                error=type(error).__name__,
+                message=message,
+                traceback="".join(traceback.format_exception(error)),
+                overrides=overrides,
+                sweep=self._sweep,
+                time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            )
             # Of processes that were started together one fails, and the others because it did.
-            if os.environ.get("RANK", "0") == "0" or not (folder / "failed.json").exists():
-                write_json(folder / "failed.json", failure)
+            if os.environ.get("RANK", "0") == "0" or not folder.failure.exists():
+                failure.write(folder.failure)
         if self._records is None:
             return
         if error is not None:
-            record |= {"status": "failed", "message": message}
             if "RANK" in os.environ:
                 # Other processes wait in the middle of this run: none of them can go on to the next. torchrun ends
                 # them when this one ends, and Hydra would let no exception through.
@@ -173,8 +172,9 @@ class Outcomes(Callback):
             log.error("Failed, the sweep goes on: %s", message)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif self._before is not None and self._before == _written_at(folder):
-            record["status"] = "before"
-        write_json(self._record(config), record)
+            status = "before"
+        record = SweepRecord(folder=str(folder.path), overrides=overrides, status=status, message=message)
+        record.write(self._record(config))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """In the process that started the sweep, after its last run."""
@@ -196,31 +196,31 @@ def report_sweep() -> bool:
     if folder is None:
         return False
     kept = Path(folder)
-    records = [read_json(path) for path in sorted(kept.glob("*.json"))]
+    records = [SweepRecord.read(path) for path in sorted(kept.glob("*.json"))]
     shutil.rmtree(kept, ignore_errors=True)
     with contextlib.suppress(OSError):  # another sweep's records are there
         kept.parent.rmdir()
     if records and os.environ.get("RANK", "0") == "0":
         _report(records, os.path.relpath(kept.parent.parent))
-    return any(record["status"] in ("failed", "started") for record in records)
+    return any(record.status in ("failed", "started") for record in records)
 
 
-def _report(records: Sequence[Mapping[str, Any]], where: str) -> None:
-    failed = [record for record in records if record["status"] == "failed"]
-    cut_off = [record for record in records if record["status"] == "started"]
-    before = sum(record["status"] == "before" for record in records)
+def _report(records: Sequence[SweepRecord], where: str) -> None:
+    failed = [record for record in records if record.status == "failed"]
+    cut_off = [record for record in records if record.status == "started"]
+    before = sum(record.status == "before" for record in records)
     finished = len(records) - len(failed) - len(cut_off)
     counted = [f"{finished} finished ({before} of them before)", f"{len(failed)} failed"]
     counted += [f"{len(cut_off)} not finished"] if cut_off else []
     print(f"\n{len(records)} {'run' if len(records) == 1 else 'runs'} in {where}: {', '.join(counted)}.")
-    if any((Path(record["folder"]) / "metrics.json").exists() for record in records):
+    if any(RunFolder(Path(record.folder)).metrics.exists() for record in records):
         print(f"Report of all runs in that folder: structkd report {where} --output report")
     sys.stdout.flush()
     for record in failed:
-        print(f"\nfailed: {' '.join(record['overrides'])}\n  {record['message']}", file=sys.stderr)
-        print(f"  ({record['folder']}/failed.json shows where this was noticed.)", file=sys.stderr)
+        print(f"\nfailed: {' '.join(record.overrides)}\n  {record.message}", file=sys.stderr)
+        print(f"  ({RunFolder(Path(record.folder)).failure} shows where this was noticed.)", file=sys.stderr)
     for record in cut_off:
-        print(f"\nnot finished: {' '.join(record['overrides'])}\n  It was killed, or ran out of time.", file=sys.stderr)
+        print(f"\nnot finished: {' '.join(record.overrides)}\n  It was killed, or ran out of time.", file=sys.stderr)
     if failed or cut_off:
         print("\nGiven again, the command carries out these and leaves the others as they are.", file=sys.stderr)
 
@@ -236,8 +236,8 @@ def _error(job_return: JobReturn) -> Exception | None:
     return None
 
 
-def _written_at(folder: Path) -> int | None:
+def _written_at(folder: RunFolder) -> int | None:
     try:
-        return (folder / "metrics.json").stat().st_mtime_ns
+        return folder.metrics.stat().st_mtime_ns
     except FileNotFoundError:
         return None

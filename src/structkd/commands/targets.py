@@ -51,13 +51,13 @@ def store_targets(
             say(f"{teacher.name}: share {part[0] + 1} of {part[1]} is written, others are missing\n  {folder}")
             result[teacher.name] = {"folder": str(folder), "complete": False}
             continue
-        size = sum(file["bytes"] for file in store.manifest["files"].values())
-        divergence = store.manifest["divergence"]
+        size = sum(file.bytes for file in store.manifest.files.values())
+        divergence = store.manifest.divergence
         lost = "exact"
-        if divergence["max"] > 0:
+        if divergence.max > 0:
             lost = (
-                f"rounding costs KL(exact || stored) {divergence['mean']:.2g} nats a sentence on average, "
-                f"{divergence['max']:.2g} at most"
+                f"rounding costs KL(exact || stored) {divergence.mean:.2g} nats a sentence on average, "
+                f"{divergence.max:.2g} at most"
             )
         each = f"{size / len(store):,.0f} bytes a sentence"
         say(f"{teacher.name}: {len(store):,} sentences, {size / 1e6:.1f} MB, {each}; {lost}\n  {folder}")
@@ -66,7 +66,7 @@ def store_targets(
             "complete": True,
             "sentences": len(store),
             "bytes": size,
-            "divergence": divergence,
+            "divergence": divergence.plain(),
         }
     return result
 

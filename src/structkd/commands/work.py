@@ -1,16 +1,6 @@
 """Trainings that are named by what they depend on, done once, and shared by all runs.
 
-A training has a folder ``<work_dir>/<role>-<digest>``; the digest covers everything its result depends on: data, text,
-model, settings, method, teacher, seed and code. ``metrics.json`` is written last, so a folder that has one is finished.
-
-    config.json          what the digest covers
-    checkpoints/         while it runs; an interrupted training continues from here
-    model/               weights (safetensors), configuration and vocabulary of the best model on dev
-    predictions/         dev.jsonl.gz and test.jsonl.gz: every sentence with its gold and predicted annotation and what
-                         they count: right, predicted and gold parts
-    metrics.jsonl        what was logged while it ran: loss, learning rate, dev figures
-    timing.json          seconds, and the step an interrupted training was continued from
-    metrics.json         figures; the same bytes wherever and however often the training is done
+:mod:`structkd.records` describes the folder of a training.
 """
 
 from __future__ import annotations
@@ -32,8 +22,9 @@ from transformers import set_seed
 from structkd import KDObjective
 from structkd.data import Annotation
 from structkd.evaluation import counts, figures
-from structkd.files import read_json, remove_unfinished, replacing, write_json
+from structkd.files import remove_unfinished, replacing
 from structkd.models import ModelRecipe, StructuredModel
+from structkd.records import Timing, TrainingConfig, TrainingFolder, TrainingMetrics
 from structkd.training import FitResult, Targets, fit, predict, training_text
 from structkd.training.processes import broadcast, is_main_process
 
@@ -51,7 +42,7 @@ class Training:
     Attributes:
         role: "teacher" or "student".
         name: of the method, for messages and tables.
-        depends_on: plain data that decide the result; their digest names the folder.
+        config: everything that decides the result; its digest names the folder.
         recipe, settings, seed, patience, batch_words, select, objective: what is trained, and how.
         annotation: what is predicted.
         labelled, unlabelled: the training text.
@@ -63,7 +54,7 @@ class Training:
 
     role: str
     name: str
-    depends_on: dict[str, Any]
+    config: TrainingConfig
     recipe: ModelRecipe
     settings: dict[str, Any]
     seed: int
@@ -87,46 +78,40 @@ class Training:
     @property
     def key(self) -> str:
         """Name of the folder."""
-        return f"{self.role}-{digest(self.depends_on)[:16]}"
+        return f"{self.role}-{digest(self.config.plain())[:16]}"
 
 
-def ensure(training: Training, work_dir: Path) -> dict[str, Any]:
+def ensure(training: Training, work_dir: Path) -> TrainingMetrics:
     """The metrics of a training: read if it is finished, else by training now.
 
     Several processes may ask for the same training: one does it, the others wait and read. Processes that were started
     together, by torchrun, do it together.
     """
-    folder = work_dir / training.key
-    metrics = broadcast(_metrics(folder))
+    folder = TrainingFolder(work_dir / training.key)
+    metrics = broadcast(TrainingMetrics.find(folder.metrics))
     if metrics is None:
-        with locked(folder, f"{training.title}: another process is training it, waiting"):
-            metrics = broadcast(_metrics(folder))
+        with locked(folder.path, f"{training.title}: another process is training it, waiting"):
+            metrics = broadcast(TrainingMetrics.find(folder.metrics))
             if metrics is None:
                 return _train(training, folder)
-    if is_main_process() and (folder / "checkpoints").exists():  # killed between its last two steps
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    log.info("%s: done before, taken from %s", training.title, folder)
+    if is_main_process() and folder.checkpoints.exists():  # killed between its last two steps
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    log.info("%s: done before, taken from %s", training.title, folder.path)
     return metrics
 
 
-def _metrics(folder: Path) -> dict[str, Any] | None:
-    """Return the metrics of a finished training; None if it is not finished."""
-    path = folder / "metrics.json"
-    return read_json(path) if path.exists() else None
-
-
-def _train(training: Training, folder: Path) -> dict[str, Any]:
+def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
     annotation = training.annotation
     text = training_text(annotation, training.labelled, training.unlabelled)
     if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", training.depends_on)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        training.config.write(folder.config)
     log.info(
         "%s: training on %d labelled and %d unlabelled sentences in %s",
         training.title,
         len(training.labelled),
         len(text) - len(training.labelled),
-        folder,
+        folder.path,
     )
     set_seed(training.seed)
     model = training.recipe.create(annotation, text, training.annotated)
@@ -138,46 +123,44 @@ def _train(training: Training, folder: Path) -> dict[str, Any]:
         training.dev,
         objective=training.objective,
         settings=training.settings,
-        folder=folder / "checkpoints",
+        folder=folder.checkpoints,
         seed=training.seed,
         targets=training.targets() if training.targets is not None else None,
         select=training.select,
         patience=training.patience,
         batch_words=training.batch_words,
         description=training.title,
-        log=folder / "metrics.jsonl",
+        log=folder.log,
     )
     metrics: Any = _keep(training, model, result, len(text), folder) if is_main_process() else None
     return broadcast(metrics)
 
 
 def _keep(
-    training: Training, model: StructuredModel, result: FitResult, sentences: int, folder: Path
-) -> dict[str, Any]:
-    """Write what a training came to; its metrics last."""
-    _save_model(model, folder / "model")
-    judged = {
-        split: _judge(model, text, folder / "predictions" / f"{split}.jsonl.gz")
-        for split, text in training.judged.items()
-    }
-    metrics = {
-        "role": training.role,
-        "folder": folder.name,
-        "labelled": len(training.labelled),
-        "unlabelled": sentences - len(training.labelled),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "steps": result.steps,
-        "best_step": result.best_step,
-        "history": result.history,
-        **judged,
-    }
-    write_json(folder / "timing.json", {"seconds": round(result.seconds, 2), "resumed_from": result.resumed_from})
-    write_json(folder / "metrics.json", metrics)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    training: Training, model: StructuredModel, result: FitResult, sentences: int, folder: TrainingFolder
+) -> TrainingMetrics:
+    """Write the results of a training; its metrics last."""
+    _save_model(model, folder.model)
+    dev, test = (_judge(model, training.judged[split], folder.predictions(split)) for split in ("dev", "test"))
+    metrics = TrainingMetrics(
+        role=training.role,
+        folder=folder.path.name,
+        labelled=len(training.labelled),
+        unlabelled=sentences - len(training.labelled),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        steps=result.steps,
+        best_step=result.best_step,
+        history=result.history,
+        dev=dev,
+        test=test,
+    )
+    Timing(seconds=round(result.seconds, 2), resumed_from=result.resumed_from).write(folder.timing)
+    metrics.write(folder.metrics)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info(
         "%s: dev %s after step %s of %d, %.0f s",
         training.title,
-        ", ".join(f"{name} {100 * value:.2f}" for name, value in judged["dev"].items()),
+        ", ".join(f"{name} {100 * value:.2f}" for name, value in dev.items()),
         result.best_step,
         result.steps,
         result.seconds,

@@ -300,9 +300,9 @@ def _history(row: Row, metric: str) -> dict[int, list[float]]:
     """Dev figures of all seeds in percent, by step."""
     found: dict[int, list[float]] = {}
     for model in row.models.values():
-        for entry in model.result.get("history", []):
-            if entry.get(metric) is not None:
-                found.setdefault(entry["step"], []).append(100 * entry[metric])
+        for entry in model.result.history:
+            if metric in entry:
+                found.setdefault(int(entry["step"]), []).append(100 * entry[metric])
     return found
 
 
@@ -310,7 +310,7 @@ def _curves(scenario: Scenario, name: str) -> list[Curve]:
     """Rows that differ in one setting alone and have at least two values of it."""
     groups: dict[str, tuple[Row, dict[str, Any], dict[float, Row]]] = {}
     for row in scenario.students:
-        settings = flat(row.settings)
+        settings = flat(row.settings.plain())
         value = settings.pop(name, None)
         if isinstance(value, (int, float)):
             key = json.dumps([row.method, settings], sort_keys=True)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from structkd.files import write_text
+from structkd.records import RunRecord
+
 from . import findings, tables
 from .comparisons import Comparison, compare_all
 from .links import Linker
@@ -95,7 +98,7 @@ class Report:
             "results.html": page(self, link, plots),
         }
         for name, content in files.items():
-            (output / name).write_text(content, encoding="utf-8")
+            write_text(output / name, content)
         return [*(output / name for name in files), *pictures]
 
     @functools.cached_property
@@ -133,8 +136,7 @@ class Report:
     @property
     def versions(self) -> list[str]:
         """What the runs were made with, most frequent first; with more than one the number of runs."""
-        found = Counter(json.dumps(run.made.get("environment", {})) for run in self.runs.finished)
-        found.pop("{}", None)
+        found = Counter(json.dumps(record.environment) for record in self._records)
         versions = []
         for environment, count in found.most_common():
             text = ", ".join(f"{name} {version}" for name, version in json.loads(environment).items())
@@ -144,13 +146,17 @@ class Report:
     @property
     def commands(self) -> list[str]:
         """What was typed."""
-        return list(dict.fromkeys(command for run in self.runs.finished if (command := run.made.get("command"))))
+        return list(dict.fromkeys(record.command for record in self._records if record.command))
 
     @property
     def corpora(self) -> list[tuple[str, str, str]]:
         """Name, source and licence of each."""
-        data = [run["data"] for run in self.runs.finished]
-        return list(dict.fromkeys((each["name"], each["source"], each["licence"]) for each in data))
+        data = [run.metrics.data for run in self.runs.finished]
+        return list(dict.fromkeys((corpus.name, corpus.source, corpus.licence) for corpus in data))
+
+    @property
+    def _records(self) -> list[RunRecord]:
+        return [run.record for run in self.runs.finished if run.record is not None]
 
     @property
     def finished(self) -> str:
@@ -163,9 +169,9 @@ class Report:
 
 def about(scenario: Scenario) -> str:
     """What a table needs beside its title."""
-    test = scenario.data["sentences"]["test"]
+    test = scenario.data.sentences["test"]
     parts = [f"Test {scenario.metric_title} in percent; {test:,} test sentences.", scenario.rule]
-    parts.append(scenario.data["notes"])
+    parts.append(scenario.data.notes)
     parts += [f"{one} against {other} was declared but not run." for one, other in scenario.missing]
     if scenario.replaced:
         parts.append(

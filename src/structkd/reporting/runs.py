@@ -1,10 +1,6 @@
-"""Run folders as they lie on disk: finished ones with their results, failed and unfinished ones with what is known.
+"""The runs found below some folders: finished ones with their results, failed and unfinished ones.
 
-<run>/.hydra/config.yaml       what was run, in full
-<run>/metrics.json             results, written last
-<run>/run.json                 how they were made: command, versions, times
-<run>/predictions/*.jsonl.gz   every test sentence, by method
-<run>/failed.json              if the last attempt failed
+:mod:`structkd.records` describes the folders and files.
 """
 
 from __future__ import annotations
@@ -12,17 +8,17 @@ from __future__ import annotations
 import gzip
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Attempt", "Model", "Run", "Runs", "read_runs"]
+from structkd.files import read_json
+from structkd.records import Failure, Result, RunFolder, RunMetrics, RunRecord, RunTiming
 
-_FORMAT = 2
+__all__ = ["Attempt", "Model", "Run", "Runs", "read_runs"]
 
 
 @dataclass(frozen=True)
@@ -30,123 +26,118 @@ class Run:
     """A finished run: a teacher and students by several methods, of one seed.
 
     Attributes:
-        folder: where it lies.
-        results: what its ``metrics.json`` says.
-        made: what its ``run.json`` says; empty where it has none.
+        folder: of the run.
+        metrics: its results.
+        record: how they were made; None if the run does not say.
     """
 
     folder: Path
-    results: Mapping[str, Any]
-    made: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.results[name]
+    metrics: RunMetrics
+    record: RunRecord | None
 
     @property
     def config(self) -> Path:
         """The configuration in full, as Hydra composed it."""
-        return self.folder / ".hydra" / "config.yaml"
+        return RunFolder(self.folder).config
 
     @property
     def finished(self) -> str:
         """When, in ISO format; sorts by time."""
-        return str(self.made.get("finished", ""))
+        return "" if self.record is None else self.record.finished
 
     @property
     def command(self) -> str:
-        """What does this run alone again: the flags that were typed, and what was overridden."""
-        typed = shlex.split(self.made.get("command", ""))
+        """The command that makes this run alone: the flags that were typed, and the run's overrides."""
+        if self.record is None:
+            return "structkd"
+        typed = shlex.split(self.record.command)
         takes_value = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
         flags: list[str] = []
         for position, word in enumerate(typed):
             follows = position > 0 and typed[position - 1] in takes_value
             if follows or (word.startswith("-") and word not in ("-m", "--multirun")):
                 flags.append(word)
-        return shlex.join(["structkd", *flags, *self.made.get("overrides", [])])
+        return shlex.join(["structkd", *flags, *self.record.overrides])
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, and the run it is taken from.
+    """A trained model.
 
     Attributes:
         run: one of those it took part in.
-        result: what the run says of it.
+        result: its part in the results of that run.
     """
 
     run: Run
-    result: Mapping[str, Any]
+    result: Result
     _counts: dict[str, NDArray[np.int64] | None] = field(default_factory=dict, repr=False, compare=False)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.result[name]
-
-    def figure(self, split: str, name: str) -> float | None:
-        """A figure on dev or test, 0 to 1; None where there is none."""
-        return self.result.get(split, {}).get(name)
+    def metric(self, split: str, name: str) -> float | None:
+        """Return a metric on dev or test, 0 to 1; None if the model does not have it."""
+        return self.result.metrics(split).get(name)
 
     @property
     def kl_per_word(self) -> float | None:
-        """Exact KL(teacher || student) on the development text, in nats a word."""
-        return (self.result.get("divergence") or {}).get("kl_per_word")
+        """Exact KL(teacher || student) on the development text, in nats per word."""
+        return None if self.result.divergence is None else self.result.divergence.kl_per_word
 
     @property
     def words_per_second(self) -> float | None:
         """Speed of decoding on one core."""
-        return self._made.get("words_per_second")
+        return None if self._timing is None else self._timing.words_per_second
 
     @property
     def seconds(self) -> float | None:
         """How long it was trained."""
-        return self._made.get("seconds")
+        return None if self._timing is None else self._timing.seconds
 
     @property
     def predictions(self) -> Path:
         """Every test sentence with its gold and predicted annotation."""
-        return self.run.folder / "predictions" / f"{self.result['method']}.jsonl.gz"
+        return RunFolder(self.run.folder).predictions(self.result.method)
 
-    def counts(self, figure: str) -> NDArray[np.int64] | None:
-        """What every test sentence counts for a figure: correct, predicted and gold, [sentences, 3].
+    def counts(self, metric: str) -> NDArray[np.int64] | None:
+        """Return the counts of every test sentence for a metric: correct, predicted and gold, [sentences, 3].
 
         Returns:
-            None where the predictions were not kept.
+            None if the predictions were not kept.
         """
-        if figure not in self._counts:
-            self._counts[figure] = _counts(self.predictions, figure)
-        return self._counts[figure]
+        if metric not in self._counts:
+            self._counts[metric] = _counts(self.predictions, metric)
+        return self._counts[metric]
 
     @property
-    def _made(self) -> Mapping[str, Any]:
-        return self.run.made.get("results", {}).get(self.result["method"], {})
+    def _timing(self) -> RunTiming | None:
+        return None if self.run.record is None else self.run.record.results.get(self.result.method)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run without results: it failed, or it was interrupted or is still going on.
+    """A run without results: it failed, it was interrupted, or it is still going on.
 
     Attributes:
-        folder: where it lies.
-        failure: what its ``failed.json`` says; None where it has none.
+        folder: of the run.
+        failure: why it failed; None if it did not.
     """
 
     folder: Path
-    failure: Mapping[str, Any] | None
+    failure: Failure | None
 
     @property
     def title(self) -> str:
-        """What was overridden, or else the folder's name."""
-        overrides = (self.failure or {}).get("overrides")
-        return " ".join(overrides) if overrides else self.folder.name
+        """The overrides, or else the folder's name."""
+        return " ".join(self.failure.overrides) if self.failure and self.failure.overrides else self.folder.name
 
     @property
     def message(self) -> str:
-        """The kind of error and what it says; empty where nothing is known."""
-        return ": ".join(str(self.failure[part]) for part in ("error", "message")) if self.failure else ""
+        """The class of the error and its message; empty if nothing is known."""
+        return f"{self.failure.error}: {self.failure.message}" if self.failure else ""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """All that was found below some folders."""
+    """All runs below some folders."""
 
     finished: Sequence[Run]
     failed: Sequence[Attempt]
@@ -154,72 +145,57 @@ class Runs:
 
 
 def read_runs(folders: Iterable[str | Path]) -> Runs:
-    """All runs below some folders, in the order of their paths; one that is found twice counts once.
+    """Find all runs below some folders, in the order of their paths; a run that is found twice counts once.
 
     Raises:
-        FileNotFoundError: if a folder does not exist or no run in any is finished.
-        ValueError: if a result file cannot be read or was written by an earlier version.
+        FileNotFoundError: a folder does not exist, or no run is finished.
+        ValueError: a file cannot be read or was written by another version.
     """
     roots = [Path(folder) for folder in folders]
     found: dict[Path, Path] = {}
     for root in roots:
         if not root.is_dir():
-            raise FileNotFoundError(f"No folder {root}: give the folders of runs, such as structkd-runs.")
+            raise FileNotFoundError(f"There is no folder {root}. Give the folders of runs, such as structkd-runs.")
         for name in ("metrics.json", "failed.json", ".hydra"):
             for path in sorted(root.rglob(name)):
                 found.setdefault(path.parent.resolve(), path.parent)
     finished, failed, unfinished = [], [], []
     for folder in (found[key] for key in sorted(found)):
         run = _finished(folder)
+        failure = Failure.find(RunFolder(folder).failure)
         if run is not None:
             finished.append(run)
-        if (folder / "failed.json").is_file():
-            failed.append(Attempt(folder, _read(folder / "failed.json")))
-        elif run is None and (folder / ".hydra").is_dir():
+        if failure is not None:
+            failed.append(Attempt(folder, failure))
+        elif run is None and RunFolder(folder).hydra.is_dir():
             unfinished.append(Attempt(folder, None))
     if not finished:
         others = [f"{len(failed)} failed"] * bool(failed) + [f"{len(unfinished)} unfinished"] * bool(unfinished)
         raise FileNotFoundError(
-            f"No finished run below {', '.join(map(str, roots))}: nothing there has a metrics.json with results"
+            f"There is no finished run below {', '.join(map(str, roots))}: no folder has a metrics.json with results"
             + (f" ({' and '.join(others)}: {_first(failed) or (failed + unfinished)[0].folder})." if others else ".")
         )
     return Runs(finished, failed, unfinished)
 
 
 def _first(failed: Sequence[Attempt]) -> str:
-    """The first failure in a line, if there is one."""
-    return next((f"{each.message} in {each.folder}" for each in failed), "")
+    """Return the first failure in one line, if there is one."""
+    return next((f"{attempt.message} in {attempt.folder}" for attempt in failed), "")
 
 
 def _finished(folder: Path) -> Run | None:
-    path = folder / "metrics.json"
-    if not path.is_file():
+    paths = RunFolder(folder)
+    if not paths.metrics.is_file():
         return None
-    content = _read(path)
+    content = read_json(paths.metrics, RunMetrics.REMEDY)
     if "results" not in content:
-        return None  # a single training's; the runs that it took part in have its figures
-    if content.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path} was written by another version of structkd (format {content.get('format')}, expected {_FORMAT}): "
-            "run it again, which takes what is trained from its folder, or remove it."
-        )
-    made = _read(folder / "run.json") if (folder / "run.json").is_file() else {}
-    return Run(folder, content, made)
+        return None  # the metrics of a single training: the runs that it took part in have them
+    return Run(folder, RunMetrics.of(content, paths.metrics), RunRecord.find(paths.run))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a result file ({error}); remove it and run again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a result file: expected an object; remove it and run again.")
-    return content
-
-
-def _counts(path: Path, figure: str) -> NDArray[np.int64] | None:
+def _counts(path: Path, metric: str) -> NDArray[np.int64] | None:
     if not path.is_file():
         return None
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        counts = [json.loads(line).get("counts", {}).get(figure) for line in lines]
+        counts = [json.loads(line).get("counts", {}).get(metric) for line in lines]
     return None if not counts or None in counts else np.array(counts, dtype=np.int64)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
 from structkd.evaluation import figure_rule, figure_title
+from structkd.records import RunCorpus, Settings
 
 from .runs import Model, Run
 from .settings import titles
@@ -32,7 +33,7 @@ class Row:
 
     role: str
     method: str
-    settings: Mapping[str, Any]
+    settings: Settings
     apart: str = ""
     models: dict[int, Model] = field(default_factory=dict)
     runs: set[Path] = field(default_factory=set)
@@ -49,7 +50,7 @@ class Row:
 
     def figures(self, split: str, metric: str) -> dict[int, float]:
         """A figure of every seed that has it, in the order of the seeds."""
-        return self._each(lambda model: model.figure(split, metric))
+        return self._each(lambda model: model.metric(split, metric))
 
     @property
     def kl_per_word(self) -> dict[int, float]:
@@ -73,7 +74,7 @@ class Scenario:
 
     Attributes:
         name: of the scenario.
-        data: what the runs say of the corpus: its name, task, annotation, notes, licence, source, sentences.
+        data: the corpus.
         metric: the figure by which models are compared.
         teacher: what sets the teacher apart, where the same scenario was run with several.
         rows: teachers, the plain student, other students by name, structural KD last.
@@ -84,7 +85,7 @@ class Scenario:
     """
 
     name: str
-    data: Mapping[str, Any]
+    data: RunCorpus
     metric: str
     teacher: str
     rows: list[Row]
@@ -97,7 +98,7 @@ class Scenario:
     def title(self) -> str:
         """For headings."""
         apart = f" (teacher: {self.teacher})" if self.teacher else ""
-        return f"{self.name}{apart}: {self.data['name']}, {self.data['task']}"
+        return f"{self.name}{apart}: {self.data.name}, {self.data.task}"
 
     @property
     def metric_title(self) -> str:
@@ -107,7 +108,7 @@ class Scenario:
     @property
     def figures(self) -> list[str]:
         """Names of all test figures that any model has, the compared one first."""
-        found = [name for row in self.rows for model in row.models.values() for name in model.result.get("test", {})]
+        found = [name for row in self.rows for model in row.models.values() for name in model.result.test]
         return list(dict.fromkeys([self.metric, *found]))
 
     @property
@@ -171,8 +172,8 @@ def collect(runs: Sequence[Run]) -> list[Scenario]:
     """
     groups: dict[tuple[str, ...], dict[str, list[Run]]] = {}
     for run in runs:
-        data = run["data"]
-        by_teacher = groups.setdefault((run["scenario"], data["name"], data["task"], data["fingerprint"]), {})
+        data = run.metrics.data
+        by_teacher = groups.setdefault((run.metrics.scenario, data.name, data.task, data.fingerprint), {})
         by_teacher.setdefault(json.dumps(_teachers(run), sort_keys=True), []).append(run)
     scenarios = []
     for by_teacher in groups.values():
@@ -192,19 +193,19 @@ def collect(runs: Sequence[Run]) -> list[Scenario]:
 
 
 def _teachers(run: Run) -> list[Any]:
-    """Settings of every teacher of a run."""
-    return [result["settings"] for result in run["results"] if result["role"] == "teacher"]
+    """Return the settings of every teacher of a run, as plain data."""
+    return [result.settings.plain() for result in run.metrics.results if result.role == "teacher"]
 
 
 def _teacher_seeds(run: Run) -> tuple[int, ...]:
-    return tuple(result["seed"] for result in run["results"] if result["role"] == "teacher")
+    return tuple(result.seed for result in run.metrics.results if result.role == "teacher")
 
 
 def _by_teacher_seed(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs whose teachers differ in their seeds alone are one group if each student has one of them only."""
     of_student: dict[int, set[tuple[int, ...]]] = {}
     for run in runs:
-        of_student.setdefault(run["seed"], set()).add(_teacher_seeds(run))
+        of_student.setdefault(run.metrics.seed, set()).add(_teacher_seeds(run))
     if all(len(seeds) == 1 for seeds in of_student.values()):
         return [list(runs)]
     parts: dict[tuple[int, ...], list[Run]] = {}
@@ -216,24 +217,22 @@ def _by_teacher_seed(runs: Sequence[Run]) -> list[list[Run]]:
 def _scenario(runs: Sequence[Run], teacher: str) -> Scenario:
     rows: dict[str, Row] = {}
     for run in sorted(runs, key=lambda run: run.finished):  # of two that say different things the later counts
-        for result in run["results"]:
-            key = json.dumps([result["role"], result["method"], result["settings"]], sort_keys=True)
-            row = rows.setdefault(key, Row(result["role"], result["method"], result["settings"]))
+        for result in run.metrics.results:
+            key = json.dumps([result.role, result.method, result.settings.plain()], sort_keys=True)
+            row = rows.setdefault(key, Row(result.role, result.method, result.settings))
             row.runs.add(run.folder)
-            known = row.models.get(result["seed"])
-            if known is None or known["folder"] != result["folder"]:
-                row.models[result["seed"]] = Model(run, result)
+            known = row.models.get(result.seed)
+            if known is None or known.result.folder != result.folder:
+                row.models[result.seed] = Model(run, result)
     for row in rows.values():
         row.models = dict(sorted(row.models.items()))
     _name_apart(list(rows.values()))
     ordered = sorted(rows.values(), key=_position)
-    current = {model["folder"] for row in ordered for model in row.models.values()}
-    replaced = [run for run in runs if any(result["folder"] not in current for result in run["results"])]
+    current = {model.result.folder for row in ordered for model in row.models.values()}
+    replaced = [run for run in runs if any(result.folder not in current for result in run.metrics.results)]
     pairs, missing = _declared(runs, ordered)
-    first = runs[0]
-    return Scenario(
-        first["scenario"], first["data"], first["metric"], teacher, ordered, list(runs), pairs, missing, replaced
-    )
+    first = runs[0].metrics
+    return Scenario(first.scenario, first.data, first.metric, teacher, ordered, list(runs), pairs, missing, replaced)
 
 
 def _position(row: Row) -> tuple[int, str, list[tuple[str, float, str]]]:
@@ -255,14 +254,14 @@ def _name_apart(rows: Sequence[Row]) -> None:
     for row in rows:
         by_name.setdefault((row.role, row.method), []).append(row)
     for group in by_name.values():
-        for row, apart in zip(group, titles([row.settings for row in group]), strict=True):
+        for row, apart in zip(group, titles([row.settings.plain() for row in group]), strict=True):
             row.apart = apart
 
 
 def _declared(runs: Sequence[Run], rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[tuple[str, str]]]:
     """Rows to be compared, and comparisons of which one side was never run."""
     students = [row for row in rows if row.role == "student"]
-    declared = dict.fromkeys((str(one), str(other)) for run in runs for one, other in run["comparisons"])
+    declared = dict.fromkeys(pair for run in runs for pair in run.metrics.comparisons)
     pairs = [
         (row, partner)
         for one, other in declared
@@ -283,19 +282,6 @@ def _partners(students: Sequence[Row], row: Row, method: str) -> list[Row]:
     named = [other for other in students if other.method == method and other is not row]
     if together := [other for other in named if other.runs & row.runs]:
         return together
-    alike = [other for other in named if _alike(row, other)]
-    return [other for other in alike if _temperature(other) in (None, _temperature(row))] or alike
-
-
-def _temperature(row: Row) -> Any:
-    """Of the loss; None for a student without teacher, and for a loss without temperature."""
-    return ((row.settings["method"] or {}).get("loss") or {}).get("temperature")
-
-
-def _alike(one: Row, other: Row) -> bool:
-    """Whether two students differ in their methods alone, and in what a student without teacher does not have."""
-    apart = ["method", "weights", "targets"]
-    if any(not (row.settings["method"] or {}).get("loss") for row in (one, other)):
-        apart.append("unlabelled")
-    left, right = ({name: row.settings[name] for name in row.settings if name not in apart} for row in (one, other))
-    return left == right
+    comparable = [other for other in named if row.settings.differs_in_method_only(other.settings)]
+    same_temperature = [other for other in comparable if other.settings.temperature in (None, row.settings.temperature)]
+    return same_temperature or comparable

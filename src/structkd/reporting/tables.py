@@ -88,7 +88,7 @@ def method_table(scenario: Scenario, link: Linker) -> Table:
     header += ["KL a word", "words/s (ratio)", "parameters", "sentences", "steps"]
     lines = []
     for row in scenario.rows:
-        first, closed, speed = row.first, scenario.gap_closed(row), row.words_per_second
+        first, closed, speed = row.first.result, scenario.gap_closed(row), row.words_per_second
         test = row.figures("test", scenario.metric)
         divergence = row.kl_per_word
         cells = [
@@ -100,9 +100,9 @@ def method_table(scenario: Scenario, link: Linker) -> Table:
             *(number(percent(row.figures("test", name))) for name in others),
             number(f"{fmean(divergence.values()):.3f}" if divergence else ""),
             number(_speed(speed) + _ratio(scenario, row)),
-            number(_span(f"{model['parameters']:,}" for model in row.models.values())),
-            number(f"{first['labelled']:,}" + (f" + {first['unlabelled']:,}" if first["unlabelled"] else "")),
-            number(_span(f"{model['steps']:,}" for model in row.models.values())),
+            number(_span(f"{model.result.parameters:,}" for model in row.models.values())),
+            number(f"{first.labelled:,}" + (f" + {first.unlabelled:,}" if first.unlabelled else "")),
+            number(_span(f"{model.result.steps:,}" for model in row.models.values())),
         ]
         lines.append(cells)
     return _without_empty(Table(header, lines))
@@ -162,7 +162,7 @@ def model_table(scenario: Scenario, link: Linker) -> Table:
     for row in scenario.rows:
         for seed, model in row.models.items():
             divergence = model.kl_per_word
-            best = "" if model.result.get("best_step") is None else f" ({model['best_step']:,})"
+            best = "" if model.result.best_step is None else f" ({model.result.best_step:,})"
             lines.append(
                 [
                     Cell(((row.name, None),), "name"),
@@ -171,7 +171,7 @@ def model_table(scenario: Scenario, link: Linker) -> Table:
                     number(_figure(model, "dev", scenario.metric)),
                     number("" if divergence is None else f"{divergence:.3f}"),
                     number(_speed(model.words_per_second)),
-                    number(f"{model['steps']:,}{best}"),
+                    number(f"{model.result.steps:,}{best}"),
                     Cell(tuple(_files(model, link)), "files"),
                     Cell(((model.run.command, None),), "code"),
                 ]
@@ -180,7 +180,7 @@ def model_table(scenario: Scenario, link: Linker) -> Table:
 
 
 def _figure(model: Model, split: str, metric: str) -> str:
-    value = model.figure(split, metric)
+    value = model.metric(split, metric)
     return "" if value is None else f"{100 * value:.2f}"
 
 
@@ -222,12 +222,13 @@ def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
     for scenario in scenarios:
         for row in scenario.rows:
             for seed, model in row.models.items():
-                lines.append([scenario.name, scenario.data["name"], scenario.data["task"], scenario.teacher])
+                result = model.result
+                lines.append([scenario.name, scenario.data.name, scenario.data.task, scenario.teacher])
                 lines[-1] += [row.role, row.method, row.apart, seed]
-                lines[-1] += [model.result.get(name) for name in ("labelled", "unlabelled", "parameters", "steps")]
-                lines[-1] += [model.result.get("best_step"), model.seconds, model.words_per_second, model.kl_per_word]
-                lines[-1] += [model.figure(split, name) for split in ("dev", "test") for name in metrics]
-                lines[-1] += [model["folder"], link(model.run.folder), link(model.run.config), link(model.predictions)]
+                lines[-1] += [result.labelled, result.unlabelled, result.parameters, result.steps]
+                lines[-1] += [result.best_step, model.seconds, model.words_per_second, model.kl_per_word]
+                lines[-1] += [model.metric(split, name) for split in ("dev", "test") for name in metrics]
+                lines[-1] += [result.folder, link(model.run.folder), link(model.run.config), link(model.predictions)]
                 lines[-1].append(model.run.command)
     return _as_csv(header, lines)
 
@@ -239,7 +240,7 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
     lines: list[list[Any]] = []
     for each in comparisons:
         scenario, interval = each.scenario, each.interval
-        lines.append([scenario.name, scenario.data["name"], scenario.data["task"], scenario.teacher])
+        lines.append([scenario.name, scenario.data.name, scenario.data.task, scenario.teacher])
         lines[-1] += [each.method.name, each.baseline.name, " ".join(map(str, each.differences)), each.difference]
         lines[-1] += [None, None] if interval is None else [interval.low, interval.high]
         lines[-1] += [each.p, each.smallest, each.adjusted, each.attainable, each.family, each.outcome]

@@ -1,12 +1,7 @@
 """A teacher's scores on disk: computed once, read by every student.
 
-A store is a folder:
-
-    scores-00003-of-00010.safetensors   the sentences ``text.shard(10, 3, contiguous=True)``: their scores one after the
-                                        other, and ``lengths``
-    scores-00003-of-00010.json          written after it: size, sha256, and what was lost by rounding
-    shared.safetensors, shared.json     the scores that belong to the teacher and not to a sentence, in float32
-    manifest.json                       written last: a folder that has one is finished
+:mod:`structkd.records` describes the folder. A shard ``scores-00003-of-00010`` holds the sentences
+``text.shard(10, 3, contiguous=True)``: their scores one after the other, and ``lengths``.
 
 Scores, not marginals: the teacher's distribution comes out of them at any temperature, and a CRF's take [N, C] and one
 [C, C] in place of [N, C, C]. Files are mapped into memory when read, so what a training holds of them is what it reads.
@@ -27,13 +22,13 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from structkd.files import MANIFEST, fault, json_bytes, read_json, remove_unfinished, write_bytes, write_json
+from structkd.files import MANIFEST, fault, json_bytes, remove_unfinished, write_bytes
 from structkd.models import StructuredModel
+from structkd.records import RoundingError, ScoreFile, ScoreLayout, StoredFile, StoreManifest
 from structkd.training.targets import Shard, TeacherTargets, run_teacher, teacher_bar
 
 __all__ = ["DTYPES", "TargetStore"]
 
-_FORMAT = 1
 _SHARED = "shared"
 #: What scores may be stored in.
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -54,7 +49,7 @@ class TargetStore(TeacherTargets):
             error of a structure's score.
     """
 
-    manifest: dict[str, Any]
+    manifest: StoreManifest
 
     @classmethod
     def write(
@@ -102,17 +97,17 @@ class TargetStore(TeacherTargets):
         _check_settings(text, dtype, shard_sentences, part)
         layout, shared = _layout(teacher)
         about = {
-            "format": _FORMAT,
+            "format": StoreManifest.FORMAT,
             "fingerprint": fingerprint,
             "dtype": dtype,
-            "scores": layout,
+            "scores": {name: each.plain() for name, each in layout.items()},
             "sentences": len(text),
             "shard_sentences": shard_sentences,
         }
         if (folder / MANIFEST).exists():
-            manifest = _read_manifest(folder)
-            about["shard_sentences"] = shard_sentences = manifest.get("shard_sentences", shard_sentences)
-            _check_same(folder, {name: manifest.get(name) for name in about}, about)
+            found = _read_manifest(folder)
+            about["shard_sentences"] = shard_sentences = found.shard_sentences
+            _check_same(folder, found, about)
         count = -(-len(text) // shard_sentences)
         shards = {f"scores-{number:05d}-of-{count:05d}": number for number in range(count)}
         own = [name for name, number in shards.items() if number % part[1] == part[0]]
@@ -120,23 +115,23 @@ class TargetStore(TeacherTargets):
 
         folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
-        facts = {name: found for name in own if (found := _finished(folder, name, key))}
-        missing = [(name, text.shard(count, shards[name], contiguous=True)) for name in own if name not in facts]
-        done = sum(found["sentences"] for found in facts.values())
+        complete = {name: file for name in own if (file := _finished(folder, name, key))}
+        missing = [(name, text.shard(count, shards[name], contiguous=True)) for name in own if name not in complete]
+        done = sum(file.sentences for file in complete.values())
         with teacher_bar(done + sum(len(sentences) for _, sentences in missing), progress, done) as bar:
-            if facts:
-                bar.set_postfix_str(f"{len(facts)} of {len(own)} shards were there")
+            if complete:
+                bar.set_postfix_str(f"{len(complete)} of {len(own)} shards were there")
             for name, sentences in missing:
-                facts[name] = _write_shard(teacher, sentences, folder, name, key, DTYPES[dtype], batch_size, bar)
+                complete[name] = _write_shard(teacher, sentences, folder, name, key, DTYPES[dtype], batch_size, bar)
         if shared and part[0] == 0 and not _finished(folder, _SHARED, key):
-            _write_tensors(folder, _SHARED, shared, {"key": key, "sentences": 0})
+            _write_tensors(folder, _SHARED, shared, key=key, sentences=0)
         names = [*shards, *([_SHARED] if shared else [])]
         for name in names:
-            found = facts.get(name) or _finished(folder, name, key)
-            if found is None:
+            file = complete.get(name) or _finished(folder, name, key)
+            if file is None:
                 return None
-            facts[name] = found
-        _complete(folder, about, {name: facts[name] for name in names})
+            complete[name] = file
+        _complete(folder, about, layout, {name: complete[name] for name in names})
         return cls.open(folder, teacher, fingerprint=fingerprint, verify=False)
 
     @classmethod
@@ -158,11 +153,11 @@ class TargetStore(TeacherTargets):
         """
         folder, fingerprint = Path(folder), _plain(fingerprint)
         manifest = _read_manifest(folder)
-        expected = {"format": _FORMAT, "fingerprint": fingerprint, "scores": _layout(teacher)[0]}
-        _check_same(folder, {name: manifest.get(name) for name in expected}, expected)
+        scores = {name: each.plain() for name, each in _layout(teacher)[0].items()}
+        _check_same(folder, manifest, {"fingerprint": fingerprint, "scores": scores})
         tensors = {}
-        for name, facts in manifest["files"].items():
-            difference = fault(folder / name, facts["bytes"], facts["sha256"] if verify else None)
+        for name, file in manifest.files.items():
+            difference = fault(folder / name, file.bytes, file.sha256 if verify else None)
             if difference:
                 kind = ValueError if (folder / name).exists() else FileNotFoundError
                 raise kind(f"{folder / name} {difference}. Write the store again: complete files are kept.")
@@ -185,14 +180,14 @@ def _check_settings(text: Dataset, dtype: str, shard_sentences: int, part: tuple
         raise ValueError(f"part (k, n) needs 0 <= k < n, got {tuple(part)}.")
 
 
-def _layout(teacher: StructuredModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _layout(teacher: StructuredModel) -> tuple[dict[str, ScoreLayout], dict[str, Tensor]]:
     """Axes of words and trailing shape of every score, and the scores that no sentence has a part in."""
     # A word is enough to see them all; the teacher need not know it.
     sentence = Dataset.from_dict({"id": [""], "tokens": [["a"]], "upos": [["X"]]})
     shard, shared = run_teacher(teacher, sentence)
     shapes = {name: list(value.shape[1:]) for name, value in shard.items() if name != "lengths"}
     shapes |= {name: list(value.shape) for name, value in shared.items()}
-    return {name: {"axes": teacher.score_axes[name], "shape": shapes[name]} for name in sorted(shapes)}, shared
+    return {name: ScoreLayout(axes=teacher.score_axes[name], shape=shapes[name]) for name in sorted(shapes)}, shared
 
 
 def _write_shard(
@@ -204,15 +199,14 @@ def _write_shard(
     dtype: torch.dtype,
     batch_size: int,
     bar: tqdm,
-) -> dict[str, Any]:
+) -> ScoreFile:
     exact, shared = run_teacher(teacher, sentences, batch_size, bar)
     stored = {score: _rounded(score, value, dtype) for score, value in exact.items()}
-    divergence = {"mean": 0.0, "max": 0.0}
+    divergence = RoundingError(mean=0.0, max=0.0)
     if dtype != torch.float32:
         measured = _divergence(TeacherTargets(teacher, [_double(exact)], _double(shared)), _double(stored))
-        divergence = {"mean": float(measured.mean()), "max": float(measured.max())}
-    facts = {"key": key, "sentences": len(sentences), "divergence": divergence}
-    return _write_tensors(folder, name, stored, facts)
+        divergence = RoundingError(mean=float(measured.mean()), max=float(measured.max()))
+    return _write_tensors(folder, name, stored, key=key, sentences=len(sentences), divergence=divergence)
 
 
 def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -247,24 +241,23 @@ def _divergence(exact: TeacherTargets, stored: Shard) -> Tensor:
     return result
 
 
-def _write_tensors(folder: Path, name: str, tensors: Shard, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write a file of tensors, and then the facts about it."""
+def _write_tensors(folder: Path, name: str, tensors: Shard, **about: Any) -> ScoreFile:
+    """Write a file of tensors, and then the record of it."""
     content = save({each: value.contiguous() for each, value in tensors.items()})
-    facts = facts | {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    record = ScoreFile(**about, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     write_bytes(folder / f"{name}.safetensors", content)
-    write_json(folder / f"{name}.json", facts)
-    return facts
+    record.write(folder / f"{name}.json")
+    return record
 
 
-def _finished(folder: Path, name: str, key: str) -> dict[str, Any] | None:
-    """The facts about a file that is there, whole, and part of this very store."""
+def _finished(folder: Path, name: str, key: str) -> ScoreFile | None:
+    """Return the record of a file that is complete and part of this store; None if there is no such file."""
     try:
-        facts = read_json(folder / f"{name}.json")
+        record = ScoreFile.read(folder / f"{name}.json")
     except (FileNotFoundError, ValueError):
         return None
-    if facts.get("key") != key or fault(folder / f"{name}.safetensors", facts["bytes"], facts["sha256"]):
-        return None
-    return facts
+    is_other = record.key != key or fault(folder / f"{name}.safetensors", record.bytes, record.sha256)
+    return None if is_other else record
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:
@@ -273,44 +266,46 @@ def _mapped(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def _complete(folder: Path, about: dict[str, Any], facts: Mapping[str, dict[str, Any]]) -> None:
-    """Write the manifest, and remove what belongs to no file of it."""
-    shards = [each for each in facts.values() if "divergence" in each]
-    total = sum(each["divergence"]["mean"] * each["sentences"] for each in shards)
-    content = json_bytes(
-        about
-        | {
-            "divergence": {
-                "mean": total / about["sentences"],
-                "max": max(each["divergence"]["max"] for each in shards),
-            },
-            "files": {
-                f"{name}.safetensors": {field: each[field] for field in ("sentences", "bytes", "sha256")}
-                for name, each in facts.items()
-            },
-        }
+def _complete(
+    folder: Path, about: dict[str, Any], layout: dict[str, ScoreLayout], files: Mapping[str, ScoreFile]
+) -> None:
+    """Write the manifest, and remove files that do not belong to it."""
+    errors = [(file.divergence, file.sentences) for file in files.values() if file.divergence is not None]
+    manifest = StoreManifest(
+        **about | {"scores": layout},
+        divergence=RoundingError(
+            mean=sum(error.mean * sentences for error, sentences in errors) / about["sentences"],
+            max=max(error.max for error, _ in errors),
+        ),
+        files={
+            f"{name}.safetensors": StoredFile(sentences=file.sentences, bytes=file.bytes, sha256=file.sha256)
+            for name, file in files.items()
+        },
     )
     path = folder / MANIFEST
-    if not path.exists() or path.read_bytes() != content:
-        write_bytes(path, content)
+    if not path.exists() or path.read_bytes() != json_bytes(manifest.plain()):
+        manifest.write(path)
     for stray in folder.glob("scores-*"):
-        if stray.stem not in facts:
+        if stray.stem not in files:
             stray.unlink()
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> StoreManifest:
     path = folder / MANIFEST
-    again = "TargetStore.write with the same settings finishes it and keeps the shards that are complete"
     if not path.is_file():
         shards = sorted(folder.glob("scores-*.json"))
         state = f"it is not finished, with {len(shards)} of its shards written" if shards else "nothing was stored yet"
-        raise FileNotFoundError(f"{folder} has no {MANIFEST}: {state}. {again}.")
-    return read_json(path, f"Delete it: {again}.")
+        raise FileNotFoundError(
+            f"{folder} has no {MANIFEST}: {state}. TargetStore.write with the same settings finishes it and keeps the "
+            "shards that are complete."
+        )
+    return StoreManifest.read(path)
 
 
-def _check_same(folder: Path, found: Any, expected: Any) -> None:
-    """Refuse a store that is of something else."""
-    difference = _difference(found, expected, "")
+def _check_same(folder: Path, manifest: StoreManifest, expected: Mapping[str, Any]) -> None:
+    """Refuse a store of something else: fields of its manifest differ from those expected."""
+    content = manifest.plain()
+    difference = _difference({name: content[name] for name in expected}, dict(expected), "")
     if difference:
         raise ValueError(
             f"The teacher's scores in {folder} are stale or foreign: {difference}. Give the store another folder, or "
