@@ -1,6 +1,7 @@
 """Imports go one way between the rooms, and each foreign library stays in its room."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +64,9 @@ def test_the_mathematics_needs_torch_only() -> None:
     for room in ("distributions", "projections", "losses"):
         for path in (SOURCE / room).rglob("*.py"):
             assert not {name.split(".")[0] for name in imported(path)} & outside
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """The folders of tests are no packages, so pytest imports every test file as a module of its bare name."""
+    names = Counter(path.name for path in Path(__file__).resolve().parents[1].rglob("*.py"))
+    assert [name for name, count in names.items() if count > 1 and name != "conftest.py"] == []
