@@ -107,11 +107,11 @@ def read_columns(
     for comments, rows in _blocks(path, layout.is_comment, comment, encoding):
         if any(cell.startswith(DOCUMENT_MARK) for cell in layout.cells(rows[0][1])):
             rows = rows[1:]
-        words, tags, replaced = [], [], 0
+        words, given, tags = [], [], []
         for number, line in rows:
             word, tag = layout.word_and_tag(number, line)
-            if tag in replace:
-                tag, replaced = replace[tag], replaced + 1
+            given.append(tag)
+            tag = replace.get(tag, tag)
             fault = _unknown(tag, types, spelling, offers)
             if fault:
                 raise ValueError(f"{path}, line {number}: {fault}")
@@ -122,10 +122,11 @@ def read_columns(
         if not kept:  # a sentence with a blank word, or a mark of a document
             continue
         if spelling is not None:
-            tags = _read_tags(path, [number for number, _ in rows], tags, spelling, repair, changes, offers)
+            tags = _read_tags(path, [number for number, _ in rows], given, tags, spelling, repair, changes, offers)
             if target_scheme not in (None, spelling.scheme):
                 tags = convert_tags(tags, spelling.scheme, str(target_scheme))
         line_number = rows[0][0]
+        replaced = sum(tag in replace for tag in given)
         sentence_id = ids.next(comments.get("sent_id"), line_number, comments.get("newdoc id"))
         sentences.append(TaggedSentence(sentence_id, tuple(kept), tuple(tags), replaced, line_number))
     if not sentences:
@@ -135,7 +136,7 @@ def read_columns(
 
 def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str], key: str = "file_scheme") -> str:
     """Return what to do about a sequence of tags that is illegal in a scheme."""
-    hints = [f"is the tag scheme really {spelling.name}?"]
+    hints = [f"is the tag scheme really {spelling.name}?"] if "scheme" in offers else []
     other = spelling.others(tags) if "scheme" in offers else None
     if other is not None:
         named = [] if other.name == spelling.name else [option("scheme", other.name, key)]
@@ -154,6 +155,7 @@ def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str],
 def _read_tags(
     path: str | PathLike[str],
     lines: Sequence[int],
+    given: Sequence[str],
     tags: Sequence[str],
     spelling: FileScheme,
     repair: bool,
@@ -164,8 +166,10 @@ def _read_tags(
     foreign = any(spelling.tag(tag) is None for tag in tags)
     violation = spelling.violation(tags) if foreign or not repair else None
     if violation is not None:
-        at = lines[min(violation[0], len(lines) - 1)]
-        raise ValueError(f"{path}, line {at}: {violation[1]}; {tag_hint(tags, spelling, offers)}")
+        at = min(violation[0], len(lines) - 1)
+        before = max(at - 1, 0)
+        read_as = f" (the {given[before]!r} before it was read so)" if given[before] != tags[before] else ""
+        raise ValueError(f"{path}, line {lines[at]}: {violation[1]}{read_as}; {tag_hint(tags, spelling, offers)}")
     read, changed = spelling.read(tags, repair)
     changes["repaired"] += changed
     return read

@@ -12,6 +12,7 @@ from pathlib import Path
 from structkd.data.annotation import TagAnnotation
 from structkd.data.columns import read_columns
 from structkd.data.corpus import Corpus, check_task
+from structkd.data.slips import option
 from structkd.data.tagged_text import tagged_corpus
 
 CONLL2002_TYPES: tuple[str, ...] = ("PER", "ORG", "LOC", "MISC")
@@ -93,7 +94,7 @@ def _find(language: str, folder: str | None) -> Path:
     raise FileNotFoundError(
         f"CoNLL-2002 ({language}.train, {language}.testa, {language}.testb) was not found in "
         f"{' or '.join(map(str, folders))}.{hint} To get it, run `python -m nltk.downloader conll2002`, or name the "
-        "folder of your copy with folder, or its nltk_data folder with NLTK_DATA"
+        f"folder of your copy, as {option('folder', 'my/conll2002')}, or its nltk_data folder with NLTK_DATA"
     )
 
 

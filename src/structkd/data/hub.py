@@ -178,9 +178,13 @@ def load_hub_treebank(
 
 
 def fetch_hub(
-    dataset: str, config: str | None, splits: Mapping[str, str], revision: str | None = None
+    dataset: str,
+    config: str | None,
+    splits: Mapping[str, str],
+    revision: str | None = None,
+    offers: Collection[str] = ("splits",),
 ) -> dict[str, Dataset]:
-    """The splits of a data set of the hub, by our names for them.
+    """The splits of a data set of the hub, by our names for them; `offers` as in `hub_sentences`.
 
     Raises:
         FileNotFoundError: the hub, or the data set on it, cannot be reached.
@@ -205,7 +209,9 @@ def fetch_hub(
         raise FileNotFoundError(f"the Hugging Face hub ({where}: {error})") from error
     missing = [theirs for theirs in splits.values() if theirs not in loaded]
     if missing:
-        raise ValueError(f"{dataset} has no split {missing[0]!r}; it has {', '.join(loaded)}. Name them with splits")
+        named = {ours: theirs if theirs in loaded else next(iter(loaded)) for ours, theirs in splits.items()}
+        hint = f" Name them, say {option('splits', named)}." if "splits" in offers else ""
+        raise ValueError(f"{dataset} has no split {missing[0]!r}; it has {', '.join(loaded)}.{hint}")
     return {ours: loaded[theirs] for ours, theirs in splits.items()}
 
 

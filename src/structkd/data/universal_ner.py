@@ -114,7 +114,7 @@ def _read(
             for split, path in files.items()
         }
     try:
-        loaded = fetch_hub(_HUB, treebank, {split: HUB_SPLITS[split] for split in splits})
+        loaded = fetch_hub(_HUB, treebank, {split: HUB_SPLITS[split] for split in splits}, offers=())
     except FileNotFoundError as error:
         what = f"Universal NER {treebank}"
         raise FileNotFoundError(how_to_get(what, folder, pattern, _HUB, treebank, str(error))) from error

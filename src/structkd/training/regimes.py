@@ -69,7 +69,7 @@ def draw_regime(
     if not 0 <= labelled <= count:
         raise ValueError(
             f"student.labelled={labelled}: the student's labelled sentences are some of the teacher's, "
-            f"which are {count}."
+            f"which are {count}. Lower it, or take them all with student.labelled=null."
         )
     if not labelled + unlabelled:
         raise ValueError("student.labelled=0, student.unlabelled=0: the student has nothing to learn from.")
