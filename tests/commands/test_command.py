@@ -61,6 +61,7 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     assert (structural["labelled"], structural["unlabelled"]) == (15, 40)
     table = (folder / "results.md").read_text()
     assert table in output
+    assert result["data"]["notes"] in table, "what a reader of the results has to know"
     assert f"| student, structural | 15 | 40 | {100 * structural['test']['f1']:.2f} |" in table
     # predictions are complete and legal, and give back the figures
     lines = read_predictions(folder / "predictions" / "structural.jsonl.gz")

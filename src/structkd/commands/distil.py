@@ -219,10 +219,8 @@ def result_table(run: RunMetrics, record: RunRecord) -> str:
         cells += [f"{100 * result.test[key]:.2f}" for key in names]
         cells += [f"{100 * result.dev[metric]:.2f}", f"{record.results[result.method].seconds:.0f} s"]
         lines.append("| " + " | ".join(cells) + " |")
-    rule = figure_rule(metric)
-    return "\n".join(
-        [*lines, "", *([rule, ""] if rule else []), f"`{shlex.join(['structkd', *record.overrides])}`", ""]
-    )
+    said = [line for part in (figure_rule(metric), run.data.notes) if part for line in (part, "")]
+    return "\n".join([*lines, "", *said, f"`{shlex.join(['structkd', *record.overrides])}`", ""])
 
 
 def _result(training: Training, work_dir: Path) -> Result:
