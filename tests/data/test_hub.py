@@ -161,6 +161,52 @@ def test_other_columns_splits_and_labels(hub: Hub) -> None:
     assert tags(corpus, "dev") == [["B-PER", "I-PER"]]
 
 
+def test_splits_of_other_names_are_offered_as_they_are_typed(hub: Hub) -> None:
+    data = entities()
+    hub(DatasetDict({"train": data["train"], "dev": data["validation"], "test": data["test"]}))
+    with pytest.raises(
+        ValueError, match=r"no split 'validation'; it has train, dev, test\. Name them, say splits=.*data\."
+    ):
+        load_hub("any")
+    with pytest.raises(ValueError, match=r"universal_ner has no split 'validation'; it has train, dev, test\.$"):
+        load_uner("en_ewt")
+
+
+def test_labels_without_prefix_and_with_another_separator(hub: Hub) -> None:
+    hub(entities(["O", "PER", "LOC"]))
+    with pytest.raises(ValueError, match=r"train: label 'PER' is no tag of BIO.*\(data\.hub_scheme=IO\)"):
+        load_hub("any")
+    assert tags(load_hub("any", hub_scheme="IO", scheme="BIO"), "test") == [["B-PER", "B-LOC"]]
+    hub(entities(["O", "U_PER", "B_PER", "L_PER"]))
+    corpus = load_hub("any", hub_scheme="BILOU", separator="_", repair=True)
+    assert corpus.annotation == TagAnnotation.of_spans(["PER"], "BIOES")
+    assert tags(corpus, "test") == [["S-PER", "S-PER"]]
+
+
+def test_rows_without_words_labels_or_text(hub: Hub) -> None:
+    def changed(**row: Any) -> DatasetDict:
+        data = entities()
+        rows = [*data["train"], {"idx": "new", "tokens": ["a", "b"], "ner_tags": [0, 0], "annotator": []} | row]
+        return DatasetDict(data | {"train": Dataset.from_list(rows, features=data["train"].features)})
+
+    hub(changed(tokens=[], ner_tags=[]))
+    corpus = load_hub("any")
+    assert list(corpus.splits["train"]["id"]) == ["2"]
+    assert "Rows without words were left out: 1 of train, 0 of validation" not in corpus.notes
+    assert "Rows without words were left out: 1 of train, 0 of dev, 0 of test." in corpus.notes
+    hub(changed(ner_tags=[0, -1]))
+    with pytest.raises(ValueError, match=r"sentence '3', word 1 \(0-based\): the label is -1, so the split"):
+        load_hub("any")
+    hub(changed(ner_tags=[0]))
+    with pytest.raises(ValueError, match="sentence '3': 2 tokens and 1 ner_tags"):
+        load_hub("any")
+    hub(changed(tokens=["a", " "]))
+    with pytest.raises(ValueError, match=r"sentence '3', word 1 \(0-based\): the word is empty or blank"):
+        load_hub("any")
+    assert list(load_hub("any", blank_words="skip").splits["train"]["id"]) == ["2"]
+    assert load_hub("any", blank_words="underscore").splits["train"]["tokens"][1] == ["a", "_"]
+
+
 def test_labels_that_are_no_spans(hub: Hub) -> None:
     hub(entities(["NN", "NNP", "VB"]))
     corpus = load_hub("any", task="upos")

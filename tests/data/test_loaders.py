@@ -13,6 +13,8 @@ from typing import cast
 
 import datasets
 import pytest
+import structkd.conf
+import yaml
 
 from structkd.data import (
     ENTITY_TYPES,
@@ -220,6 +222,17 @@ def test_uner_repairs_slips_when_told_to(tmp_path: Path, no_hub: None) -> None:
     corpus = load_uner("en_ewt", repair=True, folder=str(tmp_path))
     assert tags(corpus, "dev")[0] == ["B-PER", "E-PER", "S-ORG"]
     assert "an I that continues no span as B: 0 of train, 1 of dev, 0 of test." in corpus.notes
+
+
+def test_an_i_after_a_type_that_is_read_as_o(tmp_path: Path, no_hub: None) -> None:
+    write_uner(tmp_path)
+    path = tmp_path / "uner_ewt" / "en_ewt-ud-dev.iob2"
+    path.write_text(path.read_text().replace("Wimbledon\tB-OTH\n3\tdev\tI-OTH", "Wimbledon\tB-OTH\n3\tdev\tI-PER"))
+    with pytest.raises(ValueError, match=r"line 9: 'I-PER' cannot stand after 'O' in BIO \(the 'B-OTH' before it"):
+        load_uner("en_ewt", folder=str(tmp_path))
+    settings = yaml.safe_load((Path(structkd.conf.__file__).parent / "data" / "universal_ner.yaml").read_text())
+    corpus = load_uner("en_ewt", repair=settings["repair"], folder=str(tmp_path))
+    assert tags(corpus, "dev")[1] == ["O", "O", "S-PER"]
 
 
 # Universal Dependencies

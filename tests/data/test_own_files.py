@@ -196,6 +196,17 @@ def test_conll2002_from_nltks_folder(
     assert load_conll2002(language, folder=str(tmp_path / "corpora" / "conll2002")).fingerprint == corpus.fingerprint
 
 
+def test_the_slip_of_the_spanish_train_file_is_read_and_noted(tmp_path: Path) -> None:
+    folder = conll2002(tmp_path) / "corpora" / "conll2002"
+    train = folder / "esp.train"
+    train.write_text(train.read_text(encoding="utf-8") + "\nSan AQ I-LOC\nSebastián NC I-LOC\n", encoding="utf-8")
+    corpus = load_conll2002(folder=str(folder))
+    assert tags(corpus, "train")[-1] == ["B-LOC", "E-LOC"]
+    assert "an I that continues no span as B: 1 of train, 0 of dev, 0 of test." in corpus.notes
+    with pytest.raises(ValueError, match=r"esp\.train, line 7: 'I-LOC' cannot .*repair=True \(data\.repair=true\)"):
+        load_conll2002(repair=False, folder=str(folder))
+
+
 def test_conll2002_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NLTK_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

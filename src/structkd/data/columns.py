@@ -135,8 +135,9 @@ def read_columns(
 
 
 def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str], key: str = "file_scheme") -> str:
-    """Return what to do about a sequence of tags that is illegal in a scheme."""
-    hints = [f"is the tag scheme really {spelling.name}?"] if "scheme" in offers else []
+    """Return what to do about a sequence of tags that is illegal in a scheme, to follow the reason."""
+    question = f"; is the tag scheme really {spelling.name}?" if "scheme" in offers else "."
+    hints = []
     other = spelling.others(tags) if "scheme" in offers else None
     if other is not None:
         named = [] if other.name == spelling.name else [option("scheme", other.name, key)]
@@ -149,7 +150,7 @@ def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str],
     elif other is None and "replace" in offers:
         wrong = next(tag for tag in tags if spelling.tag(tag) is None)
         hints.append(f"Single tags are read as others with replace, say {option('replace', {wrong: 'O'})}.")
-    return " ".join(hints)
+    return " ".join([question, *hints])
 
 
 def _read_tags(
@@ -169,7 +170,7 @@ def _read_tags(
         at = min(violation[0], len(lines) - 1)
         before = max(at - 1, 0)
         read_as = f" (the {given[before]!r} before it was read so)" if given[before] != tags[before] else ""
-        raise ValueError(f"{path}, line {lines[at]}: {violation[1]}{read_as}; {tag_hint(tags, spelling, offers)}")
+        raise ValueError(f"{path}, line {lines[at]}: {violation[1]}{read_as}{tag_hint(tags, spelling, offers)}")
     read, changed = spelling.read(tags, repair)
     changes["repaired"] += changed
     return read

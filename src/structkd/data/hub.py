@@ -300,7 +300,7 @@ def hub_sentences(
             violation = None if repair else scheme.violation(kept)
             if violation is not None:
                 raise ValueError(
-                    f"{place}, word {violation[0]} (0-based): {violation[1]}; "
+                    f"{place}, word {violation[0]} (0-based): {violation[1]}"
                     f"{tag_hint(kept, scheme, offers, 'hub_scheme')}"
                 )
             kept, changed = scheme.read(kept, repair)
