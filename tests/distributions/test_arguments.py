@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch_struct
 from families import FAMILIES, SPANS, Family, lengths_tensor, seeded
 from torch.distributions import Distribution
 
@@ -73,8 +75,14 @@ def test_lengths(family: Family, validate_args: bool | None) -> None:
             family.build(scores, lengths_tensor(wrong), validate_args=validate_args)
     with pytest.raises(ValueError, match=r"(?i)length"):
         family.build(scores, lengths_tensor(good)[:, None], validate_args=validate_args)
-    with pytest.raises((ValueError, TypeError), match=r"(?i)length"):
-        family.build(scores, torch.tensor(good, dtype=torch.float32), validate_args=validate_args)
+    for wrong in (0.5, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"lengths must be whole numbers; batch item 0 has"):
+            family.build(scores, torch.tensor([wrong, *good[1:]]), validate_args=validate_args)
+    with pytest.raises(TypeError, match=r"(?i)length"):
+        family.build(scores, torch.tensor(good) > 1, validate_args=validate_args)
+    for mask in (torch.ones(len(good), width, dtype=torch.bool), torch.ones(len(good), width)):
+        with pytest.raises(ValueError, match=r"mask\.sum\(1\)"):
+            family.build(scores, mask, validate_args=validate_args)
 
 
 @every_family
@@ -224,3 +232,113 @@ def test_a_message_says_what_was_given() -> None:
         structkd.MaxEnt(torch.zeros(2, 3, 4), lengths=lengths_tensor([7, 3]))
     with pytest.raises(ValueError, match=r"4.*5|5.*4"):
         structkd.LinearChainCRF(torch.zeros(2, 3, 4, 5))
+
+
+@every_family
+def test_whole_numbers_of_words_in_any_form(family: Family) -> None:
+    scores, lengths = values(family), list(family.lengths)
+    expected = family.build(scores, lengths_tensor(lengths))
+    forms = [torch.tensor(lengths, dtype=dtype) for dtype in (torch.float32, torch.float64, torch.uint8, torch.int16)]
+    for form in (*forms, np.array(lengths, dtype=np.float32), [float(n) for n in lengths], tuple(lengths)):
+        built = family.build(scores, form)
+        assert built.lengths.dtype == torch.long
+        assert built.lengths.tolist() == lengths
+        assert torch.equal(built.partition, expected.partition)
+
+
+FOREIGN = [
+    (torch_struct.LinearChainCRF, structkd.LinearChainCRF, (2, 4, 3, 3)),
+    (torch_struct.NonProjectiveDependencyCRF, structkd.NonProjectiveDependencyCRF, (2, 5, 5)),
+    (torch_struct.DependencyCRF, structkd.DependencyCRF, (2, 5, 5)),
+]
+
+
+@pytest.mark.parametrize(("foreign", "ours", "shape"), FOREIGN, ids=[row[1].__name__ for row in FOREIGN])
+def test_torch_structs_objects_on_one_side(foreign: Any, ours: Any, shape: tuple[int, ...]) -> None:
+    """Built with float lengths, as many do; KL by torch.distributions in both orders."""
+    generator = seeded(3)
+    scores, others = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    theirs = foreign(scores.clone(), torch.tensor([5.0, 3.0]))
+    multiroot = {} if ours is structkd.LinearChainCRF else {"multiroot": ours is structkd.DependencyCRF}
+    same, other = (ours(x, torch.tensor([5, 3]), **multiroot) for x in (scores, others))
+    expected = same.kl(other)
+    for p, q in ((theirs, other), (same, other)):
+        torch.testing.assert_close(torch.distributions.kl_divergence(p, q), expected)
+    reverse = torch.distributions.kl_divergence(other, theirs)
+    torch.testing.assert_close(reverse, other.kl(same))
+    learning = ours(others.requires_grad_(), torch.tensor([5, 3]), **multiroot)
+    loss = structkd.structural_kd_loss(theirs, learning)
+    torch.testing.assert_close(loss, structkd.structural_kd_loss(same, learning))
+
+
+def test_the_order_of_torch_structs_arguments_is_refused() -> None:
+    scores = torch.zeros(1, 3, 3)
+    for kind in (structkd.DependencyCRF, structkd.NonProjectiveDependencyCRF):
+        with pytest.raises(TypeError, match="multiroot must be True or False, got dict"):
+            kind(scores, None, {}, True)
+        with pytest.raises(TypeError, match="multiroot must be True or False, got NoneType"):
+            kind(scores, None, None)
+        with pytest.raises(TypeError, match="args"):
+            kind(scores, args={})
+        assert kind(scores, None, np.bool_(True)).multiroot is True
+    for build in (lambda: structkd.HeadSelection(scores, None, {}), lambda: structkd.MaxEnt(scores, None, None, {})):
+        with pytest.raises(TypeError, match="validate_args must be True, False or None, got dict"):
+            build()
+    with pytest.raises(TypeError, match="labels must be a list"):
+        structkd.LinearChainCRF(torch.zeros(1, 3, 2, 2), None, {})
+
+
+@every_family
+@pytest.mark.parametrize("validate_args", [None, False])
+def test_tensors_without_values(family: Family, validate_args: bool | None) -> None:
+    scores = {name: tensor.to("meta") for name, tensor in values(family).items()}
+    with pytest.raises(ValueError, match="meta device"):
+        family.build(scores, validate_args=validate_args)
+
+
+def test_numbers_of_other_kinds() -> None:
+    """numpy's numbers and tensors with one number, wherever a number is asked for."""
+    teacher = structkd.LinearChainCRF.from_scores(torch.randn(2, 3, 4), torch.randn(4, 4))
+    student = structkd.MaxEnt(torch.randn(2, 3, 4, requires_grad=True))
+    expected = structkd.structural_kd_loss(teacher, student, 2.0)
+    for two in (2, np.float32(2), np.float64(2), np.int8(2), np.array(2.0), torch.tensor(2.0), torch.tensor(2)):
+        assert structkd.structural_kd_loss(teacher, student, two) == expected
+        assert structkd.StructuralKDLoss(temperature=two)(teacher, student) == expected
+        assert torch.equal(teacher.tempered(two).partition, teacher.tempered(2.0).partition)
+        assert torch.equal(structkd.project(teacher, student, two), structkd.project(teacher, student, 2.0))
+        assert structkd.structural_kd_loss(teacher, student, 2.0, num_items=two) == expected
+        assert structkd.supervised_loss(student, teacher.decode(), num_items=two).isfinite()
+    for two in (2, np.int64(2), np.uint8(2), torch.tensor(2), np.array(2)):
+        assert torch.equal(teacher.topk(two), teacher.topk(2))
+        assert torch.equal(teacher.kmax(two), teacher.kmax(2))
+        assert teacher.sample(two).shape[0] == 2
+        assert teacher.sample((two,)).shape[0] == 2
+        assert structkd.topk_kd_loss(teacher, student, k=two) == structkd.topk_kd_loss(teacher, student, k=2)
+        assert structkd.project(teacher, student, samples=two).shape == (2, 3, 4)
+        assert structkd.MeanFieldDependency(torch.zeros(1, 2, 2), iterations=two).iterations == 2
+    for half in (np.float32(0.5), torch.tensor(0.5), np.array(0.5)):
+        assert structkd.Mixture([teacher, teacher], [half, half]).weights == [0.5, 0.5]
+        assert structkd.KDObjective(None, interpolation=half).interpolation(0.3) == 0.5
+        assert structkd.LinearAnnealing(half, half)(0.7) == 0.5
+
+
+def test_what_is_no_number() -> None:
+    teacher = student = structkd.MaxEnt(torch.zeros(2, 3, 4))
+    for wrong in (True, "2", None, [2.0], torch.ones(2), np.ones(1), torch.tensor(True), np.bool_(True), 2j):
+        with pytest.raises(TypeError, match="temperature must be a number"):
+            structkd.structural_kd_loss(teacher, student, wrong)
+        with pytest.raises(TypeError, match="temperature must be a number"):
+            teacher.tempered(wrong)
+        with pytest.raises(TypeError, match="k must be an int"):
+            teacher.topk(wrong)
+    with pytest.raises(TypeError, match=r"temperature is not differentiated; give a number, such as float"):
+        structkd.structural_kd_loss(teacher, student, torch.tensor(2.0, requires_grad=True))
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="temperature must be positive and finite"):
+            teacher.tempered(wrong)
+    with pytest.raises(TypeError, match="k must be an int, got float"):
+        teacher.topk(2.0)
+    with pytest.raises(TypeError, match="num_items must be a number"):
+        structkd.structural_kd_loss(teacher, student, num_items="3")
+    with pytest.raises(TypeError, match="num_items must be a number"):
+        structkd.structural_kd_loss(teacher, student, num_items=True)

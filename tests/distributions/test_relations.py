@@ -126,12 +126,14 @@ def test_a_batch_without_gold_needs_none(kind: Kind) -> None:
 
 @kinds
 def test_expected_events_take_all_arcs(kind: Kind) -> None:
-    """What is no structure is no case for the chain rule."""
+    """What is no structure is no case for the chain rule, and no gold."""
     arcs, relations = given(3)
     ours, table = apart(kind, arcs, relations)
     target = together(kind, *given(4)).marginals
-    wanted = structkd.supervised_loss(together(kind, arcs, relations), target, reduction="none")
-    assert agrees(structkd.supervised_loss(ours, target, reduction="none"), wanted)
+    with pytest.raises(ValueError, match=r"batch item 0 .*structkd.structural_kd_loss\(indicators"):
+        structkd.supervised_loss(ours, target)
+    wanted = structkd.structural_kd_loss(target, together(kind, arcs, relations), reduction="none")
+    assert agrees(structkd.structural_kd_loss(target, ours, reduction="none"), wanted)
     assert table.asked
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .faults import HEAD_BEYOND, SEVERAL_PARTS, Faults, choices_of_event
 from .maxent import MaxEnt
 from .relations import Relations, RelationScores, Tabulated, along
 from .semirings import NEG_INF, working_precision
@@ -122,15 +123,16 @@ class ArcDistribution(StructuredDistribution):
         return *arcs._sources(), relations.along(torch.zeros_like(self.lengths).unsqueeze(1).expand(-1, self.words))
 
     def _chain_rule(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
-        if self._by_arc is None or not self._is_event(gold) or gold.dtype != torch.bool:
+        if self._by_arc is None:
             return None
         arcs, relations = self._by_arc
+        if not self._is_event(gold):
+            return [(arcs, gold)]  # heads alone
+        if gold.dtype != torch.bool:
+            return None
         gold_arcs = gold.any(-1) & self._arc_mask()
         heads = gold_arcs.to(torch.uint8).argmax(1)
         gold_relations = along(gold, heads)
-        several = (gold_arcs.sum(1) > 1) | (gold_relations.sum(-1) > 1)
-        if (several & self.word_mask).any():  # no structure
-            return None
         scores = relations.along(heads)
         self._check_values("scores of relations along gold arcs", scores, lambda: self.word_mask.unsqueeze(-1))
         return [(arcs, gold_arcs), (MaxEnt(scores, self.lengths, validate_args=False), gold_relations)]
@@ -185,13 +187,42 @@ class ArcDistribution(StructuredDistribution):
         arcs = parts[0].sum(-1) if self.labelled else parts[0]
         return arcs.argmax(1).masked_fill(~self.word_mask, -1)
 
+    def _any_event(self) -> Tensor:
+        event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
+        (event[0, :, 0] if self.labelled else event[0]).fill_(True)
+        return event
+
+    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+        """One arc a word; of trees, more."""
+        return self._faults_of_arcs(event, as_gold)[0]
+
+    def _faults_of_arcs(self, event: Tensor, as_gold: bool) -> tuple[Faults, Tensor]:
+        """Whether some word has not exactly one head and relation, and the heads, LongTensor [B, N]."""
+        cells, missing, several = choices_of_event(event, self.word_mask, 2, (1,))
+        return {SEVERAL_PARTS: several | self._lacks(missing, as_gold)}, cells[..., 1]
+
+    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+        heads = check_labels(structure, self.word_mask, self.words, name="heads")
+        if not self.ragged:
+            return heads, {}
+        return heads, {HEAD_BEYOND: ((heads >= self.lengths.unsqueeze(1)) & self.word_mask).any(1)}
+
+    def _leaves_open(self, structure: Any) -> bool:
+        return self.labelled or super()._leaves_open(structure)
+
+    def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
+        known = (structure != OPEN) & self.word_mask
+        position = torch.arange(self.words, device=structure.device).view(1, -1, 1)
+        others = known.unsqueeze(1) & (structure.unsqueeze(1) != position)
+        return (parts[0].masked_fill(others.unsqueeze(-1) if self.labelled else others, NEG_INF),)
+
+    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+        chosen = torch.where(structure[0] > 0, parts[0].detach(), 0.0).sum(1, keepdim=True)
+        return (parts[0] - (chosen.sum(-1, keepdim=True) if self.labelled else chosen),)
+
     def _encode(self, structure: Tensor) -> Parts:
-        if self.labelled:
-            raise ValueError("heads [B, N] do not say which relations the arcs bear; give one-hot events [B, N, N, L]")
-        check_labels(structure, self.word_mask, self.words, name="heads", partial=self.partial)
         arcs = torch.nn.functional.one_hot(structure.clamp(0, self.words - 1), self.words).transpose(1, 2)
-        known = self._event_mask() & (structure != OPEN).unsqueeze(1)
-        return ((arcs * known).to(working_precision(self.log_potentials)),)
+        return ((arcs * self._event_mask()).to(working_precision(self.log_potentials)),)
 
     def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
         """Heads [B, N] in torch-struct's numbering (1-based, 0 = root) as arcs, LongTensor [B, N, N].

@@ -66,7 +66,7 @@ class HeadLabeling(LabelDistribution):
         self._check_values("logits", logits, self._event_mask)
         if self._validate_args:
             for name, indices in (("heads", self._heads), ("relations", relations)):
-                if indices is None or indices.min() >= -1:
+                if indices is None or not indices.numel() or indices.min() >= -1:
                     continue
                 if ((indices.expand(logits.shape) < -1) & self._event_mask()).any():
                     raise ValueError(f"{name} must be at least -1 (-1: names none), got {int(indices.min())}")
@@ -128,6 +128,8 @@ class HeadLabeling(LabelDistribution):
         word's labels sum to what they cover of the teacher, at most 1. The teacher's arcs and relations are kept apart,
         and multiplied for what the labels name alone.
         """
+        if not len(self.logits):
+            return
         if self.relations is not None and teacher.labelled:
             self._check_relations(teacher.event_shape[-1])
         arcs, relations = self._apart(teacher, temperature)
@@ -261,6 +263,8 @@ class HeadLabeling(LabelDistribution):
 
     def _relations_of(self, heads: Tensor, relations: Tensor) -> Tensor:
         """The likeliest relation of every word's arc, LongTensor [B, N]; see `decode_trees`."""
+        if not len(heads):
+            return heads
         scores, size = self.logits.detach(), int(relations.max().clamp_min(0)) + 1
         compiled = compiled_for("head_labels", scores)
         if compiled is not None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 import torch_struct
-from torch import Tensor
+from torch import Tensor, nn
 
+from .faults import CONTRADICTION, SEVERAL_BIGRAMS, Faults, choices_of_event
 from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, scaled_by_sentence_
 from .kernels.engines import chain_kernels, compiled_for, log_space
 from .kernels.viterbi import Legality, viterbi
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
+    OPEN,
     Gradient,
     Parts,
     StructuredDistribution,
@@ -164,7 +166,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         compiled = compiled_for("chain", *both)
         kernels = [] if compiled is None else [compiled.dense_kd]
         precision = torch.promote_types(both[0].dtype, self.dtype)
-        if not log_space() and chain_kernels(both[1], precision) is None:
+        if self.batch_shape[0] and not log_space() and chain_kernels(both[1], precision) is None:
             kernels.append(dense_kd)
         for kernel in kernels:
             loss, gradient, ok = kernel(*both, self.lengths, temperature)
@@ -216,6 +218,33 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def _event(self, parts: Any) -> Tensor:
         return parts[1]
 
+    def _any_event(self) -> Tensor:
+        event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
+        event[:, 0, 0] = True
+        return event
+
+    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+        cells, missing, several = choices_of_event(event, self.bigram_mask, 1)
+        differ = (cells[:, :-1, 2] != cells[:, 1:, 3]) & self.bigram_mask[:, 1:]
+        return {SEVERAL_BIGRAMS: several | missing.any(1), CONTRADICTION: differ.any(1)}
+
+    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+        return check_labels(structure, self.word_mask, self.event_shape[-1]), {}
+
+    def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
+        known = (structure != OPEN) & self.word_mask
+        index = torch.arange(self.event_shape[-1], device=structure.device)
+        others = known.unsqueeze(-1) & (structure.unsqueeze(-1) != index)
+        return parts[0].masked_fill(others, NEG_INF), parts[1]
+
+    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
+        return StructuredDistribution._expectations(self, parts)  # what scores words counts, too
+
+    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+        bigrams = parts[1]
+        chosen = torch.where(structure[1] > 0, bigrams.detach(), 0.0).sum((2, 3), keepdim=True)
+        return parts[0], bigrams - chosen
+
     def _decode(self, parts: Parts) -> Tensor:
         mask = self.word_mask
         return parts[0].argmax(-1).reshape(-1, self.words).masked_fill(~mask, -1)
@@ -225,9 +254,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return labels, self.bigrams(labels)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
-        """Labels [B, N] as indicators [B, N, C]; 0 in the padding. Refuses labels outside 0..C-1."""
+        """Labels [B, N] as indicators [B, N, C]; 0 in the padding."""
         size = self.event_shape[-1]
-        check_labels(labels, self.word_mask, size)
         dtype = working_precision(labels)
         index = labels.clamp(0, size - 1).unsqueeze(-1)
         one_hot = torch.zeros(*labels.shape, size, dtype=dtype, device=labels.device).scatter_(-1, index, 1.0)
@@ -241,8 +269,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """P(label) for every word, [B, N, C], in working precision; 0 in the padding."""
         return self.expected_parts()[0]
 
-    def _score_of_events(self, event: Tensor, parts: Parts) -> Tensor:
-        return super()._score_of_events(event, (parts[1],))
+    def _parts_of_event(self, event: Tensor) -> Parts:
+        return event.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), event
 
     def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
         """Labels [B, N] as bigram indicators, LongTensor [B, N-1, C, C]; 0 beyond `lengths` (default: this batch's)."""
@@ -401,6 +429,22 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
         return loss * temperature**2, gradient
 
+    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
+        return self._expectations(parts)
+
+    def _all_parts(self, structure: Parts) -> Parts:
+        return structure[0], self.bigrams(structure[0])
+
+    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+        unary, transitions = (p.detach() for p in parts)
+        labels = structure[0]
+        finite = transitions.masked_fill(transitions == NEG_INF, 0.0)
+        most = transitions.amax().clamp_min(torch.finfo(transitions.dtype).min)
+        moves = torch.where(self.bigram_mask, (labels[:, 1:] @ (finite - most) * labels[:, :-1]).sum(-1), 0.0)
+        chosen = torch.where(labels > 0, unary, 0.0).sum(-1, keepdim=True)
+        # the move to a word belongs to its scores, exactly so for the structure's own
+        return parts[0] - chosen - nn.functional.pad(moves, (1, 0)).unsqueeze(-1), parts[1] - most
+
     def _solve(self, semiring: Log, parts: Parts, lengths: Tensor) -> tuple[Tensor, list[Parts]]:
         unary, transitions = parts
         values, structures = super()._solve(semiring, (unary, transitions.expand(len(unary), -1, -1)), lengths)
@@ -431,14 +475,14 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     def _event(self, parts: Any) -> Tensor:
         return LinearChainCRF.bigrams(self, parts[0])
 
-    def _score_of_events(self, event: Tensor, parts: Parts) -> Tensor:
-        bigrams = self._in_sentence(event).to(parts[0].dtype)
-        # every label of a one-word sentence has the same event, of no bigram: its probability is 1
-        certain = logsumexp(parts[0][:, 0])
+    def _parts_of_event(self, event: Tensor) -> Parts:
         if self.words == 1:
-            return certain
-        score = expected_score(labels_of_bigrams(bigrams), parts[0]) + expected_score(bigrams.sum(1), parts[1])
-        return torch.where(self.lengths == 1, certain, score)
+            return event.new_zeros(*self.batch_shape, 1, self.event_shape[-1]), event.sum(1)
+        return labels_of_bigrams(event), event.sum(1)
+
+    def _score_of_event(self, event: Tensor, parts: Parts) -> Tensor:
+        # every label of a one-word sentence has the same event, of no bigram: its probability is 1
+        return torch.where(self.lengths == 1, logsumexp(parts[0][:, 0]), super()._score_of_event(event, parts))
 
     def marginals_to_targets(self, marginals: Tensor) -> Parts:
         alone = (self.lengths == 1).nonzero().flatten().tolist()

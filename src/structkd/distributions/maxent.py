@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .faults import SEVERAL_PARTS, Faults, choices_of_event
 from .kernels.counts import scaled_by_sentence_
 from .kernels.viterbi import Legality, viterbi
-from .semirings import working_precision
+from .semirings import NEG_INF, working_precision
 from .structure import (
     OPEN,
     Gradient,
@@ -37,24 +38,41 @@ class LabelDistribution(WordwiseDistribution):
     def _decode(self, parts: Parts) -> Tensor:
         return parts[0].argmax(-1).masked_fill(~self.word_mask, -1)
 
+    def _any_event(self) -> Tensor:
+        event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
+        event[:, 0] = True
+        return event
+
+    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+        _, missing, several = choices_of_event(event, self.word_mask, 1)
+        return {SEVERAL_PARTS: several | self._lacks(missing, as_gold)}
+
+    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+        return check_labels(structure, self.word_mask, self.event_shape[-1]), {}
+
     def _encode(self, structure: Tensor) -> Parts:
         size = self.event_shape[-1]
-        check_labels(structure, self.word_mask, size, partial=self.partial)
-        dtype = working_precision(self.log_potentials)
-        known = (self.word_mask & (structure != OPEN)).to(dtype)
-        labels = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=structure.device)
-        return (labels.scatter_(-1, structure.clamp(0, size - 1).long().unsqueeze(-1), known.unsqueeze(-1)),)
+        inside = self.word_mask.unsqueeze(-1).to(working_precision(self.log_potentials))
+        labels = torch.zeros(*self.batch_shape, *self.event_shape, dtype=inside.dtype, device=structure.device)
+        return (labels.scatter_(-1, structure.clamp(0, size - 1).unsqueeze(-1), inside),)
+
+    def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
+        known = (structure != OPEN) & self.word_mask
+        index = torch.arange(self.event_shape[-1], device=structure.device)
+        return (parts[0].masked_fill(known.unsqueeze(-1) & (structure.unsqueeze(-1) != index), NEG_INF),)
+
+    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+        return (parts[0] - torch.where(structure[0] > 0, parts[0].detach(), 0.0).sum(-1, keepdim=True),)
 
     def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
         """Of labels. Nothing of [B, N, K] is made in working precision: sentences take turns."""
         if self._is_event(gold):
             return None
         scores, size = self.log_potentials.detach(), self.event_shape[-1]
-        check_labels(gold, self.word_mask, size, partial=self.partial)
         inside = self.word_mask
         known = inside & (gold != OPEN)
         hidden = None if known.all() else ~known
-        labels = gold.clamp(0, size - 1).long().unsqueeze(-1)
+        labels = gold.clamp(0, size - 1).unsqueeze(-1)
         likelihoods = torch.empty(gold.shape, dtype=working_precision(scores), device=scores.device)
         gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
         certain = likelihoods.new_ones(()).expand(labels.shape)

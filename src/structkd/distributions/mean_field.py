@@ -13,7 +13,7 @@ from .head_selection import HeadChoice
 from .kernels.engines import compiled_for
 from .relations import Relations
 from .semirings import NEG_INF, working_precision
-from .structure import StructuredDistribution, check_scores, ordinary_tensors
+from .structure import StructuredDistribution, check_count, check_scores, check_temperature, ordinary_tensors
 
 #: Factors of h, d and c, each [B, N, r]; cell [b, h, d, c] of the scores is the sum over r of their product.
 Factors = tuple[Tensor, Tensor, Tensor]
@@ -91,10 +91,7 @@ class MeanFieldDependency(HeadChoice):
         for scores in (relations, *others):
             if isinstance(scores, Tensor):
                 dtype = torch.promote_types(dtype, scores.dtype)
-        if not isinstance(iterations, int) or isinstance(iterations, bool):
-            raise TypeError(f"iterations must be an int, got {type(iterations).__name__}")
-        if iterations < 0:
-            raise ValueError(f"iterations must not be negative, got {iterations}")
+        iterations = check_count("iterations", iterations, 0)
         self.arcs, self.iterations, self._relations = arcs, iterations, relations
         event_shape = arcs.shape[1:] if relations is None else relations.shape[1:]
         StructuredDistribution.__init__(self, arcs, arcs.shape[1], event_shape, lengths, validate_args)
@@ -270,6 +267,7 @@ class _FactoredMeanField(MeanFieldDependency):
         return _FactoredMeanField(arcs, *factors, self.lengths, self.iterations, False, None, self.scale)
 
     def tempered(self, temperature: float) -> MeanFieldDependency:
+        temperature = check_temperature(temperature)
         if temperature == 1:
             return self
         dtype = working_precision(self.arcs)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.distributions import Distribution
 
-from .structure import adopt
+from .structure import adopt, check_number, check_temperature
 
 
 class Mixture(Distribution):
@@ -54,6 +54,7 @@ class Mixture(Distribution):
 
     def tempered(self, temperature: float) -> Mixture:
         """The mixture of the components, each with its scores divided by `temperature`."""
+        temperature = check_temperature(temperature)
         if temperature == 1:
             return self
         return Mixture([component.tempered(temperature) for component in self.components], self.weights)
@@ -62,7 +63,7 @@ class Mixture(Distribution):
 def _check_weights(weights: Any, components: int) -> list[float]:
     if weights is None:
         return [1.0 / components] * components
-    values = [float(w) for w in (weights.tolist() if isinstance(weights, torch.Tensor) else weights)]
+    values = [check_number("weights", w) for w in (weights.tolist() if isinstance(weights, torch.Tensor) else weights)]
     if len(values) != components:
         raise ValueError(f"weights must name one number per component ({components}), got {len(values)}")
     if any(not math.isfinite(w) or w < 0 for w in values):

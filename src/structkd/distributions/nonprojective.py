@@ -13,7 +13,7 @@ from .arborescence import k_best_arborescences, maximum_arborescences
 from .kernels.matrix_tree import log_matrix_tree, matrix_tree_expectations, matrix_tree_kd
 from .semirings import NEG_INF, Log, logsumexp
 from .structure import Parts, adopts
-from .trees import TreeDistribution
+from .trees import TreeDistribution, check_multiroot
 
 
 class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDependencyCRF):
@@ -41,7 +41,7 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         multiroot: bool = False,
         validate_args: bool | None = None,
     ) -> None:
-        self.multiroot = bool(multiroot)
+        self.multiroot = check_multiroot(multiroot)
         self._initialise(log_potentials, lengths, validate_args)
 
     def _with_scores(self, *scores: Tensor | None) -> NonProjectiveDependencyCRF:
@@ -57,6 +57,8 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         return matrix_tree_kd(teacher, student, lengths, self.multiroot, temperature)
 
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(arcs):
+            return arcs.new_zeros(0), torch.zeros_like(arcs)
         return matrix_tree_expectations(arcs, lengths, self.multiroot)
 
     def _best_heads(self, arcs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from .kernels.engines import compiled_for
 from .semirings import NEG_INF, Log
 from .structure import Parts, adopts
-from .trees import TreeDistribution
+from .trees import TreeDistribution, check_multiroot
 
 
 class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
@@ -39,7 +39,7 @@ class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
     ) -> None:
         # torch-struct's constructor would set `multiroot` on a class that all its objects share
         self.struct = torch_struct.DepTree
-        self.multiroot = bool(multiroot)
+        self.multiroot = check_multiroot(multiroot)
         self._initialise(log_potentials, lengths, validate_args)
 
     def _with_scores(self, *scores: Tensor | None) -> DependencyCRF:

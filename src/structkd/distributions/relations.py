@@ -92,7 +92,7 @@ class Relations:
     @cached_property
     def impossible(self) -> Tensor | None:
         """BoolTensor [B, N, N]: arcs without a possible relation; None where no cell is -inf or NaN."""
-        return None if self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
+        return None if not len(self.scores) or self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
 
     def times(self, arcs: Tensor, some: slice) -> Tensor:
         """P(arc) P(relation | arc), [B', N, N, L], of some sentences with P(arc), [B', N, N]."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .faults import OVERLAP, STRANGE_SPANS, Faults, set_cells, strange_values
 from .kernels.engines import compiled_for
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
@@ -119,25 +121,74 @@ class SpanCRF(StructuredDistribution):
             spans[item].append(Span(start, end, kind))
         return spans
 
-    def _encode(self, structure: Sequence[Sequence[tuple[int, int, int]]]) -> Parts:
+    def _any_event(self) -> Tensor:
+        return torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
+
+    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+        cells = set_cells(event, self.word_mask, (1, 2))
+        cells = cells[cells[:, 1] <= cells[:, 2]]
+        return {STRANGE_SPANS: strange_values(event, cells), OVERLAP: self._overlap(cells)}
+
+    def _overlap(self, cells: Tensor) -> Tensor:
+        """Whether spans given by their cells, LongTensor [M, 4], overlap, BoolTensor [B]."""
+        ends = torch.zeros(*self.batch_shape, self.words + 1, dtype=torch.long, device=cells.device)
+        one = torch.ones_like(cells[:, 0])
+        ends.index_put_((cells[:, 0], cells[:, 1]), one, accumulate=True)
+        ends.index_put_((cells[:, 0], cells[:, 2] + 1), -one, accumulate=True)
+        return (ends.cumsum(1) > 1).any(1)
+
+    @staticmethod
+    def _covering(spans: Tensor) -> Tensor:
+        """How many spans of an event [B, N, N, L] every word lies in, [B, N]."""
+        started, ended = spans.sum((2, 3)).cumsum(1), spans.sum((1, 3)).cumsum(1)
+        return started - nn.functional.pad(ended[:, :-1], (1, 0))
+
+    def _is_compact(self, value: Any) -> bool:
+        return isinstance(value, Sequence) and not isinstance(value, str)
+
+    def _compact_form(self) -> str:
+        return f"a list of spans (start, end, type index) for each of {self.batch_shape[0]} sentences"
+
+    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+        """Their cells, LongTensor [M, 4]: item, start, end, type."""
+        if not self._is_compact(structure):
+            raise TypeError(f"spans must be {self._compact_form()}, got {type(structure).__name__}")
         if len(structure) != self.batch_shape[0]:
             raise ValueError(f"spans must be given for {self.batch_shape[0]} sentences, got {len(structure)}")
-        dtype = working_precision(self.log_potentials)
-        device = self.log_potentials.device
-        spans = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=device)
-        outside = self.word_mask.to(dtype)
+        cells = []
         for item, (sentence, length) in enumerate(zip(structure, self.lengths.tolist(), strict=True)):
-            for start, end, kind in sentence:
+            for span in sentence:
+                start, end, kind = (operator.index(number) for number in span)
                 if not (0 <= start <= end < length and 0 <= kind < self.event_shape[-1]):
                     raise ValueError(
                         f"span {(start, end, kind)} of batch item {item} does not lie in its {length} words and "
                         f"{self.event_shape[-1]} types"
                     )
-                if not outside[item, start : end + 1].all():
-                    raise ValueError(f"span {(start, end, kind)} of batch item {item} overlaps another; spans are flat")
-                spans[item, start, end, kind] = 1.0
-                outside[item, start : end + 1] = 0.0
-        return spans, outside
+                cells.append((item, start, end, kind))
+        found = torch.tensor(cells, dtype=torch.long, device=self._device).view(-1, 4)
+        return found, {OVERLAP: self._overlap(found)}
+
+    def _leaves_open(self, structure: Any) -> bool:
+        return False
+
+    def _encode(self, structure: Tensor) -> Parts:
+        dtype = working_precision(self.log_potentials)
+        spans = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=self._device)
+        spans[tuple(structure.T)] = 1.0
+        return self._parts_of_event(spans)
+
+    def _parts_of_event(self, event: Tensor) -> Parts:
+        return event, (1.0 - self._covering(event)) * self.word_mask
+
+    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
+        return StructuredDistribution._expectations(self, parts)  # what scores words outside any span counts, too
+
+    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+        spans, outside = parts
+        # the score of a span of the structure belongs to its first word, whatever that word is in
+        first = torch.where(structure[0] > 0, spans.detach(), 0.0).sum((2, 3))
+        within = first.unsqueeze(1).expand(-1, self.words, -1).triu().cumsum(2)
+        return spans - within.unsqueeze(-1), outside - first
 
     def decode(self) -> list[list[Span]]:
         """The best spans of every sentence, from left to right: `Span(start, end, type index)`."""

@@ -7,9 +7,12 @@ down (`_encode`, `_decode`). Everything else, from `partition` to `topk`, is der
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property, wraps
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +20,7 @@ import torch_struct
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
+from .faults import NO_COMPLETION, Faults
 from .kernels.counts import TransitionCounts
 from .semirings import NEG_INF, KBest, Log, Max, Sample, working_precision
 
@@ -32,6 +36,9 @@ OPEN = -100
 
 # Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
 _CACHED_CELLS = 1 << 17
+
+# Up to this sum of scores the digits of working precision that are left show differences between structures.
+_LARGEST_SUM = 1e5
 
 # Samples are drawn for several copies of the batch at once; this bounds the copies' potentials (128 MiB in float64).
 _MAX_SAMPLED_CELLS = 1 << 24
@@ -79,18 +86,56 @@ def _check_lengths(lengths: Any, batch: int, words: int, device: torch.device) -
             lengths = torch.as_tensor(lengths)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"lengths must be a LongTensor [B], got {type(lengths).__name__}") from error
-    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+    if lengths.shape == (batch, words):
+        raise ValueError(
+            f"lengths must have shape [{batch}], one number of words per sentence, got {list(lengths.shape)}. For a "
+            "mask over words, whose padding comes last, give mask.sum(1)"
+        )
+    if lengths.is_complex() or lengths.dtype == torch.bool:
         raise TypeError(f"lengths must be a LongTensor [B], got {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape [{batch}], one per sentence, got {list(lengths.shape)}")
     ragged = False
     for item, length in enumerate(lengths.tolist()):
+        if isinstance(length, float) and not length.is_integer():
+            raise ValueError(f"lengths must be whole numbers; batch item {item} has {length}")
         if not 1 <= length <= words:
             raise ValueError(
                 f"lengths must lie in 1..{words} (the scores' number of words); batch item {item} has {length}"
             )
         ragged |= length < words
-    return lengths.to(device=device, dtype=torch.long), ragged
+    return lengths.detach().to(device=device, dtype=torch.long), ragged
+
+
+def check_number(name: str, value: Any) -> float:
+    """A real number of Python's or numpy's, or a tensor with one that carries no gradient, as a float."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise TypeError(f"{name} is not differentiated; give a number, such as float({name})")
+    number = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return float(number)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of Python's or numpy's, or a tensor with one, as an int; refuse one below `least`."""
+    try:
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {count}")
+    return count
+
+
+def check_temperature(temperature: Any) -> float:
+    """Refuse a temperature that is not a positive, finite number."""
+    temperature = check_number("temperature", temperature)
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    return temperature
 
 
 def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
@@ -119,7 +164,7 @@ def scaled_gradient(
     """
 
     def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-        weight = weights if weights.dim() == 0 else weights[:1]
+        weight = weights[:1] if weights.dim() and len(weights) else weights.sum()
         if weights.dim() == 0 or bool((weights == weight).all()):
             return tuple(None if t is None else t.mul_(weight) for t in total)
         with torch.no_grad():
@@ -131,23 +176,27 @@ def scaled_gradient(
     return gradient
 
 
-def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels", partial: bool = False) -> Tensor:
-    """Refuse label sequences that are not integers [B, N] in 0..size-1 inside the sentences; or OPEN if `partial`."""
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
+    """Labels as a LongTensor [B, N]; refuse those that are neither in 0..size-1 nor OPEN inside the sentences."""
+    if (
+        not isinstance(labels, Tensor)
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or labels.dtype == torch.bool
+    ):
         raise TypeError(f"{name} must be a LongTensor [B, N], got {getattr(labels, 'dtype', type(labels).__name__)}")
     if labels.shape != mask.shape:
         raise ValueError(f"{name} must have shape {list(mask.shape)}, got {list(labels.shape)}")
+    labels = labels.long()
     strange = ((labels < 0) | (labels >= size)) & mask
-    if partial:
-        strange &= labels != OPEN
-    wrong = strange.nonzero().tolist()
-    if wrong:
-        item, word = wrong[0]
-        value = int(labels[item, word])
-        hint = ""
-        if value == OPEN:
-            hint = f" (only distributions in which every word chooses alone take {OPEN} for a word without gold)"
-        raise ValueError(f"{name} must lie in 0..{size - 1}; word {word} of batch item {item} has {value}{hint}")
+    if strange.any():
+        wrong = (strange & (labels != OPEN)).nonzero().tolist()
+        if wrong:
+            item, word = wrong[0]
+            raise ValueError(
+                f"{name} must lie in 0..{size - 1}, or be {OPEN} where they are not known; word {word} of batch item "
+                f"{item} has {int(labels[item, word])}"
+            )
     return labels
 
 
@@ -188,8 +237,6 @@ class StructuredDistribution(torch_struct.StructDistribution):
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type torch.distributions reads
-    #: Whether a structure in the form `decode` returns may leave words open (`OPEN`).
-    partial = False
     log_potentials: Tensor
     #: Whether a sentence is shorter than the batch.
     ragged: bool
@@ -201,6 +248,13 @@ class StructuredDistribution(torch_struct.StructDistribution):
         batch = scores.shape[0]
         if words < 1:
             raise ValueError("a sentence needs at least one word, got scores for none")
+        if scores.is_meta:
+            raise ValueError("the scores are on the meta device and have no values; move the model to a device first")
+        if not (validate_args is None or isinstance(validate_args, bool)):
+            raise TypeError(
+                f"validate_args must be True, False or None, got {type(validate_args).__name__}; torch-struct's order "
+                "of arguments is another: name them"
+            )
         self.ragged = False
         if lengths is not None:
             self.lengths, self.ragged = _check_lengths(lengths, batch, words, scores.device)
@@ -234,6 +288,22 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """Indicators (or expectations) of the parts as an event tensor [B, *event_shape]."""
         return parts[0]
 
+    def _read(self, structure: Any) -> tuple[Any, Faults]:
+        """A structure in the form `decode` returns as `_encode` takes it, and what keeps it from being one."""
+        raise NotImplementedError
+
+    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+        """What keeps an event [B, *event_shape], of any dtype, from being a structure, or gold; padding is ignored."""
+        raise NotImplementedError
+
+    def _lacks(self, missing: Tensor, as_gold: bool) -> Tensor:
+        """Whether sentences lack the part of some word, given the words that have none, BoolTensor [B, N]."""
+        return missing.any(1)
+
+    def _any_event(self) -> Tensor:
+        """The event of some structure, [*event_shape], whatever the length of the sentence."""
+        raise NotImplementedError
+
     def _decode(self, parts: Parts) -> Any:
         """The structure whose part indicators these are, in the form `decode` returns."""
         raise NotImplementedError
@@ -263,6 +333,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """The distribution with every score divided by `temperature`, differentiably; half precision is divided in
         working precision.
         """
+        temperature = check_temperature(temperature)
         if temperature == 1:
             return self
         divided = (None if s is None else s.to(working_precision(s)) / temperature for s in self._scores)
@@ -325,6 +396,50 @@ class StructuredDistribution(torch_struct.StructDistribution):
             grads = torch.autograd.grad(value.sum(), parts, create_graph=graph, materialize_grads=True)
         return (value, grads) if graph else (value.detach(), grads)
 
+    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
+        """`_expectations` of parts other than this distribution's own: constrained, or measured from a structure."""
+        return self._expectations(parts)
+
+    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+        """Part scores under which this structure scores 0, every other one its difference to it."""
+        raise NotImplementedError
+
+    def _from_best(self) -> tuple[Parts, Tensor]:
+        """Part scores and log Z to take differences of, such as log P.
+
+        Their own; or, where they are so large that working precision would lose the differences between structures,
+        measured from the best structure.
+        """
+        parts = self._parts()
+        if not _is_huge(parts, self.words):
+            return parts, self._memo("partition", lambda: self._log_partition(parts))
+        parts = self._measured_from(self._best()[1], parts)
+        return parts, self._memo("partition from best", lambda: self._log_partition(parts))
+
+    def _leaves_open(self, structure: Any) -> bool:
+        """Whether something of a structure, as `_read` gives it, is not known."""
+        return isinstance(structure, Tensor) and bool(((structure == OPEN) & self.word_mask).any())
+
+    def _constrained(self, parts: Parts, structure: Any) -> Parts:
+        """The parts with -inf in the first for all that contradicts a structure of which something is open."""
+        raise NotImplementedError
+
+    def _open_likelihood(self, parts: Parts, structure: Any) -> tuple[Tensor, Parts]:
+        """-log P [B] of what is known of structures, and its gradient by the parts: log Z less the log Z of all
+        structures that agree with it. +inf where scores of -inf exclude them all.
+        """
+        log_partition, expected = self._expectations(parts)
+        constrained = self._constrained(parts, structure)
+        possible = self._inside(Log(), constrained, self.lengths) > NEG_INF
+        if not possible.all():
+            nothing = self._constrained(tuple(torch.zeros_like(p) for p in parts), structure)
+            self._refuse({NO_COMPLETION: self._inside(Log(), nothing, self.lengths) == NEG_INF})
+            first = torch.where(possible.view(-1, *[1] * (parts[0].dim() - 1)), constrained[0], parts[0])
+            constrained = (first, *constrained[1:])
+        agreeing, wanted = self._expectations_of(constrained)
+        loss = (log_partition - agreeing).masked_fill(~possible, float("inf"))
+        return loss, tuple(p - t for p, t in zip(expected, wanted, strict=True))
+
     def _cross_entropy(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
         """log Z - sum_u P_t(u) s(u), [B], and its closed-form gradient P_s - P_t. Never differentiated itself."""
         log_partition, marginals = self._expectations(parts)
@@ -348,6 +463,29 @@ class StructuredDistribution(torch_struct.StructDistribution):
     def _is_event(self, structure: Any) -> bool:
         """Whether this has the shape of events."""
         return isinstance(structure, Tensor) and structure.shape == self.batch_shape + self.event_shape
+
+    def _is_compact(self, value: Any) -> bool:
+        """Whether this is structures [*, B, N] in the form `decode` returns."""
+        return (
+            isinstance(value, Tensor)
+            and not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+            and value.shape[-2:] == (*self.batch_shape, self.words)
+        )
+
+    def _checked(self, gold: Any) -> Any:
+        """Gold structures as `_encode` takes them, or events as they are; refuse what is no structure."""
+        if self._is_event(gold):
+            faults = self._faults_of_event(gold, as_gold=True)
+        else:
+            gold, faults = self._read(gold)
+        self._refuse(faults)
+        return gold
+
+    def _refuse(self, faults: Faults) -> None:
+        if faults and torch.stack(list(faults.values())).any():
+            reason, wrong = next((reason, wrong) for reason, wrong in faults.items() if wrong.any())
+            item = int(wrong.nonzero()[0])
+            raise ValueError(f"gold of batch item {item} is not a structure of {class_name(self)}: it {reason}")
 
     def _chain_rule(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
         """Distributions, and gold structures of them, whose likelihoods multiply to that of these gold structures.
@@ -392,34 +530,51 @@ class StructuredDistribution(torch_struct.StructDistribution):
         return self._memo("marginals", self.expected_event).to(self.dtype)
 
     @ordinary_tensors
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Any) -> Tensor:
         """log P of one-hot events [*, B, *event_shape], or of integer labels or heads [*, B, N] as `decode` gives them.
 
-        Returns [*, B]. Cells in the padding are ignored.
+        -inf for what is no structure of this class, a tree with crossing arcs under `DependencyCRF`, say. -100 in place
+        of a label or head means that it is not known: the probability is that of all structures that agree. Heads say
+        nothing of relations, which are not known then. Returns [*, B]. Padding is ignored; of shapes that are both,
+        events are read.
         """
         shape = self.batch_shape + self.event_shape
-        parts = self._parts()
-        log_partition = self.partition.to(parts[0].dtype)
-        if value.shape[-len(shape) :] == shape:
-            lead, flat = value.shape[: -len(shape)], value.reshape(-1, *shape)
-            score: Callable[[Tensor, Parts], Tensor] = self._score_of_events
-        elif not value.is_floating_point() and value.shape[-2:] == (*self.batch_shape, self.words):
-            lead, flat = value.shape[:-2], value.reshape(-1, *self.batch_shape, self.words)
-            score = self._score_of_structures
+        if isinstance(value, Tensor) and value.shape[-len(shape) :] == shape:
+            lead = value.shape[: -len(shape)]
+            score: Callable[[Any, Parts], Tensor] = self._score_of_event
+        elif self._is_compact(value):
+            shape, score = torch.Size((*self.batch_shape, self.words)), self._score_of_structure
+            lead = value.shape[:-2] if isinstance(value, Tensor) else torch.Size()
         else:
-            raise ValueError(
-                f"log_prob takes one-hot events [*, {', '.join(map(str, shape))}] or integer structures "
-                f"[*, {', '.join(map(str, [*self.batch_shape, self.words]))}], got {list(value.shape)} of {value.dtype}"
+            kind = f"{list(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise (ValueError if isinstance(value, Tensor) else TypeError)(
+                f"log_prob takes one-hot events [*, {', '.join(map(str, shape))}] or {self._compact_form()}, got {kind}"
             )
-        scores = torch.stack([score(one, parts) for one in flat]) if len(flat) else flat.new_zeros(0, *self.batch_shape)
-        return (scores - log_partition).reshape(*lead, *self.batch_shape).to(self.dtype)
+        parts, log_partition = self._from_best()
+        each = value.reshape(lead.numel(), *shape) if isinstance(value, Tensor) else [value]
+        found = [score(one, parts) - log_partition for one in each]
+        log_probs = torch.stack(found) if found else log_partition.new_zeros(0, *self.batch_shape)
+        return -_at_least_zero(-log_probs).reshape(*lead, *self.batch_shape).to(self.dtype)
 
-    def _score_of_events(self, event: Tensor, parts: Parts) -> Tensor:
-        return expected_score(self._in_sentence(event).to(parts[0].dtype), parts[0])
+    def _compact_form(self) -> str:
+        """Of `log_prob`'s message."""
+        return f"integer structures [*, {', '.join(map(str, [*self.batch_shape, self.words]))}]"
 
-    def _score_of_structures(self, structure: Tensor, parts: Parts) -> Tensor:
-        indicators = self._encode(structure)
-        return torch.stack([expected_score(i.to(s.dtype), s) for i, s in zip(indicators, parts, strict=True)]).sum(0)
+    def _score_of_event(self, event: Tensor, parts: Parts) -> Tensor:
+        inside = self._parts_of_event(self._in_sentence(event).to(parts[0].dtype))
+        return excluding(_total_score(inside, parts), self._faults_of_event(event))
+
+    def _parts_of_event(self, event: Tensor) -> Parts:
+        """Indicators of all parts that an event [B, *event_shape], 0 in the padding, stands for."""
+        return (event,)
+
+    def _score_of_structure(self, structure: Any, parts: Parts) -> Tensor:
+        structure, faults = self._read(structure)
+        if self._leaves_open(structure):
+            score = self._inside(Log(), self._constrained(parts, structure), self.lengths)
+        else:
+            score = _total_score(self._encode(structure), parts)
+        return excluding(score, faults)
 
     def _in_sentence(self, event: Tensor) -> Tensor:
         """An event tensor with the padding set to 0."""
@@ -434,12 +589,17 @@ class StructuredDistribution(torch_struct.StructDistribution):
     def entropy(self) -> Tensor:
         """H(P), [B], in nats."""
 
-        def compute() -> Tensor:
-            parts = self._parts()
-            value, expectations = self._expectations(parts)
-            return value - sum(expected_score(e, p) for e, p in zip(expectations, parts, strict=True))
+        return self._memo("entropy", self._entropy).to(self.dtype)
 
-        return self._memo("entropy", compute).to(self.dtype)
+    def _entropy(self) -> Tensor:
+        """The entropy in working precision."""
+        parts = self._parts()
+        if _is_huge(parts, self.words):
+            parts, _ = self._from_best()
+            value, expectations = self._expectations_of(parts)
+        else:
+            value, expectations = self._expectations(parts)
+        return _at_least_zero(value - _total_score(expectations, parts))
 
     @ordinary_tensors
     def cross_entropy(self, other: Any) -> Tensor:
@@ -448,19 +608,23 @@ class StructuredDistribution(torch_struct.StructDistribution):
         +inf where Q excludes a structure that P allows. For another family use `structkd.structural_kd_loss`.
         """
         other = adopt(other)
+        return self._cross_entropy_to(other).to(torch.promote_types(self.dtype, other.dtype))
+
+    def _cross_entropy_to(self, other: Any) -> Tensor:
+        """The cross-entropy in working precision."""
         self._check_comparable(other)
-        other_parts = other._parts()
-        value = other._log_partition(other_parts)
+        other_parts, value = other._from_best()
         mine = self.expected_parts()
         if self._form() != other._form():
             mine = other.marginals_to_targets(self.expected_event())
-        for expected, scores in zip(mine, other_parts, strict=True):
-            value = value - expected_score(expected, scores)
-        return value.to(torch.promote_types(self.dtype, other.dtype))
+        return value - _total_score(mine, other_parts)
 
-    def kl(self, other: Distribution) -> Tensor:
+    @ordinary_tensors
+    def kl(self, other: Any) -> Tensor:
         """KL(P || Q) = H(P, Q) - H(P), [B], to a distribution over the same parts."""
-        return self.cross_entropy(other) - self.entropy
+        other = adopt(other)
+        divergence = self._cross_entropy_to(other) - self._memo("entropy", self._entropy)
+        return _at_least_zero(divergence).to(torch.promote_types(self.dtype, other.dtype))
 
     def _form(self) -> Any:
         """Two distributions of one family whose `_form` is equal have the same kind of parts."""
@@ -483,8 +647,17 @@ class StructuredDistribution(torch_struct.StructDistribution):
     @property
     @ordinary_tensors
     def max(self) -> Tensor:
-        """Score of the best structure, [B]."""
-        return self._best()[0].to(self.dtype)
+        """Score of the best structure, [B]; its gradient is `argmax`."""
+        value, best = self._best()
+        return (self._live_score(best) if self._needs_graph() else value).to(self.dtype)
+
+    def _live_score(self, structure: Parts) -> Tensor:
+        """The score of a structure that is taken as a constant, differentiable by the scores."""
+        return _total_score(self._all_parts(structure), self._parts())
+
+    def _all_parts(self, structure: Parts) -> Parts:
+        """Indicators of all parts of a structure, given those that are kept of it."""
+        return structure
 
     @property
     @ordinary_tensors
@@ -504,8 +677,12 @@ class StructuredDistribution(torch_struct.StructDistribution):
 
     @ordinary_tensors
     def kmax(self, k: int) -> Tensor:
-        """Scores of the k best structures, [k, B], falling; -inf where there are fewer."""
-        return self._k_best(k)[0].to(self.dtype)
+        """Scores of the k best structures, [k, B], falling; -inf where there are fewer. Their gradients are `topk`."""
+        values, structures = self._k_best(k)
+        if self._needs_graph():
+            scores = torch.stack([self._live_score(structure) for structure in structures])
+            values = torch.where(values > NEG_INF, scores, NEG_INF)
+        return values.to(self.dtype)
 
     @ordinary_tensors
     def topk(self, k: int) -> Tensor:
@@ -515,7 +692,8 @@ class StructuredDistribution(torch_struct.StructDistribution):
     @ordinary_tensors
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 - torch.distributions' default
         """Independent exact samples as one-hot events [*sample_shape, B, *event_shape]; never differentiable."""
-        shape = torch.Size([sample_shape]) if isinstance(sample_shape, int) else torch.Size(sample_shape)
+        single = not isinstance(sample_shape, Sequence)
+        shape = torch.Size([check_count("sample_shape", sample_shape, 0)] if single else sample_shape)
         draws = self._draw(shape.numel())
         event = torch.cat([self._event_of_draws(parts, count) for parts, count in draws])
         return event.to(self.dtype).reshape(*shape, *self.batch_shape, *self.event_shape)
@@ -545,10 +723,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         return values[0], structures[0]
 
     def _k_best(self, k: int) -> tuple[Tensor, list[Parts]]:
-        if not isinstance(k, int) or isinstance(k, bool):
-            raise TypeError(f"k must be an int, got {type(k).__name__}")
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        k = check_count("k", k)
         return self._memo_detached(f"best {k}", lambda parts: self._solve(KBest(k), parts, self.lengths))
 
     def _memo_detached(self, name: str, solve: Callable[[Parts], Any]) -> Any:
@@ -596,6 +771,29 @@ class StructuredDistribution(torch_struct.StructDistribution):
         return self._event(parts).reshape(count, *self.batch_shape, *self.event_shape)
 
 
+def _total_score(indicators: Parts, parts: Parts) -> Tensor:
+    """`expected_score` of parts of every kind, [B]."""
+    return torch.stack([expected_score(i, s) for i, s in zip(indicators, parts, strict=True)]).sum(0)
+
+
+def _is_huge(parts: Parts, words: int) -> bool:
+    """Whether sums of this many finite scores may be too large for their differences to be seen."""
+    largest = [p.detach().masked_fill(p.detach() == NEG_INF, 0.0).abs().amax() for p in parts if p.numel()]
+    return bool(largest) and bool(torch.stack(largest).amax() * words > _LARGEST_SUM)
+
+
+def _at_least_zero(values: Tensor) -> Tensor:
+    """What is at least 0 but for rounding, without that; derivatives stay as they are."""
+    return values - values.detach().clamp_max(0.0)
+
+
+def excluding(score: Tensor, faults: Faults) -> Tensor:
+    """-inf in place of the scores [B] of sentences that have a fault."""
+    for wrong in faults.values():
+        score = score.masked_fill(wrong, NEG_INF)
+    return score
+
+
 def _support(parts: Parts) -> Parts:
     """Part scores with every possible part at 0."""
     return tuple(torch.zeros_like(p).masked_fill(p == NEG_INF, NEG_INF) for p in parts)
@@ -637,5 +835,7 @@ def adopt(distribution: Any) -> Any:
 
 
 @register_kl(StructuredDistribution, StructuredDistribution)
-def _kl_divergence(p: StructuredDistribution, q: StructuredDistribution) -> Tensor:
-    return p.kl(q)
+@register_kl(StructuredDistribution, torch_struct.StructDistribution)
+@register_kl(torch_struct.StructDistribution, StructuredDistribution)
+def _kl_divergence(p: Any, q: Any) -> Tensor:
+    return adopt(p).kl(q)

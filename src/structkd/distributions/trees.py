@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution
+from .faults import Faults, tree_faults
 from .kernels.counts import scaled_by_sentence_
 from .kernels.engines import compiled_for
 from .relations import over_relations
 from .semirings import NEG_INF
-from .structure import Gradient, Parts, expected_score, sentences_at_once
+from .structure import Gradient, Parts, StructuredDistribution, expected_score, sentences_at_once
+
+
+def check_multiroot(multiroot: Any) -> bool:
+    """Refuse what is no truth value, such as the `args` that torch-struct's constructors take in this place."""
+    if not isinstance(multiroot, (bool, np.bool_)):
+        raise TypeError(
+            f"multiroot must be True or False, got {type(multiroot).__name__}; torch-struct's order of arguments is "
+            "another: name them"
+        )
+    return bool(multiroot)
 
 
 class TreeDistribution(ArcDistribution):
@@ -20,6 +32,19 @@ class TreeDistribution(ArcDistribution):
 
     tree = True
     _recursion: str
+
+    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+        faults, heads = self._faults_of_arcs(event, as_gold)
+        return faults | self._faults_of_heads(heads)
+
+    def _faults_of_heads(self, heads: Tensor) -> Faults:
+        return tree_faults(heads, self.word_mask, self.projective, self.multiroot)
+
+    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+        heads, faults = super()._read(structure)
+        if StructuredDistribution._leaves_open(self, heads):
+            return heads, faults  # whether trees agree with the others will be seen
+        return heads, faults | self._faults_of_heads(heads.clamp(0, self.words - 1))
 
     def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """log Z [B] and arc marginals [B, N, N] for unlabelled arcs, without a graph; log Z = -inf where none."""

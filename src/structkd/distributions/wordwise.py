@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .semirings import NEG_INF, Log, logsumexp, working_precision
-from .structure import OPEN, Parts, StructuredDistribution, expected_score
+from .semirings import NEG_INF, Log, working_precision
+from .structure import Parts, StructuredDistribution, expected_score
 
 
 class WordwiseDistribution(StructuredDistribution):
@@ -14,8 +14,6 @@ class WordwiseDistribution(StructuredDistribution):
 
     A subclass lays its part scores out as choices [B, N, M], one row a word (`_choices`), and back (`_arrange`).
     """
-
-    partial = True
 
     def _choices(self, part: Tensor, lengths: Tensor, impossible: float = NEG_INF) -> Tensor:
         """Part scores [B, *event_shape] as choices [B, N, M], `impossible` where there is none. Padded words may hold
@@ -33,14 +31,9 @@ class WordwiseDistribution(StructuredDistribution):
         words = semiring.sum(semiring.lift(choices))
         return semiring.prod(torch.where(here, words, semiring.lift(torch.zeros_like(choices[..., 0]))))
 
-    def _score_of_structures(self, structure: Tensor, parts: Parts) -> Tensor:
-        # the label of an open word is summed out: its normaliser, which log Z takes away again
-        score = super()._score_of_structures(structure, parts)
-        open_words = (structure == OPEN) & self.word_mask
-        if not open_words.any():
-            return score
-        normalisers = logsumexp(self._choices(parts[0], self.lengths))
-        return score + torch.where(open_words, normalisers, 0.0).sum(-1)
+    def _lacks(self, missing: Tensor, as_gold: bool) -> Tensor:
+        # gold may leave words out, but not a whole sentence
+        return (missing | ~self.word_mask).all(1) if as_gold else missing.any(1)
 
     def _require_choices(self, choices: Tensor, parts: Parts) -> None:
         """Refuse words without any possible choice, as `_log_partition` does, without computing log Z."""

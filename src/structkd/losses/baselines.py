@@ -14,9 +14,9 @@ from torch.distributions import Distribution
 from ..distributions import HeadSelection, LinearChainCRF, MaxEnt, MeanFieldDependency, Mixture, SpanCRF
 from ..distributions.arcs import ArcDistribution
 from ..distributions.kernels.counts import weighted as times
-from ..distributions.structure import StructuredDistribution, class_name, ordinary_tensors
+from ..distributions.structure import StructuredDistribution, check_temperature, class_name, ordinary_tensors
 from ..distributions.wordwise import WordwiseDistribution
-from ..projections.registry import check_distribution, check_pair, check_temperature, check_words
+from ..projections.registry import check_distribution, check_pair, check_words
 from ..projections.spans import tag_marginals
 from ..projections.structures import k_best
 from .structural import Reduction, cross_entropy, structural_kd_loss

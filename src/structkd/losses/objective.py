@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..distributions.structure import StructuredDistribution, check_number
 from ..projections.registry import check_distribution
 from .structural import check_num_items, supervised_loss
 
@@ -22,7 +23,7 @@ class ConstantInterpolation:
     value: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_share("value", self.value)
+        object.__setattr__(self, "value", _share("value", self.value))
 
     def __call__(self, progress: float) -> float:
         return self.value
@@ -41,23 +42,19 @@ class LinearAnnealing:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_share("start", self.start)
-        _check_share("end", 0.0 if _is_number(self.end) and -math.inf < self.end < 0 else self.end)
+        object.__setattr__(self, "start", _share("start", self.start))
+        object.__setattr__(self, "end", _share("end", self.end, -math.inf))
 
     def __call__(self, progress: float) -> float:
         progress = min(max(float(progress), 0.0), 1.0)
         return max(0.0, self.start + (self.end - self.start) * progress)
 
 
-def _check_share(name: str, share: Any) -> None:
-    if not _is_number(share):
-        raise TypeError(f"{name} must be a number in 0..1, got {type(share).__name__}")
-    if not 0.0 <= share <= 1.0:
+def _share(name: str, share: Any, least: float = 0.0) -> float:
+    share = check_number(name, share)
+    if not (least <= share <= 1.0 and share > -math.inf):
         raise ValueError(f"{name} must lie in 0..1, got {share}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return share
 
 
 class KDObjective(nn.Module):
@@ -120,8 +117,8 @@ class KDObjective(nn.Module):
         if share < 1 and (labelled is None or labelled.any()):
             if gold is None:
                 raise ValueError(f"the share of supervision is {1 - share} but no gold structures were given")
-            if labelled is not None and isinstance(gold, Tensor):
-                gold = gold.masked_fill(~labelled.view(-1, *[1] * (gold.dim() - 1)), 0)
+            if labelled is not None:
+                gold = _replaced(student, gold, labelled)
             supervised = self.supervised(student, gold, reduction="none")
             if labelled is not None:
                 supervised = torch.where(labelled, supervised, 0.0)
@@ -130,4 +127,14 @@ class KDObjective(nn.Module):
             # nothing to learn from in this batch; still a scalar that back-propagates
             finite = (scores.nan_to_num(0.0, 0.0, 0.0) for scores in student._sources())
             loss = sum((scores * 0.0).sum() for scores in finite).to(student.dtype)
-        return loss.sum() / (check_num_items(num_items) if num_items is not None else student.batch_shape[0])
+        return loss.sum() / (check_num_items(num_items) if num_items is not None else student.batch_shape[0] or 1)
+
+
+def _replaced(student: Any, gold: Any, labelled: Tensor) -> Any:
+    """Gold structures with some structure in place of those of unlabelled sentences, which may be anything."""
+    if not isinstance(gold, Tensor):
+        return [structure if known else [] for structure, known in zip(gold, labelled.tolist(), strict=True)]
+    known = labelled.view(-1, *[1] * (gold.dim() - 1))
+    if isinstance(student, StructuredDistribution) and student._is_event(gold):
+        return torch.where(known, gold, student._any_event().to(gold.dtype))
+    return gold.masked_fill(~known, 0)

@@ -11,9 +11,17 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..distributions.kernels.counts import weighted_by_sentence
-from ..distributions.structure import Gradient, Parts, StructuredDistribution, class_name, ordinary_tensors
+from ..distributions.structure import (
+    Gradient,
+    Parts,
+    StructuredDistribution,
+    check_number,
+    check_temperature,
+    class_name,
+    ordinary_tensors,
+)
 from ..distributions.wordwise import WordwiseDistribution
-from ..projections.registry import check_distribution, check_pair, check_temperature, runs_jointly, targets
+from ..projections.registry import check_distribution, check_pair, runs_jointly, targets
 
 
 class _WithGradient(torch.autograd.Function):
@@ -68,10 +76,10 @@ class Reduction:
                 raise ValueError("num_items divides a summed loss; reduction='none' has none")
         elif num_items is not None:
             self.divisor = check_num_items(num_items)
-        elif reduction == "token":
-            self.divisor = student.lengths.sum()
+        elif reduction == "sum" or not student.batch_shape[0]:
+            self.divisor = 1
         else:
-            self.divisor = student.batch_shape[0] if reduction == "batchmean" else 1
+            self.divisor = student.lengths.sum() if reduction == "token" else student.batch_shape[0]
 
     def __call__(self, loss: Tensor) -> Tensor:
         """The reduced losses, in the student's dtype (float32 for half precision)."""
@@ -88,10 +96,20 @@ def cross_entropy(student: StructuredDistribution, target: Parts, temperature: f
     The student's scores are divided by T; the gradient of the result is T (P_s - P_t), computed along with the value.
     Neither pass of the dynamic programme leaves a graph.
     """
+    return _by_parts(student, temperature, reduction, lambda parts: student._cross_entropy(parts, target))
+
+
+def _by_parts(
+    student: StructuredDistribution,
+    temperature: float,
+    reduction: Reduction,
+    compute: Callable[[Parts], tuple[Tensor, Parts]],
+) -> Tensor:
+    """The reduced losses, T^2 times those that are computed, with their gradients, from the student's parts over T."""
     parts = student._parts()
     with torch.no_grad():
         tempered = parts if temperature == 1 else tuple(part / temperature for part in parts)
-        value, gradients = student._cross_entropy(tempered, target)
+        value, gradients = compute(tempered)
 
     def gradient(weights: Tensor) -> tuple[Tensor, ...]:
         weights = weights * temperature
@@ -119,9 +137,9 @@ def closed_form(
 
 
 def check_num_items(num_items: Any) -> Any:
-    if isinstance(num_items, bool) or not isinstance(num_items, (int, float, Tensor)):
-        raise TypeError(f"num_items must be a number, got {type(num_items).__name__}")
-    if isinstance(num_items, Tensor) and num_items.numel() != 1:
+    if not isinstance(num_items, Tensor):
+        num_items = check_number("num_items", num_items)
+    elif num_items.numel() != 1:
         raise ValueError(f"num_items must be one number, got a tensor {list(num_items.shape)}")
     if not num_items > 0:
         raise ValueError(f"num_items must be positive, got {num_items}")
@@ -226,10 +244,14 @@ def supervised_loss(
     Args:
         student: a distribution whose scores require grad.
         gold: structures in the form `student.decode()` gives them (LongTensor [B, N] of labels or heads, lists of
-            spans; padding ignored), or one-hot events shaped like `student.marginals`. Where every word chooses alone
-            (MaxEnt, HeadLabeling, HeadSelection), -100 leaves a word out: no loss, no gradient, though it still counts
-            as a word.
+            spans; padding ignored), or one-hot events shaped like `student.marginals`. -100 in place of a label or
+            head means that it is not known: the likelihood is that of all structures that agree with the others. A word
+            that chooses alone (MaxEnt, HeadLabeling, HeadSelection) then has no loss, though it still counts as a
+            word; neither has one without a part in an event.
         reduction, num_items: as in `structural_kd_loss`.
+
+    +inf where scores of -inf exclude the structure. Raises ValueError for what is no structure of the student's class,
+    a tree with crossing arcs for `DependencyCRF`, say: its loss would have no lower bound.
     """
     student = check_distribution("student", student)
     reduced = Reduction(student, reduction, num_items)
@@ -239,8 +261,11 @@ def supervised_loss(
     if factors is not None:
         losses = [supervised_loss(factor, part, reduction="none") for factor, part in factors]
         return reduced(torch.stack(losses).sum(0))
+    gold = student._checked(gold)
     loss = closed_form(partial(student._likelihood, gold), student, reduced)
     if loss is not None:
         return loss
+    if not student._is_event(gold) and student._leaves_open(gold):
+        return _by_parts(student, 1.0, reduced, lambda parts: student._open_likelihood(parts, gold))
     target = student.marginals_to_targets(gold.to(student.dtype)) if student._is_event(gold) else student._encode(gold)
     return cross_entropy(student, target, 1.0, reduced)

@@ -17,8 +17,8 @@ from ..distributions import (
 )
 from ..distributions.arcs import ArcDistribution
 from ..distributions.head_labeling import renormalised
-from ..distributions.structure import Parts, adopt, class_name
-from .registry import check_pair, check_temperature, check_words, joint, register_projection
+from ..distributions.structure import Parts, adopt, check_temperature, class_name
+from .registry import check_pair, check_words, joint, register_projection
 
 
 def conditioned(teacher: ArcDistribution, student: ArcDistribution) -> ArcDistribution:
@@ -100,7 +100,8 @@ def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float)
             "dependency distributions"
         )
     check_words(teacher, student, trailing=0)
-    return torch.cat([mass for _, mass in student.label_masses(teacher, temperature)])
+    masses = [mass for _, mass in student.label_masses(teacher, temperature)]
+    return torch.cat(masses) if masses else torch.zeros_like(student.logits)
 
 
 def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> Tensor:

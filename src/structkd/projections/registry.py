@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,7 +13,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..distributions import LinearChainCRF
-from ..distributions.structure import Parts, StructuredDistribution, adopt, adopted_class, class_name, ordinary_tensors
+from ..distributions.structure import (
+    Parts,
+    StructuredDistribution,
+    adopt,
+    adopted_class,
+    check_temperature,
+    class_name,
+    ordinary_tensors,
+)
 
 #: P_t over the student's parts: a tensor shaped like `student.marginals`, or the parts a loss works with.
 Projection = Callable[..., Tensor | Parts]
@@ -111,14 +118,6 @@ def targets(
         if not isinstance(student, StructuredDistribution):
             return (result.detach(),)
         return student.marginals_to_targets(_shaped(result, student))
-
-
-def check_temperature(temperature: Any) -> float:
-    if not isinstance(temperature, (int, float)) or isinstance(temperature, bool):
-        raise TypeError(f"temperature must be a number, got {type(temperature).__name__}")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    return float(temperature)
 
 
 def check_pair(teacher: Distribution, student: Distribution) -> None:

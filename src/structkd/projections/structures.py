@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from ..distributions import HeadSelection, LinearChainCRF, MaxEnt, SpanCRF
 from ..distributions.arcs import ArcDistribution
-from ..distributions.structure import Parts, StructuredDistribution, class_name
+from ..distributions.structure import Parts, StructuredDistribution, check_count, class_name
 from .dependencies import conditioned
 from .registry import targets
 from .spans import tag_marginals
@@ -18,10 +18,7 @@ from .spans import tag_marginals
 
 def sampled_targets(teacher: Any, student: Any, temperature: float, samples: Any) -> Parts:
     """The mean, over independent teacher samples, of the indicators of the student's parts: unbiased for P_t(u)."""
-    if not isinstance(samples, int) or isinstance(samples, bool):
-        raise TypeError(f"samples must be an int, got {type(samples).__name__}")
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
+    samples = check_count("samples", samples)
     if temperature != 1:
         if not hasattr(teacher, "tempered"):
             raise ValueError(f"{class_name(teacher)} has no method tempered(temperature); sample it at temperature 1")
@@ -42,7 +39,7 @@ def k_best(teacher: StructuredDistribution, student: StructuredDistribution, k: 
     if isinstance(teacher, ArcDistribution) and isinstance(student, ArcDistribution):
         teacher = conditioned(teacher, student)
     with torch.no_grad():
-        if k == 1 and not isinstance(k, bool):
+        if check_count("k", k) == 1:
             value, best = teacher._best()
             values, structures = value.unsqueeze(0), [best]
         else:
@@ -83,7 +80,7 @@ def _foreign(teacher: Distribution, structure: Tensor, student: StructuredDistri
     if structure.shape == student.batch_shape + student.event_shape:
         return student.marginals_to_targets(structure.to(student.dtype))
     if structure.shape == (*student.batch_shape, student.words) and not structure.is_floating_point():
-        return student._encode(structure)
+        return student._encode(student._read(structure)[0])
     raise NotImplementedError(
         f"samples of {class_name(teacher)} have shape {list(structure.shape)} a batch; {class_name(student)} reads "
         f"events {list(student.batch_shape + student.event_shape)} or integers {[*student.batch_shape, student.words]}"
