@@ -435,6 +435,10 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     def _all_parts(self, structure: Parts) -> Parts:
         return structure[0], self.bigrams(structure[0])
 
+    def _best(self) -> tuple[Tensor, Parts]:
+        value, structure = super()._best()
+        return value, structure[:1]
+
     def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
         unary, transitions = (p.detach() for p in parts)
         labels = structure[0]
