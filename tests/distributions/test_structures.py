@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,18 @@ from oracles import Enumeration, Structure, log_sum_exp
 from torch import Tensor
 
 import structkd
+from structkd.distributions.kernels.engines import using
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
+
+
+@pytest.fixture(autouse=True, params=["compiled", "log"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What is a structure does not depend on the kernels; two of their paths will do."""
+    with using(request.param):
+        yield request.param
+
+
 COMPACT = [family for family in FAMILIES if family is not SPANS]
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8]
 OPEN = -100
@@ -192,13 +202,13 @@ def test_nothing_known_is_certain_and_teaches_nothing() -> None:
 
 
 def test_trees_outside_the_space() -> None:
-    """Every assignment of heads to four words, in both forms: a tree of the class, or -inf and refused."""
+    """Assignments of heads to four words, in both forms: a tree of the class, or -inf."""
     for family in TREES:
         allowed = set(family.structures(4))
         scores = family.scores(seeded(7), 1, 5)
         distribution = family.build(scores, lengths_tensor([4]))
         (enumeration,) = family.enumerate(scores, [4])
-        listed = list(itertools.product(range(4), repeat=4))
+        listed = list(itertools.product(range(4), repeat=4))[::3]
         rows = torch.tensor([[*heads, -1] for heads in listed])
         expected = torch.tensor([enumeration.log_prob(heads) for heads in listed], dtype=torch.float64)
         assert ((expected > -math.inf) == torch.tensor([heads in allowed for heads in listed])).all()
@@ -357,62 +367,6 @@ def test_things_that_are_no_structures() -> None:
     with pytest.raises(TypeError, match="a list of spans"):
         structkd.supervised_loss(spans, 3)
     assert agrees(spans.log_prob([[(np.int64(0), torch.tensor(1), 0)], ()]), spans.log_prob([[(0, 1, 0)], []]))
-
-
-# -- differences ------------------------------------------------------------------------------------------------------
-
-SIZES = [1e4, 8e5, 1e8, 1e20, 1e37]
-
-
-@every_family
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_differences_of_large_scores(family: Family, size: float) -> None:
-    """The best structure of scores of any size has log P near 0, the others what their scores are less, exactly."""
-    if not family.partition_is_sum:
-        return
-    sample = Sample(family, 11)
-    scores = family.map(sample.scores, lambda tensor: (tensor * size).float().double())
-    enumerations = family.enumerate(scores, sample.lengths)
-    distribution = family.build(family.to(scores, torch.float32), lengths_tensor(sample.lengths))
-    best = distribution.decode()
-    right = [e.ranked()[0] for e in enumerations]
-    assert agrees(distribution.log_prob(distribution.argmax.double())[:1], [0.0], torch.float32)
-    many = [n > 1 or family is not DENSE for n in sample.lengths]
-    if getattr(family, "relations", None) is None:
-        assert agrees(distribution.log_prob(best)[many], [0.0] * sum(many), torch.float32)
-    assert (distribution.entropy[many] < 1e-6).all()
-    assert (distribution.kl(distribution)[many].abs() < 1e-6).all()
-    for structures in (sample.some(5), sample.some(6)):
-        expected = []
-        for e, y, top in zip(enumerations, structures, right, strict=True):
-            expected.append(e.scores[y] - e.scores[top])
-        if getattr(family, "relations", None) is None:
-            found = distribution.log_prob(sample.compact(structures)).double()[many]
-            wanted = torch.tensor(expected, dtype=torch.float64)[many]
-            assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-3)
-
-
-@every_family
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-def test_differences_are_rounded_once(family: Family, dtype: torch.dtype) -> None:
-    """Never further from the value in float64, of the same scores, than one rounding."""
-    sample = Sample(family, 12)
-    scores = family.map(sample.scores, lambda tensor: (tensor * 10).to(dtype))
-    near = family.map(scores, lambda tensor: (tensor * 1.02).to(dtype))
-    lengths = lengths_tensor(sample.lengths)
-    low, other = family.build(scores, lengths), family.build(near, lengths)
-    high, exact = (family.build(family.to(s, torch.float64), lengths) for s in (scores, near))
-    gold = sample.compact(sample.some(7))
-    for value, wanted in (
-        (low.log_prob(gold), high.log_prob(gold)),
-        (low.entropy, high.entropy),
-        (low.kl(other), high.kl(exact)),
-        (low.cross_entropy(other), high.cross_entropy(exact)),
-    ):
-        assert value.dtype == dtype
-        assert torch.equal(value, wanted.to(dtype))
-    assert (low.log_prob(gold) <= 0).all()
-    assert (low.kl(other) >= 0).all()
 
 
 # -- the best structures learn ----------------------------------------------------------------------------------------

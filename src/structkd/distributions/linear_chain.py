@@ -146,6 +146,9 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return semiring.sum(forward)
 
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        return self._forward_backward(parts, self.dtype)
+
+    def _forward_backward(self, parts: Parts, precision: torch.dtype) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
         compiled = compiled_for("chain", parts[1])
@@ -154,7 +157,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             if safe.all():
                 return value, (labels, bigrams)
         scores = parts[1].detach()
-        (value,), (labels,), (bigrams,) = dense_expectations([scores], self.lengths, precision=self.dtype)
+        (value,), (labels,), (bigrams,) = dense_expectations([scores], self.lengths, precision=precision)
         labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
@@ -237,8 +240,10 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         others = known.unsqueeze(-1) & (structure.unsqueeze(-1) != index)
         return parts[0].masked_fill(others, NEG_INF), parts[1]
 
-    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
-        return StructuredDistribution._expectations(self, parts)  # what scores words counts, too
+    def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        if parts[0].any():  # what scores words counts, too
+            return StructuredDistribution._expectations(self, parts)
+        return self._forward_backward(parts, parts[1].dtype)
 
     def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
         bigrams = parts[1]
@@ -366,18 +371,18 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     def _parts(self) -> Parts:
         return self._unary(), self.transitions.to(working_precision(self.transitions))
 
-    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+    def _forward_backward(self, parts: Parts, precision: torch.dtype) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             # counts per sentence: the derivative by transitions of its own
             unary, transitions = parts
-            return super()._expectations((unary, transitions.expand(*self.batch_shape, -1, -1)))
+            return StructuredDistribution._expectations(self, (unary, transitions.expand(*self.batch_shape, -1, -1)))
         compiled = compiled_for("chain", *parts)
         if compiled is not None:
             value, labels, dense, safe = compiled.factored_expectations(*parts, self.lengths)
             if safe.all():
                 return value, (labels, TransitionCounts.from_dense(dense))
         unary, transitions = (p.detach().unsqueeze(0) for p in parts)
-        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths, self.dtype)
+        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths, precision)
         self._require_structures(value, parts)
         return value, (labels, counts)
 
@@ -429,8 +434,8 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
         return loss * temperature**2, gradient
 
-    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
-        return self._expectations(parts)
+    def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        return self._forward_backward(parts, parts[1].dtype)
 
     def _all_parts(self, structure: Parts) -> Parts:
         return structure[0], self.bigrams(structure[0])

@@ -180,8 +180,10 @@ class SpanCRF(StructuredDistribution):
     def _parts_of_event(self, event: Tensor) -> Parts:
         return event, (1.0 - self._covering(event)) * self.word_mask
 
-    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
-        return StructuredDistribution._expectations(self, parts)  # what scores words outside any span counts, too
+    def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        if parts[1].any():  # what scores words outside any span counts, too
+            return StructuredDistribution._expectations(self, parts)
+        return self._expectations(parts)
 
     def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
         spans, outside = parts

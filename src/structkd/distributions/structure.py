@@ -396,8 +396,10 @@ class StructuredDistribution(torch_struct.StructDistribution):
             grads = torch.autograd.grad(value.sum(), parts, create_graph=graph, materialize_grads=True)
         return (value, grads) if graph else (value.detach(), grads)
 
-    def _expectations_of(self, parts: Parts) -> tuple[Tensor, Parts]:
-        """`_expectations` of parts other than this distribution's own: constrained, or measured from a structure."""
+    def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        """`_expectations` in working precision throughout, of parts that may be others than this distribution's own:
+        constrained, or measured from a structure.
+        """
         return self._expectations(parts)
 
     def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
@@ -436,7 +438,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
             self._refuse({NO_COMPLETION: self._inside(Log(), nothing, self.lengths) == NEG_INF})
             first = torch.where(possible.view(-1, *[1] * (parts[0].dim() - 1)), constrained[0], parts[0])
             constrained = (first, *constrained[1:])
-        agreeing, wanted = self._expectations_of(constrained)
+        agreeing, wanted = self._exact_expectations(constrained)
         loss = (log_partition - agreeing).masked_fill(~possible, float("inf"))
         return loss, tuple(p - t for p, t in zip(expected, wanted, strict=True))
 
@@ -593,13 +595,12 @@ class StructuredDistribution(torch_struct.StructDistribution):
 
     def _entropy(self) -> Tensor:
         """The entropy in working precision."""
-        parts = self._parts()
-        if _is_huge(parts, self.words):
-            parts, _ = self._from_best()
-            value, expectations = self._expectations_of(parts)
-        else:
-            value, expectations = self._expectations(parts)
+        parts, _ = self._from_best()
+        value, expectations = self._expected_exactly()
         return _at_least_zero(value - _total_score(expectations, parts))
+
+    def _expected_exactly(self) -> tuple[Tensor, Parts]:
+        return self._memo("exact expectations", lambda: self._exact_expectations(self._from_best()[0]))
 
     @ordinary_tensors
     def cross_entropy(self, other: Any) -> Tensor:
@@ -614,8 +615,9 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """The cross-entropy in working precision."""
         self._check_comparable(other)
         other_parts, value = other._from_best()
-        mine = self.expected_parts()
-        if self._form() != other._form():
+        if self._form() == other._form():
+            mine = self._expected_exactly()[1]
+        else:
             mine = other.marginals_to_targets(self.expected_event())
         return value - _total_score(mine, other_parts)
 
