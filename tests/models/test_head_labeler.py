@@ -14,7 +14,7 @@ from torch import Tensor
 
 import structkd
 from structkd.data import UNLABELLED, TagAnnotation, TreeAnnotation, hidden, load_toy
-from structkd.data.annotation import tree_fault
+from structkd.data.conllu import tree_fault
 from structkd.models import head_labeler, tensor_cache
 from structkd.models.bilstm import BiLSTMRecipe
 from structkd.models.head_encodings import head_encoding
@@ -241,6 +241,25 @@ def test_saved_model_comes_back_exactly(encoding: str, tmp_path: Any) -> None:
     assert torch.equal(loaded.encode_gold(ROWS), model.encode_gold(ROWS))
     ours, theirs = (m.decode(m.scores(m(**batch)), batch["lengths"]) for m in (model, loaded))
     assert all(torch.equal(ours[column], theirs[column]) for column in ANNOTATION.columns)
+
+
+@pytest.mark.parametrize("relations", [True, False])
+def test_several_roots(relations: bool, tmp_path: Any) -> None:
+    """If the data have them, the student can give them; a model saved without the setting has single roots."""
+    row = {"id": "r", "tokens": ["x", "y", "z"], "heads": [0, 0, 2], "relations": [0, 0, 1], "upos": ["NOUN"] * 3}
+    rows = Dataset.from_list([row])
+    model = recipe(relations=relations).create(TreeAnnotation(RELATIONS, multiroot=True), rows, rows).eval()
+    assert model.annotation == TreeAnnotation(RELATIONS, multiroot=True)
+    batch = model.encode([row])
+    scores = certain(model, model.encode_gold([row]), batch["candidates"])
+    model.save_pretrained(tmp_path)
+    for each in (model, recipe().load(tmp_path)):
+        assert each.decode(scores, batch["lengths"])["heads"].tolist() == [[0, 0, 2]]
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["multiroot"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    single = recipe().load(tmp_path).decode(scores, batch["lengths"])["heads"][0]
+    assert single.eq(0).sum() == 1
 
 
 def test_distils_what_the_labels_cover_of_a_parser() -> None:

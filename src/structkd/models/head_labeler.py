@@ -38,6 +38,7 @@ class HeadLabelerConfig(StructuredConfig):
         relations: the relation inventory of the treebank, in order.
         labelled: whether labels are told apart by relation; False: one label per symbol, with the relation it most
             often goes with, and a distribution over heads alone.
+        multiroot: whether a sentence may have several roots.
     """
 
     model_type = "structkd_head_labeler"
@@ -46,6 +47,7 @@ class HeadLabelerConfig(StructuredConfig):
     labels: Any = ()
     relations: Any = ()
     labelled: bool = True
+    multiroot: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -98,7 +100,7 @@ class HeadLabeler(StructuredModel):
 
     @property
     def annotation(self) -> Annotation:
-        return TreeAnnotation(tuple(self.config.relations))
+        return TreeAnnotation(tuple(self.config.relations), self.config.multiroot)
 
     def encode(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """As the base; adds ``candidates``, the heads that symbols name, ShortTensor [B, N, H], -1 in the padding.
@@ -139,12 +141,14 @@ class HeadLabeler(StructuredModel):
         return HeadLabeling(scores["logits"], scores["heads"], relations=relations, lengths=lengths)
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
-        """The best single-root tree over what labels name, by posterior probability.
+        """Return the best tree over what labels name, by posterior probability.
 
+        The tree has a single root unless the configuration's ``multiroot`` is set.
         See :meth:`structkd.HeadLabeling.decode_trees`, for arcs that the tree needs and no label names, too.
         """
         named = self._inventory.to(lengths.device).relations
-        heads, relations = HeadLabeling(scores["logits"], scores["heads"], named, lengths).decode_trees()
+        posterior = HeadLabeling(scores["logits"], scores["heads"], named, lengths)
+        heads, relations = posterior.decode_trees(multiroot=self.config.multiroot)
         assert relations is not None  # as labels name some
         padding = heads < 0
         heads = torch.where(heads == torch.arange(heads.shape[1], device=heads.device), 0, heads + 1)
@@ -276,6 +280,7 @@ class HeadLabelerRecipe:
             labels=labels,
             relations=list(annotation.relations),
             labelled=self.relations,
+            multiroot=annotation.multiroot,
         )
         return HeadLabeler(config, encoder)
 
