@@ -84,3 +84,14 @@ def test_plain_text_loses_what_occurs_in_test() -> None:
     assert regime.note.startswith("1 sentences of the unlabelled text occur in test")
     with pytest.raises(ValueError, match="the text given, has 2"):
         draw_regime(corpus, teacher=None, labelled=10, unlabelled=3, text=text)
+    with pytest.raises(ValueError, match=r"student\.unlabelled=null takes the whole text"):
+        draw_regime(corpus, teacher=None, labelled=10, unlabelled=0, text=text)
+    everything = draw_regime(corpus, teacher=None, labelled=10, unlabelled=None, text=text)
+    assert everything.unlabelled["tokens"][:] == regime.unlabelled["tokens"][:]
+
+
+def test_null_takes_all_there_are() -> None:
+    corpus = load_toy()
+    assert len(draw_regime(corpus, teacher=70, labelled=None, unlabelled=None).unlabelled) == 50
+    whole = draw_regime(corpus, teacher=None, labelled=None, unlabelled=None)
+    assert (len(whole.teacher), len(whole.labelled), len(whole.unlabelled)) == (120, 120, 0)

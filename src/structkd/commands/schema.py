@@ -12,7 +12,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-__all__ = ["ExperimentConfig", "MethodConfig", "StoreConfig", "StudentConfig", "TeacherConfig", "register_schema"]
+__all__ = [
+    "ExperimentConfig",
+    "MethodConfig",
+    "SizesConfig",
+    "StoreConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "register_schema",
+]
 
 
 @dataclass
@@ -35,11 +43,20 @@ class StudentConfig:
     model: dict[str, Any] = MISSING
     trainer: dict[str, Any] = MISSING
     labelled: int | None = MISSING  # some of the teacher's sentences; null: all of them
-    unlabelled: int = 0  # other sentences; only the teacher says something about them
+    unlabelled: int | None = 0  # other sentences, which only the teacher annotates; null: all there are
     patience: int | None = None
     text: dict[str, Any] | None = None  # a data set of plain text; null: the training split the teacher has not seen
     select: str = "best"  # best: on dev; last: of the last step, where no annotation of the kind may be looked at
     batch_words: int | None = None  # as the teacher's
+
+
+@dataclass
+class SizesConfig:
+    """How many sentences are used of the data, group sizes. A teacher and a student may have numbers of their own."""
+
+    teacher: int | None = None  # null: all
+    labelled: int | None = None
+    unlabelled: int | None = None
 
 
 @dataclass
@@ -68,6 +85,7 @@ class ExperimentConfig:
     name: str = "custom"  # of the scenario, in tables
     task: str = MISSING  # which annotation of the corpus is to be predicted: spans, upos or dependencies
     data: dict[str, Any] = MISSING
+    sizes: SizesConfig = field(default_factory=SizesConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     ensemble: dict[str, TeacherConfig] = field(default_factory=dict)  # further teachers; marginals are averaged
     student: StudentConfig = field(default_factory=StudentConfig)

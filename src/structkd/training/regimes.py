@@ -34,7 +34,7 @@ def draw_regime(
     *,
     teacher: int | None,
     labelled: int | None,
-    unlabelled: int,
+    unlabelled: int | None,
     text: Dataset | None = None,
     teacher_seed: int = 0,
     seed: int = 0,
@@ -47,13 +47,14 @@ def draw_regime(
     Args:
         data: a corpus, or the teacher's and the student's.
         teacher: the teacher's annotated sentences; None means the whole split.
-        labelled, unlabelled: the student's sentences; None means all of the teacher's. It may have none with labels,
-            and learn from the teacher alone.
+        labelled, unlabelled: the student's sentences; None means all of the teacher's, and all others there are. It may
+            have none with labels, and learn from the teacher alone.
         text: plain text, columns ``id`` and ``tokens``; sentences that occur in the test split are left out.
         teacher_seed, seed: of the teacher's and the student's draw.
 
     Raises:
-        ValueError: if more sentences are asked for than there are; says how many there are.
+        ValueError: if more sentences are asked for than there are; says how many there are. Also if a text is given and
+            none of its sentences is asked for.
     """
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
     train = source.splits["train"]
@@ -65,14 +66,17 @@ def draw_regime(
             "teacher.labelled=null; unless it has a text of its own (student.text), the student's unlabelled sentences "
             "(student.unlabelled) come out of the rest."
         )
+    if text is not None and unlabelled == 0:
+        raise ValueError(
+            "student.unlabelled=0: a text is given in student.text, and no sentence of it would be used. "
+            "student.unlabelled=null takes the whole text; leave student.text out to use none."
+        )
     labelled = count if labelled is None else labelled
     if not 0 <= labelled <= count:
         raise ValueError(
             f"student.labelled={labelled}: the student's labelled sentences are some of the teacher's, "
             f"which are {count}. Lower it, or take them all with student.labelled=null."
         )
-    if not labelled + unlabelled:
-        raise ValueError("student.labelled=0, student.unlabelled=0: the student has nothing to learn from.")
     teachers = drawn(train, count, teacher_seed)
     note = ""
     if text is not None:
@@ -87,6 +91,9 @@ def draw_regime(
         chosen = set(teachers["id"])
         pool = train.select([row for row, name in enumerate(train["id"]) if name not in chosen])
         where = f"the training split of {source.name}, less the teacher's {count}"
+    unlabelled = len(pool) if unlabelled is None else unlabelled
+    if not labelled + unlabelled:
+        raise ValueError("student.labelled=0, student.unlabelled=0: the student has nothing to learn from.")
     if not 0 <= unlabelled <= len(pool):
         raise ValueError(
             f"student.unlabelled={unlabelled}: {where}, has {len(pool)} sentences. "
