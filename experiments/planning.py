@@ -219,8 +219,10 @@ def _trainings(config: Mapping[str, Any], guesses: Sequence[float] | None) -> It
 
 def shown(role: str, settings: Mapping[str, Any], method: Mapping[str, Any] | None) -> str:
     """The kind of a training, by what its folder's config.json and a run's configuration both show."""
-    # A training's settings do not say who was told about it.
-    trainer = {name: value for name, value in settings["trainer"].items() if name != "report_to"}
+    from structkd.commands.plan import given
+
+    # Where metrics are logged does not affect the result.
+    trainer = {name: value for name, value in given(settings["trainer"]).items() if name != "report_to"}
     return _digest([role, settings["model"], trainer, None if method is None else _told(method)])
 
 

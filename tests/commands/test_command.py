@@ -192,6 +192,12 @@ class TestErrors:
             (["teacher.labelled=121"], r"teacher\.labelled=121.*120"),
             (["student.labelled=0"], r"student\.labelled=0"),
             (["student.select=first"], r"student: Unknown selection 'first': expected one of best, last"),
+            (
+                ["student.trainer.num_train_epochs=2"],
+                r"student\.trainer\.max_steps=30 and student\.trainer\.num_train_epochs=2 exclude each other\. "
+                r"Add student\.trainer\.max_steps=null",
+            ),
+            (["+student.trainer.label_smoothing_factor=0.1"], r"'label_smoothing_factor' is fixed by structkd"),
             (["data.scheme=BILOU"], r"BILOU"),
             (["task=ner"], r"task 'ner'"),
             (["student.model.head=softmax"], r"'softmax'.*crf, maxent"),
@@ -204,7 +210,7 @@ class TestErrors:
             (["student.model.encoder=bilstm"], r"write encoder@student\.model\.encoder=bilstm\."),
             (
                 ["+teacher@ensemble.other=bilstm_crf", "ensemble.other.labelled=4000"],
-                r"ensemble\.other\.labelled=4000: toy has 120 training sentences",
+                r"ensemble\.other\.labelled=4000: toy has 120 training sentences.* ensemble\.other\.labelled=null",
             ),
         ],
     )
@@ -230,10 +236,27 @@ class TestErrors:
     def test_report_without_runs(self, run, tmp_path: Path) -> None:
         status, _, errors = run("report", str(tmp_path / "nowhere"))
         assert status == 1
-        assert "No folder" in errors
+        assert "no folder" in errors
         status, _, errors = run("report", str(tmp_path))
         assert status == 1
         assert "No finished run" in errors
+
+
+def test_ones_own_corpus_at_once(run, tmp_path: Path) -> None:
+    """All of its sentences are used, for the numbers of the scenarios are those of their corpus; epochs are obeyed."""
+    words = ["Ana B-PER", "runs O", "to O", "Rio B-LOC", "Ben B-PER", "sits O"]
+    for name, first in (("train", 0), ("dev", 20), ("test", 30)):
+        rows = [[f"w{first + row} O", *words[: 2 + row % 5]] for row in range(10)]
+        (tmp_path / f"{name}.txt").write_text("".join("\n".join(row) + "\n\n" for row in rows))
+    tiny = [f"encoder@{role}.model.encoder=bilstm_tiny" for role in ("teacher", "student")]
+    tiny += [f"{role}.trainer.{each}" for role in ("teacher", "student") for each in ("eval_steps=2", "warmup_steps=0")]
+    epochs = ["+student.trainer.num_train_epochs=2", "student.trainer.max_steps=null"]
+    status, _, errors = run("data=columns", *tiny, "teacher.trainer.max_steps=2", *epochs, "~kd@baselines.token")
+    assert status == 0, errors
+    (folder,) = (tmp_path / "structkd-runs" / "runs").iterdir()
+    teacher, _, student = json.loads((folder / "metrics.json").read_text())["results"]
+    assert (teacher["labelled"], student["labelled"], student["unlabelled"]) == (10, 10, 0)
+    assert student["steps"] == 2
 
 
 class TestConfigurations:

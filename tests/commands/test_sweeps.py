@@ -140,8 +140,8 @@ def test_a_failed_run_stops_no_other_and_is_the_only_one_done_again(run, tmp_pat
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_processes_in_parallel_give_the_same_bytes(run, tmp_path: Path, monkeypatch, launcher: str) -> None:
-    """One teacher for all of them; one run fails in a process of its own."""
-    sweep = ("-m", *TINY, "student.labelled=10,15,1000")
+    """One teacher for all of them; one run fails in a process of its own. They may start processes that load data."""
+    sweep = ("-m", *TINY, "student.labelled=10,15,1000", "+student.trainer.dataloader_num_workers=1")
     status, output, errors = run(*sweep, "work_dir=alone")
     assert status == 1
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import shlex
 import signal
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from structkd.spelling import did_you_mean
 
 from . import sweep  # registers the resolver that names run folders, too
-from .messages import explain, is_user_error
+from .messages import explain, is_closed_pipe, is_user_error, silence_output
 from .schema import register_schema
 
 __all__ = ["main"]
@@ -62,7 +63,8 @@ def _job(config: DictConfig) -> tuple[dict[str, Any], Path, str, list[str]]:
 def main() -> None:
     """Run ``structkd report ...`` or ``structkd targets ...``, or hand the command line to Hydra.
 
-    A user's error is one paragraph and exit status 1; HYDRA_FULL_ERROR=1 shows where it was raised.
+    A user's error is one paragraph and exit status 1; HYDRA_FULL_ERROR=1 shows where it was raised. If nobody reads
+    the output any more, as after ``| head``, the command ends with status 1 and no word.
     """
     typed = sys.argv[1:]
     # Jobs in other processes inherit it.
@@ -72,8 +74,10 @@ def main() -> None:
     # Hydra would print tracebacks of its own and exit; the message is decided here instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     before = signal.signal(signal.SIGTERM, _terminate)
+    # A full disk or a closed pipe is met again by whatever writes next; logging would add a traceback of its own.
+    raising, logging.raiseExceptions = logging.raiseExceptions, False
     try:
-        _run(typed)
+        _run_and_flush(typed)
     except KeyboardInterrupt as stop:
         print(
             "structkd: interrupted. The same command continues where it stopped; what is finished is not done again.",
@@ -81,21 +85,49 @@ def main() -> None:
         )
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
+        closed = is_closed_pipe(error)
+        if closed or not _is_writable(sys.stdout):
+            silence_output(sys.stdout)
+        if closed and not wanted:
+            silence_output(sys.stderr)
+            sweep.report_sweep()
+            sys.exit(1)
         # A launcher whose worker was killed, or a sweeper without one good run, gives up before the report.
         if sweep.report_sweep() and not wanted:
-            print(f"structkd: {type(error).__name__}: {explain(error)}", file=sys.stderr)
+            kind = "" if is_user_error(error) else f"{type(error).__name__}: "
+            print(f"structkd: {kind}{explain(error)}", file=sys.stderr)
             sys.exit(1)
         if wanted or not is_user_error(error):
             raise
-        print(f"structkd: {explain(error)}", file=sys.stderr)
+        message = explain(error, "--output") if typed[:1] == ["report"] else explain(error)
+        print(f"structkd: {message}", file=sys.stderr)
         print("(HYDRA_FULL_ERROR=1 shows where this was noticed.)", file=sys.stderr)
         sys.exit(1)
     finally:
+        logging.raiseExceptions = raising
         signal.signal(signal.SIGTERM, before)
         if said is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = said
+
+
+def _run_and_flush(typed: list[str]) -> None:
+    """Run the command, and notice here if the last of what it prints cannot be written."""
+    try:
+        _run(typed)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _is_writable(stream: Any) -> bool:
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _run(typed: list[str]) -> None:

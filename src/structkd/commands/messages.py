@@ -1,52 +1,128 @@
-"""User errors in one paragraph: what was given, what was expected, what to do."""
+"""Errors that a user can mend, in one paragraph: what was given, what was expected, what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+import re
+import select
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from structkd.spelling import did_you_mean
+from .hints import about_choice, about_grammar, about_key, about_value
 
-__all__ = ["explain", "is_user_error"]
+__all__ = ["explain", "is_closed_pipe", "is_user_error", "silence_output"]
 
-#: Groups that can be chosen on the command line although they are not keys of the schema.
-_GROUPS = ("data", "teacher", "student", "kd", "scenario", "debug")
+#: Errors of the system that mean a full disk, and those of a place where nothing can be written.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EROFS, errno.EACCES, errno.EPERM)
+#: What chooses another place for results.
+_WORK_DIR = "work_dir=... (or STRUCTKD_WORK)"
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the error says what is wrong with the input, so that no traceback is needed."""
-    return isinstance(
-        error,
-        HydraException | OmegaConfBaseException | ValueError | TypeError | NotImplementedError | FileNotFoundError,
+    """Whether the message of an error is enough to mend it, so that no traceback is needed."""
+    mendable = HydraException | OmegaConfBaseException | ValueError | TypeError | NotImplementedError | OSError
+    return isinstance(error, mendable) or _is_writers(error) or _is_out_of_memory(error)
+
+
+def explain(error: BaseException, place: str = _WORK_DIR) -> str:
+    """Return the error as one paragraph, with the closest existing name if something was misspelt.
+
+    Args:
+        error: that the user can mend, or any other.
+        place: the setting by which the results of this command go elsewhere.
+    """
+    cause = next((each for each in _chain(error) if isinstance(each, OmegaConfBaseException)), None)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        return about_choice(str(error.missing_cfg_file or ""), sorted(error.options))
+    if isinstance(error, OverrideParseException):
+        return about_grammar(error.override)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        text = _one_paragraph(str(error) if cause in (None, error) else f"{error}\n{cause}")
+        keys = None if cause is None else _keys(cause.parent_node)
+        if cause is not None and cause.key is not None and keys and str(cause.key) not in keys:
+            return about_key(str(error), str(cause.full_key or cause.key), keys, _root(cause.parent_node))
+        return about_value(str(error), text)
+    system = next((each for each in _chain(error) if isinstance(each, OSError) and each.errno), None)
+    # The logging module hides why its file cannot be opened.
+    if system is not None and (system is error or str(error).startswith("Unable to configure handler")):
+        return _of_system(system, place)
+    if _is_writers(error):
+        first = _one_paragraph(str(error)).removeprefix("Error while serializing: ")
+        return f"Model weights could not be written or read ({first}). The disk may be full. {_room(place)}"
+    if _is_out_of_memory(error):
+        return (
+            f"Out of memory ({_one_paragraph(str(error)) or type(error).__name__}). Lower "
+            "student.trainer.per_device_train_batch_size (teacher likewise, and per_device_eval_batch_size), "
+            "or leave the longest sentences out."
+        )
+    return str(error) if isinstance(error, ValueError | TypeError) else _one_paragraph(str(error))
+
+
+def is_closed_pipe(error: BaseException) -> bool:
+    """Whether an error means that nobody reads any more what this command prints, as after ``| head``."""
+    return isinstance(error, BrokenPipeError) and any(map(_is_closed, (sys.stdout, sys.stderr)))
+
+
+def silence_output(stream: Any) -> None:
+    """Drop what is still to be printed, so that the interpreter does not stumble over it when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            return any(event & select.POLLERR for _, event in poll.poll(0))
+        stream.flush()
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError, AttributeError):  # a stream of other kinds
+        pass
+    return False
+
+
+def _room(place: str) -> str:
+    return f"Make room, or let results go to another disk with {place}. The same command continues where it stopped."
+
+
+def _of_system(error: OSError, place: str) -> str:
+    what = error.strerror or str(error)
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if not names:
+        return f"{what}. {_room(place)}" if error.errno in _FULL else f"{what}."
+    elsewhere = f"If results are to be written there, choose a folder that can be written with {place}."
+    path = Path(os.path.abspath(names[-1]))
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        blocking = next((each for each in (path, *path.parents) if each.is_file()), None)
+        if blocking is not None:
+            return f"{blocking} is a file, and a folder is needed there. {elsewhere}"
+    advice = _room(place) if error.errno in _FULL else elsewhere if error.errno in _NO_FOLDER else ""
+    return f"{what}: {path}. {advice}".strip()
+
+
+def _is_writers(error: BaseException) -> bool:
+    """Whether torch's or safetensors' writer, which raise no OSError, could not do its work."""
+    if type(error).__name__ == "SafetensorError":
+        return True
+    return isinstance(error, RuntimeError) and bool(
+        re.search(r"inline_container\.cc|PytorchStream|basic_ios", str(error))
     )
 
 
-def explain(error: BaseException) -> str:
-    """The error as one paragraph, with the closest existing name where something was misspelt."""
-    cause = next((each for each in _chain(error) if isinstance(each, OmegaConfBaseException)), None)
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
-        options = sorted(error.options)
-        return (
-            f"There is no {choice!r} in group {group!r}.{did_you_mean(choice, options)} It has: {', '.join(options)}."
-        )
-    if isinstance(error, OverrideParseException):
-        return _one_paragraph(str(error))
-    if isinstance(error, ConfigCompositionException | OmegaConfBaseException) and cause is not None:
-        keys = _keys(cause.parent_node)
-        if cause.key is not None and keys and str(cause.key) not in keys:
-            full = str(cause.full_key or cause.key)
-            known = [*keys, *_GROUPS] if "." not in full else keys
-            where = f" in {full.rpartition('.')[0]}" if "." in full else ""
-            return (
-                f"There is no key {str(cause.key)!r}{where}.{did_you_mean(str(cause.key), known)} "
-                f"Known keys: {', '.join(keys)}."
-            )
-        return _one_paragraph(f"{error}\n{cause}" if cause is not error else str(error))
-    return str(error) if isinstance(error, ValueError | TypeError) else _one_paragraph(str(error))
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def _keys(node: Any) -> list[str]:
@@ -56,12 +132,20 @@ def _keys(node: Any) -> list[str]:
         return []
 
 
-def _chain(error: BaseException) -> Iterable[BaseException]:
-    while error is not None:
+def _root(node: Any) -> Any:
+    while node is not None and node._get_parent() is not None:
+        node = node._get_parent()
+    return node
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         yield error
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 def _one_paragraph(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
+    lines: Iterable[str] = (line.strip() for line in text.splitlines())
     return " ".join(dict.fromkeys(line for line in lines if line))

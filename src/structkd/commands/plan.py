@@ -35,7 +35,7 @@ from .instantiate import InstantiationError, instantiate
 from .stores import SharedTargets, joined
 from .work import Training
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "given", "plan"]
 
 log = logging.getLogger(__name__)
 
@@ -268,12 +268,25 @@ def _recipe(config: Mapping[str, Any], where: str) -> Any:
 
 
 def _check_settings(settings: Mapping[str, Any], select: str, role: str, folder: Path) -> None:
+    settings = given(settings)
+    steps, epochs = settings.get("max_steps", -1), settings.get("num_train_epochs")
+    if epochs is not None and isinstance(steps, int) and steps > 0:
+        raise ValueError(
+            f"{role}.trainer.max_steps={steps} and {role}.trainer.num_train_epochs={epochs} exclude each other. Add "
+            f"{role}.trainer.max_steps=null to train for epochs, or {role}.trainer.num_train_epochs=null for steps."
+        )
     try:
-        training_arguments(dict(settings), folder, 0, "accuracy", select)
+        training_arguments(settings, folder, 0, "accuracy", select)
     except TypeError as error:
         raise TypeError(f"{role}.trainer: {error}") from error
     except ValueError as error:
         raise ValueError(f"{role}: {error}") from error
+
+
+def given(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return trainer settings without a length of training that is null, as it gives way to the other one."""
+    lengths = ("max_steps", "num_train_epochs")
+    return {name: value for name, value in trainer.items() if not (name in lengths and value is None)}
 
 
 def _training(
@@ -301,7 +314,7 @@ def _training(
     settings = Settings(
         model=canonical(config["model"]),
         # Where metrics are reported to does not affect the result.
-        trainer=canonical({name: value for name, value in config["trainer"].items() if name != "report_to"}),
+        trainer=canonical({name: value for name, value in given(config["trainer"]).items() if name != "report_to"}),
         patience=config["patience"],
         batch_words=config["batch_words"],
         select=select,
@@ -336,7 +349,7 @@ def _training(
         name=name,
         config=training_config,
         recipe=recipe,
-        settings=dict(config["trainer"]),
+        settings=given(config["trainer"]),
         seed=seed,
         patience=config["patience"],
         batch_words=config["batch_words"],

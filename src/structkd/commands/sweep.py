@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import io
 import logging
+import multiprocessing
 import os
 import shutil
 import sys
@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from structkd.records import Failure, RunFolder, SweepRecord
 
-from .messages import explain
+from .messages import explain, is_closed_pipe
 
 __all__ = ["Outcomes", "report_sweep", "run_name"]
 
@@ -114,7 +114,8 @@ class Outcomes(Callback):
         """In the process that starts the sweep; launchers send this object to all others."""
         self._sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
         self._records = Path(config.hydra.sweep.dir).absolute() / ".sweeps" / self._sweep
-        self._records.mkdir(parents=True)
+        with contextlib.suppress(OSError):  # the launcher meets it again, where it stops the sweep
+            self._records.mkdir(parents=True)
         # For main(), which reports what there is where a launcher or a sweeper gives up.
         os.environ[_RECORDS] = str(self._records)
         self._command = os.environ.get("STRUCTKD_COMMAND", "")
@@ -128,12 +129,17 @@ class Outcomes(Callback):
         if self._command:
             # Not every scheduler hands on the environment, and a process may have served another sweep.
             os.environ["STRUCTKD_COMMAND"] = self._command
+        logging.raiseExceptions = False  # as in main(), which not every process comes from
+        if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+            # joblib has its workers start processes in a way of its own, in which torch's data loaders cannot.
+            multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
         folder = RunFolder(Path(config.hydra.runtime.output_dir))
         self._before = _written_at(folder)
         if self._records is not None:
             overrides = list(config.hydra.overrides.task)
             record = SweepRecord(folder=str(folder.path), overrides=overrides, status="started")
-            record.write(self._record(config))
+            with contextlib.suppress(OSError):  # the run itself meets it again
+                record.write(self._record(config))
         if self._parallel:
             # Lines of several runs mix; their numbers are those in the launcher's list.
             for handler in logging.getLogger().handlers:
@@ -142,8 +148,20 @@ class Outcomes(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """In the process that carried out the run."""
-        folder = RunFolder(Path(config.hydra.runtime.output_dir))
         error = _error(job_return)
+        if error is not None:
+            job_return.__class__ = _Failed
+        if error is not None and is_closed_pipe(error):
+            return  # The run has not failed: main() ends with status 1, and the same command goes on from here.
+        try:
+            self._keep(config, job_return, error)
+        except OSError as full:
+            # What became of the run cannot be kept, so that the sweep ends with it.
+            job_return.__class__ = _Failed
+            job_return.status, job_return.return_value = JobStatus.FAILED, error or full
+
+    def _keep(self, config: DictConfig, job_return: JobReturn, error: Exception | None) -> None:
+        folder = RunFolder(Path(config.hydra.runtime.output_dir))
         if error is None:
             folder.failure.unlink(missing_ok=True)
         overrides = list(job_return.overrides or [])
@@ -220,20 +238,31 @@ def _report(records: Sequence[SweepRecord], where: str) -> None:
         print(f"\nfailed: {' '.join(record.overrides)}\n  {record.message}", file=sys.stderr)
         print(f"  ({RunFolder(Path(record.folder)).failure} shows where this was noticed.)", file=sys.stderr)
     for record in cut_off:
-        print(f"\nnot finished: {' '.join(record.overrides)}\n  It was killed, or ran out of time.", file=sys.stderr)
+        print(
+            f"\nnot finished: {' '.join(record.overrides)}\n  It was killed, ran out of time, or had no room "
+            "to say how it ended.",
+            file=sys.stderr,
+        )
     if failed or cut_off:
         print("\nGiven again, the command carries out these and leaves the others as they are.", file=sys.stderr)
 
 
+class _Failed(JobReturn):
+    """The end of a run that failed. Hydra's own prints a line of its own beside the message that main() prints."""
+
+    @property  # type: ignore[override]
+    def return_value(self) -> Any:
+        if self.status == JobStatus.COMPLETED:
+            return self._return_value
+        raise self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
 def _error(job_return: JobReturn) -> Exception | None:
-    if job_return.status == JobStatus.COMPLETED:
-        return None
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # announces the error
-            _ = job_return.return_value
-    except Exception as error:
-        return error
-    return None
+    return None if job_return.status == JobStatus.COMPLETED else job_return._return_value
 
 
 def _written_at(folder: RunFolder) -> int | None:

@@ -93,6 +93,8 @@ def training_arguments(
     known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     fixed = {*_FIXED, "output_dir", "seed", "eval_strategy", "save_strategy", "save_steps"}
     fixed |= {"load_best_model_at_end", "metric_for_best_model"}
+    # Nothing here reads them: the loss, the batches and the checkpoint to resume from are structkd's own.
+    fixed |= {"label_smoothing_factor", "train_sampling_strategy", "length_column_name", "resume_from_checkpoint"}
     for name in settings:
         if name in fixed:
             raise TypeError(f"Trainer setting {name!r} is fixed by structkd and cannot be given.")
