@@ -26,7 +26,7 @@ from structkd.data import (
     read_conllu,
     without_test_sentences,
 )
-from structkd.data.slips import configured_at, option
+from structkd.data.formats.slips import configured_at, option
 
 WORDS: dict[str, Any] = {"token_column": 0, "tag_column": -1, "delimiter": None, "comment": None}
 SPLITS = ("train", "dev", "test")

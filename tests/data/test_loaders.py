@@ -33,12 +33,11 @@ from structkd.data import (
     load_uner,
     load_uner_ewt,
     load_universal_dependencies,
-    petrogold,
-    porttinari,
     spans,
     tag_spans,
 )
-from structkd.data.porttinari import document_split
+from structkd.data.corpora import petrogold, porttinari
+from structkd.data.corpora.porttinari import document_split
 
 Loader = Callable[..., Corpus]
 PT = "{number}\t{form}\t_\t{upos}\t_\t_\t{head}\t{relation}\t_\t_"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from structkd.data import read_columns, read_conllu
-from structkd.data.conllu import tree_fault
+from structkd.data.annotation import tree_fault
 
 TREEBANK = """\
 # newdoc id = first

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from structkd.data import PackageFile, TreeAnnotation, cached_package_file
-from structkd.data.conllu import read_conllu
+from structkd.data.formats.conllu import read_conllu
 from structkd.evaluation import counts, figures
 
 RELATIONS = (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structkd.data import DependencySentence, cached_package_file, read_conllu
-from structkd.data.petrogold import PETROGOLD
+from structkd.data.corpora.petrogold import PETROGOLD
 from structkd.models.head_encodings import (
     NOWHERE,
     ROOT,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import structkd
 from structkd.data import UNLABELLED, TagAnnotation, TreeAnnotation, hidden, load_toy
-from structkd.data.conllu import tree_fault
+from structkd.data.annotation import tree_fault
 from structkd.models import head_labeler, tensor_cache
 from structkd.models.bilstm import BiLSTMRecipe
 from structkd.models.head_encodings import head_encoding

@@ -42,6 +42,20 @@ def test_rooms_import_one_way(path: Path) -> None:
     assert rooms - {room} <= MAY_IMPORT[room]
 
 
+GROUND = [path for path in SOURCE.glob("*.py") if path.stem not in ("__init__", "__main__")]
+
+
+@pytest.mark.parametrize("path", GROUND, ids=lambda path: path.name)
+def test_the_ground_floor_stands_on_nothing(path: Path) -> None:
+    assert not {name.split(".")[1] for name in imported(path) if name.startswith("structkd.")} & set(MAY_IMPORT)
+
+
+def test_tags_need_the_standard_library_only() -> None:
+    tree = ast.parse((SOURCE / "tags.py").read_text(encoding="utf-8"))
+    modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert modules == {"__future__", "collections.abc", "typing"}
+
+
 @pytest.mark.parametrize(
     ("library", "room"),
     [

@@ -23,6 +23,9 @@ __all__ = ["canonical", "code_fingerprint", "digest", "file_fingerprints", "plug
 #: Rooms whose code decides what a training comes out as. Data come with a fingerprint of their own.
 _ROOMS = ("distributions", "projections", "losses", "models", "training", "evaluation")
 
+#: Modules outside of the rooms that decide it, too.
+_GROUND = ("tags.py",)
+
 
 def digest(content: Any) -> str:
     """sha256 of plain data in canonical JSON."""
@@ -38,6 +41,7 @@ def code_fingerprint() -> str:
     """
     root = Path(inspect.getfile(structkd)).parent
     files = sorted(path for room in _ROOMS for path in (root / room).rglob("*.py"))
+    files += [root / name for name in _GROUND]
     return digest([[path.relative_to(root).as_posix(), _meaning(path)] for path in files])
 
 

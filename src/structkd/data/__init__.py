@@ -5,9 +5,17 @@ Importing this room does not load the `datasets` library; the functions that nee
 
 from structkd.data.annotation import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
-from structkd.data.columns import TaggedSentence, read_columns
-from structkd.data.conll2002 import CONLL2002_TYPES, load_conll2002
-from structkd.data.conllu import UNIVERSAL_RELATIONS, UPOS, DependencySentence, read_conllu
+from structkd.data.corpora.conll2002 import CONLL2002_TYPES, load_conll2002
+from structkd.data.corpora.hub import load_hub, load_hub_treebank
+from structkd.data.corpora.joined import load_joined
+from structkd.data.corpora.petrogold import load_petrogold
+from structkd.data.corpora.plain_text import load_text
+from structkd.data.corpora.porttinari import load_porttinari, load_porttinari_text
+from structkd.data.corpora.tagged import load_columns, tagged_corpus
+from structkd.data.corpora.toy import load_toy
+from structkd.data.corpora.treebank import load_conllu, read_treebank, treebank_annotation, treebank_corpus
+from structkd.data.corpora.universal_dependencies import load_ud_ewt, load_universal_dependencies
+from structkd.data.corpora.universal_ner import ENTITY_TYPES, load_uner, load_uner_ewt
 from structkd.data.corpus import (
     Corpus,
     Transfer,
@@ -21,23 +29,18 @@ from structkd.data.corpus import (
     with_note,
     without_test_sentences,
 )
-from structkd.data.hub import load_hub, load_hub_treebank
-from structkd.data.joined import load_joined
-from structkd.data.package_files import (
+from structkd.data.formats.columns import TaggedSentence, read_columns
+from structkd.data.formats.conllu import UNIVERSAL_RELATIONS, UPOS, DependencySentence, read_conllu
+from structkd.data.formats.slips import configured_at
+from structkd.data.formats.tag_schemes import FILE_SCHEMES, FileScheme
+from structkd.data.wheels import (
     PackageFile,
     PackageFolder,
     cache_folder,
     cached_package_file,
     cached_package_folder,
 )
-from structkd.data.petrogold import load_petrogold
-from structkd.data.plain_text import load_text
-from structkd.data.porttinari import load_porttinari, load_porttinari_text
-from structkd.data.slips import configured_at
-from structkd.data.tagged_text import load_columns, tagged_corpus
-from structkd.data.tagging import (
-    FILE_SCHEMES,
-    FileScheme,
+from structkd.tags import (
     Span,
     convert_tags,
     find_violation,
@@ -48,10 +51,6 @@ from structkd.data.tagging import (
     tag_spans,
     validate_tags,
 )
-from structkd.data.toy import load_toy
-from structkd.data.treebank import load_conllu, read_treebank, treebank_annotation, treebank_corpus
-from structkd.data.universal_dependencies import load_ud_ewt, load_universal_dependencies
-from structkd.data.universal_ner import ENTITY_TYPES, load_uner, load_uner_ewt
 
 __all__ = [
     "BASE_PHRASE_TYPES",

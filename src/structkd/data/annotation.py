@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from structkd.data.conllu import tree_fault
-from structkd.data.tagging import legal_pairs, tag_inventory
+from structkd.tags import legal_pairs, tag_inventory
 
 UNLABELLED = -100
 """Value of every column at every word of a sentence whose annotation is hidden; PyTorch's ignore index."""
+_SHOWN = 8
 
 
 class Annotation(ABC):
@@ -189,6 +189,30 @@ class TreeAnnotation(Annotation):
         if strange:
             return f"relations {strange} are no indices of the {len(self.relations)} relations"
         return None
+
+
+def tree_fault(heads: Sequence[int], *, multiroot: bool = False) -> str | None:
+    """Why 1-based heads (0 = root) are no tree, or None where they are one. O(n) time."""
+    roots = [word for word, head in enumerate(heads, 1) if head == 0]
+    if not roots:
+        return "it has no root (no head is 0)"
+    if len(roots) > 1 and not multiroot:
+        more = f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""
+        return f"it has {len(roots)} roots, words {', '.join(map(str, roots[:_SHOWN]))}{more}, where one is allowed"
+    settled = [False] * (len(heads) + 1)
+    settled[0] = True
+    for word in range(1, len(heads) + 1):
+        path, ancestor = [], word
+        while not settled[ancestor]:
+            settled[ancestor] = True
+            path.append(ancestor)
+            ancestor = heads[ancestor - 1]
+        # Either the walk met a word settled before it began, or it bit its own tail.
+        if ancestor in path:
+            cycle = list(map(str, [*path[path.index(ancestor) :], ancestor]))
+            shown = [*cycle[:_SHOWN], "...", cycle[-1]] if len(cycle) > _SHOWN + 1 else cycle
+            return f"words {' -> '.join(shown)} are a cycle"
+    return None
 
 
 def _named(indices: Sequence[int], inventory: Sequence[str]) -> list[str | None]:

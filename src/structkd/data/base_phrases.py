@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from structkd.data.tagging import Span
+from structkd.tags import Span
 
 BASE_PHRASE_TYPES: tuple[str, ...] = ("NP", "VP", "PP", "ADJP", "ADVP", "SBAR")
 """The phrase types, in the order of the tag inventory."""

@@ -1,9 +1,4 @@
-"""Spans of tag sequences under a scheme read strictly, and words with the right tag, counted per sentence.
-
-The spans of a tag sequence, legal or not, are those that seqeval finds in ``mode="strict"``: under BIO a span is a B
-and the run of I of the same type after it (an I that continues nothing is ignored); under BIOES it is an S, or a B,
-any I, and an E, all of one type (a B without its E is ignored).
-"""
+"""Spans, read as seqeval does in ``mode="strict"``, and words with the right tag, counted per sentence."""
 
 from __future__ import annotations
 
@@ -13,49 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SCHEMES", "span_counts", "strict_spans", "tag_counts"]
+from structkd.tags import strict_spans
 
-SCHEMES = ("BIO", "BIOES")
+__all__ = ["span_counts", "strict_spans", "tag_counts"]
 
-Span = tuple[int, int, str]
 Counts = NDArray[np.int64]
-
-
-def strict_spans(tags: Sequence[str], scheme: str) -> list[Span]:
-    """Spans (first word, last word, type) of one sentence, last word included.
-
-    Args:
-        tags: "O", or a prefix, a hyphen and a type.
-        scheme: "BIO" or "BIOES".
-
-    Raises:
-        ValueError: for an unknown scheme or a tag that is not of it.
-    """
-    if scheme not in SCHEMES:
-        raise ValueError(f"Unknown tag scheme {scheme!r}: expected one of {', '.join(SCHEMES)}.")
-    spans: list[Span] = []
-    begin: int | None = None
-    current = ""
-    for position, tag in enumerate(tags):
-        prefix, _, kind = tag.partition("-")
-        if prefix not in scheme + "O" or len(prefix) != 1:
-            raise ValueError(f"Tag {tag!r} is not of scheme {scheme}: expected O or one of its prefixes and a type.")
-        continues = begin is not None and kind == current and prefix in "IE"
-        if not continues:
-            # Under BIO a span is complete at any word that does not continue it; under BIOES only at its E.
-            if begin is not None and scheme == "BIO":
-                spans.append((begin, position - 1, current))
-            begin = None
-        if prefix == "B":
-            begin, current = position, kind
-        elif prefix == "S":
-            spans.append((position, position, kind))
-        elif prefix == "E" and continues and begin is not None:
-            spans.append((begin, position, kind))
-            begin = None
-    if begin is not None and scheme == "BIO":
-        spans.append((begin, len(tags) - 1, current))
-    return spans
 
 
 def span_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str) -> Counts:

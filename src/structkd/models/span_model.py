@@ -16,6 +16,7 @@ from structkd import SpanCRF
 from structkd.data import UNLABELLED, TagAnnotation, tag_spans
 from structkd.models.biaffine import MLP, biaffine
 from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
+from structkd.tags import CONTINUING, OPENING
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -120,7 +121,7 @@ class SpanModel(StructuredModel):
         rows = [[*example["labels"], *[0] * (longest + 1 - len(example["labels"]))] for example in examples]
         tags = torch.tensor(rows).clamp(min=0)
         prefixes = [label[0] for label in self.annotation.labels]
-        opens, continues = (torch.tensor([prefix in which for prefix in prefixes]) for which in ("BS", "IE"))
+        opens, continues = (torch.tensor([prefix in which for prefix in prefixes]) for which in (OPENING, CONTINUING))
         kinds = torch.tensor([0, *[self.config.types.index(label[2:]) for label in self.annotation.labels[1:]]])
         # flat spans: their first and last words, read from left to right, come in the same order
         item, start = opens[tags].nonzero(as_tuple=True)

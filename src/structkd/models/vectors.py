@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from structkd.data.text_files import numbered_lines
+from structkd.data.formats.lines import numbered_lines
 
 __all__ = ["WordVectors", "read_vectors"]
 

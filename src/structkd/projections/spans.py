@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..distributions import MaxEnt, SpanCRF
 from ..distributions.structure import Parts
+from ..tags import PREFIXES, scheme_of
 from .registry import check_words, register_projection
 
 
@@ -63,8 +64,8 @@ def _inventories(spans: SpanCRF, labels: list[str] | None) -> tuple[list[str], l
             f"spans become tags by name, and {missing} are not known: build SpanCRF with types=[...] and the tagger "
             "with labels=[...]"
         )
-    scheme = "BIOES" if any(f"{prefix}-{kind}" in labels for prefix in "SE" for kind in types) else "BIO"
-    needed = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in scheme.replace("O", ""))]
+    scheme = scheme_of(labels, types)
+    needed = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in PREFIXES[scheme])]
     missing_tags = [tag for tag in needed if tag not in labels]
     if missing_tags:
         raise ValueError(f"the tagger's {scheme} inventory lacks {missing_tags}; it has {labels}")

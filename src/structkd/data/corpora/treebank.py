@@ -9,7 +9,8 @@ from typing import Any
 
 from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
-from structkd.data.conllu import (
+from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits
+from structkd.data.formats.conllu import (
     TREE_OPTIONS,
     UNIVERSAL_RELATIONS,
     UPOS,
@@ -18,9 +19,8 @@ from structkd.data.conllu import (
     has_upos,
     read_conllu,
 )
-from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits
-from structkd.data.slips import changes_note
-from structkd.data.tagging import tag_spans
+from structkd.data.formats.slips import changes_note
+from structkd.tags import tag_spans
 
 TREEBANK_TASKS: dict[str, str] = {"spans": "base_phrases", "upos": "upos", "dependencies": "dependencies"}
 """What a loader calls the tasks of a treebank, and what their corpora call them."""

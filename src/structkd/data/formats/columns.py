@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
-from structkd.data.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
-from structkd.data.tagging import FileScheme, convert_tags
-from structkd.data.text_files import numbered_lines, split_words
+from structkd.data.formats.lines import numbered_lines, split_words
+from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
+from structkd.data.formats.tag_schemes import FileScheme
+from structkd.tags import convert_tags
 
 DOCUMENT_MARK = "-DOCSTART-"
 COLUMN_OPTIONS: tuple[str, ...] = (

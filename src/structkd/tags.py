@@ -12,14 +12,14 @@ IOB1    ``I-X`` on i..j, but ``B-X`` on i if a span of type X ends at i-1 (the f
 IO      ``I-X`` on i..j; two spans of one type cannot touch
 ======= ================================================================================================
 
-`FileScheme` knows how the files of other tools spell these schemes. Everything but `legal_transitions` is plain Python:
-no torch needed to read or to score.
+The meaning of these tags is defined here and nowhere else. A sequence that is not legal has two readings: `repair_tags`
+gives that of CoNLL-2000's scorer, `strict_spans` that of seqeval. `structkd.data.formats.tag_schemes` knows how other
+tools spell the schemes. Everything but `legal_transitions` is plain Python, without torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,31 +28,14 @@ if TYPE_CHECKING:
 SCHEMES: tuple[str, ...] = ("BIO", "BIOES", "IOB1", "IO")
 """Schemes of tags; a corpus has BIO or BIOES, since what a tag of IOB1 or IO means depends on the word before."""
 
-_PREFIXES = {"BIO": "BI", "BIOES": "BIES", "IOB1": "BI", "IO": "I"}
+PREFIXES = {"BIO": "BI", "BIOES": "BIES", "IOB1": "BI", "IO": "I"}
+"""The prefixes of a scheme's tags, in the order of `tag_inventory`."""
+OPENING = "BS"
+"""Prefixes that begin a span of BIO or BIOES."""
+CONTINUING = "IE"
+"""Prefixes that continue one."""
 _OF_FILES_ONLY = ("IOB1", "IO")
 _BOUNDARY = ("O", "")
-#: What other tools call a scheme: the scheme, its prefixes in the order of `_PREFIXES`, and whether spans are marked at
-#: their ends, as IOB1 and BIO mark them at their beginnings.
-_SPELLINGS: dict[str, tuple[str, str, bool]] = {
-    "BIO": ("BIO", "BI", False),
-    "BIOES": ("BIOES", "BIES", False),
-    "IOB1": ("IOB1", "BI", False),
-    "IO": ("IO", "I", False),
-    "IOB2": ("BIO", "BI", False),
-    "IOBES": ("BIOES", "BIES", False),
-    "SBIEO": ("BIOES", "BIES", False),
-    "BILOU": ("BIOES", "BILU", False),
-    "BILUO": ("BIOES", "BILU", False),
-    "BMEWO": ("BIOES", "BMEW", False),
-    "BMEWO+": ("BIOES", "BMEW", False),
-    "BMES": ("BIOES", "BMES", False),
-    "BMESO": ("BIOES", "BMES", False),
-    "IOE1": ("IOB1", "EI", True),
-    "IOE2": ("BIO", "EI", True),
-}
-FILE_SCHEMES: tuple[str, ...] = tuple(_SPELLINGS)
-"""Names of schemes that files may have."""
-_SEPARATORS = ("-", "_", ":", "/", ".", "|")
 
 
 class Span(NamedTuple):
@@ -78,7 +61,7 @@ def tag_inventory(types: Sequence[str], scheme: str = "BIOES") -> list[str]:
         )
     if not types or len(set(types)) != len(types) or any(not t or t.split() != [t] for t in types):
         raise ValueError(f"types must be distinct words without blanks, at least one; got {list(types)!r}")
-    return ["O", *(f"{prefix}-{t}" for t in types for prefix in _PREFIXES[scheme])]
+    return ["O", *(f"{prefix}-{t}" for t in types for prefix in PREFIXES[scheme])]
 
 
 def find_violation(tags: Sequence[str], scheme: str) -> tuple[int, str] | None:
@@ -118,6 +101,42 @@ def spans(tags: Sequence[str], scheme: str = "BIOES") -> list[Span]:
     """
     validate_tags(tags, scheme)
     return list(_read([_split(tag, scheme) or _BOUNDARY for tag in tags]))
+
+
+def strict_spans(tags: Sequence[str], scheme: str) -> list[Span]:
+    """Return the spans of a tag sequence, legal or not, that seqeval finds in ``mode="strict"``.
+
+    Under BIO a span is a B and the run of I of its type after it (an I that continues nothing is ignored); under BIOES
+    it is an S, or a B, any I, and an E, all of one type (a B without its E is ignored).
+
+    Raises:
+        ValueError: another scheme than BIO and BIOES, or a tag that is not of it.
+    """
+    if scheme not in ("BIO", "BIOES"):
+        raise ValueError(f"Unknown tag scheme {scheme!r}: expected one of BIO, BIOES.")
+    found: list[Span] = []
+    begin: int | None = None
+    current = ""
+    for position, tag in enumerate(tags):
+        prefix, _, kind = tag.partition("-")
+        if len(prefix) != 1 or prefix not in f"O{PREFIXES[scheme]}":
+            raise ValueError(f"Tag {tag!r} is not of scheme {scheme}: expected O or one of its prefixes and a type.")
+        continues = begin is not None and kind == current and prefix in CONTINUING
+        if not continues:
+            # Under BIO a span is complete at any word that does not continue it; under BIOES only at its E.
+            if begin is not None and scheme == "BIO":
+                found.append(Span(begin, position - 1, current))
+            begin = None
+        if prefix == "B":
+            begin, current = position, kind
+        elif prefix == "S":
+            found.append(Span(position, position, kind))
+        elif prefix == "E" and continues and begin is not None:
+            found.append(Span(begin, position, kind))
+            begin = None
+    if begin is not None and scheme == "BIO":
+        found.append(Span(begin, len(tags) - 1, current))
+    return found
 
 
 def tag_spans(spans: Iterable[tuple[int, int, str]], length: int, scheme: str = "BIOES") -> list[str]:
@@ -177,110 +196,6 @@ def repair_tags(tags: Sequence[str], scheme: str = "BIO") -> tuple[list[str], in
     return repaired, sum(old != new for old, new in zip(tags, repaired, strict=True))
 
 
-@dataclass(frozen=True)
-class FileScheme:
-    """How the files of a tool spell the tags of a scheme.
-
-    The tools' names of the schemes: IOB2 is BIO; IOBES and SBIEO are BIOES, as are BILOU (or BILUO) with L and U for E
-    and S, BMEWO with M and W for I and S, and BMES (or BMESO) with M for I. BMEWO+ also tells words outside by their
-    neighbors (``O_PER``, ``MM_O``). IOE1 and IOE2 mark the ends of spans as IOB1 and BIO mark their beginnings.
-    In IO a tag may be the type alone (``PER``).
-
-    Attributes:
-        name: of the scheme, one of `FILE_SCHEMES`, in any case.
-        separator: between prefix and type.
-
-    Raises:
-        ValueError: an unknown scheme, or an empty separator.
-    """
-
-    name: str
-    separator: str = "-"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.name.upper())
-        if self.name == "IOB":
-            raise ValueError("The tag scheme IOB is either IOB1 or IOB2: give one of these names.")
-        if self.name not in _SPELLINGS:
-            raise ValueError(f"unknown tag scheme {self.name!r}; known: {', '.join(_SPELLINGS)}")
-        if not self.separator:
-            raise ValueError(
-                "The separator between a tag's prefix and its type is empty; expected a character, as '-'."
-            )
-
-    @property
-    def scheme(self) -> str:
-        """The scheme of the tags that `read` returns."""
-        return "BIO" if self._mirrored else _SPELLINGS[self.name][0]
-
-    @property
-    def _mirrored(self) -> bool:
-        return _SPELLINGS[self.name][2]
-
-    def tag(self, tag: str) -> str | None:
-        """Return one tag of a file in our spelling, or None if it is not a tag of the scheme."""
-        scheme, letters, _ = _SPELLINGS[self.name]
-        if tag == "O" or (self.name == "BMEWO+" and "O" in tag.split(self.separator)):
-            return "O"
-        prefix, separator, span_type = tag.partition(self.separator)
-        if separator and span_type and len(prefix) == 1 and prefix in letters:
-            return f"{_PREFIXES[scheme][letters.index(prefix)]}-{span_type}"
-        # A type alone, unless it looks like a tag of another scheme.
-        bare = self.name == "IO" and tag and not (separator and len(prefix) <= 1)
-        return f"I-{tag}" if bare else None
-
-    def inventory(self, types: Sequence[str]) -> list[str]:
-        """Return every tag of a file with these types, in the file's spelling."""
-        letters = _SPELLINGS[self.name][1]
-        spelled = [types] if self.name == "IO" else [[f"{p}{self.separator}{t}" for p in letters] for t in types]
-        return ["O", *(tag for tags in spelled for tag in tags)]
-
-    def violation(self, tags: Sequence[str]) -> tuple[int, str] | None:
-        """Return `find_violation` of a file's tags, in the file's words."""
-        scheme = _SPELLINGS[self.name][0]
-        own = [self.tag(tag) for tag in tags]
-        for position, tag in enumerate(own):
-            if tag is None:
-                forms = ", ".join(self.inventory(["<type>"])[1:])
-                return position, f"{tags[position]!r} is no tag of {self.name}, whose tags are O and {forms}"
-        found = find_violation([str(tag) for tag in (own[::-1] if self._mirrored else own)], scheme)
-        if found is None:
-            return None
-        position = len(tags) - 1 - found[0] if self._mirrored else found[0]
-        if position == len(tags):
-            return position, f"the sentence ends after {tags[-1]!r}, inside a span of {self.name}"
-        if self._mirrored:
-            after = f"before {tags[position + 1]!r}" if position + 1 < len(tags) else "at the end of the sentence"
-        else:
-            after = f"after {tags[position - 1]!r}" if position else "at the start of the sentence"
-        return position, f"{tags[position]!r} cannot stand {after} in {self.name}"
-
-    def read(self, tags: Sequence[str], repair: bool = False) -> tuple[list[str], int]:
-        """Return the tags of a file in `scheme`, and how many `repair_tags` changed.
-
-        Raises:
-            ValueError: the tags are illegal; names the word.
-        """
-        scheme = _SPELLINGS[self.name][0]
-        own = [self.tag(tag) or tag for tag in (reversed(tags) if self._mirrored else tags)]
-        own, changed = repair_tags(own, scheme) if repair else (own, 0)
-        if not self._mirrored:
-            validate_tags(own, scheme)
-            return own, changed
-        last = len(tags) - 1
-        mirrored = [(last - end, last - start, span_type) for start, end, span_type in spans(own, scheme)]
-        return tag_spans(mirrored, len(tags), self.scheme), changed
-
-    def others(self, tags: Sequence[str]) -> FileScheme | None:
-        """Return another scheme or separator in which a file's tags are legal, the likeliest one, or None."""
-        prefixed = [name for name in _SPELLINGS if name != "IO"]
-        separators = dict.fromkeys((self.separator, *_SEPARATORS))
-        candidates = [FileScheme(name, separator) for separator in separators for name in prefixed]
-        if not any(separator in tag for tag in tags for separator in _SEPARATORS):
-            candidates.append(FileScheme("IO"))
-        return next((other for other in candidates if other != self and other.violation(tags) is None), None)
-
-
 def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Which tags may start a sentence, follow one another and end it: the mask of constrained decoding.
 
@@ -300,12 +215,19 @@ def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """
     import torch
 
-    scheme = "BIOES" if any(label[:2] in ("E-", "S-") for label in labels) else "BIO"
+    scheme = scheme_of(labels)
     size = len(labels)
     legal = torch.zeros(size + 1, size + 1, dtype=torch.bool)  # [next, previous]; the last index is the edge
     for previous, following in legal_pairs(labels, scheme):
         legal[following, previous] = True
     return legal[:size, size].clone(), legal[:size, :size].clone(), legal[size, :size].clone()
+
+
+def scheme_of(labels: Iterable[str], types: Iterable[str] | None = None) -> str:
+    """Return the scheme of an inventory: BIOES if it has E or S tags (of some types, if given), else BIO."""
+    own = {f"{prefix}-{each}" for each in types for prefix in "ES"} if types is not None else None
+    closed = (label in own if own is not None else label[:2] in ("E-", "S-") for label in labels)
+    return "BIOES" if any(closed) else "BIO"
 
 
 def legal_pairs(labels: Sequence[str], scheme: str) -> set[tuple[int, int]]:
@@ -343,7 +265,7 @@ def _split(tag: str, scheme: str) -> tuple[str, str] | None:
     if tag == "O":
         return _BOUNDARY
     prefix, hyphen, span_type = tag.partition("-")
-    return (prefix, span_type) if hyphen and span_type and len(prefix) == 1 and prefix in _PREFIXES[scheme] else None
+    return (prefix, span_type) if hyphen and span_type and len(prefix) == 1 and prefix in PREFIXES[scheme] else None
 
 
 def _read(parts: Sequence[tuple[str, str]]) -> Iterator[Span]:
@@ -371,7 +293,7 @@ def _follows(previous: tuple[str, str], current: tuple[str, str], scheme: str) -
 
 
 def _forms(scheme: str) -> str:
-    return ", ".join(f"{prefix}-<type>" for prefix in _PREFIXES[scheme])
+    return ", ".join(f"{prefix}-<type>" for prefix in PREFIXES[scheme])
 
 
 def _check_scheme(scheme: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from structkd.data import PackageFile, cached_package_file, package_files
+from structkd.data import PackageFile, cached_package_file, wheels
 
 CONTENT = "1\tOlá\t_\tINTJ\t_\t_\t0\troot\t_\t_\n".encode()
 WHEEL = "made_corpora-1.0-py3-none-any.whl"
@@ -51,7 +51,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(zipfile.ZipInfo("made/data/annotated.conllu"), CONTENT)
     made = Index(wheel)
-    monkeypatch.setattr(package_files.subprocess, "run", made.run)
+    monkeypatch.setattr(wheels.subprocess, "run", made.run)
     return made
 
 

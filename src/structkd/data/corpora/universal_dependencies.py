@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from structkd.data.corpora.hub import load_hub_treebank
+from structkd.data.corpora.treebank import load_conllu, treebank_annotation
 from structkd.data.corpus import SPLITS, Corpus
-from structkd.data.hub import load_hub_treebank
-from structkd.data.local_files import data_folder, how_to_get, split_files
-from structkd.data.treebank import load_conllu, treebank_annotation
+from structkd.data.locate import data_folder, how_to_get, split_files
 
 _HUB = "universal-dependencies/universal_dependencies"
 _LICENCES = {"en_ewt": "CC BY-SA 4.0"}

@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 from structkd.data.annotation import TagAnnotation
-from structkd.data.columns import read_columns
+from structkd.data.corpora.tagged import tagged_corpus
 from structkd.data.corpus import Corpus, check_task
-from structkd.data.slips import option
-from structkd.data.tagged_text import tagged_corpus
+from structkd.data.formats.columns import read_columns
+from structkd.data.formats.slips import option
 
 CONLL2002_TYPES: tuple[str, ...] = ("PER", "ORG", "LOC", "MISC")
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from structkd.data.annotation import TagAnnotation
-from structkd.data.columns import TaggedSentence, read_columns
+from structkd.data.corpora.hub import HUB_SPLITS, fetch_hub, hub_sentences, hub_source
+from structkd.data.corpora.tagged import tagged_corpus
 from structkd.data.corpus import SPLITS, Corpus, check_task
-from structkd.data.hub import HUB_SPLITS, fetch_hub, hub_sentences, hub_source
-from structkd.data.local_files import data_folder, how_to_get, split_files
-from structkd.data.tagged_text import tagged_corpus
-from structkd.data.tagging import FileScheme
+from structkd.data.formats.columns import TaggedSentence, read_columns
+from structkd.data.formats.tag_schemes import FileScheme
+from structkd.data.locate import data_folder, how_to_get, split_files
 
 ENTITY_TYPES: tuple[str, ...] = ("PER", "ORG", "LOC")
 

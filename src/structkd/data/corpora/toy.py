@@ -12,7 +12,7 @@ from typing import Any
 
 from structkd.data.annotation import TagAnnotation, TreeAnnotation
 from structkd.data.corpus import Corpus, sentence_splits
-from structkd.data.tagging import tag_spans
+from structkd.tags import tag_spans
 
 __all__ = ["load_toy"]
 
@@ -71,7 +71,7 @@ def load_toy(
         splits=sentence_splits(splits, [*annotation.columns, *(["upos"] if task == "dependencies" else [])]),
         annotation=annotation,
         licence="none needed: generated",
-        source=f"structkd.data.toy, seed {seed}",
+        source=f"structkd.data.load_toy, seed {seed}",
         notes="A made-up language, to see whether everything works: figures say nothing of text or methods.",
     )
 

@@ -9,10 +9,11 @@ from os import PathLike
 from typing import Any
 
 from structkd.data.annotation import TagAnnotation
-from structkd.data.columns import TaggedSentence, read_columns
 from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits
-from structkd.data.slips import changes_note, option
-from structkd.data.tagging import FileScheme, convert_tags
+from structkd.data.formats.columns import TaggedSentence, read_columns
+from structkd.data.formats.slips import changes_note, option
+from structkd.data.formats.tag_schemes import FileScheme
+from structkd.tags import convert_tags
 
 
 def tagged_corpus(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structkd.data.corpus import sentence_dataset, with_note
-from structkd.data.slips import BLANK_WORDS, check_option, without_blank_words
-from structkd.data.text_files import numbered_lines, split_words
+from structkd.data.formats.lines import numbered_lines, split_words
+from structkd.data.formats.slips import BLANK_WORDS, check_option, without_blank_words
 
 _NODE = "student.text"
 

@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from structkd.data.annotation import TagAnnotation, TreeAnnotation
-from structkd.data.columns import DOCUMENT_MARK, TaggedSentence, tag_hint
-from structkd.data.conllu import DependencySentence, RelationRule, root_hint, tree_fault, upos_fault
+from structkd.data.annotation import TagAnnotation, TreeAnnotation, tree_fault
+from structkd.data.corpora.tagged import tagged_corpus
+from structkd.data.corpora.treebank import relation_rule, treebank_annotation, treebank_corpus
 from structkd.data.corpus import Corpus, check_task
-from structkd.data.slips import BLANK_WORDS, check_option, option, without_blank_words
-from structkd.data.tagged_text import tagged_corpus
-from structkd.data.tagging import FileScheme
-from structkd.data.treebank import relation_rule, treebank_annotation, treebank_corpus
+from structkd.data.formats.columns import DOCUMENT_MARK, TaggedSentence, tag_hint
+from structkd.data.formats.conllu import DependencySentence, RelationRule, root_hint, upos_fault
+from structkd.data.formats.slips import BLANK_WORDS, check_option, option, without_blank_words
+from structkd.data.formats.tag_schemes import FileScheme
 
 if TYPE_CHECKING:
     from datasets import Dataset

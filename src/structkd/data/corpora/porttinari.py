@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from structkd.data.conllu import DependencySentence, read_conllu
+from structkd.data.corpora.petrogold import PETROGOLD
+from structkd.data.corpora.treebank import read_treebank, treebank_annotation, treebank_corpus
 from structkd.data.corpus import Corpus, check_task, sentence_dataset
-from structkd.data.package_files import PackageFile, cached_package_file
-from structkd.data.petrogold import PETROGOLD
-from structkd.data.treebank import read_treebank, treebank_annotation, treebank_corpus
+from structkd.data.formats.conllu import DependencySentence, read_conllu
+from structkd.data.wheels import PackageFile, cached_package_file
 
 if TYPE_CHECKING:
     from datasets import Dataset
