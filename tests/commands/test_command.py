@@ -239,7 +239,7 @@ class TestErrors:
         assert "no folder" in errors
         status, _, errors = run("report", str(tmp_path))
         assert status == 1
-        assert "No finished run" in errors
+        assert "no finished run" in errors
 
 
 def test_ones_own_corpus_at_once(run, tmp_path: Path) -> None:
