@@ -52,7 +52,7 @@ PARTS = ("memory", "size", "speed")
 LABELS = (9, 17, 33)
 TEMPERATURES = (1, 2, 4)
 BATCH = 32
-TEACHER = BiLSTMRecipe()
+TEACHER = BiLSTMRecipe(hidden_size=200, layers=1)
 STUDENT = BiLSTMRecipe(hidden_size=64)
 TINY = BiLSTMRecipe(word_size=8, character_filters=0, hidden_size=8)
 

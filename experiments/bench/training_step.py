@@ -54,7 +54,7 @@ def steps(head: str, encoder: str = BILSTM) -> dict[str, Callable[[], Any]]:
     draw = random.Random(0)
     recipe: EncoderRecipe
     if encoder == BILSTM:
-        recipe = BiLSTMRecipe(hidden_size=64)
+        recipe = BiLSTMRecipe(hidden_size=64, layers=1)
         vocabulary = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 10))) for _ in range(2000)]
     else:
         package = _minilm()
@@ -122,12 +122,14 @@ def parsing_steps(head: str) -> dict[str, Callable[[], Any]]:
     torch.manual_seed(0)
     recipe = ParserRecipe if head == NON_PROJECTIVE else SecondOrderRecipe
     structure = "nonprojective" if head == NON_PROJECTIVE else "head_selection"
-    teacher = recipe(encoder=BiLSTMRecipe(hidden_size=32), structure=structure).create(TREES, text, annotated)
+    teacher = recipe(encoder=BiLSTMRecipe(hidden_size=32, layers=1), structure=structure).create(TREES, text, annotated)
     for parameter in teacher.parameters():
         if not parameter.any():  # scorers give 0 until they are trained
             torch.nn.init.normal_(parameter, std=0.3)
     targets = TeacherTargets.compute(teacher, text, progress=False)
-    student = HeadLabelerRecipe(encoder=BiLSTMRecipe(hidden_size=128), minimum_count=2).create(TREES, text, annotated)
+    student = HeadLabelerRecipe(encoder=BiLSTMRecipe(hidden_size=128, layers=1), minimum_count=2).create(
+        TREES, text, annotated
+    )
     scores, lengths = targets.scores(list(range(batch))), torch.full((batch,), words)
     return _steps(
         student, list(text), student.encode_gold(list(text)), 1e-3, lambda: targets.distribution(scores, lengths)

@@ -181,7 +181,7 @@ class TestErrors:
             ),
             (
                 ["student.model.encoder.hiden_size=3"],
-                r"no key 'hiden_size' in student\.model\.encoder\. Did you mean 'hidden_size'\?",
+                r"student\.model\.encoder: .*'hiden_size'\. Did you mean 'hidden_size'\?",
             ),
             (
                 ["+student.trainer.lerning_rate=3"],

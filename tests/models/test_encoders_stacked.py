@@ -26,7 +26,13 @@ from structkd.models import (
 )
 
 SIZES = {"hidden_size": 5, "locked_dropout": 0.0}
-WORDS = {"word_size": 3, "character_size": 2, "character_filters": 4, "hidden_size": 3, "locked_dropout": 0.0}
+WORDS = {
+    "word_size": 3,
+    "character_size": 2,
+    "character_filters": 4,
+    "hidden_size": 3,
+    "locked_dropout": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def recipe(sources: Path, *, freeze: bool = True, limit: int | None = None, **se
         "words": BiLSTMRecipe(
             **WORDS, layers=0, word_dropout=0.0, vectors=str(sources / "words.vec"), freeze_vectors=freeze
         ),
-        "context": BiLSTMRecipe(**WORDS, word_dropout=0.0),
+        "context": BiLSTMRecipe(**WORDS, layers=1, word_dropout=0.0),
     }
     return StackedRecipe(parts=parts, **(SIZES | settings))
 

@@ -78,7 +78,7 @@ def embedded(encoder: BiLSTMEncoder, word: str) -> list[float]:
     return encoder.embedding.weight[encoder.features.number(word)].tolist()
 
 
-SIZES = {"word_size": 3, "character_size": 2, "character_filters": 2, "hidden_size": 2}
+SIZES = {"word_size": 3, "character_size": 2, "character_filters": 2, "hidden_size": 2, "layers": 1}
 
 
 def test_trained_vectors_start_from_the_file_and_other_words_at_random(file: Path) -> None:

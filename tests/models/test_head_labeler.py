@@ -53,7 +53,7 @@ every_encoding = pytest.mark.parametrize("encoding", ENCODINGS)
 
 
 def recipe(**options: Any) -> HeadLabelerRecipe:
-    sizes = {"word_size": 12, "character_size": 5, "character_filters": 6, "hidden_size": 14}
+    sizes = {"word_size": 12, "character_size": 5, "character_filters": 6, "hidden_size": 14, "layers": 1}
     return HeadLabelerRecipe(encoder=BiLSTMRecipe(**sizes, word_dropout=0.0, locked_dropout=0.0), **options)
 
 

@@ -38,7 +38,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def recipe(kind: str, **options: Any) -> ParserRecipe:
-    sizes = {"word_size": 12, "character_size": 5, "character_filters": 6, "hidden_size": 14}
+    sizes = {"word_size": 12, "character_size": 5, "character_filters": 6, "hidden_size": 14, "layers": 1}
     encoder = BiLSTMRecipe(**sizes, word_dropout=0.0, locked_dropout=0.0)
     shape = {"encoder": encoder, "arc_size": 16, "relation_size": 9, "dropout": 0.0} | options
     if kind == "second_order":

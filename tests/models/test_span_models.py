@@ -38,7 +38,7 @@ def examples(scheme: str = "BIOES") -> list[dict[str, Any]]:
 
 
 def recipe(**options: Any) -> SpanRecipe:
-    sizes = {"word_size": 12, "character_size": 5, "character_filters": 6, "hidden_size": 14}
+    sizes = {"word_size": 12, "character_size": 5, "character_filters": 6, "hidden_size": 14, "layers": 1}
     encoder = BiLSTMRecipe(**sizes, word_dropout=0.0, locked_dropout=0.0)
     return SpanRecipe(**({"encoder": encoder, "size": 11, "dropout": 0.0} | options))
 

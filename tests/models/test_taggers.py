@@ -23,7 +23,7 @@ TEXT = Dataset.from_list(EXAMPLES)
 
 
 def small(head: str = "crf", annotation: TagAnnotation = ANNOTATION, **settings) -> Tagger:
-    sizes = {"word_size": 8, "character_size": 5, "character_filters": 6, "hidden_size": 7} | settings
+    sizes = {"word_size": 8, "character_size": 5, "character_filters": 6, "hidden_size": 7, "layers": 1} | settings
     torch.manual_seed(0)
     return TaggerRecipe(encoder=BiLSTMRecipe(**sizes), head=head).create(annotation, TEXT, TEXT)
 
@@ -178,7 +178,7 @@ def test_missing_weights_are_initialised_and_the_others_kept(tmp_path) -> None:
 
 def test_building_the_head_leaves_an_encoder_that_is_ready_alone() -> None:
     torch.manual_seed(0)
-    encoder = BiLSTMRecipe(hidden_size=7).create(SENTENCES)
+    encoder = BiLSTMRecipe(hidden_size=7, layers=1).create(SENTENCES)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     tagger = Tagger(TaggerConfig(encoder=encoder.config, head="maxent", id2label=dict(enumerate(LABELS))), encoder)
     for name, value in tagger.encoder.state_dict().items():

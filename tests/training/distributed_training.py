@@ -51,7 +51,7 @@ def trees(count: int, seed: int, labelled: bool = True) -> Dataset:
 
 
 def small() -> BiLSTMRecipe:
-    sizes = {"word_size": 6, "character_size": 4, "character_filters": 4, "hidden_size": 6}
+    sizes = {"word_size": 6, "character_size": 4, "character_filters": 4, "hidden_size": 6, "layers": 1}
     return BiLSTMRecipe(**sizes, locked_dropout=0.0, word_dropout=0.0)
 
 

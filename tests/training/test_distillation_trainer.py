@@ -40,7 +40,7 @@ def text(count: int, seed: int, labelled: bool = True) -> Dataset:
 
 def tagger(head: str, seed: int = 0, annotation: TagAnnotation = ANNOTATION, **settings) -> Tagger:
     set_seed(seed)
-    sizes = {"word_size": 6, "character_size": 4, "character_filters": 4, "hidden_size": 6} | settings
+    sizes = {"word_size": 6, "character_size": 4, "character_filters": 4, "hidden_size": 6, "layers": 1} | settings
     return TaggerRecipe(head=head, encoder=BiLSTMRecipe(**sizes)).create(annotation, text(20, 0), text(20, 0))
 
 

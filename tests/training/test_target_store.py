@@ -42,7 +42,7 @@ from structkd.training import (
     training_text,
 )
 
-ENCODER = BiLSTMRecipe(word_size=6, character_size=4, character_filters=4, hidden_size=6)
+ENCODER = BiLSTMRecipe(word_size=6, character_size=4, character_filters=4, hidden_size=6, layers=1)
 FAMILIES: dict[str, tuple[str, ModelRecipe]] = {
     "crf": ("spans", TaggerRecipe(encoder=ENCODER, head="crf")),
     "crf_upos": ("upos", TaggerRecipe(encoder=ENCODER, head="crf")),

@@ -26,11 +26,13 @@ from typing import Any
 from structkd.data import configured_at
 from structkd.spelling import did_you_mean
 
-__all__ = ["InstantiationError", "instantiate", "plugins", "register_plugin", "resolve"]
+__all__ = ["InstantiationError", "instantiate", "plugins", "register_plugin", "resolve", "with_defaults"]
 
 #: Rooms of structkd whose objects are parts of an experiment. The command room is not among them: a configuration
 #: that could call ``register_plugin`` would admit itself.
 _ROOMS = ("distributions", "projections", "losses", "data", "models", "training", "evaluation")
+
+_PLAIN = (type(None), bool, int, float, str)
 
 _registered: list[str] = []
 
@@ -82,6 +84,26 @@ def instantiate(config: Any, where: str = "") -> Any:
     if isinstance(config, list | tuple):
         return [instantiate(value, f"{where}[{number}]") for number, value in enumerate(config)]
     return config
+
+
+def with_defaults(config: Any) -> Any:
+    """Return a configuration with every argument that it leaves at the default of the object it names.
+
+    Defaults other than None, numbers, strings and booleans are left out.
+
+    Args:
+        config: plain Python data, as :func:`instantiate` takes it.
+    """
+    if isinstance(config, list | tuple):
+        return [with_defaults(value) for value in config]
+    if not isinstance(config, Mapping):
+        return config
+    given = {key: with_defaults(value) for key, value in config.items()}
+    if "_target_" not in given:
+        return given
+    parameters = inspect.signature(resolve(given["_target_"])).parameters.values()
+    defaults = {each.name: each.default for each in parameters if isinstance(each.default, _PLAIN)}
+    return defaults | given
 
 
 def resolve(target: str) -> Callable[..., Any]:

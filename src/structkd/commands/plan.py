@@ -31,7 +31,7 @@ from structkd.training.processes import process_count
 from structkd.training.target_store import DTYPES
 
 from .fingerprint import canonical, code_fingerprint, digest, file_fingerprints, plugin_fingerprints, text_fingerprint
-from .instantiate import InstantiationError, instantiate
+from .instantiate import InstantiationError, instantiate, with_defaults
 from .stores import SharedTargets, joined
 from .work import Training
 
@@ -312,7 +312,7 @@ def _training(
         # Neither the teacher nor its text has any part in this training.
         teachers, unlabelled, targets = None, None, None
     settings = Settings(
-        model=canonical(config["model"]),
+        model=canonical(with_defaults(config["model"])),
         # Where metrics are reported to does not affect the result.
         trainer=canonical({name: value for name, value in given(config["trainer"]).items() if name != "report_to"}),
         patience=config["patience"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 __all__ = [
     "ExperimentConfig",
@@ -98,5 +98,12 @@ class ExperimentConfig:
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra under the name that config.yaml begins with."""
-    ConfigStore.instance().store(name="structkd_schema", node=ExperimentConfig)
+    """Make the schema known to Hydra under the name that config.yaml begins with.
+
+    A configuration names the settings of a model that differ from the defaults of its class. Others may be set, too,
+    so these nodes are open to new keys; the class refuses a wrong one.
+    """
+    schema = OmegaConf.structured(ExperimentConfig)
+    for node in (schema.teacher._get_node("model"), schema.student._get_node("model"), schema._get_node("ensemble")):
+        node._set_flag("struct", False)
+    ConfigStore.instance().store(name="structkd_schema", node=schema)

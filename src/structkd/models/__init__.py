@@ -5,13 +5,12 @@ from structkd.models.bilstm import BiLSTMConfig, BiLSTMEncoder, BiLSTMRecipe
 from structkd.models.head_encodings import HeadEncoding, head_encoding, register_head_encoding
 from structkd.models.head_labeler import HeadLabeler, HeadLabelerConfig, HeadLabelerOutput, HeadLabelerRecipe
 from structkd.models.parser import BiaffineParser, ParserConfig, ParserOutput, ParserRecipe
+from structkd.models.recipe import ConfigRecipe, EncoderRecipe, ModelRecipe, StructuredModelRecipe
 from structkd.models.second_order import SecondOrderConfig, SecondOrderOutput, SecondOrderParser, SecondOrderRecipe
 from structkd.models.span_model import SpanConfig, SpanModel, SpanOutput, SpanRecipe
 from structkd.models.stacked import StackedConfig, StackedEncoder, StackedFeatures, StackedRecipe
 from structkd.models.structured import (
-    EncoderRecipe,
     Features,
-    ModelRecipe,
     StructuredConfig,
     StructuredModel,
     WordEncoder,
@@ -28,6 +27,7 @@ __all__ = [
     "BiLSTMRecipe",
     "BiaffineParser",
     "BilinearRelations",
+    "ConfigRecipe",
     "EncoderRecipe",
     "Features",
     "HeadEncoding",
@@ -53,6 +53,7 @@ __all__ = [
     "StackedRecipe",
     "StructuredConfig",
     "StructuredModel",
+    "StructuredModelRecipe",
     "Subwords",
     "Tagger",
     "TaggerConfig",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, initialization
 
+from structkd.models.recipe import ConfigRecipe
 from structkd.models.structured import WordEncoder
 from structkd.models.vectors import WordVectors, read_vectors
 from structkd.models.vocabulary import PADDING, UNKNOWN, Vocabulary
@@ -47,8 +47,8 @@ class BiLSTMConfig(PreTrainedConfig):
     character_size: int = 25
     character_filters: int = 50
     character_window: int = 3
-    hidden_size: int = 200
-    layers: int = 1
+    hidden_size: int = 128
+    layers: int = 2
     word_dropout: float = 0.05
     locked_dropout: float = 0.3
     freeze_vectors: bool = False
@@ -231,41 +231,39 @@ AutoConfig.register(BiLSTMConfig.model_type, BiLSTMConfig)
 AutoModel.register(BiLSTMConfig, BiLSTMEncoder)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BiLSTMRecipe:
+class BiLSTMRecipe(ConfigRecipe):
     """Builds a :class:`BiLSTMEncoder` and its vocabulary from the text it will be trained on.
 
     With pretrained vectors, every word of the text that has one is known, however rare. Words of the text without one
-    start from random vectors and are trained with the rest; where the vectors are frozen they are unknown words, and
+    start from random vectors and are trained with the rest; if the vectors are frozen, they are unknown words, and
     the unknown word's vector is the mean of all. A saved encoder holds its vectors: no file is needed to load it.
 
     Args:
         minimum_count: words seen less often are unknown words.
         lowercase: look words up in lower case (characters keep their case).
-        vectors: file of pretrained word vectors, see :func:`~structkd.models.read_vectors`; ``word_size`` numbers each.
-        freeze_vectors: do not train them.
+        vectors: file of pretrained word vectors, see :func:`~structkd.models.read_vectors`; each has ``word_size``
+            numbers.
         frequent_vectors: how many of the file's first words are known even if they are not in the text.
-
-    The others are :class:`BiLSTMConfig`'s.
+        settings: those of :class:`BiLSTMConfig`, but for the counts of words and characters.
     """
 
-    word_size: int = 100
-    character_size: int = 25
-    character_filters: int = 50
-    character_window: int = 3
-    hidden_size: int = 200
-    layers: int = 1
-    word_dropout: float = 0.05
-    locked_dropout: float = 0.3
-    minimum_count: int = 1
-    lowercase: bool = True
-    vectors: str | None = None
-    freeze_vectors: bool = False
-    frequent_vectors: int = 0
+    config_class = BiLSTMConfig
+    derived = frozenset({"word_count", "character_count"})
 
-    def __post_init__(self) -> None:
-        self._config(word_count=2, character_count=4)  # refuses bad sizes before any data are read
-        if self.vectors is None and (self.freeze_vectors or self.frequent_vectors):
+    def __init__(
+        self,
+        *,
+        minimum_count: int = 1,
+        lowercase: bool = True,
+        vectors: str | None = None,
+        frequent_vectors: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.minimum_count, self.lowercase = minimum_count, lowercase
+        self.vectors, self.frequent_vectors = vectors, frequent_vectors
+        self.freeze_vectors, self.word_size = self.settings["freeze_vectors"], self.settings["word_size"]
+        if vectors is None and (self.freeze_vectors or frequent_vectors):
             raise ValueError("freeze_vectors and frequent_vectors need vectors: name a file of word vectors.")
 
     def create(self, sentences: Iterable[Sequence[str]]) -> BiLSTMEncoder:
@@ -282,7 +280,7 @@ class BiLSTMRecipe:
                 lowercase=vocabulary.lowercase,
                 max_characters=vocabulary.max_characters,
             )
-        config = self._config(word_count=vocabulary.word_count, character_count=vocabulary.character_count)
+        config = self.configuration(word_count=vocabulary.word_count, character_count=vocabulary.character_count)
         encoder = BiLSTMEncoder(config, features=vocabulary)
         if vectors is not None:
             with torch.no_grad():
@@ -301,18 +299,3 @@ class BiLSTMRecipe:
                 f"{path} has vectors of {size} numbers, word_size is {self.word_size}: set word_size={size}."
             )
         return vectors
-
-    def _config(self, *, word_count: int, character_count: int) -> BiLSTMConfig:
-        return BiLSTMConfig(
-            word_count=word_count,
-            character_count=character_count,
-            word_size=self.word_size,
-            character_size=self.character_size,
-            character_filters=self.character_filters,
-            character_window=self.character_window,
-            hidden_size=self.hidden_size,
-            layers=self.layers,
-            word_dropout=self.word_dropout,
-            locked_dropout=self.locked_dropout,
-            freeze_vectors=self.freeze_vectors,
-        )

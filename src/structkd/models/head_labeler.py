@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,7 +16,8 @@ from transformers.utils import ModelOutput
 from structkd import HeadLabeling
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.models.head_encodings import NOWHERE, HeadEncoding, head_encoding
-from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
+from structkd.models.recipe import EncoderRecipe, StructuredModelRecipe
+from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
 from structkd.models.tensor_cache import TensorCache
 
 if TYPE_CHECKING:
@@ -230,28 +230,28 @@ class _Inventory:
         return self.elsewhere[device]
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadLabelerRecipe:
+class HeadLabelerRecipe(StructuredModelRecipe):
     """Builds a :class:`HeadLabeler` with the labels that an annotated treebank has.
 
     Args:
         encoder: recipe of the encoder.
-        encoding: name of the head encoding: relative_offset, relative_pos (needs UPOS) or absolute_position.
         minimum_count: labels seen less often are left out. Words that would need one carry no supervised loss; what
             the labels cover of a teacher is renormalised.
-        relations: tell labels apart by relation; False distils heads alone.
+        relations: distinguish labels by relation; False distils heads alone.
+        settings: ``encoding``, as in :class:`HeadLabelerConfig`: relative_offset, relative_pos (needs UPOS) or
+            absolute_position.
     """
 
-    encoder: EncoderRecipe
-    encoding: str = "relative_offset"
-    minimum_count: int = 1
-    relations: bool = True
+    model_class = HeadLabeler
+    derived = frozenset({"labels", "relations", "labelled", "multiroot"})
 
-    def __post_init__(self) -> None:
-        # both refused before any data are read
-        head_encoding(self.encoding)
-        if self.minimum_count < 1:
-            raise ValueError(f"minimum_count must be at least 1, got {self.minimum_count}.")
+    def __init__(
+        self, *, encoder: EncoderRecipe, minimum_count: int = 1, relations: bool = True, **settings: Any
+    ) -> None:
+        super().__init__(encoder=encoder, **settings)
+        if minimum_count < 1:
+            raise ValueError(f"minimum_count must be at least 1, got {minimum_count}.")
+        self.encoding, self.minimum_count, self.relations = self.settings["encoding"], minimum_count, relations
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> HeadLabeler:
         """An untrained head labeller; see :class:`~structkd.models.ModelRecipe`.
@@ -274,19 +274,14 @@ class HeadLabelerRecipe:
                     )
         labels = self._labels(annotation, annotated)
         encoder = self.encoder.create(text["tokens"])
-        config = HeadLabelerConfig(
+        config = self.configuration(
             encoder=encoder.config,
-            encoding=self.encoding,
             labels=labels,
             relations=list(annotation.relations),
             labelled=self.relations,
             multiroot=annotation.multiroot,
         )
         return HeadLabeler(config, encoder)
-
-    def load(self, folder: str | Path) -> HeadLabeler:
-        """A model saved with ``save_pretrained``."""
-        return HeadLabeler.from_pretrained(folder)
 
     def _labels(self, annotation: TreeAnnotation, annotated: Dataset) -> list[tuple[str, str]]:
         """The inventory, most frequent first, ties in alphabetical order."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,7 +14,8 @@ from transformers.utils import ModelOutput
 from structkd import DependencyCRF, HeadSelection, NonProjectiveDependencyCRF
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.models.biaffine import ArcScorer, BilinearRelations, RelationFactors, initialise_scorer
-from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
+from structkd.models.recipe import StructuredModelRecipe
+from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -238,27 +238,16 @@ def lift(heads: Tensor) -> Tensor:
         heads = torch.where(here, heads.gather(1, above), heads)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParserRecipe:
+class ParserRecipe(StructuredModelRecipe):
     """Builds a :class:`BiaffineParser`.
 
     Args:
         encoder: recipe of the encoder.
-
-    The others are :class:`ParserConfig`'s.
+        settings: those of :class:`ParserConfig`, but for the relations and ``multiroot``.
     """
 
-    encoder: EncoderRecipe
-    structure: str = "head_selection"
-    arc_size: int = 100
-    relation_size: int = 32
-    dropout: float = 0.3
-    memory_limit: float | None = 16.0
-
     model_class: ClassVar[type[BiaffineParser]] = BiaffineParser
-
-    def __post_init__(self) -> None:
-        self._config()  # refuses bad settings before any data are read
+    derived = frozenset({"relations", "multiroot"})
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> BiaffineParser:
         """An untrained parser; see :class:`~structkd.models.ModelRecipe`."""
@@ -267,15 +256,7 @@ class ParserRecipe:
                 f"A parser predicts dependency trees; the data are annotated otherwise ({annotation.description()})."
             )
         encoder = self.encoder.create(text["tokens"])
-        config = self._config(
+        config = self.configuration(
             encoder=encoder.config, relations=list(annotation.relations), multiroot=annotation.multiroot
         )
         return self.model_class(config, encoder)
-
-    def load(self, folder: str | Path) -> BiaffineParser:
-        """A model saved with ``save_pretrained``."""
-        return self.model_class.from_pretrained(folder)
-
-    def _config(self, **known: Any) -> ParserConfig:
-        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "encoder"}
-        return self.model_class.config_class(**settings, **known)

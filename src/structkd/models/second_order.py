@@ -169,14 +169,7 @@ AutoConfig.register(SecondOrderConfig.model_type, SecondOrderConfig)
 AutoModel.register(SecondOrderConfig, SecondOrderParser)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SecondOrderRecipe(ParserRecipe):
-    """Builds a :class:`SecondOrderParser`; settings are :class:`SecondOrderConfig`'s."""
+    """Builds a :class:`SecondOrderParser`; settings are those of :class:`SecondOrderConfig`."""
 
-    rank: int = 32
-    second_order_size: int = 64
-    siblings: bool = True
-    grandparents: bool = True
-    iterations: int = 3
-
-    model_class: ClassVar[type[BiaffineParser]] = SecondOrderParser
+    model_class = SecondOrderParser

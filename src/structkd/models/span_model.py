@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,7 +14,8 @@ from transformers.utils import ModelOutput
 from structkd import SpanCRF
 from structkd.data import UNLABELLED, TagAnnotation, tag_spans
 from structkd.models.biaffine import MLP, biaffine
-from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder
+from structkd.models.recipe import StructuredModelRecipe
+from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder
 from structkd.tags import CONTINUING, OPENING
 
 if TYPE_CHECKING:
@@ -155,23 +155,16 @@ AutoConfig.register(SpanConfig.model_type, SpanConfig)
 AutoModel.register(SpanConfig, SpanModel)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpanRecipe:
+class SpanRecipe(StructuredModelRecipe):
     """Builds a :class:`SpanModel`.
 
     Args:
         encoder: recipe of the encoder.
-
-    The others are :class:`SpanConfig`'s.
+        settings: those of :class:`SpanConfig`, but for the types and the scheme.
     """
 
-    encoder: EncoderRecipe
-    size: int = 100
-    dropout: float = 0.3
-    max_width: int | None = None
-
-    def __post_init__(self) -> None:
-        self._config()  # refuses bad settings before any data are read
+    model_class = SpanModel
+    derived = frozenset({"types", "scheme"})
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> SpanModel:
         """An untrained model; see :class:`~structkd.models.ModelRecipe`."""
@@ -181,13 +174,5 @@ class SpanRecipe:
                 f"otherwise ({annotation.description()})."
             )
         encoder = self.encoder.create(text["tokens"])
-        return SpanModel(
-            self._config(encoder=encoder.config, types=list(annotation.types), scheme=annotation.scheme), encoder
-        )
-
-    def load(self, folder: str | Path) -> SpanModel:
-        """A model saved with ``save_pretrained``."""
-        return SpanModel.from_pretrained(folder)
-
-    def _config(self, **known: Any) -> SpanConfig:
-        return SpanConfig(size=self.size, dropout=self.dropout, max_width=self.max_width, **known)
+        config = self.configuration(encoder=encoder.config, types=list(annotation.types), scheme=annotation.scheme)
+        return SpanModel(config, encoder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from structkd.models.bilstm import LockedDropout, PackedBiLSTM
-from structkd.models.structured import EncoderRecipe, Example, Features, WordEncoder
+from structkd.models.recipe import ConfigRecipe, EncoderRecipe
+from structkd.models.structured import Example, Features, WordEncoder
 
 __all__ = ["StackedConfig", "StackedEncoder", "StackedFeatures", "StackedRecipe"]
 
@@ -159,35 +159,30 @@ AutoConfig.register(StackedConfig.model_type, StackedConfig)
 AutoModel.register(StackedConfig, StackedEncoder)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StackedRecipe:
-    """Builds a :class:`StackedEncoder`; its settings are :class:`StackedConfig`'s.
+class StackedRecipe(ConfigRecipe):
+    """Builds a :class:`StackedEncoder`.
 
     Args:
         parts: recipes of encoders, by names of your choice.
+        settings: those of :class:`StackedConfig`.
     """
 
-    parts: Mapping[str, EncoderRecipe]
-    hidden_size: int = 256
-    layers: int = 1
-    locked_dropout: float = 0.5
+    config_class = StackedConfig
+    derived = frozenset({"parts"})
 
-    def __post_init__(self) -> None:
-        self._config(None)  # refuses bad settings before any data are read
-        if not self.parts:
+    def __init__(self, *, parts: Mapping[str, EncoderRecipe], **settings: Any) -> None:
+        super().__init__(**settings)
+        if not parts:
             raise ValueError("A stacked encoder needs at least one part.")
-        _check_names(self.parts)
+        _check_names(parts)
+        self.parts = parts
 
     def create(self, sentences: Iterable[Sequence[str]]) -> StackedEncoder:
         """The encoder, of parts that are created for the same text."""
         sentences = list(sentences)
         parts = {name: part.create(sentences) for name, part in self.parts.items()}
-        return StackedEncoder(self._config({name: part.config for name, part in parts.items()}), parts)
-
-    def _config(self, parts: Mapping[str, Any] | None) -> StackedConfig:
-        return StackedConfig(
-            parts=parts, hidden_size=self.hidden_size, layers=self.layers, locked_dropout=self.locked_dropout
-        )
+        config = self.configuration(parts={name: part.config for name, part in parts.items()})
+        return StackedEncoder(config, parts)
 
 
 def _check_names(parts: Mapping[str, Any]) -> None:

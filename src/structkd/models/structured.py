@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,7 @@ from transformers.utils import ModelOutput
 
 from structkd.data import UNLABELLED, Annotation
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-__all__ = ["EncoderRecipe", "Features", "ModelRecipe", "StructuredConfig", "StructuredModel", "WordEncoder", "padded"]
+__all__ = ["Features", "StructuredConfig", "StructuredModel", "WordEncoder", "padded"]
 
 Example = Mapping[str, Any]
 """A sentence: ``tokens``, and the columns of its annotation and further inputs (``upos``) that a model asks for."""
@@ -71,29 +68,6 @@ class WordEncoder(PreTrainedModel):
     def load_features(self, folder: str | os.PathLike) -> None:
         """Read the features that were saved beside the weights."""
         self.features = self.features_class.from_pretrained(folder)
-
-
-class EncoderRecipe(Protocol):
-    """Settings that build an encoder; what a configuration of the ``encoder`` group names."""
-
-    def create(self, sentences: Iterable[Sequence[str]]) -> WordEncoder:
-        """An encoder for this training text (which its vocabulary may come from), with its features."""
-
-
-class ModelRecipe(Protocol):
-    """Settings that build a model; what a configuration of the ``model`` group names."""
-
-    def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> StructuredModel:
-        """An untrained model; weights come from torch's global generator.
-
-        Args:
-            annotation: what it is to predict.
-            text: the sentences it will be trained on, with labels or without.
-            annotated: sentences with labels, from which an inventory of structures may be collected.
-        """
-
-    def load(self, folder: str | Path) -> StructuredModel:
-        """A model that was saved with ``save_pretrained``."""
 
 
 class StructuredConfig(PreTrainedConfig):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,7 +13,8 @@ from transformers.utils import ModelOutput
 
 from structkd import LinearChainCRF, MaxEnt
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
-from structkd.models.structured import EncoderRecipe, Example, StructuredConfig, StructuredModel, WordEncoder, padded
+from structkd.models.recipe import StructuredModelRecipe
+from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -131,20 +131,16 @@ AutoConfig.register(TaggerConfig.model_type, TaggerConfig)
 AutoModel.register(TaggerConfig, Tagger)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaggerRecipe:
+class TaggerRecipe(StructuredModelRecipe):
     """Builds a :class:`Tagger`.
 
     Args:
         encoder: recipe of the encoder.
-        head: "crf" or "maxent".
+        settings: those of :class:`TaggerConfig`, but for the tags and their scheme.
     """
 
-    encoder: EncoderRecipe
-    head: str = "crf"
-
-    def __post_init__(self) -> None:
-        TaggerConfig(head=self.head)  # refuses an unknown head before any data are read
+    model_class = Tagger
+    derived = frozenset({"scheme"})
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> Tagger:
         """An untrained tagger; see :class:`~structkd.models.ModelRecipe`."""
@@ -154,15 +150,10 @@ class TaggerRecipe:
             )
         encoder = self.encoder.create(text["tokens"])
         labels = annotation.labels
-        config = TaggerConfig(
+        config = self.configuration(
             encoder=encoder.config,
-            head=self.head,
             scheme=annotation.scheme,
             id2label=dict(enumerate(labels)),
             label2id={label: number for number, label in enumerate(labels)},
         )
         return Tagger(config, encoder)
-
-    def load(self, folder: str | Path) -> Tagger:
-        """A model saved with ``save_pretrained``."""
-        return Tagger.from_pretrained(folder)

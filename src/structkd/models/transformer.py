@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig,
 
 from structkd.data import PackageFolder, cached_package_folder
 from structkd.files import write_text
+from structkd.models.recipe import ConfigRecipe
 from structkd.models.structured import Example, WordEncoder, padded
 
 __all__ = ["Subwords", "TransformerEncoder", "TransformerEncoderConfig", "TransformerRecipe"]
@@ -56,9 +56,7 @@ class Subwords:
         pooling: str = "first",
         long_sentences: str = "error",
     ) -> None:
-        for name, value, known in (("pooling", pooling, POOLING), ("long_sentences", long_sentences, LONG_SENTENCES)):
-            if value not in known:
-                raise ValueError(f"Unknown {name} {value!r}: expected one of {', '.join(known)}.")
+        _check_choices(pooling, long_sentences)
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -205,6 +203,12 @@ class Subwords:
         )
 
 
+def _check_choices(pooling: str, long_sentences: str) -> None:
+    for name, value, known in (("pooling", pooling, POOLING), ("long_sentences", long_sentences, LONG_SENTENCES)):
+        if value not in known:
+            raise ValueError(f"Unknown {name} {value!r}: expected one of {', '.join(known)}.")
+
+
 class TransformerEncoderConfig(PreTrainedConfig):
     """Configuration of a :class:`TransformerEncoder`.
 
@@ -290,8 +294,7 @@ AutoConfig.register(TransformerEncoderConfig.model_type, TransformerEncoderConfi
 AutoModel.register(TransformerEncoderConfig, TransformerEncoder)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransformerRecipe:
+class TransformerRecipe(ConfigRecipe):
     """Builds a :class:`TransformerEncoder` out of a pretrained model with a fast tokenizer.
 
     Weights are read from safetensors and kept in float32 (the trainer's ``bf16: true`` computes in half precision);
@@ -303,22 +306,24 @@ class TransformerRecipe:
         pooling: "first" or "mean", see :class:`Subwords`.
         long_sentences: "error" or "split", see :class:`Subwords`.
         limit: subwords per window, special tokens included; None for all that the model takes.
-        dropout: of the words' vectors.
-        freeze: leave the pretrained weights as they are.
+        settings: those of :class:`TransformerEncoderConfig`, but for the backbone.
     """
 
-    name: str | PackageFolder
-    pooling: str = "first"
-    long_sentences: str = "error"
-    limit: int | None = None
-    dropout: float = 0.1
-    freeze: bool = False
+    config_class = TransformerEncoderConfig
+    derived = frozenset({"backbone"})
 
-    def __post_init__(self) -> None:
-        TransformerEncoderConfig(dropout=self.dropout)  # refuses bad settings before anything is fetched
-        for name, known in (("pooling", POOLING), ("long_sentences", LONG_SENTENCES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"Unknown {name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
+    def __init__(
+        self,
+        *,
+        name: str | PackageFolder,
+        pooling: str = "first",
+        long_sentences: str = "error",
+        limit: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        _check_choices(pooling, long_sentences)
+        self.name, self.pooling, self.long_sentences, self.limit = name, pooling, long_sentences, limit
 
     def create(self, sentences: Iterable[Sequence[str]]) -> TransformerEncoder:
         """The pretrained encoder; the text is not looked at, all subwords are known beforehand.
@@ -350,11 +355,7 @@ class TransformerRecipe:
         # A saved model names neither the place it came from nor code that lies there.
         backbone.config._name_or_path = ""
         backbone.config.__dict__.pop("auto_map", None)
-        return TransformerEncoder(
-            TransformerEncoderConfig(backbone=backbone.config, dropout=self.dropout, freeze=self.freeze),
-            features,
-            backbone,
-        )
+        return TransformerEncoder(self.configuration(backbone=backbone.config), features, backbone)
 
     def _features(self, folder: str, tokenizer: Any, backbone: PreTrainedModel) -> Subwords:
         if not getattr(tokenizer, "is_fast", False):
