@@ -156,6 +156,23 @@ def test_labels_beyond_a_small_dtype() -> None:
         assert agrees(student.log_prob(gold), student.log_prob(gold.long()))
 
 
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_other_integers_of_every_dtype(dtype: torch.dtype) -> None:
+    """What labels of `HeadLabeling` name, and torch-struct's compact forms."""
+    logits = torch.randn(2, 3, 4, generator=seeded(1))
+    heads, relations = torch.randint(0, 3, (2, 3, 4), generator=seeded(2)), torch.tensor([0, 1, 1, 0])
+    teacher = structkd.HeadSelection(torch.randn(2, 3, 3, 2, generator=seeded(3)))
+    expected = structkd.HeadLabeling(logits, heads, relations)
+    student = structkd.HeadLabeling(logits, heads.to(dtype), relations.to(dtype))
+    assert agrees(structkd.project(teacher, student), structkd.project(teacher, expected))
+    assert all(map(torch.equal, student.decode_trees(), expected.decode_trees()))
+    for family in (DENSE, MAXENT, PROJECTIVE):
+        distribution, sequence = Sample(family, 1).distribution, torch.ones(4, 5, dtype=dtype)
+        wanted = distribution.to_event(sequence.long())
+        assert torch.equal(distribution.to_event(sequence), wanted)
+        assert torch.equal(distribution.to_event(sequence, None, distribution.lengths.tolist()), wanted)
+
+
 partly = pytest.mark.parametrize("family", COMPACT, ids=repr)
 
 
@@ -364,8 +381,9 @@ def test_things_that_are_no_structures() -> None:
         spans.log_prob([[]])
     with pytest.raises(ValueError, match=r"span \(1, 3, 0\) of batch item 1"):
         spans.log_prob([[], [(1, 3, 0)]])
-    with pytest.raises(TypeError, match="a list of spans"):
-        structkd.supervised_loss(spans, 3)
+    for wrong in (3, [[], None], [[(0, 1)], []], [[(0.0, 1, 0)], []], [[(0, 1, 0, 0)], []]):
+        with pytest.raises(TypeError, match="a list of spans"):
+            structkd.supervised_loss(spans, wrong)
     assert agrees(spans.log_prob([[(np.int64(0), torch.tensor(1), 0)], ()]), spans.log_prob([[(0, 1, 0)], []]))
 
 

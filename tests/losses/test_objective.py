@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from families import MAXENT, agrees, lengths_tensor, seeded
@@ -43,6 +44,10 @@ def test_unlabelled_sentences_are_distilled_only() -> None:
     labelled = torch.tensor([True, False, True])
     loss = objective(student(), student(), GOLD, labelled=labelled)
     assert agrees(loss, (0.5 * KD.sum() + 0.5 * (10.0 + 30.0)) / 3)
+    for same in ([True, False, True], np.array([True, False, True]), torch.tensor([1, 0, 1])):
+        assert objective(student(), student(), GOLD, labelled=same) == loss
+    with pytest.raises(ValueError, match=r"labelled must have shape \[3\]"):
+        objective(student(), student(), GOLD, labelled=torch.tensor([True]))
 
 
 def test_annealing() -> None:

@@ -231,9 +231,9 @@ class ArcDistribution(StructuredDistribution):
         """
         if lengths is None:
             lengths = self.lengths
-        words = sequence.shape[1]
+        sequence, words = sequence.long(), sequence.shape[1]
         position = torch.arange(words, device=sequence.device)
-        inside = position < lengths.view(-1, 1)
+        inside = position < torch.as_tensor(lengths).view(-1, 1)
         heads = torch.where(sequence > 0, sequence - 1, position)
         arcs = torch.nn.functional.one_hot(heads.clamp(0, words - 1), words).transpose(1, 2)
         return arcs * (inside.unsqueeze(1) & inside.unsqueeze(2))

@@ -80,7 +80,7 @@ class HeadLabeling(LabelDistribution):
         if indices.shape not in shapes:
             expected = " or ".join(str(list(shape)) for shape in shapes)
             raise ValueError(f"{name} must have shape {expected} to go with the logits, got {list(indices.shape)}")
-        return indices
+        return indices if indices.dtype.is_signed else indices.long()  # -1 is no number of the others
 
     @property
     def logits(self) -> Tensor:

@@ -281,8 +281,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """Labels [B, N] as bigram indicators, LongTensor [B, N-1, C, C]; 0 beyond `lengths` (default: this batch's)."""
         if lengths is None:
             lengths = self.lengths
-        mask = torch.arange(sequence.shape[1] - 1, device=sequence.device) < (lengths.view(-1, 1) - 1)
-        labels = torch.nn.functional.one_hot(sequence.clamp_min(0), extra or self.event_shape[-1])
+        mask = torch.arange(sequence.shape[1] - 1, device=sequence.device) < (torch.as_tensor(lengths).view(-1, 1) - 1)
+        labels = torch.nn.functional.one_hot(sequence.long().clamp_min(0), extra or self.event_shape[-1])
         return labels[:, 1:, :, None] * labels[:, :-1, None, :] * mask[:, :, None, None]
 
     def from_event(self, event: Tensor) -> tuple[Tensor, int]:

@@ -96,8 +96,8 @@ class LabelDistribution(WordwiseDistribution):
         """Labels [B, N] as indicators, LongTensor [B, N, C]; 0 beyond `lengths` (default: this batch's)."""
         if lengths is None:
             lengths = self.lengths
-        mask = torch.arange(sequence.shape[1], device=sequence.device) < lengths.view(-1, 1)
-        return torch.nn.functional.one_hot(sequence.clamp_min(0), self.event_shape[-1]) * mask.unsqueeze(-1)
+        mask = torch.arange(sequence.shape[1], device=sequence.device) < torch.as_tensor(lengths).view(-1, 1)
+        return torch.nn.functional.one_hot(sequence.long().clamp_min(0), self.event_shape[-1]) * mask.unsqueeze(-1)
 
     def from_event(self, event: Tensor) -> tuple[Tensor, int]:
         """Indicators [B, N, C] as labels [B, N] (0 in the padding) and C."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,10 @@ class Mixture(Distribution):
 def _check_weights(weights: Any, components: int) -> list[float]:
     if weights is None:
         return [1.0 / components] * components
-    values = [check_number("weights", w) for w in (weights.tolist() if isinstance(weights, torch.Tensor) else weights)]
+    values = weights.tolist() if isinstance(weights, torch.Tensor) else weights
+    if not isinstance(values, Iterable):
+        raise TypeError(f"weights must be a sequence of {components} numbers, got {type(weights).__name__}")
+    values = [check_number("weights", weight) for weight in values]
     if len(values) != components:
         raise ValueError(f"weights must name one number per component ({components}), got {len(values)}")
     if any(not math.isfinite(w) or w < 0 for w in values):

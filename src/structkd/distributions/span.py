@@ -157,8 +157,13 @@ class SpanCRF(StructuredDistribution):
             raise ValueError(f"spans must be given for {self.batch_shape[0]} sentences, got {len(structure)}")
         cells = []
         for item, (sentence, length) in enumerate(zip(structure, self.lengths.tolist(), strict=True)):
-            for span in sentence:
-                start, end, kind = (operator.index(number) for number in span)
+            try:
+                triples = [
+                    (operator.index(start), operator.index(end), operator.index(k)) for start, end, k in sentence
+                ]
+            except (TypeError, ValueError):
+                raise TypeError(f"spans must be {self._compact_form()}; batch item {item} has {sentence!r}") from None
+            for start, end, kind in triples:
                 if not (0 <= start <= end < length and 0 <= kind < self.event_shape[-1]):
                     raise ValueError(
                         f"span {(start, end, kind)} of batch item {item} does not lie in its {length} words and "

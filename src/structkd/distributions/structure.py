@@ -556,7 +556,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         each = value.reshape(lead.numel(), *shape) if isinstance(value, Tensor) else [value]
         found = [score(one, parts) - log_partition for one in each]
         log_probs = torch.stack(found) if found else log_partition.new_zeros(0, *self.batch_shape)
-        return -_at_least_zero(-log_probs).reshape(*lead, *self.batch_shape).to(self.dtype)
+        return (log_probs - log_probs.detach().clamp_min(0.0)).reshape(*lead, *self.batch_shape).to(self.dtype)
 
     def _compact_form(self) -> str:
         """Of `log_prob`'s message."""

@@ -107,6 +107,13 @@ class KDObjective(nn.Module):
             num_items: the divisor; None means B.
         """
         student = check_distribution("student", student)
+        if labelled is not None:
+            labelled = torch.as_tensor(labelled).bool()
+            if labelled.shape != student.batch_shape:
+                raise ValueError(
+                    f"labelled must have shape {list(student.batch_shape)}, one truth value per sentence, got "
+                    f"{list(labelled.shape)}"
+                )
         share = self.share(progress)
         loss: Any = 0.0
         if share > 0:
