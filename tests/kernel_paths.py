@@ -11,16 +11,15 @@ from pairs import Pair
 
 from structkd.distributions.kernels.engines import using
 
-PATHS = ["compiled", "torch", "log", "scan", "triton"]
+PATHS = ["compiled", "torch", "log", "triton"]
 
-#: Paths that chains alone can take; the names by which a test that has no parameters shows that it is about chains.
-OF_CHAINS = ("scan", "triton")
+#: The names by which a test that has no parameters shows that it is about chains, which alone can run in Triton.
 NAMES_OF_CHAINS = {"DENSE", "FACTORED", "BARE", "LinearChainCRF"}
 
 
 @pytest.fixture(autouse=True, params=PATHS)
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Compiled kernels, torch in probability space, torch in log space, a log-depth scan, Triton's interpreter."""
+    """Compiled kernels, torch in probability space, torch in log space, Triton's interpreter."""
     if request.param == "compiled":
         pytest.importorskip("numba")
     if request.param == "triton":
@@ -37,9 +36,9 @@ def require_interpreter() -> None:
 
 
 def repeats(item: pytest.Item) -> bool:
-    """Whether a test on a path of chains would only repeat what another path has shown, having no chain in it."""
+    """Whether a test in Triton would only repeat what another path has shown, having no chain in it."""
     chosen = getattr(item, "callspec", None)
-    if chosen is None or chosen.params.get("kernels") not in OF_CHAINS:
+    if chosen is None or chosen.params.get("kernels") != "triton":
         return False
     values = list(chosen.params.values())
     for pair in [value for value in values if isinstance(value, Pair)]:

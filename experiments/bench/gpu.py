@@ -21,7 +21,7 @@ from contenders import (
 from contenders import step as forward_and_backward
 from measuring import interleaved
 
-TRITON, SCAN = "triton", "scan"
+TRITON = "triton"
 CASES = [
     Case(FACTORED, 32, 32, 9),
     Case(FACTORED, 32, 64, 17),
@@ -63,7 +63,7 @@ def contenders(case: Case, device: str) -> dict[str, Callable[[], torch.Tensor]]
 
         found[name] = run
 
-    for path in (TRITON, SCAN, TORCH):
+    for path in (TRITON, TORCH):
         if path != TRITON or (device == "cuda" and _triton()):
             add(path, ours, path)
     if 2 * case.batch * case.words * case.labels**3 <= LARGEST_TENSOR:

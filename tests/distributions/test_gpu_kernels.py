@@ -1,11 +1,10 @@
-"""The log-depth scan and the Triton kernel against float64 in log space, on the CPU and on a GPU where there is one."""
+"""The Triton kernel against float64 in log space, on the CPU and on a GPU where there is one."""
 
 from __future__ import annotations
 
 import math
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,17 +19,13 @@ from torch import Tensor
 import structkd
 from structkd.distributions.kernels import engines
 from structkd.distributions.kernels.chain import dense_expectations, factored_expectations, log_space_expectations
-from structkd.distributions.kernels.engines import chain_kernels, using
+from structkd.distributions.kernels.engines import triton_for, using
 from structkd.distributions.semirings import NEG_INF
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-PLACES = [
-    pytest.param("scan", "cpu", id="scan-cpu"),
-    pytest.param("triton", "cpu", id="triton-interpreter"),
-    pytest.param("scan", "cuda", id="scan-cuda", marks=needs_gpu),
-    pytest.param("triton", "cuda", id="triton-cuda", marks=needs_gpu),
-]
-everywhere = pytest.mark.parametrize(("path", "device"), PLACES)
+everywhere = pytest.mark.parametrize(
+    "device", [pytest.param("cpu", id="interpreter"), pytest.param("cuda", marks=needs_gpu)]
+)
 #: words, labels, scale, share of impossible transitions
 CASES = [
     (1, 3, 1.0, 0.0),
@@ -49,17 +44,18 @@ def kernels() -> None:
     """These tests choose the path themselves."""
 
 
-def require(path: str, device: str, words: int = 1, labels: int = 1) -> None:
-    if (path, device) == ("triton", "cpu"):
+def require(device: str, words: int = 1, labels: int = 1) -> None:
+    pytest.importorskip("triton")
+    if device == "cpu":
         require_interpreter()
         if words * labels > 100:
             pytest.skip("too long for the interpreter")
-    elif path == "triton":
-        pytest.importorskip("triton")
 
 
-def module(path: str) -> ModuleType:
-    return import_module(f"structkd.distributions.kernels.{'scan' if path == 'scan' else 'triton_chain'}")
+def module() -> ModuleType:
+    from structkd.distributions.kernels import triton_chain
+
+    return triton_chain
 
 
 def drawn(words: int, labels: int, scale: float, masked: float, batch: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,12 +85,12 @@ def close(got: Tensor, wanted: Tensor, allowed: float) -> bool:
 @pytest.mark.parametrize(("words", "labels", "scale", "masked"), CASES, ids=str)
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_factored_chains(
-    path: str, device: str, words: int, labels: int, scale: float, masked: float, precision: torch.dtype
+    device: str, words: int, labels: int, scale: float, masked: float, precision: torch.dtype
 ) -> None:
-    require(path, device, words, labels)
+    require(device, words, labels)
     unary, transitions, lengths = drawn(words, labels, scale, masked)
     unary, transitions = unary.double(), transitions.double()
-    with using(path):
+    with using("triton"):
         log_partition, marginals, counts = factored_expectations(
             unary.to(device), transitions.to(device), lengths.to(device), precision
         )
@@ -114,14 +110,14 @@ def test_factored_chains(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_dense_chains(
-    path: str, device: str, words: int, labels: int, scale: float, masked: float, dtype: torch.dtype, temperature: float
+    device: str, words: int, labels: int, scale: float, masked: float, dtype: torch.dtype, temperature: float
 ) -> None:
-    require(path, device, words, labels)
+    require(device, words, labels)
     unary, transitions, lengths = drawn(words, labels, scale, masked)
     sides = [(unary[n, :, 1:, :, None] + transitions[n]).to(dtype) for n in range(2)]
     inner = (torch.arange(words - 1) < (lengths - 1).unsqueeze(1))[..., None, None]
     spoiled = [side.masked_fill(~inner, math.nan).to(device) for side in sides]
-    with using(path):
+    with using("triton"):
         log_partition, marginals, bigrams = dense_expectations(spoiled, lengths.to(device), temperature, dtype)
     allowed = tolerance(dtype, words)
     for group, side in enumerate(sides):
@@ -134,23 +130,23 @@ def test_dense_chains(
 
 
 @everywhere
-def test_ordinary_chains_are_certified(path: str, device: str) -> None:
+def test_ordinary_chains_are_certified(device: str) -> None:
     """Also where 40 % of the transitions are impossible, or finite and hopeless, sentences of 500 words included."""
-    require(path, device)
-    words = 500 if (path, device) != ("triton", "cpu") else 24
+    require(device)
+    words = 500 if device != "cpu" else 24
     unary, transitions, lengths = drawn(words, 4, 3.0, 0.4)
     hopeless = transitions.masked_fill(transitions == NEG_INF, -1e9)
     for scores in (transitions, hopeless):
         both = unary.double().to(device), scores.double().to(device)
-        assert module(path).factored(*both, lengths.to(device), torch.float32)[-1].all()
+        assert module().factored(*both, lengths.to(device), torch.float32)[-1].all()
         sides = [(unary[n, :, 1:, :, None] + scores[n]).to(device) for n in range(2)]
-        assert module(path).dense(sides, lengths.to(device), 1.0, torch.float32)[-1].all()
+        assert module().dense(sides, lengths.to(device), 1.0, torch.float32)[-1].all()
 
 
 @everywhere
-def test_garden_paths_go_to_log_space_sentence_by_sentence(path: str, device: str) -> None:
+def test_garden_paths_go_to_log_space_sentence_by_sentence(device: str) -> None:
     """What is the worst at every word, by more than any number holds, is all that may come last."""
-    require(path, device)
+    require(device)
     words, gap = 6, 800.0
     unary = torch.zeros(1, 2, words, 2, dtype=torch.float64)
     unary[0, 0, :, 1] = -gap
@@ -159,17 +155,17 @@ def test_garden_paths_go_to_log_space_sentence_by_sentence(path: str, device: st
     lengths = torch.tensor([words, words])
     arguments = unary.to(device), transitions.to(device), lengths.to(device)
     for precision in (torch.float32, torch.float64):
-        assert module(path).factored(*arguments, precision)[-1].tolist() == [[False, True]]
-    with using(path):
+        assert module().factored(*arguments, precision)[-1].tolist() == [[False, True]]
+    with using("triton"):
         log_partition, marginals, _ = factored_expectations(*arguments, torch.float32)
     assert float(log_partition[0, 0]) == pytest.approx(-gap * words)
     assert marginals[0, 0, :, 1].tolist() == pytest.approx([1.0] * words)
 
 
 @everywhere
-def test_float32_gradients_are_much_closer_than_torch_structs(path: str, device: str) -> None:
-    require(path, device)
-    batch, words, labels = (1, 32, 17) if (path, device) == ("triton", "cpu") else (4, 64, 17)
+def test_float32_gradients_are_much_closer_than_torch_structs(device: str) -> None:
+    require(device)
+    batch, words, labels = (1, 32, 17) if device == "cpu" else (4, 64, 17)
     teacher, student = (3 * torch.randn(batch, words - 1, labels, labels, generator=seeded(n)) for n in range(2))
 
     def gradient(distribution: Any, scores: Tensor, target: Tensor) -> Tensor:
@@ -184,7 +180,7 @@ def test_float32_gradients_are_much_closer_than_torch_structs(path: str, device:
 
     with using("log"):
         exact = gradient(structkd.LinearChainCRF, student.double(), teacher.double())
-    with using(path):
+    with using("triton"):
         ours = gradient(structkd.LinearChainCRF, student.to(device), teacher.to(device))
     theirs = gradient(torch_struct.LinearChainCRF, student, teacher)
     assert (ours - exact).abs().max() < 1e-6
@@ -193,15 +189,15 @@ def test_float32_gradients_are_much_closer_than_torch_structs(path: str, device:
 
 @everywhere
 @pytest.mark.parametrize("form", ["factored", "dense"])
-def test_losses_and_marginals_take_the_path(path: str, device: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    require(path, device)
+def test_losses_and_marginals_take_the_path(device: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    require(device)
     calls = []
-    programme = getattr(module(path), form)
-    monkeypatch.setattr(module(path), form, lambda *arguments: calls.append(form) or programme(*arguments))
+    programme = getattr(module(), form)
+    monkeypatch.setattr(module(), form, lambda *arguments: calls.append(form) or programme(*arguments))
     scores = torch.randn(2, 2, 3, 3).to(device)
     build = structkd.LinearChainCRF if form == "dense" else structkd.LinearChainCRF.from_scores
     arguments = (scores,) if form == "dense" else (scores[0], scores[0, 0])
-    with using(path):
+    with using("triton"):
         structkd.structural_kd_loss(build(*arguments), build(*arguments))
         assert calls
         calls.clear()
@@ -225,14 +221,14 @@ def test_what_is_forced_and_impossible_is_an_error(monkeypatch: pytest.MonkeyPat
         with pytest.raises(ValueError, match="128 labels in float32 and 64 in float64, got 129"):
             _ = chain.marginals
         patch.setattr(triton_chain, "runs_on", lambda scores: False)
-        with pytest.raises(ValueError, match=r"scores on cpu; set TRITON_INTERPRET=1"):
+        with pytest.raises(ValueError, match=r"scores on cpu. Set TRITON_INTERPRET=1"):
             _ = chain.marginals
 
 
 def test_the_choice_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def choice(labels: int, precision: torch.dtype = torch.float32) -> str | None:
         scores: Any = SimpleNamespace(is_cuda=True, shape=(2, 4, 7, labels), device="cuda")
-        chosen = chain_kernels(scores, precision)
+        chosen = triton_for(scores, precision)
         return chosen and chosen.__name__.rsplit(".", 1)[-1]
 
     with using("auto"):
@@ -240,8 +236,8 @@ def test_the_choice_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
             assert [choice(n) for n in (2, 33, 128, 129)] == ["triton_chain"] * 3 + [None]
             assert [choice(n, torch.float64) for n in (64, 65)] == ["triton_chain", None]
         monkeypatch.setattr(engines, "_triton_chain", lambda required: None)
-        assert [choice(n) for n in (2, 32, 33)] == ["scan", "scan", None]
-        assert chain_kernels(torch.zeros(2, 3), torch.float32) is None
+        assert choice(2) is None
+        assert triton_for(torch.zeros(2, 3), torch.float32) is None
     for path in ("torch", "log", "compiled"):
         with using(path):
             assert choice(2) is None

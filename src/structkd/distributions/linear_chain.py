@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .faults import CONTRADICTION, SEVERAL_BIGRAMS, Faults, choices_of_event
 from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, scaled_by_sentence_
-from .kernels.engines import chain_kernels, compiled_for, log_space
+from .kernels.engines import compiled_for, log_space, triton_for
 from .kernels.viterbi import Legality, viterbi
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
@@ -169,7 +169,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         compiled = compiled_for("chain", *both)
         kernels = [] if compiled is None else [compiled.dense_kd]
         precision = torch.promote_types(both[0].dtype, self.dtype)
-        if self.batch_shape[0] and not log_space() and chain_kernels(both[1], precision) is None:
+        if self.batch_shape[0] and not log_space() and triton_for(both[1], precision) is None:
             kernels.append(dense_kd)
         for kernel in kernels:
             loss, gradient, ok = kernel(*both, self.lengths, temperature)
@@ -392,7 +392,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         compiled = compiled_for("chain", *teacher._scores, *self._scores)
         kernels = [] if compiled is None else [compiled.factored_kd]
         precision = torch.promote_types(teacher.dtype, self.dtype)
-        if not log_space() and chain_kernels(self.emissions, precision) is None:
+        if not log_space() and triton_for(self.emissions, precision) is None:
             kernels.append(factored_kd)
         for kernel in kernels:
             loss, gradients, ok = kernel(teacher._scores, self._scores, self.lengths, temperature)

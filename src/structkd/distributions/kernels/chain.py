@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..semirings import NEG_INF, logsumexp, working_precision
 from .counts import TransitionCounts
-from .engines import chain_kernels, log_space
+from .engines import log_space, triton_for
 
 # Probability space is float64, every step renormalised to sum to 1, so what is lost in a step is below 1e-300 over
 # the most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that
@@ -166,7 +166,7 @@ def factored_expectations(
     Forward and backward messages of all groups run side by side, the latter over the reversed sentences: O(N C^2) time
     in N matrix products, O(B N C + C^2) memory. An empty space gives log Z = -inf and meaningless marginals.
     """
-    kernels = chain_kernels(unary, precision)
+    kernels = triton_for(unary, precision)
     if kernels is None:
         log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
     else:
@@ -364,7 +364,7 @@ def dense_expectations(
     The backward pass needs no second recursion over scores: P(i | j) follows from the forward messages. O(N C^2) in a
     handful of passes over the scores, which are read once.
     """
-    kernels = chain_kernels(sides[0], precision)
+    kernels = triton_for(sides[0], precision)
     if kernels is None:
         log_partition, labels, bigram_marginals, safe = _dense_in_probability_space(sides, lengths, temperature)
     else:

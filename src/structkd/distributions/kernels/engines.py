@@ -1,13 +1,12 @@
-"""Which implementation of a dynamic programme runs: compiled, on a GPU, torch in probability space, or in log space.
+"""Which engine runs a recursion: compiled kernels, a Triton kernel, torch in probability space, or torch in log space.
 
-`auto`, the default, takes
+The functions of the other modules in this folder ask here, and nobody else does. `auto`, the default, takes
 
-- on the CPU compiled kernels where they are installed (structkd[fast]) and have the programme, else torch,
-- on a GPU, for chains, the Triton kernel where triton can be imported and the labels fit, else the log-depth scan where
-  they are few, else torch; torch for everything else.
+- on the CPU the compiled kernel if numba is installed (structkd[fast]) and the recursion has one, else torch;
+- on a GPU, for chains, the Triton kernel if triton can be imported and the labels fit, else torch; torch for all else.
 
-The others are for tests, and for whoever wants to compare: `with using("log"): ...`, or the environment variable
-STRUCTKD_KERNELS. "triton" and "scan" are about chains; other programmes then run by torch.
+The other engines are for tests and comparisons: `with using("log"): ...`, or the environment variable STRUCTKD_KERNELS.
+"triton" is about chains alone; with it, other recursions run in torch.
 """
 
 from __future__ import annotations
@@ -20,33 +19,25 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-PATHS = ("auto", "compiled", "triton", "scan", "torch", "log")
-
-#: More labels than these are left to a loop over words on a GPU: the scan's work is cubic in them.
-SCAN_LABELS = 32
+PATHS = ("auto", "compiled", "triton", "torch", "log")
 
 _path: ContextVar[str | None] = ContextVar("structkd_kernels", default=None)
 
 
 def path() -> str:
-    """The path in force in this context."""
-    chosen = _path.get() or os.environ.get("STRUCTKD_KERNELS") or "auto"
-    if chosen not in PATHS:
-        raise ValueError(f"STRUCTKD_KERNELS must be one of {', '.join(PATHS)}, got {chosen!r}")
-    return chosen
+    """Return the name of the engine in force in this context. Raises ValueError if STRUCTKD_KERNELS names none."""
+    return _checked(_path.get() or os.environ.get("STRUCTKD_KERNELS") or "auto", "STRUCTKD_KERNELS")
 
 
 class using:
-    """Run a block of this thread by one path.
+    """Run a block of this thread by one engine.
 
-    "compiled" and "triton" raise ImportError where those kernels cannot be had, "triton" also ValueError where they
-    cannot run on the tensors; "log" leaves probability space aside.
+    "compiled" and "triton" raise ImportError if those kernels cannot be had, "triton" also ValueError if it cannot run
+    on the tensors; "log" avoids probability space.
     """
 
     def __init__(self, chosen: str) -> None:
-        if chosen not in PATHS:
-            raise ValueError(f"the path of kernels must be one of {', '.join(PATHS)}, got {chosen!r}")
-        self._chosen = chosen
+        self._chosen = _checked(chosen, "The engine")
 
     def __enter__(self) -> None:
         self._token = _path.set(self._chosen)
@@ -55,13 +46,19 @@ class using:
         _path.reset(self._token)
 
 
+def _checked(chosen: str, name: str) -> str:
+    if chosen not in PATHS:
+        raise ValueError(f"{name} must be one of {', '.join(PATHS)}, got {chosen!r}.")
+    return chosen
+
+
 def log_space() -> bool:
-    """Whether probability space is to be left aside."""
+    """Return whether probability space is to be avoided."""
     return path() == "log"
 
 
 def compiled_for(recursion: str, *tensors: Tensor | None) -> ModuleType | None:
-    """The module of compiled kernels for a recursion, if it is to run on these tensors and can."""
+    """Return the module of compiled kernels for a recursion if it is to run on these tensors and can, else None."""
     chosen = path()
     if chosen not in ("auto", "compiled"):
         return None
@@ -73,39 +70,37 @@ def compiled_for(recursion: str, *tensors: Tensor | None) -> ModuleType | None:
     if runtime.available():
         return import_module(f".compiled.{recursion}", __package__)
     if chosen == "compiled":
-        raise ImportError("the compiled kernels are not available: pip install structkd[fast]")
+        raise ImportError(
+            "The compiled kernels are not available. pip install 'structkd[fast]' installs what they need."
+        )
     return None
 
 
-def chain_kernels(scores: Tensor, precision: torch.dtype) -> ModuleType | None:
-    """The module with `factored` and `dense` programmes for chains that is to run on these scores, their labels on the
-    last axis, for results in this precision; None for torch's loop over words.
+def triton_for(scores: Tensor, precision: torch.dtype) -> ModuleType | None:
+    """Return the module of the Triton kernels for chains if they are to run on these scores and can, else None.
+
+    Args:
+        scores: labels on the last axis.
+        precision: the dtype of the results.
     """
     chosen, labels = path(), scores.shape[-1]
-    if chosen == "scan":
-        from . import scan
-
-        return scan
-    if chosen == "triton" or (chosen == "auto" and scores.is_cuda):
-        kernels = _triton_chain(required=chosen == "triton")
-        if kernels is not None and kernels.runs_on(scores) and kernels.fits(labels, precision):
-            return kernels
-        if chosen == "triton":
-            assert kernels is not None
-            if not kernels.runs_on(scores):
-                raise ValueError(
-                    f"the Triton kernels run on CUDA tensors, got scores on {scores.device}; set TRITON_INTERPRET=1 "
-                    "before triton is imported to run them in its interpreter"
-                )
-            raise ValueError(
-                f"the Triton kernels hold chains of {kernels.LARGEST[torch.float32]} labels in float32 and "
-                f"{kernels.LARGEST[torch.float64]} in float64, got {labels} in {precision}; leave the choice to 'auto'"
-            )
-        if labels <= SCAN_LABELS:
-            from . import scan
-
-            return scan
-    return None
+    if chosen != "triton" and not (chosen == "auto" and scores.is_cuda):
+        return None
+    kernels = _triton_chain(required=chosen == "triton")
+    if kernels is not None and kernels.runs_on(scores) and kernels.fits(labels, precision):
+        return kernels
+    if chosen == "auto":
+        return None
+    assert kernels is not None
+    if not kernels.runs_on(scores):
+        raise ValueError(
+            f"The Triton kernels run on CUDA tensors, got scores on {scores.device}. Set TRITON_INTERPRET=1 before "
+            "triton is imported to run them in its interpreter."
+        )
+    raise ValueError(
+        f"The Triton kernels hold chains of {kernels.LARGEST[torch.float32]} labels in float32 and "
+        f"{kernels.LARGEST[torch.float64]} in float64, got {labels} in {precision}. Leave the choice to 'auto'."
+    )
 
 
 def _triton_chain(required: bool) -> ModuleType | None:
@@ -114,8 +109,8 @@ def _triton_chain(required: bool) -> ModuleType | None:
     except ImportError as error:
         if required:
             raise ImportError(
-                "the Triton kernels are not available: torch's CUDA builds for Linux bring triton along, elsewhere "
-                f"pip install triton ({error})"
+                "The Triton kernels are not available. torch's CUDA builds for Linux bring triton along, elsewhere "
+                f"run pip install triton ({error})."
             ) from error
         return None
     return triton_chain
