@@ -40,10 +40,10 @@ from structkd.models import BiLSTMRecipe, Tagger, TaggerRecipe
 from structkd.training import (
     Collator,
     LengthBatches,
-    LiveTargets,
-    Targets,
-    TargetStore,
-    TeacherTargets,
+    LiveTeacher,
+    ScoreStore,
+    Teacher,
+    TeacherScores,
     training_text,
 )
 
@@ -133,20 +133,20 @@ def unlabelled(folder: Path) -> tuple[Tagger, Dataset]:
 
 def write_store(folder: Path) -> None:
     teacher, text = unlabelled(folder)
-    TargetStore.write(teacher, text, folder / "store", fingerprint={})
+    ScoreStore.write(teacher, text, folder / "store", fingerprint={})
 
 
 def read_store(folder: Path) -> None:
     """One epoch of a training, as far as the data go."""
     teacher, text = unlabelled(folder)
-    store = TargetStore.open(folder / "store", teacher, fingerprint={})
+    store = ScoreStore.open(folder / "store", teacher, fingerprint={})
     for batch in batches(teacher, text, store, epochs=1):
         store.distribution(batch["teacher"], batch["lengths"])
 
 
-def batches(model: Tagger, text: Dataset, targets: Targets, epochs: int | None = None) -> Iterator[dict[str, Any]]:
+def batches(model: Tagger, text: Dataset, teacher: Teacher, epochs: int | None = None) -> Iterator[dict[str, Any]]:
     """What the trainer's data loader gives."""
-    sampler, collate = LengthBatches(text["length"][:], BATCH), Collator(model, targets)
+    sampler, collate = LengthBatches(text["length"][:], BATCH), Collator(model, teacher)
     for epoch in itertools.count() if epochs is None else range(epochs):
         sampler.set_epoch(epoch)
         for rows in sampler:
@@ -189,10 +189,10 @@ def size(folder: Path) -> str:
     for count in LABELS:
         text, annotation, name = sentences(count, 2000)
         teacher = trained(TaggerRecipe(encoder=STUDENT), annotation, text)
-        exact = TeacherTargets.compute(teacher, text, progress=False)
+        exact = TeacherScores.compute(teacher, text, progress=False)
         stores: dict[str, Any] = {}
         for dtype in ("float32", "float16"):
-            stores[dtype] = TargetStore.write(teacher, text, folder / f"{count}-{dtype}", fingerprint={}, dtype=dtype)
+            stores[dtype] = ScoreStore.write(teacher, text, folder / f"{count}-{dtype}", fingerprint={}, dtype=dtype)
         marginals = 4 * count**2 * float(exact.lengths.double().mean())
         full, half = (
             sum(file.bytes for file in store.manifest.files.values()) / len(text) for store in stores.values()
@@ -235,15 +235,15 @@ def trained(recipe: TaggerRecipe, annotation: TagAnnotation, text: Dataset, step
     return model.eval()
 
 
-def divergence(exact: TeacherTargets, stored: TeacherTargets, temperature: float) -> tuple[float, float]:
+def divergence(exact: TeacherScores, stored: TeacherScores, temperature: float) -> tuple[float, float]:
     """KL(exact || stored) of every sentence, in float64: mean and maximum."""
     values = []
     for rows in torch.arange(len(exact)).split(BATCH):
         given, lost = (
-            targets.distribution(
-                {name: value.double() for name, value in targets.scores(rows).items()}, exact.lengths[rows]
+            scores.distribution(
+                {name: value.double() for name, value in scores.batch(rows).items()}, exact.lengths[rows]
             ).tempered(temperature)
-            for targets in (exact, stored)
+            for scores in (exact, stored)
         )
         values.append(given.kl(lost).clamp(min=0))
     found = torch.cat(values)
@@ -257,14 +257,14 @@ def speed(folder: Path, limit: int, rounds: int) -> str:
     """Steps of students that differ in where their targets come from."""
     text, annotation, name = sentences(9, limit)
     teacher = trained(TaggerRecipe(encoder=TEACHER), annotation, text, steps=5)
-    store = TargetStore.write(teacher, text, folder / "store", fingerprint={})
+    store = ScoreStore.write(teacher, text, folder / "store", fingerprint={})
     assert store is not None
     kinds = {
         "store": store,
-        "memory": TeacherTargets.compute(teacher, text, progress=False),
-        "live": LiveTargets(teacher, text),
+        "memory": TeacherScores.compute(teacher, text, progress=False),
+        "live": LiveTeacher(teacher, text),
     }
-    times = interleaved({kind: step(annotation, text, targets) for kind, targets in kinds.items()}, rounds, seconds=300)
+    times = interleaved({kind: step(annotation, text, teacher) for kind, teacher in kinds.items()}, rounds, seconds=300)
     least = times["memory"].median_cpu
     rows = [[kind, f"{each.median_cpu:.1f}", f"{each.median_cpu / least:.2f}"] for kind, each in times.items()]
     return (
@@ -274,12 +274,12 @@ def speed(folder: Path, limit: int, rounds: int) -> str:
     )
 
 
-def step(annotation: TagAnnotation, text: Dataset, targets: Targets) -> Callable[[], Any]:
+def step(annotation: TagAnnotation, text: Dataset, teacher: Teacher) -> Callable[[], Any]:
     """Steps of a student of its own, over the same batches in the same order as every other's."""
     torch.manual_seed(0)
     student = TaggerRecipe(encoder=STUDENT).create(annotation, text, text)
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3)
-    supply = batches(student, text, targets)
+    supply = batches(student, text, teacher)
 
     def run() -> None:
         batch = next(supply)
@@ -287,7 +287,7 @@ def step(annotation: TagAnnotation, text: Dataset, targets: Targets) -> Callable
         del batch["gold"], batch["labelled"]
         optimiser.zero_grad()
         given = student.distribution(student.scores(student(**batch)), lengths)
-        structkd.structural_kd_loss(targets.distribution(scores, lengths), given).backward()
+        structkd.structural_kd_loss(teacher.distribution(scores, lengths), given).backward()
         optimiser.step()
 
     return run

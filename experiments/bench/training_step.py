@@ -24,7 +24,7 @@ from structkd.models import (
     TaggerRecipe,
     TransformerRecipe,
 )
-from structkd.training import TeacherTargets
+from structkd.training import TeacherScores
 
 ANNOTATION = TagAnnotation.of_spans(("LOC", "MISC", "ORG", "PER"), "BIOES")
 BATCH = 16
@@ -126,13 +126,13 @@ def parsing_steps(head: str) -> dict[str, Callable[[], Any]]:
     for parameter in teacher.parameters():
         if not parameter.any():  # scorers give 0 until they are trained
             torch.nn.init.normal_(parameter, std=0.3)
-    targets = TeacherTargets.compute(teacher, text, progress=False)
+    teacher_scores = TeacherScores.compute(teacher, text, progress=False)
     student = HeadLabelerRecipe(encoder=BiLSTMRecipe(hidden_size=128, layers=1), minimum_count=2).create(
         TREES, text, annotated
     )
-    scores, lengths = targets.scores(list(range(batch))), torch.full((batch,), words)
+    scores, lengths = teacher_scores.batch(list(range(batch))), torch.full((batch,), words)
     return _steps(
-        student, list(text), student.encode_gold(list(text)), 1e-3, lambda: targets.distribution(scores, lengths)
+        student, list(text), student.encode_gold(list(text)), 1e-3, lambda: teacher_scores.distribution(scores, lengths)
     )
 
 

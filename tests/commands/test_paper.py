@@ -20,7 +20,7 @@ from structkd.commands.instantiate import instantiate, register_plugin
 from structkd.commands.plan import plan
 from structkd.commands.schema import register_schema
 from structkd.data import Corpus, Transfer, load_toy, load_transfer
-from structkd.training import DistillationTrainer, fit, main_figure, training_arguments, training_text
+from structkd.training import DistillationTrainer, fit, main_metric, training_arguments, training_text
 
 CONF = Path(structkd.conf.__file__).parent
 NAMES = sorted(path.stem for path in (CONF / "paper").glob("*.yaml"))
@@ -96,7 +96,7 @@ def test_a_published_run_is_laid_out(name: str, sources: Path, tmp_path: Path) -
     assert len(planned.regime.labelled) == (0 if transfer else len(planned.regime.teacher))
     assert len(planned.regime.unlabelled) == config["student"]["unlabelled"]
     for training in (*planned.teachers, *planned.students):
-        figure = main_figure(training.annotation)
+        figure = main_metric(training.annotation)
         assert training_arguments(training.settings, tmp_path, 0, figure, training.select)
 
 

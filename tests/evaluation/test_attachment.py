@@ -12,7 +12,7 @@ import pytest
 
 from structkd.data import PackageFile, TreeAnnotation, cached_package_file
 from structkd.data.formats.conllu import read_conllu
-from structkd.evaluation import counts, figures
+from structkd.evaluation import compute_metrics, counts
 
 RELATIONS = (
     "root", "nsubj", "nsubj:pass", "nsubj:outer", "obj", "punct", "aux", "aux:pass", "acl", "acl:relcl", "flat", "dep",
@@ -105,7 +105,7 @@ def test_figures_of_texts_are_the_official_scorers(scorer: ModuleType) -> None:
         ]
         predicted = [perturbed(generator, tree, len(RELATIONS)) for tree in gold]
         wanted = official(scorer, gold, predicted, RELATIONS)
-        assert figures(counts(annotation, gold, predicted)) == pytest.approx(
+        assert compute_metrics(counts(annotation, gold, predicted)) == pytest.approx(
             {"las": wanted["LAS"].f1, "uas": wanted["UAS"].f1}, abs=1e-12
         )
 

@@ -8,7 +8,7 @@ import pytest
 from seqeval.metrics.v1 import precision_recall_fscore_support
 from seqeval.scheme import IOB2, IOBES, Entities
 
-from structkd.evaluation.figures import precision_recall_f1
+from structkd.evaluation.metrics import precision_recall_f1
 from structkd.evaluation.spans import span_counts, strict_spans, tag_counts
 
 SEQEVAL = {"BIO": IOB2, "BIOES": IOBES}

@@ -12,7 +12,7 @@ from made_up import model, save_run
 
 from structkd.reporting import Report, collect, read_runs
 from structkd.reporting.comparisons import Comparison, compare_all
-from structkd.reporting.statistics import paired_bootstrap
+from structkd.reporting.significance import paired_bootstrap
 
 
 def compared(folder: Path) -> list[Comparison]:

@@ -27,7 +27,7 @@ def test_a_sweep_over_seeds_is_one_table(tmp_path: Path) -> None:
     (scenario,) = read(tmp_path)
     assert [each.name for each in scenario.rows] == ["teacher", "none", "token", "structural"]
     assert [list(each.models) for each in scenario.rows] == [[0], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
-    assert row(scenario, "token").figures("test", "uas") == {}
+    assert row(scenario, "token").metrics("test", "uas") == {}
 
 
 def test_the_gap_closed_is_a_share_of_the_distance_from_plain_student_to_best_teacher(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_the_gap_closed_is_a_share_of_the_distance_from_plain_student_to_best_te
         ],
     )
     (scenario,) = read(tmp_path)
-    figures = {each.name: each.figures("test", "f1")[0] for each in scenario.rows}
+    figures = {each.name: each.metrics("test", "f1")[0] for each in scenario.rows}
     share = (figures["structural"] - figures["none"]) / (figures["teacher-large"] - figures["none"])
     assert scenario.gap_closed(row(scenario, "structural")) == pytest.approx(share)
     assert scenario.gap_closed(row(scenario, "none")) is None

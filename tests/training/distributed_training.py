@@ -29,7 +29,7 @@ from structkd import (
 )
 from structkd.data import TreeAnnotation
 from structkd.models import BiLSTMRecipe, HeadLabelerRecipe, ParserRecipe
-from structkd.training import FitResult, TeacherTargets, fit, training_text
+from structkd.training import FitResult, TeacherScores, fit, training_text
 from structkd.training.processes import broadcast, is_main_process, process_count, wait_for_everyone
 
 TREES = TreeAnnotation(("root", "nsubj", "obj"))
@@ -115,7 +115,7 @@ def train(folder: Path, name: str) -> FitResult:
         | settings,
         folder=folder / "checkpoints",
         seed=5,
-        targets=TeacherTargets.compute(teacher(), train, progress=False),
+        teacher=TeacherScores.compute(teacher(), train, progress=False),
         log=folder / "metrics.jsonl",
         **options,
     )

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_distillation_trainer import ANNOTATION, tagger, text
 
 from structkd import KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss
-from structkd.training import TeacherTargets, fit, training_text
+from structkd.training import TeacherScores, fit, training_text
 
 COMMON = {"per_device_train_batch_size": 8, "learning_rate": 0.05, "report_to": "none"}
 SETTINGS = {
@@ -70,7 +70,7 @@ def train(folder: Path, name: str, moment: int) -> None:
         return supervised_loss(*arguments, **options)
 
     train = training_text(ANNOTATION, text(22, 1), text(21, 2, labelled=False))
-    targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
+    scores = TeacherScores.compute(tagger("crf", seed=9), train, progress=False)
     model = tagger("maxent", locked_dropout=0.3, word_dropout=0.1)
     result = fit(
         model,
@@ -80,7 +80,7 @@ def train(folder: Path, name: str, moment: int) -> None:
         settings=COMMON | SETTINGS[name],
         folder=folder / "checkpoints",
         seed=5,
-        targets=targets,
+        teacher=scores,
         log=folder / "metrics.jsonl",
         **OPTIONS[name],
     )

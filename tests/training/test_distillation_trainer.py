@@ -10,11 +10,11 @@ from transformers import TrainingArguments, set_seed
 
 from structkd import ConstantInterpolation, KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss
 from structkd.data import TagAnnotation
-from structkd.evaluation import counts, figures
+from structkd.evaluation import compute_metrics, counts
 from structkd.models import BiLSTMRecipe, Tagger, TaggerRecipe
 from structkd.training import (
     DistillationTrainer,
-    TeacherTargets,
+    TeacherScores,
     fit,
     predict,
     pseudo_label_loss,
@@ -55,10 +55,10 @@ SUPERVISED = KDObjective(None, supervised_loss, ConstantInterpolation(0.0))
 
 def distilling(folder: Path, head: str = "maxent", count: int = 24, **settings) -> DistillationTrainer:
     train = training_text(ANNOTATION, text(count // 2, 1), text(count - count // 2, 2, labelled=False))
-    targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
+    scores = TeacherScores.compute(tagger("crf", seed=9), train, progress=False)
     student = tagger(head, locked_dropout=0.0, word_dropout=0.0)
     return DistillationTrainer(
-        student, arguments(folder, **settings), train, text(6, 3), objective=STRUCTURAL, targets=targets
+        student, arguments(folder, **settings), train, text(6, 3), objective=STRUCTURAL, teacher=scores
     )
 
 
@@ -118,7 +118,7 @@ def test_schedule_follows_the_global_step(tmp_path: Path) -> None:
         train,
         text(4, 3),
         objective=KDObjective(structural_kd_loss, supervised_loss, schedule),
-        targets=TeacherTargets.compute(tagger("crf", seed=9), train, progress=False),
+        teacher=TeacherScores.compute(tagger("crf", seed=9), train, progress=False),
     )
     trainer.train()
     assert seen == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
@@ -176,7 +176,7 @@ def test_the_last_model_is_kept_where_dev_must_not_choose(tmp_path: Path) -> Non
     train, dev = training_text(ANNOTATION, text(24, 1)), text(12, 3)
     result = fit(model, train, dev, settings=settings | {"max_steps": 12}, folder=tmp_path / "12", **common)
     assert (result.best_step, result.best_dev, len(result.history)) == (12, None, 4)
-    right = figures(counts(ANNOTATION, [{"labels": labels} for labels in dev["labels"]], predict(model, dev)))
+    right = compute_metrics(counts(ANNOTATION, [{"labels": labels} for labels in dev["labels"]], predict(model, dev)))
     assert right["accuracy"] == pytest.approx(result.history[-1]["accuracy"])
     with pytest.raises(ValueError, match="patience"):
         fit(model, train, dev, settings=settings, folder=tmp_path / "p", patience=2, **common)
@@ -204,10 +204,10 @@ def test_evaluation_counts_every_sentence_once_and_obeys_legality(tmp_path: Path
 
 def test_refused_before_training(tmp_path: Path) -> None:
     train = training_text(ANNOTATION, text(8, 1))
-    targets = TeacherTargets.compute(tagger("crf", seed=9), train, progress=False)
+    scores = TeacherScores.compute(tagger("crf", seed=9), train, progress=False)
     with pytest.raises(ValueError, match="8 sentences, the training text has 7"):
         DistillationTrainer(
-            tagger("crf"), arguments(tmp_path), train.select(range(7)), None, objective=STRUCTURAL, targets=targets
+            tagger("crf"), arguments(tmp_path), train.select(range(7)), None, objective=STRUCTURAL, teacher=scores
         )
     with pytest.raises(TypeError, match="Unknown trainer setting 'lerning_rate'"):
         arguments(tmp_path, lerning_rate=1.0)
@@ -235,7 +235,7 @@ class TestTargets:
                 parameter.add_(torch.randn_like(parameter))
         sentences = text(17, 4)
         teacher.train()
-        targets = TeacherTargets.compute(teacher, sentences, batch_size=5, progress=False)
+        scores = TeacherScores.compute(teacher, sentences, batch_size=5, progress=False)
         assert teacher.training
         assert all(parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
         teacher.eval()
@@ -243,7 +243,7 @@ class TestTargets:
         batch = teacher.encode([sentences[row] for row in rows])
         with torch.no_grad():
             live = teacher.distribution(teacher(**batch), batch["lengths"])
-        stored = targets.distribution(targets.scores(rows), batch["lengths"])
+        stored = scores.distribution(scores.batch(rows), batch["lengths"])
         torch.testing.assert_close(stored.marginals, live.marginals)
         torch.testing.assert_close(stored.partition, live.partition)
         assert not stored.partition.requires_grad
@@ -252,11 +252,11 @@ class TestTargets:
     def test_are_small(self) -> None:
         teacher = tagger("crf", seed=9)
         sentences = text(10, 4)
-        targets = TeacherTargets.compute(teacher, sentences, progress=False)
-        emissions = targets.shards[0]["emissions"]
+        scores = TeacherScores.compute(teacher, sentences, progress=False)
+        emissions = scores.shards[0]["emissions"]
         assert emissions.shape == (sum(map(len, sentences["tokens"])), len(LABELS))
         assert emissions.dtype == torch.float32
-        assert {name: tuple(value.shape) for name, value in targets.shared.items()} == {
+        assert {name: tuple(value.shape) for name, value in scores.shared.items()} == {
             "transitions": (5, 5),
             "start": (5,),
             "end": (5,),

@@ -6,7 +6,7 @@ import torch
 from structkd import Mixture
 from structkd.data import load_toy
 from structkd.models import BiLSTMRecipe, SpanRecipe, TaggerRecipe
-from structkd.training import MixtureTargets, TeacherTargets, divergence, predict, words_per_second
+from structkd.training import TeacherMixture, TeacherScores, divergence, predict, words_per_second
 
 TINY = BiLSTMRecipe(word_size=8, character_size=4, character_filters=4, hidden_size=8, layers=1)
 
@@ -29,7 +29,7 @@ def create(corpus, recipe, seed: int):
 def test_divergence_is_the_mean_kl_of_the_distributions(corpus, head: str) -> None:
     text = corpus.splits["dev"].select(range(11))
     teacher, student = (create(corpus, TaggerRecipe(encoder=TINY, head=head), seed) for seed in (1, 2))
-    found = divergence(student, TeacherTargets.compute(teacher, text), text, batch_size=4)
+    found = divergence(student, TeacherScores.compute(teacher, text), text, batch_size=4)
     total = 0.0
     for row in range(len(text)):
         batch = student.encode([text[row]])
@@ -39,7 +39,7 @@ def test_divergence_is_the_mean_kl_of_the_distributions(corpus, head: str) -> No
     words = sum(len(tokens) for tokens in text["tokens"])
     assert found["kl"] == pytest.approx(total / 11, rel=1e-4)
     assert found["kl_per_word"] == pytest.approx(total / words, rel=1e-4)
-    same = divergence(teacher, TeacherTargets.compute(teacher, text), text)
+    same = divergence(teacher, TeacherScores.compute(teacher, text), text)
     assert same["kl"] == pytest.approx(0.0, abs=1e-4)
 
 
@@ -48,17 +48,17 @@ def test_divergence_of_incompatible_factorizations_is_not_negative(corpus) -> No
     text = corpus.splits["dev"].select(range(11))
     student = create(corpus, TaggerRecipe(encoder=TINY, head="maxent"), 2)
     for recipe in (TaggerRecipe(encoder=TINY, head="crf"), SpanRecipe(encoder=TINY)):
-        found = divergence(student, TeacherTargets.compute(create(corpus, recipe, 1), text), text)
+        found = divergence(student, TeacherScores.compute(create(corpus, recipe, 1), text), text)
         assert found["kl"] > 0.01
 
 
 def test_a_mixture_is_refused(corpus) -> None:
     text = corpus.splits["dev"].select(range(3))
     model = create(corpus, TaggerRecipe(encoder=TINY), 1)
-    targets = MixtureTargets([TeacherTargets.compute(model, text)] * 2, [1, 1])
-    assert isinstance(targets.distribution(targets.scores([0]), torch.tensor([len(text[0]["tokens"])])), Mixture)
+    mixture = TeacherMixture([TeacherScores.compute(model, text)] * 2, [1, 1])
+    assert isinstance(mixture.distribution(mixture.batch([0]), torch.tensor([len(text[0]["tokens"])])), Mixture)
     with pytest.raises(NotImplementedError, match="mixture"):
-        divergence(model, targets, text)
+        divergence(model, mixture, text)
 
 
 def test_models_that_were_loaded_annotate_and_are_timed(corpus, tmp_path) -> None:

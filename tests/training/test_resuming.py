@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_distillation_trainer import ANNOTATION, STRUCTURAL, SUPERVISED, arguments, tagger, text
 
-from structkd.training import DistillationTrainer, FitResult, TeacherTargets, fit, training_text
+from structkd.training import DistillationTrainer, FitResult, TeacherScores, fit, training_text
 from structkd.training.checkpoints import last_complete_checkpoint, seal
 
 NAMES = ("steps", "patience", "epochs")
@@ -144,7 +144,7 @@ def trained(folder: Path) -> tuple[FitResult, dict[str, torch.Tensor]]:
         settings={"max_steps": 16, "eval_steps": 4, "per_device_train_batch_size": 8, "learning_rate": 3.0},
         folder=folder,
         seed=5,
-        targets=TeacherTargets.compute(tagger("crf", seed=9), train, progress=False),
+        teacher=TeacherScores.compute(tagger("crf", seed=9), train, progress=False),
     )
     return result, model.state_dict()
 

@@ -7,7 +7,7 @@ from datasets import Dataset, Features, List, Value
 
 from structkd.data import TagAnnotation, hidden, load_toy
 from structkd.training import training_text
-from structkd.training.targets import sentence_lengths
+from structkd.training.teacher_scores import sentence_lengths
 
 CORPUS = load_toy("spans", train=30, dev=2, test=2)
 

@@ -18,7 +18,7 @@ from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from structkd.data import Corpus, drawn
-from structkd.evaluation import figure_rule, figure_title
+from structkd.evaluation import metric_rule, metric_title
 from structkd.files import replacing, write_text
 from structkd.models import StructuredModel
 from structkd.records import (
@@ -32,7 +32,7 @@ from structkd.records import (
     Timing,
     TrainingFolder,
 )
-from structkd.training import TeacherTargets, divergence, words_per_second
+from structkd.training import TeacherScores, divergence, words_per_second
 from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
 from .fingerprint import digest
@@ -79,8 +79,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     work_dir = Path(config["work_dir"]).absolute()
     results: list[Result] = []
     # Students that need no teacher first: another process may be training it right now.
-    alone = [student for student in planned.students if student.targets is None]
-    taught = [student for student in planned.students if student.targets is not None]
+    alone = [student for student in planned.students if student.teacher is None]
+    taught = [student for student in planned.students if student.teacher is not None]
     for training in [*alone, *(planned.teachers if taught else []), *taught]:
         results.append(_result(training, work_dir))
     # the teachers first, the method after its baselines
@@ -177,12 +177,12 @@ def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[
     dev = planned.target.splits["dev"]
     teachers = [models[each.name] for each in planned.teachers if each.name in models]
     # The entropy of a mixture of teachers is not tractable.
-    targets = TeacherTargets.compute(teachers[0], dev, progress=False) if len(teachers) == 1 else None
+    scores = TeacherScores.compute(teachers[0], dev, progress=False) if len(teachers) == 1 else None
     measured = []
     for result in results:
-        if result.role == "student" and targets is not None:
+        if result.role == "student" and scores is not None:
             try:
-                found = divergence(models[result.method], targets, dev)
+                found = divergence(models[result.method], scores, dev)
                 rounded = Divergence(kl=round(found["kl"], 6), kl_per_word=round(found["kl_per_word"], 6))
                 result = replace(result, divergence=rounded)
             except NotImplementedError as error:
@@ -205,8 +205,8 @@ def result_table(run: RunMetrics, record: RunRecord) -> str:
     """Return the metrics of one run as a Markdown table, in percent."""
     metric = run.metric
     names = list(run.results[0].test)
-    header = ["model", "labelled", "unlabelled", *(f"test {figure_title(name)}" for name in names)]
-    header += [f"dev {figure_title(metric)}", "training"]
+    header = ["model", "labelled", "unlabelled", *(f"test {metric_title(name)}" for name in names)]
+    header += [f"dev {metric_title(metric)}", "training"]
     lines = [
         f"### {run.scenario}: {run.data.name}, {run.data.task}, seed {run.seed}",
         "",
@@ -219,8 +219,8 @@ def result_table(run: RunMetrics, record: RunRecord) -> str:
         cells += [f"{100 * result.test[key]:.2f}" for key in names]
         cells += [f"{100 * result.dev[metric]:.2f}", f"{record.results[result.method].seconds:.0f} s"]
         lines.append("| " + " | ".join(cells) + " |")
-    said = [line for part in (figure_rule(metric), run.data.notes) if part for line in (part, "")]
-    return "\n".join([*lines, "", *said, f"`{shlex.join(['structkd', *record.overrides])}`", ""])
+    notes = [line for part in (metric_rule(metric), run.data.notes) if part for line in (part, "")]
+    return "\n".join([*lines, "", *notes, f"`{shlex.join(['structkd', *record.overrides])}`", ""])
 
 
 def _result(training: Training, work_dir: Path) -> Result:

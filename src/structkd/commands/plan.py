@@ -19,20 +19,20 @@ from structkd.data import Corpus, Transfer, drawn
 from structkd.records import MethodSettings, Settings, TrainingConfig
 from structkd.training import (
     Collator,
-    Regime,
-    Targets,
-    TeacherTargets,
-    draw_regime,
-    main_figure,
+    Splits,
+    Teacher,
+    TeacherScores,
+    draw_splits,
+    main_metric,
     training_arguments,
     training_text,
 )
 from structkd.training.processes import process_count
-from structkd.training.target_store import DTYPES
+from structkd.training.score_store import DTYPES
 
 from .fingerprint import canonical, code_fingerprint, digest, file_fingerprints, plugin_fingerprints, text_fingerprint
 from .instantiate import InstantiationError, instantiate, with_defaults
-from .stores import SharedTargets, joined
+from .stores import SharedScores, joined
 from .work import Training
 
 __all__ = ["Plan", "given", "plan"]
@@ -51,22 +51,22 @@ class Plan:
         teachers: their trainings, the first one's before those of an ensemble.
         students: the trainings of the method, first, and of its baselines.
         comparisons: which students' figures are to be compared, (method, baseline).
-        targets: what the teachers say about the student's text, by the way of computing it ("store" or "live").
+        scores: the teachers' scores of the student's text, by where they come from ("store" or "live").
     """
 
     scenario: str
     source: Corpus
     target: Corpus
-    regime: Regime
+    regime: Splits
     teachers: list[Training]
     students: list[Training]
     comparisons: list[tuple[str, str]]
-    targets: Mapping[str, SharedTargets]
+    scores: Mapping[str, SharedScores]
 
     @property
     def metric(self) -> str:
         """The figure by which models are chosen and compared."""
-        return main_figure(self.target.annotation)
+        return main_metric(self.target.annotation)
 
     @property
     def fingerprint(self) -> str:
@@ -113,7 +113,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     text = None if student_config["text"] is None else instantiate(student_config["text"], "student.text")
     if text is not None and not isinstance(text, Dataset):
         raise InstantiationError(f"student.text must name a function that loads a Dataset, got {type(text).__name__}.")
-    regime = draw_regime(
+    regime = draw_splits(
         data,
         # The student's unlabelled text is news to every teacher.
         teacher=None if None in (sizes := [each["labelled"] for each in teachers.values()]) else max(sizes),
@@ -158,12 +158,12 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             "teacher", where.replace("ensemble.", "teacher-"), common, each, recipes[where], None, None, each["seed"],
             select="best", annotation=source.annotation, dev=source.splits["dev"], judged=judged,
             labelled=drawn(regime.teacher, each["labelled"] or len(regime.teacher), config["teacher"]["seed"]),
-            unlabelled=None, annotated=regime.teacher, targets=None, fingerprint_of=fingerprint_of,
+            unlabelled=None, annotated=regime.teacher, scores=None, fingerprint_of=fingerprint_of,
         )
         for where, each in teachers.items()
     ]  # fmt: skip
-    targets = {
-        way: SharedTargets(
+    scores = {
+        way: SharedScores(
             way,
             taught,
             weights,
@@ -180,11 +180,11 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             [(teacher.key, weight) for teacher, weight in zip(taught, weights, strict=True)], seed,
             select=student_config["select"], annotation=target.annotation, dev=target.splits["dev"], judged=judged,
             labelled=regime.labelled, unlabelled=regime.unlabelled, annotated=regime.teacher,
-            targets=targets.get(method["config"]["targets"]), fingerprint_of=fingerprint_of,
+            scores=scores.get(method["config"]["targets"]), fingerprint_of=fingerprint_of,
         )
         for method in methods
     ]  # fmt: skip
-    return Plan(config["name"], source, target, regime, taught, students, comparisons, targets)
+    return Plan(config["name"], source, target, regime, taught, students, comparisons, scores)
 
 
 def _methods(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -199,8 +199,8 @@ def _methods(config: Mapping[str, Any]) -> list[dict[str, Any]]:
                     f"for instance kd.name={name}-mine."
                 )
             continue
-        if method["targets"] not in SharedTargets.WAYS:
-            raise ValueError(f"{where}.targets={method['targets']!r}: expected one of {', '.join(SharedTargets.WAYS)}.")
+        if method["targets"] not in SharedScores.WAYS:
+            raise ValueError(f"{where}.targets={method['targets']!r}: expected one of {', '.join(SharedScores.WAYS)}.")
         loss = instantiate(method["loss"], f"{where}.loss")
         interpolation = instantiate(method["interpolation"], f"{where}.interpolation")
         if loss is None:
@@ -235,21 +235,21 @@ def _try(
     weights: Sequence[float],
     student_recipe: Any,
     source: Corpus,
-    regime: Regime,
+    regime: Splits,
 ) -> None:
     """Compute every loss once with untrained models, so that what cannot work is refused before anything is trained."""
     sample = training_text(source.annotation, regime.teacher.select([0]))
     student = student_recipe.create(source.annotation, sample, regime.teacher).eval()
     models = [recipe.create(source.annotation, sample, regime.teacher) for recipe in teachers.values()]
-    targets: Targets = joined([TeacherTargets.compute(model, sample, progress=False) for model in models], weights)
-    batch = Collator(student, targets)([sample[0]])
-    gold, labelled, scores = (batch.pop(name) for name in ("gold", "labelled", "teacher"))
+    teacher: Teacher = joined([TeacherScores.compute(model, sample, progress=False) for model in models], weights)
+    batch = Collator(student, teacher)([sample[0]])
+    gold, labelled, teacher_batch = (batch.pop(name) for name in ("gold", "labelled", "teacher"))
     with torch.no_grad():
         output = student(**batch)
     for method in methods:
         try:
             method["objective"](
-                targets.distribution(scores, batch["lengths"]),
+                teacher.distribution(teacher_batch, batch["lengths"]),
                 student.distribution(output, batch["lengths"]),
                 gold,
                 labelled=labelled,
@@ -302,7 +302,7 @@ def _training(
     labelled: Any,
     unlabelled: Any,
     annotated: Any,
-    targets: SharedTargets | None,
+    scores: SharedScores | None,
     fingerprint_of: Callable[[Dataset], str],
     select: str,
     **texts: Any,
@@ -310,7 +310,7 @@ def _training(
     objective = KDObjective(None) if method is None else method["objective"]
     if objective.kd is None:
         # Neither the teacher nor its text has any part in this training.
-        teachers, unlabelled, targets = None, None, None
+        teachers, unlabelled, scores = None, None, None
     settings = Settings(
         model=canonical(with_defaults(config["model"])),
         # Where metrics are reported to does not affect the result.
@@ -328,7 +328,7 @@ def _training(
             interpolation=canonical(method["config"]["interpolation"]),
         ),
         processes=process_count() if process_count() > 1 else None,  # each adds its own batch
-        targets=None if targets is None else targets.precision,
+        targets=None if scores is None else scores.precision,
         weights=canonical([weight for _, weight in teachers]) if teachers is not None and len(teachers) > 1 else None,
     )
     labelled_text, unlabelled_text, annotated_text = (
@@ -358,7 +358,7 @@ def _training(
         labelled=labelled,
         unlabelled=unlabelled,
         annotated=annotated,
-        targets=targets,
+        teacher=scores,
         **texts,
     )
 
@@ -373,7 +373,7 @@ def _targets(config: Any) -> list[str]:
     return []
 
 
-def _describe(source: Corpus, target: Corpus, regime: Regime, methods: Sequence[Mapping[str, Any]]) -> None:
+def _describe(source: Corpus, target: Corpus, regime: Splits, methods: Sequence[Mapping[str, Any]]) -> None:
     for corpus in dict.fromkeys((source, target)):
         log.info(
             "%s (%s): %s; train/dev/test %d/%d/%d sentences; licence: %s",

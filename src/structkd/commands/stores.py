@@ -11,16 +11,16 @@ from datasets import Dataset
 
 from structkd.models import StructuredModel
 from structkd.records import TrainingFolder
-from structkd.training import LiveTargets, MixtureTargets, Targets, TargetStore
+from structkd.training import LiveTeacher, ScoreStore, Teacher, TeacherMixture
 from structkd.training.processes import is_main_process, wait_for_everyone
 
 from .fingerprint import digest, file_fingerprints, text_fingerprint
 from .work import Training, locked
 
-__all__ = ["SharedTargets", "joined"]
+__all__ = ["SharedScores", "joined"]
 
 
-class SharedTargets:
+class SharedScores:
     """The teachers' scores for one text, opened or computed when first asked for, for all students of a run.
 
     A store has a folder ``<work_dir>/targets-<digest>``, named by the teacher's training, the text and the precision;
@@ -32,7 +32,7 @@ class SharedTargets:
         weights: of the teachers.
         work_dir: where trainings and stores lie.
         text: from :func:`~structkd.training.training_text`.
-        dtype, shard_sentences: as in :meth:`structkd.training.TargetStore.write`.
+        dtype, shard_sentences: as in :meth:`structkd.training.ScoreStore.write`.
     """
 
     WAYS: ClassVar[tuple[str, ...]] = ("store", "live")
@@ -55,7 +55,7 @@ class SharedTargets:
         self._dtype = dtype
         self._shard_sentences = shard_sentences
         self._models: list[StructuredModel] = []
-        self._targets: Targets | None = None
+        self._teacher: Teacher | None = None
 
     @property
     def precision(self) -> str:
@@ -72,17 +72,17 @@ class SharedTargets:
             ]
         return self._models
 
-    def __call__(self) -> Targets:
-        if self._targets is None:
+    def __call__(self) -> Teacher:
+        if self._teacher is None:
             for model in self.models:
                 model.encoder.check(self.text)
             if self.way == "live":
-                self._targets = joined([LiveTargets(model, self.text) for model in self.models], self._weights)
+                self._teacher = joined([LiveTeacher(model, self.text) for model in self.models], self._weights)
             else:
-                self._targets = joined([store for _, store in self.stores()], self._weights)
-        return self._targets
+                self._teacher = joined([store for _, store in self.stores()], self._weights)
+        return self._teacher
 
-    def stores(self, part: tuple[int, int] = (0, 1)) -> list[tuple[Path, TargetStore | None]]:
+    def stores(self, part: tuple[int, int] = (0, 1)) -> list[tuple[Path, ScoreStore | None]]:
         """A store for every teacher, written where it is missing: its folder, and itself.
 
         Args:
@@ -95,7 +95,7 @@ class SharedTargets:
 
     def _store(
         self, teacher: Training, model: StructuredModel, part: tuple[int, int]
-    ) -> tuple[Path, TargetStore | None]:
+    ) -> tuple[Path, ScoreStore | None]:
         weights = TrainingFolder(self._work_dir / teacher.key).weights
         fingerprint: dict[str, Any] = {
             "teacher": teacher.key,
@@ -112,7 +112,7 @@ class SharedTargets:
                 if is_main_process() and torch.accelerator.is_available():
                     model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
                 with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
-                    store = TargetStore.write(
+                    store = ScoreStore.write(
                         model,
                         self.text,
                         folder,
@@ -126,6 +126,6 @@ class SharedTargets:
         return folder, store
 
 
-def joined(targets: Sequence[Any], weights: Sequence[float]) -> Targets:
-    """The targets of one teacher, or of several as a mixture."""
-    return targets[0] if len(targets) == 1 else MixtureTargets(targets, weights)
+def joined(teachers: Sequence[Any], weights: Sequence[float]) -> Teacher:
+    """Return the one teacher, or a mixture of several."""
+    return teachers[0] if len(teachers) == 1 else TeacherMixture(teachers, weights)

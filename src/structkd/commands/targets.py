@@ -38,12 +38,12 @@ def store_targets(
     # Connects the processes before transformers does, which lets none of them wait for more than half an hour.
     wait_for_everyone()
     planned = plan(config, output)
-    if "store" not in planned.targets:
+    if "store" not in planned.scores:
         raise ValueError("No method of this run reads a store: set kd.targets=store.")
     work_dir = Path(config["work_dir"]).absolute()
     for teacher in planned.teachers:
         ensure(teacher, work_dir)
-    stores = planned.targets["store"].stores(part)
+    stores = planned.scores["store"].stores(part)
     result: dict[str, Any] = {}
     say = print if is_main_process() else log.debug
     for teacher, (folder, store) in zip(planned.teachers, stores, strict=True):

@@ -21,11 +21,11 @@ from transformers import set_seed
 
 from structkd import KDObjective
 from structkd.data import Annotation
-from structkd.evaluation import counts, figures
+from structkd.evaluation import compute_metrics, counts
 from structkd.files import remove_unfinished, replacing
 from structkd.models import ModelRecipe, StructuredModel
 from structkd.records import Timing, TrainingConfig, TrainingFolder, TrainingMetrics
-from structkd.training import FitResult, Targets, fit, predict, training_text
+from structkd.training import FitResult, Teacher, fit, predict, training_text
 from structkd.training.processes import broadcast, is_main_process
 
 from .fingerprint import digest
@@ -49,7 +49,7 @@ class Training:
         annotated: sentences that inventories of structures are collected from.
         dev: annotated sentences by which the model is chosen.
         judged: annotated sentences, by the name of their split, on which the model's figures are taken.
-        targets: gives the teacher's scores for it when they are needed; None for training on gold labels alone.
+        teacher: gives the teacher when it is needed; None for training on labels alone.
     """
 
     role: str
@@ -68,7 +68,7 @@ class Training:
     annotated: Dataset
     dev: Dataset
     judged: Mapping[str, Dataset]
-    targets: Callable[[], Targets] | None
+    teacher: Callable[[], Teacher] | None
 
     @property
     def title(self) -> str:
@@ -125,7 +125,7 @@ def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
         settings=training.settings,
         folder=folder.checkpoints,
         seed=training.seed,
-        targets=training.targets() if training.targets is not None else None,
+        teacher=training.teacher() if training.teacher is not None else None,
         select=training.select,
         patience=training.patience,
         batch_words=training.batch_words,
@@ -221,4 +221,4 @@ def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, 
                 "counts": {figure: table[row].tolist() for figure, table in counted.items()},
             }
             packed.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-    return figures(counted)
+    return compute_metrics(counted)

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from structkd.reporting.statistics import Interval, holm, paired_bootstrap, sign_flip_test, smallest_p
+from structkd.reporting.significance import Interval, holm, paired_bootstrap, sign_flip_test, smallest_p
 
 from .scenarios import Row, Scenario
 
@@ -85,7 +85,7 @@ def compare_all(scenarios: Sequence[Scenario]) -> list[Comparison]:
     found = []
     for scenario in scenarios:
         for method, baseline in scenario.pairs:
-            figures = [row.figures("test", scenario.metric) for row in (method, baseline)]
+            figures = [row.metrics("test", scenario.metric) for row in (method, baseline)]
             seeds = [seed for seed in figures[0] if seed in figures[1]]
             if seeds:
                 found.append(

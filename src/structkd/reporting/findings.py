@@ -25,7 +25,7 @@ def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> 
 
 def of_scenario(scenario: Scenario, comparisons: Sequence[Comparison]) -> list[str]:
     """What the models reach, and what came of comparisons; of many, those of the best student."""
-    test = {row: found for row in scenario.rows if (found := row.figures("test", scenario.metric))}
+    test = {row: found for row in scenario.rows if (found := row.metrics("test", scenario.metric))}
     students = [row for row in scenario.students if row in test]
     if not students:
         return [f"No student has a test {scenario.metric_title}."]

@@ -246,7 +246,7 @@ class Plots:
         panel = place.subplots()
         points: dict[str, list[tuple[float, float]]] = {}
         for row in scenario.students:
-            test, divergence = row.figures("test", scenario.metric), row.kl_per_word
+            test, divergence = row.metrics("test", scenario.metric), row.kl_per_word
             found = points.setdefault(row.method, [])
             found += [(divergence[seed], 100 * test[seed]) for seed in divergence if seed in test]
         for method, found in points.items():
@@ -278,7 +278,7 @@ def _leading(scenario: Scenario) -> list[Row]:
     """Of every model the setting that is best on dev: several settings of each would cover each other."""
     best: dict[tuple[str, str], tuple[float, Row]] = {}
     for row in scenario.rows:
-        dev = row.figures("dev", scenario.metric)
+        dev = row.metrics("dev", scenario.metric)
         here = (fmean(dev.values()) if dev else 0.0, row)
         best[row.role, row.method] = max(best.get((row.role, row.method), here), here, key=lambda each: each[0])
     return [row for _, row in best.values()]
@@ -293,7 +293,7 @@ def _diverges(scenario: Scenario) -> bool:
 
 
 def _percents(row: Row, scenario: Scenario) -> list[float]:
-    return [100 * value for value in row.figures("test", scenario.metric).values()]
+    return [100 * value for value in row.metrics("test", scenario.metric).values()]
 
 
 def _history(row: Row, metric: str) -> dict[int, list[float]]:

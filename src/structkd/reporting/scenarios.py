@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from structkd.evaluation import figure_rule, figure_title
+from structkd.evaluation import metric_rule, metric_title
 from structkd.records import RunCorpus, Settings
 
 from .runs import Model, Run
@@ -48,7 +48,7 @@ class Row:
         """The model of the first seed."""
         return next(iter(self.models.values()))
 
-    def figures(self, split: str, metric: str) -> dict[int, float]:
+    def metrics(self, split: str, metric: str) -> dict[int, float]:
         """A figure of every seed that has it, in the order of the seeds."""
         return self._each(lambda model: model.metric(split, metric))
 
@@ -103,10 +103,10 @@ class Scenario:
     @property
     def metric_title(self) -> str:
         """The figure by which models are compared, as tables print it."""
-        return figure_title(self.metric)
+        return metric_title(self.metric)
 
     @property
-    def figures(self) -> list[str]:
+    def metrics(self) -> list[str]:
         """Names of all test figures that any model has, the compared one first."""
         found = [name for row in self.rows for model in row.models.values() for name in model.result.test]
         return list(dict.fromkeys([self.metric, *found]))
@@ -114,7 +114,7 @@ class Scenario:
     @property
     def rule(self) -> str:
         """What has to be said of how the figures are counted; may be empty."""
-        return " ".join(dict.fromkeys(filter(None, map(figure_rule, self.figures))))
+        return " ".join(dict.fromkeys(filter(None, map(metric_rule, self.metrics))))
 
     @property
     def teachers(self) -> list[Row]:
@@ -129,7 +129,7 @@ class Scenario:
     @property
     def ceiling(self) -> float | None:
         """Mean test figure of the teacher; of the best, where there are several."""
-        means = [fmean(found.values()) for row in self.teachers if (found := row.figures("test", self.metric))]
+        means = [fmean(found.values()) for row in self.teachers if (found := row.metrics("test", self.metric))]
         return max(means, default=None)
 
     @property
@@ -149,7 +149,7 @@ class Scenario:
         plain = self.plain(row) if row.role == "student" else None
         if plain is None or plain is row or self.ceiling is None:
             return None
-        reached, floor = row.figures("test", self.metric), plain.figures("test", self.metric)
+        reached, floor = row.metrics("test", self.metric), plain.metrics("test", self.metric)
         seeds = reached.keys() & floor.keys()
         if not seeds:
             return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from structkd.evaluation import figure_title
+from structkd.evaluation import metric_title
 
 from .comparisons import Comparison
 from .links import Linker
@@ -82,22 +82,22 @@ def method_table(scenario: Scenario, link: Linker) -> Table:
     """A line per row of a scenario: means over seeds, and every seed's test figure."""
     metric = scenario.metric_title
     # precision and recall stand in the CSV file
-    others = [name for name in scenario.figures if name not in (scenario.metric, "precision", "recall")]
+    others = [name for name in scenario.metrics if name not in (scenario.metric, "precision", "recall")]
     header = ["model", f"test {metric}", f"dev {metric}", "gap closed", "every seed"]
-    header += [f"test {figure_title(name)}" for name in others]
+    header += [f"test {metric_title(name)}" for name in others]
     header += ["KL a word", "words/s (ratio)", "parameters", "sentences", "steps"]
     lines = []
     for row in scenario.rows:
         first, closed, speed = row.first.result, scenario.gap_closed(row), row.words_per_second
-        test = row.figures("test", scenario.metric)
+        test = row.metrics("test", scenario.metric)
         divergence = row.kl_per_word
         cells = [
             Cell(((row.name, None),), "name"),
             number(mean_and_spread(test)),
-            number(percent(row.figures("dev", scenario.metric))),
+            number(percent(row.metrics("dev", scenario.metric))),
             number("" if closed is None else f"{100 * closed:.0f} %"),
             Cell(tuple((percent([value]), link(row.models[seed].run.folder)) for seed, value in test.items()), "seeds"),
-            *(number(percent(row.figures("test", name))) for name in others),
+            *(number(percent(row.metrics("test", name))) for name in others),
             number(f"{fmean(divergence.values()):.3f}" if divergence else ""),
             number(_speed(speed) + _ratio(scenario, row)),
             number(_span(f"{model.result.parameters:,}" for model in row.models.values())),
@@ -213,7 +213,7 @@ def escaped(text: str) -> str:
 
 def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
     """One line per trained model, with all that tables round or leave out."""
-    metrics = list(dict.fromkeys(name for scenario in scenarios for name in scenario.figures))
+    metrics = list(dict.fromkeys(name for scenario in scenarios for name in scenario.metrics))
     header = ["scenario", "data", "task", "teacher", "role", "method", "differs_in", "seed", "labelled", "unlabelled"]
     header += ["parameters", "steps", "best_step", "seconds", "words_per_second", "kl_per_word"]
     header += [f"{split}_{metric}" for split in ("dev", "test") for metric in metrics]
@@ -263,8 +263,8 @@ def terminal(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison], w
         cells = [header]
         for row in scenario.rows:
             closed, divergence = scenario.gap_closed(row), row.kl_per_word
-            test = row.figures("test", scenario.metric)
-            cells.append([row.name, mean_and_spread(test), percent(row.figures("dev", scenario.metric))])
+            test = row.metrics("test", scenario.metric)
+            cells.append([row.name, mean_and_spread(test), percent(row.metrics("dev", scenario.metric))])
             cells[-1].append("" if closed is None else f"{100 * closed:.0f} %")
             cells[-1].append(f"{fmean(divergence.values()):.3f}" if divergence else "")
             cells[-1] += [_speed(row.words_per_second), str(len(row.models))]

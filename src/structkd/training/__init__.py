@@ -1,14 +1,14 @@
 """Training: teacher targets, batches, and a subclass of transformers' Trainer that distils."""
 
 from structkd.training.collate import Collator, training_text
-from structkd.training.fit import FitResult, fit, main_figure, training_arguments
+from structkd.training.fit import FitResult, fit, main_metric, training_arguments
 from structkd.training.measurement import divergence, words_per_second
 from structkd.training.prediction import predict
 from structkd.training.pseudo_labels import pseudo_label_loss
-from structkd.training.regimes import Regime, draw_regime
 from structkd.training.sampling import LengthBatches, SortedSampler, WordBatches
-from structkd.training.target_store import TargetStore
-from structkd.training.targets import LiveTargets, MixtureTargets, Targets, TeacherTargets
+from structkd.training.score_store import ScoreStore
+from structkd.training.splits import Splits, draw_splits
+from structkd.training.teacher_scores import LiveTeacher, Teacher, TeacherMixture, TeacherScores
 from structkd.training.trainer import DistillationTrainer
 
 __all__ = [
@@ -16,18 +16,18 @@ __all__ = [
     "DistillationTrainer",
     "FitResult",
     "LengthBatches",
-    "LiveTargets",
-    "MixtureTargets",
-    "Regime",
+    "LiveTeacher",
+    "ScoreStore",
     "SortedSampler",
-    "TargetStore",
-    "Targets",
-    "TeacherTargets",
+    "Splits",
+    "Teacher",
+    "TeacherMixture",
+    "TeacherScores",
     "WordBatches",
     "divergence",
-    "draw_regime",
+    "draw_splits",
     "fit",
-    "main_figure",
+    "main_metric",
     "predict",
     "pseudo_label_loss",
     "training_arguments",

@@ -12,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 
 from structkd.data import UNLABELLED, Annotation
 from structkd.models import StructuredModel, padded
-from structkd.training.targets import Targets, sentence_lengths
+from structkd.training.teacher_scores import Teacher, sentence_lengths
 
 __all__ = ["Collator", "training_text"]
 
@@ -24,7 +24,7 @@ def training_text(annotation: Annotation, labelled: Dataset, unlabelled: Dataset
     """One data set of labelled and unlabelled sentences, ready to be mixed in batches.
 
     Adds the columns ``labelled`` (bool), ``length`` (words) and ``row`` (its number, by which
-    :class:`~structkd.training.TeacherTargets` are found).
+    :class:`~structkd.training.TeacherScores` are found).
 
     Raises:
         ValueError: if a labelled sentence lacks some of its annotation, or an unlabelled one has any.
@@ -70,15 +70,15 @@ class Collator:
 
     Args:
         model: reads sentences and their annotation.
-        targets: the teacher's scores for the rows of the training text.
+        teacher: of the sentences of the training text.
         evaluation: give the columns of the annotation, -100 in the padding, in place of what a loss needs.
 
     It draws no random numbers, so a resumed training repeats exactly.
     """
 
-    def __init__(self, model: StructuredModel, targets: Targets | None = None, evaluation: bool = False) -> None:
+    def __init__(self, model: StructuredModel, teacher: Teacher | None = None, evaluation: bool = False) -> None:
         self.model = model
-        self.targets = targets
+        self.teacher = teacher
         self.evaluation = evaluation
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -91,6 +91,6 @@ class Collator:
             return batch
         batch["gold"] = self.model.encode_gold(examples)
         batch["labelled"] = torch.tensor([bool(example["labelled"]) for example in examples])
-        if self.targets is not None:
-            batch["teacher"] = self.targets.scores([example["row"] for example in examples])
+        if self.teacher is not None:
+            batch["teacher"] = self.teacher.batch([example["row"] for example in examples])
         return batch

@@ -20,16 +20,16 @@ from transformers.trainer_callback import PrinterCallback
 
 from structkd import KDObjective
 from structkd.data import Annotation
-from structkd.evaluation import counts, figures
+from structkd.evaluation import compute_metrics, counts
 from structkd.models import StructuredModel
 from structkd.spelling import did_you_mean
 from structkd.training.checkpoints import last_complete_checkpoint
 from structkd.training.processes import broadcast, is_main_process, process_count
 from structkd.training.progress import MetricsLog, TrainingProgress
-from structkd.training.targets import Targets
+from structkd.training.teacher_scores import Teacher
 from structkd.training.trainer import DistillationTrainer
 
-__all__ = ["SELECTIONS", "FitResult", "fit", "main_figure", "training_arguments"]
+__all__ = ["SELECTIONS", "FitResult", "fit", "main_metric", "training_arguments"]
 
 #: Which model a training ends with: the best on dev, or the one of the last step, where dev must not be looked at.
 SELECTIONS = ("best", "last")
@@ -67,7 +67,7 @@ class FitResult:
     history: list[dict[str, float]]
 
 
-def main_figure(annotation: Annotation) -> str:
+def main_metric(annotation: Annotation) -> str:
     """Name of the figure by which models are chosen and compared."""
     return next(iter(counts(annotation, [], [])))
 
@@ -132,7 +132,7 @@ def fit(
     settings: dict[str, Any],
     folder: Path,
     seed: int,
-    targets: Targets | None = None,
+    teacher: Teacher | None = None,
     select: str = "best",
     patience: int | None = None,
     batch_words: int | None = None,
@@ -151,7 +151,7 @@ def fit(
         model: created under ``seed``.
         train: from :func:`~structkd.training.training_text`.
         dev: annotated sentences.
-        objective, targets, batch_words: as in :class:`~structkd.training.DistillationTrainer`.
+        objective, teacher, batch_words: as in :class:`~structkd.training.DistillationTrainer`.
         settings, seed, select: as in :func:`training_arguments`.
         patience: evaluations without a better dev figure after which training stops; None never stops early.
         description: shown beside the progress bar.
@@ -163,8 +163,8 @@ def fit(
     """
     if patience is not None and select == "last":
         raise ValueError("patience stops by dev figures, which select='last' does not look at: leave one of them out.")
-    metric = main_figure(model.annotation)
-    names = list(figures(counts(model.annotation, [], [])))
+    metric = main_metric(model.annotation)
+    names = list(compute_metrics(counts(model.annotation, [], [])))
     checkpoint = broadcast(last_complete_checkpoint(folder, process_count()) if is_main_process() else None)
     trainer = DistillationTrainer(
         model,
@@ -172,7 +172,7 @@ def fit(
         train,
         dev,
         objective=objective,
-        targets=targets,
+        teacher=teacher,
         batch_words=batch_words,
         callbacks=[
             TrainingProgress(metric, description),

@@ -12,12 +12,12 @@ from structkd import Mixture, structural_kd_loss
 from structkd.models import StructuredModel
 from structkd.training.prediction import predict
 from structkd.training.sampling import SortedSampler
-from structkd.training.targets import Targets, sentence_lengths
+from structkd.training.teacher_scores import Teacher, sentence_lengths
 
 __all__ = ["divergence", "words_per_second"]
 
 
-def divergence(student: StructuredModel, targets: Targets, text: Dataset, batch_size: int = 64) -> dict[str, float]:
+def divergence(student: StructuredModel, teacher: Teacher, text: Dataset, batch_size: int = 64) -> dict[str, float]:
     """KL(teacher || student) over the structures of every sentence, in nats, at temperature 1.
 
     It is the structural distillation loss less the teacher's entropy, both exact (Wang et al., 2021, eq. 2). Where a
@@ -26,7 +26,7 @@ def divergence(student: StructuredModel, targets: Targets, text: Dataset, batch_
 
     Args:
         student: a trained model, on the CPU.
-        targets: the teacher's scores for ``text``.
+        teacher: of the sentences of ``text``.
         text: the columns the student reads.
         batch_size: sentences at once.
 
@@ -47,12 +47,12 @@ def divergence(student: StructuredModel, targets: Targets, text: Dataset, batch_
                 name: value.to(student.device) for name, value in student.encode([text[row] for row in rows]).items()
             }
             with torch.no_grad():
-                teacher = targets.distribution(targets.scores(rows), batch["lengths"])
-                if isinstance(teacher, Mixture):
+                given = teacher.distribution(teacher.batch(rows), batch["lengths"])
+                if isinstance(given, Mixture):
                     raise NotImplementedError("The entropy of a mixture of structured distributions is not tractable.")
                 learner = student.distribution(student.scores(student(**batch)), batch["lengths"])
-                loss = structural_kd_loss(teacher, learner, reduction="none")
-                total += float((loss.double() - teacher.entropy.double()).sum())
+                loss = structural_kd_loss(given, learner, reduction="none")
+                total += float((loss.double() - given.entropy.double()).sum())
     finally:
         student.train(was_training)
     return {"kl": total / len(lengths), "kl_per_word": total / sum(lengths)}

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from structkd.models import StructuredModel
 from structkd.training.sampling import SortedSampler
-from structkd.training.targets import sentence_lengths
+from structkd.training.teacher_scores import sentence_lengths
 
 __all__ = ["predict"]
 

@@ -23,12 +23,12 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from structkd import KDObjective
 from structkd.data import UNLABELLED
-from structkd.evaluation import counts, figures
+from structkd.evaluation import compute_metrics, counts
 from structkd.models import StructuredModel
 from structkd.training.checkpoints import SAVING, checkpoint_name, seal
 from structkd.training.collate import Collator
 from structkd.training.sampling import LengthBatches, SharedBatches, SortedSampler, WordBatches
-from structkd.training.targets import Targets, sentence_lengths
+from structkd.training.teacher_scores import Teacher, sentence_lengths
 
 __all__ = ["DistillationTrainer"]
 
@@ -49,7 +49,7 @@ class DistillationTrainer(Trainer):
         train_dataset: from :func:`~structkd.training.training_text`.
         eval_dataset: the development split, annotated.
         objective: what to minimise.
-        targets: the teacher's scores for ``train_dataset``; needed where the objective distils.
+        teacher: of the sentences of ``train_dataset``; needed if the objective distils.
         batch_words: about how many words a batch has, on every device; ``per_device_train_batch_size`` is then the
             most sentences it has. None: as many sentences whatever their length.
     """
@@ -62,13 +62,13 @@ class DistillationTrainer(Trainer):
         eval_dataset: Dataset | None,
         *,
         objective: KDObjective,
-        targets: Targets | None = None,
+        teacher: Teacher | None = None,
         batch_words: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if targets is not None and len(targets) != len(train_dataset):
+        if teacher is not None and len(teacher) != len(train_dataset):
             raise ValueError(
-                f"The teacher's scores cover {len(targets)} sentences, the training text has {len(train_dataset)}."
+                f"The teacher's scores cover {len(teacher)} sentences, the training text has {len(train_dataset)}."
             )
         if batch_words is not None and batch_words < 1:
             raise ValueError(f"batch_words must be at least 1, or None for no limit; got {batch_words}.")
@@ -78,7 +78,7 @@ class DistillationTrainer(Trainer):
             if text is not None:
                 model.encoder.check(text)
         self.objective: KDObjective = objective
-        self.targets = targets
+        self.teacher = teacher
         self.batch_words = batch_words
         self.annotation = model.annotation
         super().__init__(
@@ -86,7 +86,7 @@ class DistillationTrainer(Trainer):
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            data_collator=Collator(model, targets),
+            data_collator=Collator(model, teacher),
             compute_metrics=self._metrics,
             **kwargs,
         )
@@ -112,15 +112,15 @@ class DistillationTrainer(Trainer):
         """The objective of a batch, divided by ``num_items_in_batch`` sentences (by the batch's own if None)."""
         inputs = dict(inputs)
         gold, labelled = inputs.pop("gold"), inputs.pop("labelled")
-        teacher_scores = inputs.pop("teacher", None)
+        teacher_batch = inputs.pop("teacher", None)
         lengths = inputs["lengths"]
         outputs = []
 
         def loss_of(module: Any, arguments: Any, output: Any) -> Tensor:
             outputs.append(output)
             teacher = None
-            if self.targets is not None and teacher_scores is not None:
-                teacher = self.targets.distribution(teacher_scores, lengths)
+            if self.teacher is not None and teacher_batch is not None:
+                teacher = self.teacher.distribution(teacher_batch, lengths)
             return self.objective(
                 teacher,
                 module.distribution(output, lengths),
@@ -255,7 +255,7 @@ class DistillationTrainer(Trainer):
                 for row in range(len(inside))
             ]
 
-        return figures(counts(self.annotation, sentences(gold), sentences(predicted)))
+        return compute_metrics(counts(self.annotation, sentences(gold), sentences(predicted)))
 
 
 class _LogWhatIsSaved(TrainerCallback):

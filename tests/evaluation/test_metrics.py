@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from structkd.data.annotation import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
-from structkd.evaluation import counts, figure_rule, figure_title, figures, precision_recall_f1
+from structkd.evaluation import compute_metrics, counts, metric_rule, metric_title, precision_recall_f1
 
 SPANS = TagAnnotation.of_spans(["X"], "BIOES")
 TREES = TreeAnnotation(("root", "nsubj", "nsubj:pass", "punct"))
@@ -24,13 +24,13 @@ def test_spans_come_before_tags() -> None:
     assert list(found) == ["f1", "accuracy"]
     assert found["f1"].tolist() == [[1, 2, 1], [0, 0, 1]]
     assert found["accuracy"].tolist() == [[2, 3, 3], [0, 1, 1]]
-    assert figures(found) == pytest.approx({"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 0.5})
+    assert compute_metrics(found) == pytest.approx({"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 0.5})
 
 
 def test_tags_without_a_scheme_have_an_accuracy() -> None:
     found = counts(TagAnnotation(("NOUN", "VERB")), labels([0, 1, 1], [0]), labels([0, 0, 1], [0]))
     assert {name: table.tolist() for name, table in found.items()} == {"accuracy": [[2, 3, 3], [1, 1, 1]]}
-    assert figures(found) == {"accuracy": 0.75}
+    assert compute_metrics(found) == {"accuracy": 0.75}
 
 
 def test_trees_have_attachment_scores() -> None:
@@ -41,15 +41,15 @@ def test_trees_have_attachment_scores() -> None:
     assert list(found) == ["las", "uas"]
     assert found["las"].tolist() == [[2, 3, 3], [0, 1, 1]]
     assert found["uas"].tolist() == [[2, 3, 3], [1, 1, 1]]
-    assert figures(found) == {"las": 0.5, "uas": 0.75}
+    assert compute_metrics(found) == {"las": 0.5, "uas": 0.75}
 
 
 @pytest.mark.parametrize("annotation", [SPANS, TREES], ids=["tags", "trees"])
 def test_no_sentences_still_name_the_figures(annotation: Annotation) -> None:
     found = counts(annotation, [], [])
     assert all(table.shape == (0, 3) and table.dtype == np.int64 for table in found.values())
-    assert set(figures(found).values()) == {0.0}
-    assert set(figures(found)) >= set(found)
+    assert set(compute_metrics(found).values()) == {0.0}
+    assert set(compute_metrics(found)) >= set(found)
 
 
 def test_a_figure_without_a_denominator_is_zero() -> None:
@@ -80,16 +80,16 @@ def test_another_annotation_registers_its_own() -> None:
         pairs = zip(gold, predicted, strict=True)
         return {"agreement": np.array([[one["mood"] == other["mood"], 1, 1] for one, other in pairs])}
 
-    assert figures(counts(Sentiment(), [{"mood": [1]}], [{"mood": [1]}])) == {"agreement": 1.0}
+    assert compute_metrics(counts(Sentiment(), [{"mood": [1]}], [{"mood": [1]}])) == {"agreement": 1.0}
 
 
 def test_names_for_tables() -> None:
-    assert [figure_title(name) for name in ("f1", "las", "uas", "accuracy", "mine")] == [
+    assert [metric_title(name) for name in ("f1", "las", "uas", "accuracy", "mine")] == [
         "span F1", "LAS", "UAS", "accuracy", "mine",
     ]  # fmt: skip
-    assert "punctuation counted, relation subtypes dropped" in figure_rule("las")
-    assert figure_rule("las") == figure_rule("uas")
-    assert figure_rule("f1") is None
+    assert "punctuation counted, relation subtypes dropped" in metric_rule("las")
+    assert metric_rule("las") == metric_rule("uas")
+    assert metric_rule("f1") is None
 
 
 def test_bad_input_is_named() -> None:

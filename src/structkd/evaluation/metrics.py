@@ -16,7 +16,7 @@ from structkd.data.annotation import UNLABELLED, Annotation, TagAnnotation, Tree
 from structkd.evaluation.attachment import attachment_counts
 from structkd.evaluation.spans import span_counts, tag_counts
 
-__all__ = ["counts", "figure_rule", "figure_title", "figures", "precision_recall_f1"]
+__all__ = ["compute_metrics", "counts", "metric_rule", "metric_title", "precision_recall_f1"]
 
 Counts = NDArray[np.int64]
 Values = Sequence[Mapping[str, Sequence[int]]]
@@ -100,7 +100,7 @@ def precision_recall_f1(counts: Counts) -> tuple[float, float, float]:
     return precision, recall, f1
 
 
-def figures(counts: Mapping[str, Counts]) -> dict[str, float]:
+def compute_metrics(counts: Mapping[str, Counts]) -> dict[str, float]:
     """The figure of each of the :func:`counts`, 0 to 1: its F1, which is accuracy where words are counted.
 
     Beside ``f1`` come its ``precision`` and ``recall``.
@@ -113,11 +113,11 @@ def figures(counts: Mapping[str, Counts]) -> dict[str, float]:
     return result
 
 
-def figure_title(name: str) -> str:
+def metric_title(name: str) -> str:
     """A figure's name as tables print it; a figure not known here is printed by its name."""
     return _TITLES.get(name, name)
 
 
-def figure_rule(name: str) -> str | None:
+def metric_rule(name: str) -> str | None:
     """What a table must say about how a figure is counted, if anything."""
     return _RULES.get(name)

@@ -25,9 +25,9 @@ from tqdm.auto import tqdm
 from structkd.files import MANIFEST, fault, json_bytes, remove_unfinished, write_bytes
 from structkd.models import StructuredModel
 from structkd.records import RoundingError, ScoreFile, ScoreLayout, StoredFile, StoreManifest
-from structkd.training.targets import Shard, TeacherTargets, run_teacher, teacher_bar
+from structkd.training.teacher_scores import Shard, TeacherScores, run_teacher, teacher_bar
 
-__all__ = ["DTYPES", "TargetStore"]
+__all__ = ["DTYPES", "ScoreStore"]
 
 _SHARED = "shared"
 #: What scores may be stored in.
@@ -36,10 +36,10 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _MEASURED_CELLS = 1 << 16
 
 
-class TargetStore(TeacherTargets):
+class ScoreStore(TeacherScores):
     """The scores of one teacher for the sentences of one text, in files that are mapped into memory.
 
-    Made by :meth:`write` and :meth:`open`. A training takes it like any :class:`~structkd.training.Targets`; scores
+    Made by :meth:`write` and :meth:`open`. A training takes it like any :class:`~structkd.training.Teacher`; scores
     come back in float32, whatever they are stored in.
 
     Attributes:
@@ -64,8 +64,8 @@ class TargetStore(TeacherTargets):
         part: tuple[int, int] = (0, 1),
         batch_size: int = 64,
         progress: bool = True,
-    ) -> TargetStore | None:
-        """Run the teacher over a text once and store its scores, shard by shard; see :meth:`TeacherTargets.compute`.
+    ) -> ScoreStore | None:
+        """Run the teacher over a text once and store its scores, shard by shard; see :meth:`TeacherScores.compute`.
 
         A store that was begun before is finished: complete shards are kept, and the files come out the same, byte for
         byte, as without the interruption. Every file gets its name when all of it is on the disk. Memory is that of
@@ -137,7 +137,7 @@ class TargetStore(TeacherTargets):
     @classmethod
     def open(
         cls, folder: str | Path, teacher: StructuredModel, *, fingerprint: Mapping[str, Any], verify: bool = True
-    ) -> TargetStore:
+    ) -> ScoreStore:
         """A store that is finished and as it was written.
 
         Args:
@@ -204,7 +204,7 @@ def _write_shard(
     stored = {score: _rounded(score, value, dtype) for score, value in exact.items()}
     divergence = RoundingError(mean=0.0, max=0.0)
     if dtype != torch.float32:
-        measured = _divergence(TeacherTargets(teacher, [_double(exact)], _double(shared)), _double(stored))
+        measured = _divergence(TeacherScores(teacher, [_double(exact)], _double(shared)), _double(stored))
         divergence = RoundingError(mean=float(measured.mean()), max=float(measured.max()))
     return _write_tensors(folder, name, stored, key=key, sentences=len(sentences), divergence=divergence)
 
@@ -226,16 +226,16 @@ def _double(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.double() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def _divergence(exact: TeacherTargets, stored: Shard) -> Tensor:
+def _divergence(exact: TeacherScores, stored: Shard) -> Tensor:
     """KL(exact || stored) of every sentence at temperature 1, float64 [sentences]."""
-    rounded = TeacherTargets(exact.teacher, [stored], exact.shared)
+    rounded = TeacherScores(exact.model, [stored], exact.shared)
     result = torch.empty(len(exact), dtype=torch.float64)
     order = exact.lengths.argsort(descending=True, stable=True)
     while len(order):
         size = max(1, _MEASURED_CELLS // int(exact.lengths[order[0]]) ** 2)
         rows, order = order[: min(size, 64)], order[min(size, 64) :]
         given, lost = (
-            targets.distribution(targets.scores(rows.tolist()), exact.lengths[rows]) for targets in (exact, rounded)
+            scores.distribution(scores.batch(rows.tolist()), exact.lengths[rows]) for scores in (exact, rounded)
         )
         result[rows] = given.kl(lost).clamp(min=0)
     return result
@@ -296,7 +296,7 @@ def _read_manifest(folder: Path) -> StoreManifest:
         shards = sorted(folder.glob("scores-*.json"))
         state = f"it is not finished, with {len(shards)} of its shards written" if shards else "nothing was stored yet"
         raise FileNotFoundError(
-            f"{folder} has no {MANIFEST}: {state}. TargetStore.write with the same settings finishes it and keeps the "
+            f"{folder} has no {MANIFEST}: {state}. ScoreStore.write with the same settings finishes it and keeps the "
             "shards that are complete."
         )
     return StoreManifest.read(path)

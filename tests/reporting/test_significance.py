@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from structkd.reporting.statistics import holm, paired_bootstrap, sign_flip_test, smallest_p
+from structkd.reporting.significance import holm, paired_bootstrap, sign_flip_test, smallest_p
 
 
 @pytest.mark.parametrize(

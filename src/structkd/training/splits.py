@@ -8,11 +8,11 @@ from datasets import Dataset
 
 from structkd.data import Corpus, Transfer, drawn, hidden, note_of, without_test_sentences
 
-__all__ = ["Regime", "draw_regime"]
+__all__ = ["Splits", "draw_splits"]
 
 
 @dataclass(frozen=True)
-class Regime:
+class Splits:
     """The texts of one experiment.
 
     Attributes:
@@ -29,7 +29,7 @@ class Regime:
     note: str = ""
 
 
-def draw_regime(
+def draw_splits(
     data: Corpus | Transfer,
     *,
     teacher: int | None,
@@ -38,7 +38,7 @@ def draw_regime(
     text: Dataset | None = None,
     teacher_seed: int = 0,
     seed: int = 0,
-) -> Regime:
+) -> Splits:
     """Draw the sentences by hashes of seed and sentence id, so that they are the same everywhere.
 
     The student's unlabelled sentences come from ``text`` if it is given, else from the training split of the corpus
@@ -100,7 +100,7 @@ def draw_regime(
             "Lower student.unlabelled or teacher.labelled, or give a text: +text@student.text=lines "
             "student.text.path=news.txt."
         )
-    return Regime(
+    return Splits(
         teacher=teachers,
         labelled=drawn(teachers, labelled, seed),
         unlabelled=hidden(drawn(pool, unlabelled, seed), source.annotation),

@@ -34,10 +34,10 @@ from structkd.records import RoundingError
 from structkd.training import (
     Collator,
     DistillationTrainer,
-    LiveTargets,
-    MixtureTargets,
-    TargetStore,
-    TeacherTargets,
+    LiveTeacher,
+    ScoreStore,
+    TeacherMixture,
+    TeacherScores,
     training_arguments,
     training_text,
 )
@@ -80,10 +80,10 @@ def family(name: str, sentences: int = 23) -> tuple[StructuredModel, Dataset]:
     return teacher, training_text(corpus.annotation, train)
 
 
-def write(name: str, folder: Path, **settings: Any) -> tuple[TargetStore, StructuredModel, Dataset]:
+def write(name: str, folder: Path, **settings: Any) -> tuple[ScoreStore, StructuredModel, Dataset]:
     teacher, text = family(name)
     settings = {"fingerprint": FINGERPRINT, "shard_sentences": 5, "progress": False} | settings
-    store = TargetStore.write(teacher, text, folder, **settings)
+    store = ScoreStore.write(teacher, text, folder, **settings)
     assert store is not None
     return store, teacher, text
 
@@ -99,9 +99,9 @@ ROWS = [[22, 0, 3, 3, 8], [5], list(range(23))]
 class TestEveryFamily:
     def test_one_shard_is_what_memory_holds(self, name: str, tmp_path: Path) -> None:
         store, teacher, text = write(name, tmp_path, shard_sentences=100)
-        memory = TeacherTargets.compute(teacher, text, progress=False)
+        memory = TeacherScores.compute(teacher, text, progress=False)
         for rows in ROWS:
-            scores, expected = store.scores(rows), memory.scores(rows)
+            scores, expected = store.batch(rows), memory.batch(rows)
             assert scores.keys() == expected.keys()
             for each, value in scores.items():
                 assert value.dtype == expected[each].dtype
@@ -115,42 +115,42 @@ class TestEveryFamily:
         store, teacher, text = write(name, tmp_path)
         assert len(store.shards) == 5
         assert len(store) == len(text)
-        live = LiveTargets(teacher, text)
+        live = LiveTeacher(teacher, text)
         for rows in ROWS:
             lengths = torch.tensor([len(text[row]["tokens"]) for row in rows])
-            stored, computed = (each.distribution(each.scores(rows), lengths) for each in (store, live))
+            stored, computed = (each.distribution(each.batch(rows), lengths) for each in (store, live))
             assert type(stored) is type(computed)
             torch.testing.assert_close(stored.marginals, computed.marginals, atol=1e-5, rtol=1e-5)
             assert not computed.partition.requires_grad
 
     def test_float16_states_what_it_costs(self, name: str, tmp_path: Path) -> None:
         store, teacher, text = write(name, tmp_path, dtype="float16")
-        exact = TeacherTargets.compute(teacher, text, progress=False)
+        exact = TeacherScores.compute(teacher, text, progress=False)
         kl = []
         for row in range(len(text)):
             lengths = exact.lengths[row : row + 1]
             given, lost = (
                 each.distribution({n: v.double() if v.is_floating_point() else v for n, v in scores.items()}, lengths)
-                for each, scores in ((double(exact), exact.scores([row])), (double(store), store.scores([row])))
+                for each, scores in ((double(exact), exact.batch([row])), (double(store), store.batch([row])))
             )
             kl.append(float(given.kl(lost)))
         assert store.manifest.divergence.mean == pytest.approx(sum(kl) / len(kl), rel=1e-3)
         assert store.manifest.divergence.max == pytest.approx(max(kl), rel=1e-3)
         assert 0 < max(kl) < 1e-2
-        values = store.scores([0, 1])
+        values = store.batch([0, 1])
         assert {value.dtype for value in values.values() if value.is_floating_point()} == {torch.float32}
 
 
-def double(targets: TeacherTargets) -> TeacherTargets:
-    shared = {name: value.double() for name, value in targets.shared.items()}
-    return TeacherTargets(targets.teacher, targets.shards, shared)
+def double(scores: TeacherScores) -> TeacherScores:
+    shared = {name: value.double() for name, value in scores.shared.items()}
+    return TeacherScores(scores.model, scores.shards, shared)
 
 
-def test_mixtures_take_targets_of_any_kind(tmp_path: Path) -> None:
+def test_mixtures_take_teachers_of_any_kind(tmp_path: Path) -> None:
     store, teacher, text = write("crf", tmp_path)
-    mixture = MixtureTargets([store, LiveTargets(teacher, text)], [1.0, 3.0])
+    mixture = TeacherMixture([store, LiveTeacher(teacher, text)], [1.0, 3.0])
     lengths = store.lengths[[4, 7]]
-    components = mixture.distribution(mixture.scores([4, 7]), lengths).components
+    components = mixture.distribution(mixture.batch([4, 7]), lengths).components
     torch.testing.assert_close(components[0].marginals, components[1].marginals, atol=1e-5, rtol=1e-5)
 
 
@@ -158,15 +158,15 @@ def test_a_training_takes_any_of_them(tmp_path: Path) -> None:
     """The same weights from a store as from memory, and nearly the same from a live teacher."""
     store, teacher, text = write("crf", tmp_path / "store", shard_sentences=100)
     weights = []
-    for number, targets in enumerate(
-        [TeacherTargets.compute(teacher, text, progress=False), store, LiveTargets(teacher, text)]
+    for number, source in enumerate(
+        [TeacherScores.compute(teacher, text, progress=False), store, LiveTeacher(teacher, text)]
     ):
         set_seed(2)
         student = FAMILIES["crf"][1].create(teacher.annotation, text, text)
         settings = {"max_steps": 4, "eval_steps": 4, "report_to": "none", "learning_rate": 0.01}
         arguments = training_arguments(settings, tmp_path / str(number), 0, "f1")
         objective = KDObjective(structural_kd_loss, interpolation=1.0)
-        DistillationTrainer(student, arguments, text, text, objective=objective, targets=targets).train()
+        DistillationTrainer(student, arguments, text, text, objective=objective, teacher=source).train()
         weights.append(torch.cat([value.flatten() for value in student.state_dict().values()]))
     assert torch.equal(weights[0], weights[1])
     torch.testing.assert_close(weights[0], weights[2], atol=1e-4, rtol=1e-4)
@@ -176,29 +176,29 @@ def test_a_training_takes_any_of_them(tmp_path: Path) -> None:
 def test_a_teacher_is_in_evaluation_mode_and_in_its_own_precision(name: str) -> None:
     teacher, text = family(name)
     teacher.train()
-    live, memory = LiveTargets(teacher, text), TeacherTargets.compute(teacher, text, progress=False)
+    live, memory = LiveTeacher(teacher, text), TeacherScores.compute(teacher, text, progress=False)
     lengths = memory.lengths[[4, 7]]
-    expected = memory.distribution(memory.scores([4, 7]), lengths).marginals
+    expected = memory.distribution(memory.batch([4, 7]), lengths).marginals
     with torch.autocast("cpu", torch.bfloat16):
-        for targets in (live, memory):
-            computed = targets.distribution(targets.scores([4, 7]), lengths).marginals
+        for source in (live, memory):
+            computed = source.distribution(source.batch([4, 7]), lengths).marginals
             assert not computed.requires_grad
             torch.testing.assert_close(computed, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_minus_infinity_is_kept_and_too_large_scores_are_refused(tmp_path: Path) -> None:
     store, teacher, text = write("spans", tmp_path / "a", dtype="float16")
-    assert store.scores([0])["spans"].isneginf().any()
+    assert store.batch([0])["spans"].isneginf().any()
     with torch.no_grad():
         teacher.weight.mul_(1e6)
     with pytest.raises(ValueError, match=r"spans reach .*float16 ends at 65504.*dtype=float32"):
-        TargetStore.write(teacher, text, tmp_path / "b", fingerprint=FINGERPRINT, dtype="float16", progress=False)
+        ScoreStore.write(teacher, text, tmp_path / "b", fingerprint=FINGERPRINT, dtype="float16", progress=False)
 
 
 def test_what_a_training_changes_does_not_reach_the_files(tmp_path: Path) -> None:
     store, _, _ = write("crf", tmp_path)
     before = files(tmp_path)
-    store.scores([0])["emissions"].fill_(7)
+    store.batch([0])["emissions"].fill_(7)
     store.shards[0]["emissions"].fill_(7)
     assert files(tmp_path) == before
 
@@ -210,15 +210,15 @@ class TestRefusals:
         self.store, self.teacher, self.text = write("crf", self.folder)
         self.shard = self.folder / "scores-00002-of-00005.safetensors"
 
-    def open(self, **settings: Any) -> TargetStore:
-        return TargetStore.open(self.folder, self.teacher, **{"fingerprint": FINGERPRINT} | settings)
+    def open(self, **settings: Any) -> ScoreStore:
+        return ScoreStore.open(self.folder, self.teacher, **{"fingerprint": FINGERPRINT} | settings)
 
-    def write(self, **settings: Any) -> TargetStore | None:
+    def write(self, **settings: Any) -> ScoreStore | None:
         settings = {"fingerprint": FINGERPRINT, "shard_sentences": 5, "progress": False} | settings
-        return TargetStore.write(settings.pop("teacher", self.teacher), self.text, self.folder, **settings)
+        return ScoreStore.write(settings.pop("teacher", self.teacher), self.text, self.folder, **settings)
 
     def test_as_it_was_written_it_is_opened(self) -> None:
-        assert torch.equal(self.open().scores([3])["emissions"], self.store.scores([3])["emissions"])
+        assert torch.equal(self.open().batch([3])["emissions"], self.store.batch([3])["emissions"])
 
     @pytest.mark.parametrize(
         ("fingerprint", "message"),
@@ -292,10 +292,10 @@ class TestRefusals:
 
     def test_an_unfinished_store(self, tmp_path: Path) -> None:
         (self.folder / "manifest.json").unlink()
-        with pytest.raises(FileNotFoundError, match=r"no manifest\.json.*5 of its shards written.*TargetStore\.write"):
+        with pytest.raises(FileNotFoundError, match=r"no manifest\.json.*5 of its shards written.*ScoreStore\.write"):
             self.open()
         with pytest.raises(FileNotFoundError, match=r"nothing was stored yet"):
-            TargetStore.open(tmp_path / "nowhere", self.teacher, fingerprint=FINGERPRINT)
+            ScoreStore.open(tmp_path / "nowhere", self.teacher, fingerprint=FINGERPRINT)
         (self.folder / "manifest.json").write_text("{")
         with pytest.raises(ValueError, match=r"manifest\.json cannot be read .*Delete it"):
             self.open()
@@ -355,11 +355,11 @@ def test_parts_make_the_same_store(order: tuple[int, int], tmp_path: Path) -> No
     settings = {"fingerprint": FINGERPRINT, "shard_sentences": 5, "progress": False}
     for number in order:
         assert not (tmp_path / "parts" / "manifest.json").exists()
-        store = TargetStore.write(teacher, text, tmp_path / "parts", part=(number, 2), **settings)
+        store = ScoreStore.write(teacher, text, tmp_path / "parts", part=(number, 2), **settings)
         assert (store is None) == (number == order[0])
-    TargetStore.write(teacher, text, tmp_path / "whole", **settings)
+    ScoreStore.write(teacher, text, tmp_path / "whole", **settings)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
-    assert TargetStore.write(teacher, text, tmp_path / "parts", part=(order[0], 2), **settings) is not None
+    assert ScoreStore.write(teacher, text, tmp_path / "parts", part=(order[0], 2), **settings) is not None
 
 
 def writes(folder: Path) -> None:
@@ -367,7 +367,7 @@ def writes(folder: Path) -> None:
     torch.set_num_threads(1)
     teacher, text = family("crf", 400)
     settings = {"fingerprint": FINGERPRINT, "dtype": "float16", "shard_sentences": 8, "progress": False}
-    TargetStore.write(teacher, text, folder, **settings)
+    ScoreStore.write(teacher, text, folder, **settings)
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -428,11 +428,11 @@ def test_memory_is_that_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     set_seed(0)
     teacher = TaggerRecipe(encoder=ENCODER).create(annotation, part, part)
     settings = {"fingerprint": {}, "shard_sentences": 500, "progress": False}
-    TargetStore.write(teacher, training_text(annotation, part.select([]), part), tmp_path / "part", **settings)
+    ScoreStore.write(teacher, training_text(annotation, part.select([]), part), tmp_path / "part", **settings)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
     before, anonymous = memory("VmHWM"), memory("RssAnon")
     text = training_text(annotation, part.select([]), Dataset.from_file(path))
-    store = TargetStore.write(teacher, text, tmp_path / "whole", **settings)
+    store = ScoreStore.write(teacher, text, tmp_path / "whole", **settings)
     assert store is not None
     assert sum(file.stat().st_size for file in (tmp_path / "whole").iterdir()) > 150 * 2**20
     assert memory("VmHWM") - before < 75
