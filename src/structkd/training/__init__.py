@@ -1,4 +1,4 @@
-"""Training: teacher targets, batches, and a subclass of transformers' Trainer that distils."""
+"""Training: teachers, batches, and a subclass of transformers' Trainer that distils."""
 
 from structkd.training.collate import Collator, training_text
 from structkd.training.fit import FitResult, fit, main_metric, training_arguments

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or do not count.
+"""Checkpoints that are complete, or are not used.
 
-A training that resumes from half a checkpoint fails, or worse, goes on differently: transformers takes the newest
-folder whatever is in it, and does without an optimizer or random state that is missing. So a checkpoint is written into
-a folder of another name, gets a manifest with the size and sha256 of every file, is flushed to the disk, and only then
-gets its own name. What does not match its manifest is not used again.
+A training that resumes from half a checkpoint fails, or worse, continues differently: transformers takes the newest
+folder whatever it contains, and does without an optimizer or random state that is missing. Therefore a checkpoint is
+written into a folder of another name, gets a manifest with the size and sha256 of every file, and is flushed to the
+disk before it gets its own name. A checkpoint that does not match its manifest is removed.
 """
 
 from __future__ import annotations
@@ -21,48 +21,51 @@ __all__ = ["last_complete_checkpoint", "seal"]
 
 log = logging.getLogger(__name__)
 
-#: Begin of the name of a folder in which a checkpoint is being written.
+#: The name of a folder in which a checkpoint is being written begins so.
 SAVING = ".saving-"
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder of the checkpoint after ``step`` optimizer steps."""
+    """Return the name of the folder of the checkpoint after ``step`` optimizer steps."""
     return f"checkpoint-{step}"
 
 
 def random_state_name(process: int, processes: int) -> str:
-    """The file with the state of the random generators of one process; transformers names it so."""
+    """Return transformers' name of the file with the state of one process's random generators."""
     return "rng_state.pth" if processes == 1 else f"rng_state_{process}.pth"
 
 
 def seal(written: Path, checkpoint: Path, processes: int = 1) -> None:
-    """Make the files in ``written`` the checkpoint of this name: manifest, flush, rename.
+    """Turn a folder into a checkpoint: write its manifest, flush it to the disk, and rename it.
 
     Args:
         written: the folder with all its files, on the same file system.
-        checkpoint: what it is to be called; an older one of that name is replaced.
-        processes: how many take part in the training; only they can continue it.
+        checkpoint: its path from now on; an older checkpoint there is replaced.
+        processes: how many take part in the training; only as many can continue it.
     """
     write_manifest(written, processes=processes)
     move(written, checkpoint)
 
 
 def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
-    """The newest checkpoint from which a training continues as if it had never stopped; newer ones are removed.
+    """Return the newest checkpoint from which a training continues as if it had never stopped.
 
-    Its files are those it was saved with, bit by bit, and so are those of the checkpoint with the best model so far,
-    which the training may end with. Every checkpoint that is passed over is reported in one line.
+    All its files are as they were written, and so are those of the checkpoint with the best model so far, since the
+    training may end with that one. Newer checkpoints are removed, each with a warning.
 
     Args:
-        folder: of the checkpoints of one training; may be missing.
+        folder: of the checkpoints of one training; it may be missing.
         processes: how many are going to continue.
 
+    Returns:
+        None if there is no such checkpoint.
+
     Raises:
-        ValueError: if another number of processes wrote it: they would see other batches.
+        ValueError: another number of processes wrote it; this number would see other batches.
     """
-    for remains in folder.glob(f"{SAVING}*"):
-        log.warning("%s was being saved when the training stopped; it is removed.", remains)
-        shutil.rmtree(remains, ignore_errors=True)
+    for unfinished in folder.glob(f"{SAVING}*"):
+        log.warning("%s was unfinished when the training stopped; it is removed.", unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
     candidates = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
     for step in sorted(candidates, reverse=True):
         checkpoint = candidates[step]
@@ -83,7 +86,7 @@ def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
         if manifest["processes"] != processes:
             raise ValueError(
                 f"{checkpoint} was written by {manifest['processes']} processes and cannot be continued by "
-                f"{processes}: start as many as before, or remove {folder} to begin anew."
+                f"{processes}. Start as many as before, or remove {folder} to begin again."
             )
         return checkpoint
     return None
@@ -99,8 +102,8 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
     manifest = read_manifest(checkpoint)
     processes = manifest.get("processes")
     if not isinstance(processes, int):
-        raise ValueError(f"{checkpoint / MANIFEST} does not say how many processes trained.")
-    # Without these transformers would go on with an optimizer, learning rate or random state that begins anew.
+        raise ValueError(f"{checkpoint / MANIFEST} does not say how many processes wrote it.")
+    # If one is missing, transformers silently continues with a new optimizer, learning rate or random state.
     needed = [OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME]
     for name in (*needed, *(random_state_name(process, processes) for process in range(processes))):
         if name not in manifest["files"]:

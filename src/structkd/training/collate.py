@@ -1,4 +1,4 @@
-"""From sentences to the padded tensors of a training step."""
+"""The training text, and padded tensors for a training step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from structkd.training.teacher_scores import Teacher, sentence_lengths
 
 __all__ = ["Collator", "training_text"]
 
-#: Columns a model may read beside the tokens, where all of the text has them.
+#: Columns that a model may read beside the tokens, if all of the text has them.
 INPUT_COLUMNS = ("upos",)
 
 
 def training_text(annotation: Annotation, labelled: Dataset, unlabelled: Dataset | None = None) -> Dataset:
-    """One data set of labelled and unlabelled sentences, ready to be mixed in batches.
+    """Join labelled and unlabelled sentences to one data set.
 
-    Adds the columns ``labelled`` (bool), ``length`` (words) and ``row`` (its number, by which
-    :class:`~structkd.training.TeacherScores` are found).
+    It has the further columns ``labelled`` (bool), ``length`` (words) and ``row`` (the sentence's number, by which a
+    :class:`~structkd.training.Teacher` finds it).
 
     Raises:
-        ValueError: if a labelled sentence lacks some of its annotation, or an unlabelled one has any.
+        ValueError: there are no sentences, a labelled sentence lacks some of its annotation, or an unlabelled one has
+            some.
     """
     parts = []
     given = [(part, known) for part, known in ((labelled, True), (unlabelled, False)) if part is not None and len(part)]
@@ -45,7 +46,7 @@ def training_text(annotation: Annotation, labelled: Dataset, unlabelled: Dataset
 
 
 def _check_annotation(annotation: Annotation, text: Dataset, has_labels: bool) -> None:
-    """Every word has a value in every column of the annotation, or none has; a part of the text at a time."""
+    """Check that every word has a value in every column of the annotation, or that none has."""
     for batch in text.with_format("arrow").iter(batch_size=10_000):
         words = _sizes(batch["tokens"])
         for column in annotation.columns:
@@ -66,14 +67,14 @@ def _sizes(lists: Any) -> np.ndarray:
 
 
 class Collator:
-    """Pads a batch: the model's inputs, and beside them ``gold``, ``labelled`` and ``teacher``, or ``annotation``.
+    """Turn sentences into padded tensors: the model's inputs, and beside them ``gold``, ``labelled`` and ``teacher``.
+
+    A collator draws no random numbers, so that a resumed training repeats exactly.
 
     Args:
         model: reads sentences and their annotation.
         teacher: of the sentences of the training text.
-        evaluation: give the columns of the annotation, -100 in the padding, in place of what a loss needs.
-
-    It draws no random numbers, so a resumed training repeats exactly.
+        evaluation: add the columns of the annotation, -100 in the padding, as ``annotation`` instead.
     """
 
     def __init__(self, model: StructuredModel, teacher: Teacher | None = None, evaluation: bool = False) -> None:
@@ -82,7 +83,7 @@ class Collator:
         self.evaluation = evaluation
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Sentences -> tensors."""
+        """Return the batch of some sentences."""
         batch: dict[str, Any] = self.model.encode(examples)
         if self.evaluation:
             batch["annotation"] = {

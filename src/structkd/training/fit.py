@@ -1,4 +1,4 @@
-"""One training from beginning to end: resumes what was interrupted, ends with the best model on dev."""
+"""One training from beginning to end; it resumes from a checkpoint and ends with the best model on dev."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from structkd.training.trainer import DistillationTrainer
 
 __all__ = ["SELECTIONS", "FitResult", "fit", "main_metric", "training_arguments"]
 
-#: Which model a training ends with: the best on dev, or the one of the last step, where dev must not be looked at.
+#: Which model a training ends with: the best on dev, or that of the last step, which does not look at dev.
 SELECTIONS = ("best", "last")
 
-#: What a training fixes and a configuration cannot: the collator reads the columns itself, and two checkpoints (the
-#: best and the last) with all that is in them are enough to resume.
+#: Settings that a configuration cannot change: the collator reads the columns itself, and two complete checkpoints
+#: (the best and the last) are enough to resume.
 _FIXED: dict[str, Any] = {
     "remove_unused_columns": False,
     "greater_is_better": True,
     "save_total_limit": 2,
     "save_only_model": False,
     "restore_callback_states_from_checkpoint": True,  # how long patience has been waiting
-    "disable_tqdm": True,  # for a bar of our own, see TrainingProgress
+    "disable_tqdm": True,  # TrainingProgress shows a bar
 }
 
 
@@ -52,11 +52,11 @@ class FitResult:
 
     Attributes:
         steps: optimizer steps taken.
-        best_step: the one whose model was kept.
-        best_dev: its main figure on dev; None where the last model was kept whatever its figure.
-        seconds: wall-clock time of this call; a resumed training counts its last part only.
-        resumed_from: step of the checkpoint it continued from, or None.
-        history: dev figures in order, one per evaluation.
+        best_step: the step whose model was kept.
+        best_dev: its main metric on dev; None if the last model was kept.
+        seconds: wall-clock time of this call; of a resumed training that is its last part.
+        resumed_from: step of the checkpoint that the training continued from, or None.
+        history: step and dev metrics of every evaluation, in order.
     """
 
     steps: int
@@ -68,25 +68,26 @@ class FitResult:
 
 
 def main_metric(annotation: Annotation) -> str:
-    """Name of the figure by which models are chosen and compared."""
+    """Return the name of the metric by which models are chosen and compared."""
     return next(iter(counts(annotation, [], [])))
 
 
 def training_arguments(
     settings: dict[str, Any], folder: Path, seed: int, metric: str, select: str = "best"
 ) -> TrainingArguments:
-    """transformers' TrainingArguments out of plain settings.
+    """Return transformers' TrainingArguments for plain settings.
 
     Args:
-        settings: fields of TrainingArguments by their own names. Evaluation and saving go together: set ``eval_steps``.
+        settings: fields of TrainingArguments by their names. A checkpoint is saved with every evaluation: set
+            ``eval_steps``.
         folder: for checkpoints.
         seed: of weights, order and dropout.
-        metric: name of the figure by which the best model is chosen.
+        metric: by which the best model is chosen.
         select: "best" (on dev) or "last".
 
     Raises:
-        TypeError: for a setting that TrainingArguments does not have or that a training fixes itself.
-        ValueError: for an unknown selection, or a tracker in ``report_to`` that does not exist or is not installed.
+        TypeError: TrainingArguments does not have a setting, or structkd fixes it.
+        ValueError: the selection is unknown, or a tracker in ``report_to`` does not exist or is not installed.
     """
     if select not in SELECTIONS:
         raise ValueError(f"Unknown selection {select!r}: expected one of {', '.join(SELECTIONS)}.")
@@ -105,10 +106,10 @@ def training_arguments(
             )
     _check_trackers(settings.get("report_to", "none"))
     strategy = "steps" if "eval_steps" in settings else "epoch"
-    # Pinned memory only speeds up copies to an accelerator; without one torch warns about it.
+    # Pinned memory speeds up copies to an accelerator; torch warns about it if there is none.
     defaults: dict[str, Any] = {"dataloader_pin_memory": torch.cuda.is_available()}
     if process_count() > 1 and not torch.accelerator.is_available():
-        # Unless told so, accelerate takes processes without accelerators for trainings of one process each.
+        # By default accelerate takes processes without accelerators for trainings of one process each.
         defaults |= {"use_cpu": True, "ddp_backend": "gloo"}
     return TrainingArguments(
         output_dir=str(folder),
@@ -139,13 +140,13 @@ def fit(
     description: str = "",
     log: Path | None = None,
 ) -> FitResult:
-    """Train ``model`` in place and leave it with its best weights on dev.
+    """Train a model in place and leave it with its best weights on dev.
 
-    Checkpoints go to ``folder``; if it holds complete ones from an interrupted training, that training continues
-    to the same result, bit by bit. The folder can be deleted afterwards.
+    Checkpoints go to ``folder``. If it holds complete ones of an interrupted training, that training continues to the
+    same result, bit by bit. The folder can be deleted afterwards.
 
-    Several processes (``torchrun --nproc_per_node 2``) train one model together, on as many times the batch; all call
-    this function and end with the same weights.
+    Several processes (``torchrun --nproc_per_node 2``) train one model together: each has its own batch, all call this
+    function, and all end with the same weights.
 
     Args:
         model: created under ``seed``.
@@ -153,13 +154,13 @@ def fit(
         dev: annotated sentences.
         objective, teacher, batch_words: as in :class:`~structkd.training.DistillationTrainer`.
         settings, seed, select: as in :func:`training_arguments`.
-        patience: evaluations without a better dev figure after which training stops; None never stops early.
+        patience: evaluations without a better dev metric after which training stops; None never stops early.
         description: shown beside the progress bar.
-        log: file for :class:`~structkd.training.progress.MetricsLog`; event files for TensorBoard, if ``settings`` ask
+        log: file for :class:`~structkd.training.progress.MetricsLog`. Event files for TensorBoard, if the settings ask
             for them, go to the folder ``tensorboard`` beside it.
 
     Raises:
-        ValueError: for ``patience`` beside ``select="last"``, which does not look at dev figures.
+        ValueError: ``patience`` is given with ``select="last"``, which does not look at dev metrics.
     """
     if patience is not None and select == "last":
         raise ValueError("patience stops by dev figures, which select='last' does not look at: leave one of them out.")
@@ -180,7 +181,7 @@ def fit(
             *([] if patience is None else [EarlyStoppingCallback(patience)]),
         ],
     )
-    # The bar and the history say it all; one printed dictionary per evaluation would bury the table.
+    # A printed dictionary per evaluation would bury the table, and the bar and the history show the same.
     trainer.remove_callback(PrinterCallback)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
@@ -204,7 +205,7 @@ def fit(
 
 
 def _check_trackers(wanted: str | list[str] | None) -> None:
-    """Refuse what cannot be reported to, before anything is trained: the Trainer would find out only then."""
+    """Refuse trackers that do not exist or are not installed, before anything is trained."""
     names = [wanted] if isinstance(wanted, str) else list(wanted or [])
     for name in names:
         if name in ("none", "all"):
@@ -212,6 +213,6 @@ def _check_trackers(wanted: str | list[str] | None) -> None:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise ValueError(f"Unknown tracker report_to={name!r}: transformers knows none, all, {known}.")
-        # transformers does not say whether flyte is there.
+        # transformers does not tell whether flyte is installed.
         if name not in (*get_available_reporting_integrations(), "flyte"):
             raise ValueError(f"report_to={name!r} needs a package that is not installed: pip install {name}")

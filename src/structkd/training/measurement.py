@@ -1,4 +1,4 @@
-"""What is measured of trained models beside their figures: the distance to their teacher, and their speed."""
+"""Measurements of trained models: their divergence from the teacher, and their speed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["divergence", "words_per_second"]
 
 
 def divergence(student: StructuredModel, teacher: Teacher, text: Dataset, batch_size: int = 64) -> dict[str, float]:
-    """KL(teacher || student) over the structures of every sentence, in nats, at temperature 1.
+    """Compute KL(teacher || student) over the structures of every sentence, in nats, at temperature 1.
 
-    It is the structural distillation loss less the teacher's entropy, both exact (Wang et al., 2021, eq. 2). Where a
-    structure of the teacher is none of the student's (a head that no label names), the teacher is conditioned on those
-    that are, as in the loss, and the value is that loss less the same entropy.
+    It is the structural distillation loss less the teacher's entropy, both exact (Wang et al., 2021, eq. 2). If the
+    student cannot express some of the teacher's structures (a head that no label names), the loss conditions the
+    teacher on the others; the entropy that is subtracted stays that of the whole teacher.
 
     Args:
         student: a trained model, on the CPU.
         teacher: of the sentences of ``text``.
-        text: the columns the student reads.
-        batch_size: sentences at once.
+        text: the columns that the student reads.
+        batch_size: sentences in a batch.
 
     Returns:
         ``kl``, the mean over sentences, and ``kl_per_word``.
 
     Raises:
-        NotImplementedError: for a teacher without a tractable entropy, such as a mixture.
+        NotImplementedError: the teacher's entropy is not tractable, as that of a mixture.
     """
     lengths = sentence_lengths(text).tolist()
     order = list(SortedSampler(lengths))
@@ -59,16 +59,16 @@ def divergence(student: StructuredModel, teacher: Teacher, text: Dataset, batch_
 
 
 def words_per_second(models: Mapping[str, StructuredModel], text: Dataset, rounds: int = 2) -> dict[str, float]:
-    """Words that each model annotates in a second of one core's time, from prepared inputs to decoded structures.
+    """Measure how many words per second of one core's time each model annotates.
 
-    The models take turns, so that what else the machine does falls on all of them alike; CPU time is counted, and of
-    the rounds the fastest: the others were disturbed. A round before them is not counted: in it sentences are
-    prepared (models remember that) and kernels warmed. torch works in one thread meanwhile.
+    The time runs from prepared inputs to decoded structures. The models take turns, so that other work on the machine
+    disturbs all of them equally; CPU time is counted, and the fastest round counts. An uncounted round comes first: in
+    it sentences are prepared (models cache them) and kernels compiled. torch uses one thread meanwhile.
 
     Args:
         models: by name, on the CPU.
-        text: what they annotate.
-        rounds: turns of every model that count.
+        text: to be annotated.
+        rounds: that count, for every model.
     """
     words = sum(len(tokens) for tokens in text["tokens"])
     best = dict.fromkeys(models, float("inf"))

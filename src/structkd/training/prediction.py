@@ -13,16 +13,16 @@ __all__ = ["predict"]
 
 
 def predict(model: StructuredModel, text: Dataset, batch_size: int = 64) -> list[dict[str, list[int]]]:
-    """Annotate sentences with the best legal structure each, in evaluation mode.
+    """Annotate every sentence with its best legal structure, in evaluation mode.
 
     Args:
         model: with its features.
-        text: the columns the model reads, ``tokens`` among them.
-        batch_size: sentences at once; those of like length go together.
+        text: the columns that the model reads, ``tokens`` among them.
+        batch_size: sentences in a batch; they are of similar length.
 
     Returns:
-        For every sentence the columns of ``model.annotation``, one number a word;
-        ``model.annotation.names`` makes them readable.
+        For every sentence the columns of ``model.annotation``, one number per word; ``model.annotation.names`` turns
+        them into names.
     """
     lengths = sentence_lengths(text).tolist()
     order = list(SortedSampler(lengths))

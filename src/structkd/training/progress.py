@@ -1,4 +1,4 @@
-"""What a training shows and leaves behind while it runs: a progress bar, and a file of its figures."""
+"""A progress bar and a log file of a training."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["MetricsLog", "TrainingProgress"]
 
 
 class TrainingProgress(TrainerCallback):
-    """Shows steps, loss and the dev figure; nothing where the output is not a terminal.
+    """Show steps, loss and the dev metric while a training runs, if the output is a terminal.
 
     Args:
-        metric: name of the dev figure.
-        description: what is being trained.
+        metric: name of the dev metric.
+        description: of the training.
     """
 
     def __init__(self, metric: str, description: str = "") -> None:
         self.metric = metric
         self.description = description
         self.bar: tqdm | None = None
-        self.figures: dict[str, str] = {}
+        self.shown: dict[str, str] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -56,9 +56,9 @@ class TrainingProgress(TrainerCallback):
     ) -> None:
         for name, label in (("loss", "loss"), (f"eval_{self.metric}", f"dev {self.metric}")):
             if logs and name in logs:
-                self.figures[label] = f"{logs[name]:.3f}"
+                self.shown[label] = f"{logs[name]:.3f}"
         if self.bar is not None:
-            self.bar.set_postfix(self.figures)
+            self.bar.set_postfix(self.shown)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -69,25 +69,26 @@ class TrainingProgress(TrainerCallback):
 
 
 class MetricsLog(TrainerCallback):
-    """Writes one line of JSON for every log entry of the training: ``step``, ``epoch`` and what was logged there.
+    """Write one line of JSON for every log entry of a training.
 
-    ``loss`` (mean since the last entry), ``grad_norm`` and ``learning_rate``, or the dev figures (``eval_f1``). No
-    times, so the file depends on the training alone: interrupted and resumed it has the same bytes.
+    A line has ``step`` and ``epoch``, and either ``loss`` (the mean since the last entry), ``grad_norm`` and
+    ``learning_rate``, or the dev metrics (``eval_f1``). It has no times, so the file depends on the training alone:
+    a training that was interrupted and resumed writes the same bytes.
 
     Args:
-        path: of the file; one that is there is replaced.
-        figures: names of the dev figures.
+        path: of the file; an older one is replaced.
+        metrics: names of the dev metrics.
     """
 
-    def __init__(self, path: Path, figures: Sequence[str]) -> None:
+    def __init__(self, path: Path, metrics: Sequence[str]) -> None:
         self.path = path
-        self.names = ["step", "epoch", "loss", "grad_norm", "learning_rate", *(f"eval_{name}" for name in figures)]
+        self.names = ["step", "epoch", "loss", "grad_norm", "learning_rate", *(f"eval_{name}" for name in metrics)]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            # A resumed training has in its history what was logged before its checkpoint; the file may have more.
+            # The history of a resumed training ends at its checkpoint; the file may go on beyond it.
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, "".join(map(self._line, state.log_history)))
 
@@ -97,6 +98,6 @@ class MetricsLog(TrainerCallback):
                 file.write(self._line(state.log_history[-1]))
 
     def _line(self, entry: Mapping[str, float]) -> str:
-        """One entry as a line; nothing for the summary at the end of a training, which is about time."""
+        """Return an entry as a line; nothing for the summary at the end of a training, which holds times."""
         content = {name: entry[name] for name in self.names if name in entry}
         return json.dumps(content) + "\n" if content.keys() - {"step", "epoch"} else ""

@@ -1,4 +1,4 @@
-"""Training on the teacher's one best structure, in the form of a distillation loss."""
+"""Training on the teacher's best structure, as a distillation loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of sentences of like length."""
+"""Batches of sentences of similar length."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["LengthBatches", "SharedBatches", "SortedSampler", "WordBatches"]
 
 
 class LengthBatches(Sampler[list[int]]):
-    """Shuffles, sorts pools of many batches by length, and shuffles the batches.
+    """Shuffle sentences, sort pools of many batches by length, and shuffle the batches.
 
-    The order depends on ``seed`` and the epoch alone, never on a global random state, so a training that resumes in
-    the middle of an epoch sees exactly the batches it would have seen (transformers' LengthGroupedSampler draws
-    from the global generator and does not).
+    The order depends on ``seed`` and the epoch alone and not on a global random state. So a training that resumes in
+    the middle of an epoch sees the batches that it would have seen. (transformers' LengthGroupedSampler draws from the
+    global generator and does not promise that.)
 
     Args:
         lengths: words of every sentence.
-        batch_size: sentences in a batch; the last of an epoch may have fewer.
+        batch_size: sentences in a batch; the last batch of an epoch may have fewer.
         seed: of the shuffling.
-        pool: batches sorted together; more means less padding and less randomness.
-        drop_last: leave out that last batch.
+        pool: batches that are sorted together; more of them mean less padding and less randomness.
+        drop_last: leave out a last batch with fewer sentences.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class LengthBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the batches of this epoch; called by the Trainer."""
+        """Choose the batches of this epoch; the Trainer calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -60,18 +60,18 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class WordBatches(Sampler[list[int]]):
-    """Batches of about as many words each, in an order as that of :class:`LengthBatches`.
+    """Form batches of about the same number of words each, in an order like that of :class:`LengthBatches`.
 
-    An epoch always has the same number of batches, which is what a Trainer counts its steps by: as many as are needed
-    if every batch is filled up. So the words of a batch are about the same, not strictly limited: at either end, half
-    a sentence may be more. A sentence that is longer than a batch is one.
+    Every epoch has the same number of batches, since a Trainer counts its steps by it: as many as are needed if every
+    batch is full. Therefore the number of words is not a strict limit: a batch may have half a sentence more at either
+    end. A sentence that is longer than a batch is a batch of its own.
 
     Args:
         lengths: words of every sentence.
         words: in a batch.
-        batch_size: sentences in a batch, about and at most; for short ones.
+        batch_size: most sentences in a batch, about; it limits batches of short sentences.
         seed: of the shuffling.
-        pool: batches sorted together; more means less padding and less randomness.
+        pool: batches that are sorted together; more of them mean less padding and less randomness.
     """
 
     def __init__(self, lengths: Sequence[int], words: int, batch_size: int, seed: int = 0, pool: int = 50) -> None:
@@ -86,23 +86,23 @@ class WordBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the batches of this epoch; called by the Trainer."""
+        """Choose the batches of this epoch; the Trainer calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        # Less a bit that the shares may be off by: 32 times 1/32 is one batch.
+        # Sums of shares are rounded: 32 times 1/32 is one batch and not two.
         return int(np.ceil(self.shares.sum() - 1e-6))
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng([self.seed, self.epoch])
         order, count = generator.permutation(len(self.lengths)), len(self)
         pools = np.array_split(order, -(-count // self.pool))
-        # Every other pool begins with its longest sentence, so that no batch has the ends of two that are unlike.
+        # Every second pool is in descending order: a batch that spans two pools then has sentences of similar length.
         pools = [pool[np.argsort(self.lengths[pool], kind="stable")][:: (1, -1)[n % 2]] for n, pool in enumerate(pools)]
         order = np.concatenate(pools)
         filled = np.cumsum(self.shares[order]) - self.shares[order] / 2
         cuts = np.searchsorted(filled, np.arange(1, count) * self.shares.sum() / count)
-        # No batch is empty, where long sentences leave no other for it.
+        # Long sentences could leave a batch empty: every batch gets at least one sentence.
         cuts = np.maximum.accumulate(cuts - np.arange(1, count)) + np.arange(1, count)
         cuts = np.clip(cuts, np.arange(1, count), len(order) - np.arange(count - 1, 0, -1))
         batches = np.split(order, cuts)
@@ -111,16 +111,16 @@ class WordBatches(Sampler[list[int]]):
 
 
 class SharedBatches(Sampler[list[int]]):
-    """What one of several processes has of every batch: each as much, or one sentence less.
+    """Give one of several processes its part of every batch: equal parts, or one sentence less.
 
-    Together they train on the batches that one process would train on alone, so that only the speed depends on their
-    number. Where a batch has fewer sentences than there are processes, each gets all of it, and as the loss is a mean
-    over the sentences of all processes it is the same as well (but for batches that are accumulated with others).
+    Together the processes train on the batches that one process would train on alone, so that only the speed depends
+    on their number. If a batch has fewer sentences than there are processes, each gets all of it. The loss is a mean
+    over the sentences of all processes, so it is the same then, too (except for batches that are accumulated).
 
     Args:
-        batches: of all processes.
+        batches: of all processes together.
         process: the number of this process.
-        processes: how many there are.
+        processes: their number.
     """
 
     def __init__(self, batches: LengthBatches | WordBatches, process: int, processes: int) -> None:
@@ -129,7 +129,7 @@ class SharedBatches(Sampler[list[int]]):
         self.processes = processes
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the batches of this epoch; called by the Trainer."""
+        """Choose the batches of this epoch; the Trainer calls it."""
         self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -137,12 +137,12 @@ class SharedBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches:
-            # Sorted by length, so that every n-th sentence is a fair share.
+            # Batches are sorted by length, so that every n-th sentence is a fair part.
             yield batch[self.process :: self.processes] if len(batch) >= self.processes else batch
 
 
 class SortedSampler(Sampler[int]):
-    """Shortest sentence first: the least padding, for evaluation."""
+    """Give the shortest sentence first, which needs the least padding in evaluation."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.order = np.argsort(np.asarray(lengths), kind="stable").tolist()

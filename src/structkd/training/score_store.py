@@ -1,10 +1,11 @@
 """A teacher's scores on disk: computed once, read by every student.
 
-:mod:`structkd.records` describes the folder. A shard ``scores-00003-of-00010`` holds the sentences
+:mod:`structkd.records` describes the folder. The shard ``scores-00003-of-00010`` holds the sentences
 ``text.shard(10, 3, contiguous=True)``: their scores one after the other, and ``lengths``.
 
-Scores, not marginals: the teacher's distribution comes out of them at any temperature, and a CRF's take [N, C] and one
-[C, C] in place of [N, C, C]. Files are mapped into memory when read, so what a training holds of them is what it reads.
+The store keeps scores ([N, C] and one [C, C] for a CRF) rather than bigram marginals ([N, C, C]). That is C times
+smaller, and one store serves every temperature. Files are mapped into memory, so that a training holds only the parts
+that it reads.
 """
 
 from __future__ import annotations
@@ -30,23 +31,23 @@ from structkd.training.teacher_scores import Shard, TeacherScores, run_teacher, 
 __all__ = ["DTYPES", "ScoreStore"]
 
 _SHARED = "shared"
-#: What scores may be stored in.
+#: The types in which scores can be stored.
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-#: Cells of pairs of words for which rounding is measured at once; relations multiply them.
+#: Pairs of words for which the rounding error is measured at once.
 _MEASURED_CELLS = 1 << 16
 
 
 class ScoreStore(TeacherScores):
     """The scores of one teacher for the sentences of one text, in files that are mapped into memory.
 
-    Made by :meth:`write` and :meth:`open`. A training takes it like any :class:`~structkd.training.Teacher`; scores
-    come back in float32, whatever they are stored in.
+    :meth:`write` and :meth:`open` return one. A training takes it like any :class:`~structkd.training.Teacher`. Scores
+    are read in float32, whatever type they are stored in.
 
     Attributes:
         manifest: the content of ``manifest.json``. Its ``divergence`` is the KL(exact || stored) of the teacher's
-            distributions, in nats per sentence at temperature 1, mean and maximum over all sentences: 0 in float32.
-            At a temperature T it is at most r^2 / 8 T^2, with r the range, over the structures of a sentence, of the
-            error of a structure's score.
+            distributions, in nats per sentence at temperature 1, mean and maximum over all sentences; it is 0 in
+            float32. At temperature T it is at most r^2 / 8 T^2, where r is the range of the error of a structure's
+            score over the structures of a sentence.
     """
 
     manifest: StoreManifest
@@ -67,31 +68,31 @@ class ScoreStore(TeacherScores):
     ) -> ScoreStore | None:
         """Run the teacher over a text once and store its scores, shard by shard; see :meth:`TeacherScores.compute`.
 
-        A store that was begun before is finished: complete shards are kept, and the files come out the same, byte for
-        byte, as without the interruption. Every file gets its name when all of it is on the disk. Memory is that of
-        one shard.
+        An unfinished store is completed: finished shards are kept, and the files have the same bytes as without the
+        interruption. Every file gets its name when it is complete and on the disk. The memory needed is that of one
+        shard.
 
         Args:
             teacher: a model with its features.
-            text: the columns the teacher reads, ``tokens`` among them.
-            folder: of the store; made if need be.
-            fingerprint: plain data that say what the scores depend on (weights, text, settings); :meth:`open` asks for
-                the same.
-            dtype: "float32", exact for a teacher that computes in float32 or less, or "float16", at half the size;
-                what that costs is measured on every sentence.
-            shard_sentences: of a shard. A store that is finished keeps its own.
-            part: (k, n): write every n-th shard from shard k on. With the same folder, n processes or machines that
+            text: the columns that the teacher reads, ``tokens`` among them.
+            folder: of the store; created if need be.
+            fingerprint: plain data that describe everything the scores depend on (weights, text, settings);
+                :meth:`open` compares them.
+            dtype: "float32", which is exact for a teacher that computes in float32 or less, or "float16", which takes
+                half the space; its rounding error is measured on every sentence.
+            shard_sentences: sentences in a shard. A store that is finished keeps its own number.
+            part: (k, n) writes every n-th shard from shard k on. With the same folder, n processes or machines that
                 take k = 0..n-1 write a store together.
-            batch_size: sentences at once.
-            progress: show a bar (never where the output is not a terminal).
+            batch_size: sentences in a batch.
+            progress: show a bar, if the output is a terminal.
 
         Returns:
-            The store; None if shards of other parts are still missing. Whoever finishes last completes it.
+            The store, or None if shards of other parts are missing. The process that finishes last completes it.
 
         Raises:
-            ValueError: for unknown settings or an empty text; if the folder holds a store of something else, naming
-                the field; if a score is too large for float16.
-            TypeError: if the fingerprint is not plain data.
+            ValueError: a setting is unknown, the text is empty, the folder holds a store of something else (the message
+                names the field), or a score is too large for float16.
+            TypeError: the fingerprint is not plain data.
         """
         folder, fingerprint = Path(folder), _plain(fingerprint)
         _check_settings(text, dtype, shard_sentences, part)
@@ -100,7 +101,7 @@ class ScoreStore(TeacherScores):
             "format": StoreManifest.FORMAT,
             "fingerprint": fingerprint,
             "dtype": dtype,
-            "scores": {name: each.plain() for name, each in layout.items()},
+            "scores": {name: score.plain() for name, score in layout.items()},
             "sentences": len(text),
             "shard_sentences": shard_sentences,
         }
@@ -110,17 +111,17 @@ class ScoreStore(TeacherScores):
             _check_same(folder, found, about)
         count = -(-len(text) // shard_sentences)
         shards = {f"scores-{number:05d}-of-{count:05d}": number for number in range(count)}
-        own = [name for name, number in shards.items() if number % part[1] == part[0]]
+        of_part = [name for name, number in shards.items() if number % part[1] == part[0]]
         key = hashlib.sha256(json_bytes(about)).hexdigest()
 
         folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
-        complete = {name: file for name in own if (file := _finished(folder, name, key))}
-        missing = [(name, text.shard(count, shards[name], contiguous=True)) for name in own if name not in complete]
+        complete = {name: file for name in of_part if (file := _finished(folder, name, key))}
+        missing = [(name, text.shard(count, shards[name], contiguous=True)) for name in of_part if name not in complete]
         done = sum(file.sentences for file in complete.values())
         with teacher_bar(done + sum(len(sentences) for _, sentences in missing), progress, done) as bar:
             if complete:
-                bar.set_postfix_str(f"{len(complete)} of {len(own)} shards were there")
+                bar.set_postfix_str(f"{len(complete)} of {len(of_part)} shards were there")
             for name, sentences in missing:
                 complete[name] = _write_shard(teacher, sentences, folder, name, key, DTYPES[dtype], batch_size, bar)
         if shared and part[0] == 0 and not _finished(folder, _SHARED, key):
@@ -138,29 +139,29 @@ class ScoreStore(TeacherScores):
     def open(
         cls, folder: str | Path, teacher: StructuredModel, *, fingerprint: Mapping[str, Any], verify: bool = True
     ) -> ScoreStore:
-        """A store that is finished and as it was written.
+        """Open a store that is finished, after comparing its files with its manifest.
 
         Args:
             folder: that :meth:`write` was given.
-            teacher: the model that the scores are of.
-            fingerprint: as given to :meth:`write`.
-            verify: compare every file with its sha256, which reads them all. Sizes are compared in any case.
+            teacher: the model whose scores they are.
+            fingerprint: that :meth:`write` was given.
+            verify: compare every file with its sha256, which reads all of them. Sizes are compared in any case.
 
         Raises:
             FileNotFoundError: there is no store, it is not finished, or a file is missing.
-            ValueError: it is another format, of another teacher or text, or a file is not as it was written; names the
-                file or field.
+            ValueError: the store has another format, or is of another teacher or text, or a file has changed since it
+                was written; the message names the file or field.
         """
         folder, fingerprint = Path(folder), _plain(fingerprint)
         manifest = _read_manifest(folder)
-        scores = {name: each.plain() for name, each in _layout(teacher)[0].items()}
+        scores = {name: score.plain() for name, score in _layout(teacher)[0].items()}
         _check_same(folder, manifest, {"fingerprint": fingerprint, "scores": scores})
         tensors = {}
         for name, file in manifest.files.items():
             difference = fault(folder / name, file.bytes, file.sha256 if verify else None)
             if difference:
-                kind = ValueError if (folder / name).exists() else FileNotFoundError
-                raise kind(f"{folder / name} {difference}. Write the store again: complete files are kept.")
+                error = ValueError if (folder / name).exists() else FileNotFoundError
+                raise error(f"{folder / name} {difference}. Write the store again: complete files are kept.")
             tensors[name] = _mapped(folder / name)
         shared = tensors.pop(f"{_SHARED}.safetensors", {})
         store = cls(teacher, list(tensors.values()), shared)
@@ -181,8 +182,8 @@ def _check_settings(text: Dataset, dtype: str, shard_sentences: int, part: tuple
 
 
 def _layout(teacher: StructuredModel) -> tuple[dict[str, ScoreLayout], dict[str, Tensor]]:
-    """Axes of words and trailing shape of every score, and the scores that no sentence has a part in."""
-    # A word is enough to see them all; the teacher need not know it.
+    """Return the layout of every score, and the scores that do not depend on the sentence."""
+    # A sentence of one word shows all of them; the teacher need not know the word.
     sentence = Dataset.from_dict({"id": [""], "tokens": [["a"]], "upos": [["X"]]})
     shard, shared = run_teacher(teacher, sentence)
     shapes = {name: list(value.shape[1:]) for name, value in shard.items() if name != "lengths"}
@@ -227,23 +228,23 @@ def _double(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _divergence(exact: TeacherScores, stored: Shard) -> Tensor:
-    """KL(exact || stored) of every sentence at temperature 1, float64 [sentences]."""
+    """Compute KL(exact || stored) of every sentence at temperature 1, float64 [sentences]."""
     rounded = TeacherScores(exact.model, [stored], exact.shared)
     result = torch.empty(len(exact), dtype=torch.float64)
     order = exact.lengths.argsort(descending=True, stable=True)
     while len(order):
         size = max(1, _MEASURED_CELLS // int(exact.lengths[order[0]]) ** 2)
         rows, order = order[: min(size, 64)], order[min(size, 64) :]
-        given, lost = (
+        given, approximate = (
             scores.distribution(scores.batch(rows.tolist()), exact.lengths[rows]) for scores in (exact, rounded)
         )
-        result[rows] = given.kl(lost).clamp(min=0)
+        result[rows] = given.kl(approximate).clamp(min=0)
     return result
 
 
 def _write_tensors(folder: Path, name: str, tensors: Shard, **about: Any) -> ScoreFile:
     """Write a file of tensors, and then the record of it."""
-    content = save({each: value.contiguous() for each, value in tensors.items()})
+    content = save({score: value.contiguous() for score, value in tensors.items()})
     record = ScoreFile(**about, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     write_bytes(folder / f"{name}.safetensors", content)
     record.write(folder / f"{name}.json")
@@ -261,9 +262,9 @@ def _finished(folder: Path, name: str, key: str) -> ScoreFile | None:
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, mapped into memory."""
+    """Return the tensors of a file, mapped into memory."""
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
 
 
 def _complete(
@@ -314,29 +315,29 @@ def _check_same(folder: Path, manifest: StoreManifest, expected: Mapping[str, An
 
 
 def _difference(found: Any, expected: Any, field: str) -> str | None:
-    """The first field in which two pieces of plain data differ, with both values."""
+    """Describe the first field in which two pieces of plain data differ, with both values."""
     inner: list[tuple[str, Any, Any]] = []
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in {**expected, **found}:
             where = f"{field}.{name}" if field else name
             if name not in found or name not in expected:
-                there, here = (_shown(each[name]) if name in each else "absent" for each in (found, expected))
-                return f"{where} is {there} in the store and {here} here"
+                values = [_short(side[name]) if name in side else "absent" for side in (found, expected)]
+                return f"{where} is {values[0]} in the store and {values[1]} here"
             inner.append((where, found[name], expected[name]))
     elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
         inner = [(f"{field}[{number}]", *pair) for number, pair in enumerate(zip(found, expected, strict=True))]
     elif found != expected:
-        return f"{field} is {_shown(found)} in the store and {_shown(expected)} here"
-    return next((fault for where, there, here in inner if (fault := _difference(there, here, where))), None)
+        return f"{field} is {_short(found)} in the store and {_short(expected)} here"
+    return next((difference for where, *pair in inner if (difference := _difference(*pair, where))), None)
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The fingerprint as JSON gives it back: tuples are lists, and names in order."""
+    """Return a fingerprint as JSON gives it back: tuples as lists, and names in order."""
     try:
         return json.loads(json.dumps(fingerprint, sort_keys=True))
     except (TypeError, ValueError) as error:

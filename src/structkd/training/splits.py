@@ -1,4 +1,4 @@
-"""Who sees what: the texts of the teacher and of the student."""
+"""The sentences that the teacher and the student are trained on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Splits", "draw_splits"]
 
 @dataclass(frozen=True)
 class Splits:
-    """The texts of one experiment.
+    """The training sentences of one experiment.
 
     Attributes:
         teacher: annotated sentences of the teacher.
         labelled: annotated sentences of the student, some of the teacher's.
-        unlabelled: sentences of the student whose annotation is hidden (-100). None of them is the teacher's: a
-            teacher is nearly certain of what it was trained on, and would hand the student gold in disguise.
-        note: what was left out, for those who read the results; empty if nothing was.
+        unlabelled: sentences of the student, their annotation hidden (-100). The teacher was not trained on any of
+            them: it is nearly certain about its training sentences, and would hand the student gold labels in disguise.
+        note: which sentences were left out, for those who read the results; empty if none were.
     """
 
     teacher: Dataset
@@ -39,22 +39,23 @@ def draw_splits(
     teacher_seed: int = 0,
     seed: int = 0,
 ) -> Splits:
-    """Draw the sentences by hashes of seed and sentence id, so that they are the same everywhere.
+    """Draw the training sentences by hashes of seed and sentence id, so that they are the same on every machine.
 
-    The student's unlabelled sentences come from ``text`` if it is given, else from the training split of the corpus
-    that it is judged on, less the teacher's.
+    The student's unlabelled sentences come from ``text`` if it is given, and otherwise from the training split of the
+    student's corpus, less the teacher's sentences.
 
     Args:
         data: a corpus, or the teacher's and the student's.
-        teacher: the teacher's annotated sentences; None means the whole split.
-        labelled, unlabelled: the student's sentences; None means all of the teacher's, and all others there are. It may
-            have none with labels, and learn from the teacher alone.
+        teacher: how many annotated sentences the teacher gets; None for the whole split.
+        labelled: how many of the teacher's sentences the student gets; None for all of them. With 0 it learns from the
+            teacher alone.
+        unlabelled: how many other sentences the student gets; None for all there are.
         text: plain text, columns ``id`` and ``tokens``; sentences that occur in the test split are left out.
         teacher_seed, seed: of the teacher's and the student's draw.
 
     Raises:
-        ValueError: if more sentences are asked for than there are; says how many there are. Also if a text is given and
-            none of its sentences is asked for.
+        ValueError: more sentences are asked for than there are, and the message says how many there are; or a text is
+            given and none of its sentences is asked for.
     """
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
     train = source.splits["train"]

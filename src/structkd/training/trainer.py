@@ -34,24 +34,31 @@ __all__ = ["DistillationTrainer"]
 
 
 class DistillationTrainer(Trainer):
-    """Trains a model on gold annotation, on a teacher's distributions, or on both, in one code path.
+    """Train a model on gold annotation, on a teacher's distributions, or on both.
 
-    Everything a Trainer does (resuming, accumulation, mixed precision, several processes, logging) is its own. What
-    differs: the loss is a :class:`structkd.KDObjective`; ``num_items_in_batch`` counts sentences, unlabelled ones
-    included; batches hold sentences of like length; evaluation decodes to legal structures and reports the figures of
-    the annotation (span F1, attachment scores). The teacher is present only as its scores, so no checkpoint can contain
-    it. A checkpoint appears under its name when it is complete (:mod:`~structkd.training.checkpoints`), and a resumed
-    training is the uninterrupted one, bit by bit.
+    Resuming, accumulation, mixed precision, several processes and logging are those of transformers' Trainer. These
+    things differ:
+
+    - The loss is a :class:`structkd.KDObjective`; ``num_items_in_batch`` counts all sentences, labelled or not.
+    - Batches hold sentences of similar length.
+    - Evaluation decodes legal structures and reports the metrics of the annotation (span F1, attachment scores).
+    - The teacher is no part of the model, so that no checkpoint contains it.
+    - A checkpoint gets its name when it is complete (:mod:`~structkd.training.checkpoints`), and a resumed training
+      equals an uninterrupted one, bit by bit.
 
     Args:
-        model: the student (or a teacher being trained on gold annotation).
+        model: the student, or a teacher that is trained on gold annotation.
         args: transformers' training arguments.
         train_dataset: from :func:`~structkd.training.training_text`.
         eval_dataset: the development split, annotated.
-        objective: what to minimise.
+        objective: to be minimized.
         teacher: of the sentences of ``train_dataset``; needed if the objective distils.
-        batch_words: about how many words a batch has, on every device; ``per_device_train_batch_size`` is then the
-            most sentences it has. None: as many sentences whatever their length.
+        batch_words: about how many words a batch has on every device; ``per_device_train_batch_size`` then limits its
+            sentences. None gives every batch as many sentences, whatever their length.
+
+    Raises:
+        ValueError: the teacher does not have the sentences of ``train_dataset``, a setting does not fit, or the model
+            cannot read a sentence.
     """
 
     def __init__(
@@ -93,13 +100,13 @@ class DistillationTrainer(Trainer):
         self._eval_collator = Collator(model, evaluation=True)
         self._saving: Path | None = None
         self._ended = False
-        self.add_callback(_LogWhatIsSaved)
-        # compute_loss divides by the sentences of all accumulated batches: the Trainer must not divide once more.
+        self.add_callback(_LogBeforeSaving)
+        # compute_loss divides by the sentences of all accumulated batches; the Trainer must not divide again.
         self.model_accepts_loss_kwargs = True
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done, 0 to 1; drives the interpolation schedule."""
+        """Share of the training that is done, 0 to 1; the interpolation schedule depends on it."""
         return min(1.0, self.state.global_step / max(1, self.state.max_steps))
 
     def compute_loss(
@@ -109,7 +116,7 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The objective of a batch, divided by ``num_items_in_batch`` sentences (by the batch's own if None)."""
+        """Compute the objective of a batch, divided by ``num_items_in_batch`` (None: by the batch's sentences)."""
         inputs = dict(inputs)
         gold, labelled = inputs.pop("gold"), inputs.pop("labelled")
         teacher_batch = inputs.pop("teacher", None)
@@ -131,19 +138,19 @@ class DistillationTrainer(Trainer):
             )
 
         if isinstance(model, nn.parallel.DistributedDataParallel):
-            # It looks in what the module returns for the parameters whose gradients it has to wait for. In scores it
-            # does not find a CRF's transitions, and it finds some that this loss does not depend on.
+            # DDP searches the module's output for the parameters whose gradients it has to wait for. Scores do not
+            # lead to a CRF's transitions, and lead to parameters that this loss does not depend on. The loss does not.
             with self.accelerator.unwrap_model(model).register_forward_hook(loss_of):
                 loss = model(**inputs)
         else:
             loss = loss_of(self.accelerator.unwrap_model(model), (), model(**inputs))
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            # Gradients are averaged over processes while num_items_in_batch already counts all of them.
+            # Gradients are averaged over processes, although num_items_in_batch counts the sentences of all of them.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs[0]) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
-        """Sentences of all accumulated batches, of all processes."""
+        """Count the sentences of all accumulated batches of all processes."""
         if not batch_samples:
             return None
         count = torch.tensor(sum(len(batch["lengths"]) for batch in batch_samples), device=device)
@@ -152,10 +159,10 @@ class DistillationTrainer(Trainer):
         return count
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of all processes, from which this process takes its part.
+        """Return this process's part of the batches of all processes.
 
-        Not left to the Trainer, which would give every process batches of its own, with sentences repeated at the
-        end of an epoch, and takes all batches to be of one size.
+        The Trainer would give every process batches of its own, repeat sentences at the end of an epoch, and expect all
+        batches to be of one size.
         """
         args, dataset = self.args, cast(Dataset, self.train_dataset)
         lengths, seed = dataset["length"][:], args.seed if args.data_seed is None else args.data_seed
@@ -174,7 +181,7 @@ class DistillationTrainer(Trainer):
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
         )
-        # The one process is not how many there are, but that there is nothing left to divide.
+        # Batches are already divided between the processes, so that accelerate is told of one process only.
         return prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
@@ -183,7 +190,7 @@ class DistillationTrainer(Trainer):
         return SortedSampler(sentence_lengths(eval_dataset).tolist())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """As the Trainer's; the teacher has no scores for the sentences of this split."""
+        """Return the Trainer's loader, but without the teacher, which does not know the sentences of this split."""
         training_collator, self.data_collator = self.data_collator, self._eval_collator
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -197,7 +204,7 @@ class DistillationTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Any]:
-        """Decoded and gold columns, {column: [B, N]}, -100 in the padding; no loss: structures are judged."""
+        """Return no loss, decoded columns, and gold columns: {column: [B, N]}, gold -100 in the padding."""
         inputs = self._prepare_inputs(dict(inputs))
         gold = inputs.pop("annotation")
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -209,7 +216,7 @@ class DistillationTrainer(Trainer):
         return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the Trainer's, but in a folder of its own, which becomes the checkpoint when all of it is written."""
+        """Save as the Trainer does, but into another folder, which becomes the checkpoint when it is complete."""
         folder = Path(self._get_output_dir(trial))
         name = checkpoint_name(self.state.global_step)
         self._saving = folder / f"{SAVING}{self.state.global_step}"
@@ -229,16 +236,16 @@ class DistillationTrainer(Trainer):
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         begin = super()._init_training_state(*args, **kwargs)
-        # The folder may have been moved since the state was saved.
+        # The state has the path at which it was saved, and the folder may have been moved since.
         if self.state.best_global_step:
             best = Path(self._get_output_dir(None)) / checkpoint_name(self.state.best_global_step)
             self.state.best_model_checkpoint = str(best) if best.is_dir() else None
-        # Restored with the checkpoint; the Trainer is about to forget it.
+        # The checkpoint knows whether training should stop; the Trainer is about to reset that.
         self._ended = self.state.global_step > 0 and self.control.should_training_stop
         return begin
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A training that was interrupted after its last checkpoint would take one step more than it should.
+        # A training that was interrupted after its last checkpoint would take one step too many.
         if self._ended:
             self.control.should_training_stop = True
         else:
@@ -258,8 +265,8 @@ class DistillationTrainer(Trainer):
         return compute_metrics(counts(self.annotation, sentences(gold), sentences(predicted)))
 
 
-class _LogWhatIsSaved(TrainerCallback):
-    """Logs before every checkpoint: the Trainer's sum of losses since the last log is not part of it."""
+class _LogBeforeSaving(TrainerCallback):
+    """Log before every checkpoint, which does not contain the Trainer's sum of losses since the last log."""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_log |= control.should_save
