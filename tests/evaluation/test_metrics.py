@@ -93,12 +93,12 @@ def test_names_for_tables() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match="1 gold sentences but 2"):
+    with pytest.raises(ValueError, match="1 gold sentences and 2"):
         counts(SPANS, labels([0]), labels([0], [0]))
-    with pytest.raises(ValueError, match="Sentence 1 has 1 gold labels but 2"):
+    with pytest.raises(ValueError, match="Sentence 1 has 1 gold labels and 2"):
         counts(SPANS, labels([0], [0]), labels([0], [0, 0]))
     tree = {"heads": [0], "relations": [0]}
-    with pytest.raises(ValueError, match="Sentence 0 has 1 gold relations but 0"):
+    with pytest.raises(ValueError, match="Sentence 0 has 1 gold relations and 0"):
         counts(TREES, [tree], [{"heads": [0], "relations": []}])
     with pytest.raises(ValueError, match="Sentence 1 has no gold annotation"):
         counts(TREES, [tree, {"heads": [UNLABELLED], "relations": [UNLABELLED]}], [tree, tree])

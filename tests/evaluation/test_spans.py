@@ -61,7 +61,7 @@ def test_bad_input_is_named() -> None:
         strict_spans(["S-PER"], "BIO")
     with pytest.raises(ValueError, match="'NOUN'"):
         strict_spans(["NOUN"], "BIOES")
-    with pytest.raises(ValueError, match="Sentence 0 has 1 gold tags but 2"):
+    with pytest.raises(ValueError, match="Sentence 0 has 1 gold tags and 2"):
         tag_counts([["O"]], [["O", "O"]])
-    with pytest.raises(ValueError, match="1 gold sentences but 2"):
+    with pytest.raises(ValueError, match="1 gold sentences and 2"):
         tag_counts([["O"]], [["O"], ["O"]])

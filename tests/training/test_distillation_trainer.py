@@ -205,7 +205,7 @@ def test_evaluation_counts_every_sentence_once_and_obeys_legality(tmp_path: Path
 def test_refused_before_training(tmp_path: Path) -> None:
     train = training_text(ANNOTATION, text(8, 1))
     scores = TeacherScores.compute(tagger("crf", seed=9), train, progress=False)
-    with pytest.raises(ValueError, match="8 sentences, the training text has 7"):
+    with pytest.raises(ValueError, match="8 sentences, and the training text has 7"):
         DistillationTrainer(
             tagger("crf"), arguments(tmp_path), train.select(range(7)), None, objective=STRUCTURAL, teacher=scores
         )

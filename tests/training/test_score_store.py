@@ -311,7 +311,7 @@ class TestRefusals:
             with pytest.raises(error, match=message):
                 self.write(**settings)
         self.text = self.text.select([])
-        with pytest.raises(ValueError, match="no sentences"):
+        with pytest.raises(ValueError, match="text is empty"):
             self.write()
         assert not self.folder.exists()
 
@@ -415,7 +415,7 @@ def memory(name: str) -> float:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel does not say how much memory it was")
 def test_memory_is_that_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """150 MiB of scores and 12,000 sentences on disk, a fraction of that in memory, from the text to the last batch."""
-    monkeypatch.setattr("structkd.models.vocabulary._REMEMBERED_CELLS", 1)
+    monkeypatch.setattr("structkd.models.vocabulary._CACHED_CELLS", 1)
     annotation = TagAnnotation(tuple(f"T{number}" for number in range(400)))
     words = load_toy("upos", train=60).splits["train"]["tokens"][:]
     rows = ({"id": str(row), "tokens": [f"w{row}", *words[row % 60]]} for row in range(12_000))

@@ -1,4 +1,4 @@
-"""Evaluation: figures of predictions."""
+"""Evaluation: metrics of predictions."""
 
 from structkd.evaluation.attachment import attachment_counts
 from structkd.evaluation.metrics import compute_metrics, counts, metric_rule, metric_title, precision_recall_f1

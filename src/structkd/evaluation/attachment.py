@@ -1,7 +1,7 @@
-"""Attachment scores of dependency trees, as the scorer of the CoNLL 2018 shared task counts on gold tokens.
+"""Attachment scores of dependency trees, counted as by the scorer of the CoNLL 2018 shared task on gold tokens.
 
-UAS is the share of words with the right head, LAS of those whose relation is right, too (Zeman et al., 2018). Every
-word counts, punctuation included; subtypes of relations (``nsubj:pass``) are dropped.
+UAS is the share of words with the correct head, LAS the share of words with the correct head and relation (Zeman et
+al., 2018). Every word counts, punctuation included. Subtypes of relations (``nsubj:pass``) are ignored.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def attachment_counts(
     predicted_relations: Columns,
     relations: Sequence[str],
 ) -> tuple[Counts, Counts]:
-    """Words attached correctly, per sentence.
+    """Count the correctly attached words of every sentence.
 
     Args:
-        gold_heads, predicted_heads: per sentence one head a word, in any numbering that both share.
-        gold_relations, predicted_relations: per sentence one index into the inventory a word.
-        relations: inventory; what follows a colon is a subtype.
+        gold_heads, predicted_heads: for every sentence one head per word, in any numbering that both share.
+        gold_relations, predicted_relations: for every sentence one index into the inventory per word.
+        relations: the inventory; a colon separates a relation from its subtype.
 
     Returns:
-        LAS counts and UAS counts, [sentences, 3] each: words that are right, and the number of words twice
-        (predicted and gold), so that F1 is the attachment score.
+        LAS counts and UAS counts, [sentences, 3] each: correct words, and the number of words twice (predicted and
+        gold), so that F1 is the attachment score.
     """
     lengths = np.array([len(heads) for heads in gold_heads], dtype=np.int64)
     universal: dict[str, int] = {}
@@ -44,8 +44,8 @@ def attachment_counts(
     labelled = attached & (family[_joined(gold_relations)] == family[_joined(predicted_relations)])
     sentence = np.repeat(np.arange(len(lengths)), lengths)
 
-    def table(right: NDArray[np.bool_]) -> Counts:
-        correct = np.bincount(sentence[right], minlength=len(lengths))
+    def table(is_correct: NDArray[np.bool_]) -> Counts:
+        correct = np.bincount(sentence[is_correct], minlength=len(lengths))
         return np.stack([correct, lengths, lengths], axis=1).astype(np.int64)
 
     return table(labelled), table(attached)

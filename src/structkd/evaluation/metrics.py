@@ -1,7 +1,7 @@
-"""From predictions to figures, whatever the annotation: counts per sentence, and what is reported of their sums.
+"""Metrics of predictions, for every kind of annotation: counts per sentence, and F1 of their sums.
 
-A figure is known by its name ("f1", "las"). Everything about it is decided by three numbers a sentence - what is
-correct, predicted and in the gold annotation - which add up over sentences; tests and intervals need no more.
+A metric has a name ("f1", "las") and three counts per sentence: correct, predicted and gold parts. Counts add up over
+sentences, so that significance tests and confidence intervals need nothing else.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _RULES = dict.fromkeys(
 
 @singledispatch
 def counts(annotation: Annotation, gold: Values, predicted: Values) -> dict[str, Counts]:
-    """Per sentence: what was predicted correctly, what was predicted, what is in the gold annotation.
+    """Count the correct, predicted and gold parts of every sentence.
 
-    Tags give ``f1`` (exact spans, where they have a scheme) and ``accuracy``, dependency trees ``las`` and ``uas``.
-    Another kind of annotation registers its own with ``@counts.register``.
+    Tags have the metrics ``f1`` (exact spans, if the tags have a scheme) and ``accuracy``. Dependency trees have
+    ``las`` and ``uas``. Another kind of annotation registers a function of its own with ``@counts.register``.
 
     Args:
         annotation: the kind of annotation, with its inventory.
-        gold, predicted: for every sentence the values of the annotation's columns, one int a word.
+        gold, predicted: for every sentence the values of the annotation's columns, one int per word.
 
     Returns:
-        For every figure an array [sentences, 3] of correct, predicted and gold. Models are chosen and compared by the
-        first. Without sentences the arrays are empty.
+        For every metric an array [sentences, 3] of correct, predicted and gold parts. Models are chosen and compared by
+        the first metric. Without sentences the arrays are empty.
 
     Raises:
-        NotImplementedError: for a kind of annotation that nothing is registered for.
-        ValueError: where gold and predictions are not aligned, or a sentence's annotation is hidden.
+        NotImplementedError: no function is registered for this kind of annotation.
+        ValueError: gold and predictions are not aligned, or a sentence's annotation is hidden.
     """
     raise NotImplementedError(
-        f"No figures are known for {type(annotation).__name__}: register a function of (annotation, gold, predicted) "
-        "with @structkd.evaluation.counts.register that returns {name: counts [sentences, 3]}."
+        f"No metrics are known for {type(annotation).__name__}. Register a function of (annotation, gold, predicted) "
+        "that returns {name: counts [sentences, 3]} with @structkd.evaluation.counts.register."
     )
 
 
@@ -79,20 +79,24 @@ def _of_trees(annotation: TreeAnnotation, gold: Values, predicted: Values) -> di
 
 def _aligned(annotation: Annotation, gold: Values, predicted: Values) -> tuple[Values, Values]:
     if len(gold) != len(predicted):
-        raise ValueError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones.")
+        raise ValueError(f"Got {len(gold)} gold sentences and {len(predicted)} predicted ones; expected as many.")
     for number, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):
         for column in annotation.columns:
             if len(truth[column]) != len(guess[column]):
                 raise ValueError(
-                    f"Sentence {number} has {len(truth[column])} gold {column} but {len(guess[column])} predicted ones."
+                    f"Sentence {number} has {len(truth[column])} gold {column} and {len(guess[column])} predicted "
+                    "ones; expected as many."
                 )
             if UNLABELLED in truth[column]:
-                raise ValueError(f"Sentence {number} has no gold annotation: its {column} are hidden.")
+                raise ValueError(
+                    f"Sentence {number} has no gold annotation: some of its {column} are -100. Leave it out of the "
+                    "evaluation."
+                )
     return gold, predicted
 
 
 def precision_recall_f1(counts: Counts) -> tuple[float, float, float]:
-    """Micro-averaged figures of per-sentence counts [sentences, 3]; a figure without a denominator is 0."""
+    """Return micro-averaged precision, recall and F1 of counts [sentences, 3]; 0 if a denominator is 0."""
     correct, predicted, gold = (int(total) for total in counts.sum(axis=0))
     precision = correct / predicted if predicted else 0.0
     recall = correct / gold if gold else 0.0
@@ -101,9 +105,9 @@ def precision_recall_f1(counts: Counts) -> tuple[float, float, float]:
 
 
 def compute_metrics(counts: Mapping[str, Counts]) -> dict[str, float]:
-    """The figure of each of the :func:`counts`, 0 to 1: its F1, which is accuracy where words are counted.
+    """Return every metric, 0 to 1: the F1 of its :func:`counts`, which is the accuracy if words are counted.
 
-    Beside ``f1`` come its ``precision`` and ``recall``.
+    The metric ``f1`` is followed by its ``precision`` and ``recall``.
     """
     result: dict[str, float] = {}
     for name, table in counts.items():
@@ -114,10 +118,10 @@ def compute_metrics(counts: Mapping[str, Counts]) -> dict[str, float]:
 
 
 def metric_title(name: str) -> str:
-    """A figure's name as tables print it; a figure not known here is printed by its name."""
+    """Return a metric's name for tables; an unknown metric keeps its name."""
     return _TITLES.get(name, name)
 
 
 def metric_rule(name: str) -> str | None:
-    """What a table must say about how a figure is counted, if anything."""
+    """Return a sentence on how a metric is counted, if it needs one."""
     return _RULES.get(name)

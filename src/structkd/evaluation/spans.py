@@ -1,4 +1,4 @@
-"""Spans, read as seqeval does in ``mode="strict"``, and words with the right tag, counted per sentence."""
+"""Counts of spans, found as by seqeval in ``mode="strict"``, and of tags per sentence."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Counts = NDArray[np.int64]
 
 
 def span_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str) -> Counts:
-    """Per sentence: spans predicted correctly, predicted, and in the gold annotation.
+    """Count the correct, predicted and gold spans of every sentence.
 
     Returns:
-        [sentences, 3]. Sums over sentences give micro-averaged figures; resampled rows give their bootstrap.
+        [sentences, 3]. Sums over sentences give micro-averaged metrics, and resampled rows give their bootstrap.
     """
     _check_aligned(gold, predicted)
     rows = []
@@ -30,10 +30,10 @@ def span_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
 
 
 def tag_counts(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> Counts:
-    """Per sentence: right tags (names or indices), and words twice (predicted and gold), so that F1 is accuracy.
+    """Count the correct tags (names or indices) of every sentence, and its words twice, so that F1 is the accuracy.
 
     Returns:
-        [sentences, 3], laid out as :func:`span_counts`.
+        [sentences, 3], as from :func:`span_counts`.
     """
     _check_aligned(gold, predicted)
     rows = [
@@ -45,7 +45,9 @@ def tag_counts(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]
 
 def _check_aligned(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> None:
     if len(gold) != len(predicted):
-        raise ValueError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones.")
+        raise ValueError(f"Got {len(gold)} gold sentences and {len(predicted)} predicted ones; expected as many.")
     for number, (truth, guess) in enumerate(zip(gold, predicted, strict=True)):
         if len(truth) != len(guess):
-            raise ValueError(f"Sentence {number} has {len(truth)} gold tags but {len(guess)} predicted ones.")
+            raise ValueError(
+                f"Sentence {number} has {len(truth)} gold tags and {len(guess)} predicted ones; expected as many."
+            )

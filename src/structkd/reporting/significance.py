@@ -103,7 +103,7 @@ def paired_bootstrap(
     """
     if first.ndim != 3 or second.ndim != 3 or first.shape[1:] != second.shape[1:] or first.shape[2] != 3:
         raise ValueError(
-            f"Expected two arrays [seeds, sentences, 3] over the same sentences, got {first.shape} and {second.shape}."
+            f"Expected counts [seeds, sentences, 3] of the same sentences twice, got {first.shape} and {second.shape}."
         )
     sentences = first.shape[1]
     # [sentences, 2 * seeds * 3]: resampling is then one matrix product.

@@ -102,10 +102,10 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
     manifest = read_manifest(checkpoint)
     processes = manifest.get("processes")
     if not isinstance(processes, int):
-        raise ValueError(f"{checkpoint / MANIFEST} does not say how many processes wrote it.")
+        raise ValueError(f"{checkpoint / MANIFEST} does not say how many processes wrote it. Remove {checkpoint}.")
     # If one is missing, transformers silently continues with a new optimizer, learning rate or random state.
     needed = [OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME]
     for name in (*needed, *(random_state_name(process, processes) for process in range(processes))):
         if name not in manifest["files"]:
-            raise ValueError(f"{checkpoint} was saved without {name}.")
+            raise ValueError(f"{checkpoint} was saved without {name}. Remove it.")
     return manifest

@@ -39,7 +39,9 @@ def training_text(annotation: Annotation, labelled: Dataset, unlabelled: Dataset
         columns = columns.add_column("labelled", np.full(len(dataset), has_labels))
         parts.append(columns.add_column("length", sentence_lengths(columns)))
     if not parts:
-        raise ValueError("There is no training text: both the labelled and the unlabelled part are empty.")
+        raise ValueError(
+            "There is no training text: the labelled and the unlabelled part are both empty. Give a sentence at least."
+        )
     features = parts[0].features
     together = concatenate_datasets([part if part.features == features else part.cast(features) for part in parts])
     return together.add_column("row", np.arange(len(together)))
@@ -58,7 +60,7 @@ def _check_annotation(annotation: Annotation, text: Dataset, has_labels: bool) -
                 wanted = f"{words[row]}" if has_labels else "none (every one -100)"
                 raise ValueError(
                     f"Sentence {batch['id'][row].as_py()!r} has {known[row]} {column} for {words[row]} words; "
-                    f"expected {wanted}."
+                    f"expected {wanted}. To hide a sentence's annotation, set all of it to -100."
                 )
 
 

@@ -90,7 +90,7 @@ def training_arguments(
         ValueError: the selection is unknown, or a tracker in ``report_to`` does not exist or is not installed.
     """
     if select not in SELECTIONS:
-        raise ValueError(f"Unknown selection {select!r}: expected one of {', '.join(SELECTIONS)}.")
+        raise ValueError(f"Unknown selection {select!r}; expected one of {', '.join(SELECTIONS)}.")
     known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     fixed = {*_FIXED, "output_dir", "seed", "eval_strategy", "save_strategy", "save_steps"}
     fixed |= {"load_best_model_at_end", "metric_for_best_model"}
@@ -98,10 +98,10 @@ def training_arguments(
     fixed |= {"label_smoothing_factor", "train_sampling_strategy", "length_column_name", "resume_from_checkpoint"}
     for name in settings:
         if name in fixed:
-            raise TypeError(f"Trainer setting {name!r} is fixed by structkd and cannot be given.")
+            raise TypeError(f"The trainer setting {name!r} is fixed by structkd. Leave it out.")
         if name not in known:
             raise TypeError(
-                f"Unknown trainer setting {name!r}: not a field of transformers.TrainingArguments."
+                f"Unknown trainer setting {name!r}; expected a field of transformers.TrainingArguments."
                 f"{did_you_mean(name, known)}"
             )
     _check_trackers(settings.get("report_to", "none"))
@@ -163,7 +163,7 @@ def fit(
         ValueError: ``patience`` is given with ``select="last"``, which does not look at dev metrics.
     """
     if patience is not None and select == "last":
-        raise ValueError("patience stops by dev figures, which select='last' does not look at: leave one of them out.")
+        raise ValueError("patience stops by dev metrics, which select='last' does not look at. Leave one of them out.")
     metric = main_metric(model.annotation)
     names = list(compute_metrics(counts(model.annotation, [], [])))
     checkpoint = broadcast(last_complete_checkpoint(folder, process_count()) if is_main_process() else None)
@@ -212,7 +212,7 @@ def _check_trackers(wanted: str | list[str] | None) -> None:
             continue
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-            raise ValueError(f"Unknown tracker report_to={name!r}: transformers knows none, all, {known}.")
+            raise ValueError(f"Unknown tracker report_to={name!r}; expected none, all, or one of {known}.")
         # transformers does not tell whether flyte is installed.
         if name not in (*get_available_reporting_integrations(), "flyte"):
-            raise ValueError(f"report_to={name!r} needs a package that is not installed: pip install {name}")
+            raise ValueError(f"report_to={name!r} needs a package that is not installed. Run: pip install {name}.")

@@ -49,7 +49,10 @@ def divergence(student: StructuredModel, teacher: Teacher, text: Dataset, batch_
             with torch.no_grad():
                 given = teacher.distribution(teacher.batch(rows), batch["lengths"])
                 if isinstance(given, Mixture):
-                    raise NotImplementedError("The entropy of a mixture of structured distributions is not tractable.")
+                    raise NotImplementedError(
+                        "The entropy of a mixture of structured distributions is not tractable. Measure against one "
+                        "teacher."
+                    )
                 learner = student.distribution(student.scores(student(**batch)), batch["lengths"])
                 loss = structural_kd_loss(given, learner, reduction="none")
                 total += float((loss.double() - given.entropy.double()).sum())

@@ -171,14 +171,14 @@ class ScoreStore(TeacherScores):
 
 def _check_settings(text: Dataset, dtype: str, shard_sentences: int, part: tuple[int, int]) -> None:
     if not len(text):
-        raise ValueError("There are no sentences to store the teacher's scores of.")
+        raise ValueError("The text is empty. Give at least one sentence whose scores are to be stored.")
     if dtype not in DTYPES:
-        raise ValueError(f"Unknown dtype {dtype!r} of a store: expected one of {', '.join(DTYPES)}.")
+        raise ValueError(f"Unknown dtype {dtype!r} of a store; expected one of {', '.join(DTYPES)}.")
     if shard_sentences < 1:
         raise ValueError(f"shard_sentences must be at least 1, got {shard_sentences}.")
     number, parts = part
     if not 0 <= number < parts:
-        raise ValueError(f"part (k, n) needs 0 <= k < n, got {tuple(part)}.")
+        raise ValueError(f"part must be (k, n) with 0 <= k < n, got {tuple(part)}.")
 
 
 def _layout(teacher: StructuredModel) -> tuple[dict[str, ScoreLayout], dict[str, Tensor]]:
@@ -217,7 +217,7 @@ def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     if (result.isinf() & ~value.isinf()).any():
         largest = float(value[~value.isinf()].abs().max())
         raise ValueError(
-            f"The teacher's {name} reach {largest:g}; float16 ends at {torch.finfo(dtype).max:g}. Store them with "
+            f"The teacher's {name} reach {largest:g}, and float16 ends at {torch.finfo(dtype).max:g}. Store them with "
             "dtype=float32."
         )
     return result
@@ -328,7 +328,7 @@ def _difference(found: Any, expected: Any, field: str) -> str | None:
         inner = [(f"{field}[{number}]", *pair) for number, pair in enumerate(zip(found, expected, strict=True))]
     elif found != expected:
         return f"{field} is {_short(found)} in the store and {_short(expected)} here"
-    return next((difference for where, *pair in inner if (difference := _difference(*pair, where))), None)
+    return next((found for where, *values in inner if (found := _difference(values[0], values[1], where))), None)
 
 
 def _short(value: Any) -> str:
@@ -341,4 +341,4 @@ def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return json.loads(json.dumps(fingerprint, sort_keys=True))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"The fingerprint of a store must be plain data, which JSON can hold ({error}).") from None
+        raise TypeError(f"The fingerprint of a store must be plain data that JSON can hold: {error}.") from None

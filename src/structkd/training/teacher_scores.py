@@ -158,8 +158,8 @@ class TeacherMixture:
         sizes = [len(teacher) for teacher in teachers]
         if len(set(sizes)) != 1 or len(teachers) != len(weights):
             raise ValueError(
-                f"Every teacher needs scores for the same sentences and a weight; got {len(weights)} weights and "
-                f"teachers with {', '.join(map(str, sizes))} sentences."
+                f"The teachers have {', '.join(map(str, sizes))} sentences and {len(weights)} weights; expected the "
+                "same sentences and one weight for each."
             )
         if not all(weight > 0 for weight in weights):
             raise ValueError(f"The weights of teachers must be positive, got {list(weights)}.")

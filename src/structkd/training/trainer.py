@@ -75,12 +75,15 @@ class DistillationTrainer(Trainer):
     ) -> None:
         if teacher is not None and len(teacher) != len(train_dataset):
             raise ValueError(
-                f"The teacher's scores cover {len(teacher)} sentences, the training text has {len(train_dataset)}."
+                f"The teacher has {len(teacher)} sentences, and the training text has {len(train_dataset)}; expected "
+                "the same text."
             )
         if batch_words is not None and batch_words < 1:
             raise ValueError(f"batch_words must be at least 1, or None for no limit; got {batch_words}.")
         if args.remove_unused_columns:
-            raise ValueError("Set remove_unused_columns=False: the collator reads columns the model does not take.")
+            raise ValueError(
+                "remove_unused_columns is true. Set it to false: the collator reads more columns than the model."
+            )
         for text in (train_dataset, eval_dataset):
             if text is not None:
                 model.encoder.check(text)
