@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from structkd.data import DependencySentence, cached_package_file, read_conllu
 from structkd.data.corpora.petrogold import PETROGOLD
 from structkd.models.head_encodings import (
-    NOWHERE,
     ROOT,
     AbsolutePosition,
     HeadEncoding,
@@ -22,6 +21,7 @@ from structkd.models.head_encodings import (
     head_encoding,
     register_head_encoding,
 )
+from structkd.numbering import NOWHERE
 
 ENCODINGS: list[HeadEncoding] = [RelativeOffset(), RelativePoS(), AbsolutePosition()]
 every_encoding = pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.name)

@@ -24,7 +24,7 @@ __all__ = ["canonical", "code_fingerprint", "digest", "file_fingerprints", "plug
 _ROOMS = ("distributions", "projections", "losses", "models", "training", "evaluation")
 
 #: Modules outside of the rooms that decide it, too.
-_GROUND = ("tags.py",)
+_GROUND = ("numbering.py", "tags.py")
 
 
 def digest(content: Any) -> str:

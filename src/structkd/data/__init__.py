@@ -3,7 +3,7 @@
 Importing this room does not load the `datasets` library; the functions that need it load it when called.
 """
 
-from structkd.data.annotation import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
+from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
 from structkd.data.corpora.conll2002 import CONLL2002_TYPES, load_conll2002
 from structkd.data.corpora.hub import load_hub, load_hub_treebank
@@ -40,6 +40,7 @@ from structkd.data.wheels import (
     cached_package_file,
     cached_package_folder,
 )
+from structkd.numbering import UNLABELLED
 from structkd.tags import (
     Span,
     convert_tags,

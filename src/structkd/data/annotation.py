@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from structkd.numbering import UNLABELLED
 from structkd.tags import legal_pairs, tag_inventory
 
-UNLABELLED = -100
-"""Value of every column at every word of a sentence whose annotation is hidden; PyTorch's ignore index."""
 _SHOWN = 8
 
 
@@ -144,8 +143,8 @@ class TagAnnotation(Annotation):
 class TreeAnnotation(Annotation):
     """A dependency tree, in columns ``heads`` and ``relations``.
 
-    Heads are CoNLL-U's: 1-based, 0 for the root. (Distributions count words from 0 and give a root itself as head:
-    ``h - 1 if h else own_index``.) Relations are indices into the inventory.
+    Heads are CoNLL-U's: 1-based, 0 for the root. (Distributions have another numbering: `structkd.numbering` leads from
+    one to the other.) Relations are indices into the inventory.
 
     Attributes:
         relations: relation inventory in order; any sequence is taken and kept as a tuple.

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from structkd.data.annotation import UNLABELLED, Annotation
+from structkd.data.annotation import Annotation
+from structkd.numbering import UNLABELLED
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..numbering import NOWHERE
 from .kernels.edmonds import edmonds
 from .kernels.engines import compiled_for
 from .semirings import NEG_INF
@@ -50,7 +51,7 @@ def maximum_arborescences(scores: Tensor, lengths: Tensor, single_root: bool = T
     solved = roots.gather(1, reached).all(1) & ((best > NEG_INF) | ~inside).all(1)
     if single_root:
         solved &= (roots & inside).sum(1) == 1
-    heads = heads.masked_fill(~inside, -1)
+    heads = heads.masked_fill(~inside, NOWHERE)
     unsolved = (~solved).nonzero().flatten()
     if len(unsolved):
         tables = scores[unsolved].cpu().numpy().astype(np.float64)

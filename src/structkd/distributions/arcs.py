@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..numbering import NOWHERE, UNLABELLED, to_conllu, to_own_index
 from .faults import HEAD_BEYOND, SEVERAL_PARTS, Faults, choices_of_event
 from .maxent import MaxEnt
 from .relations import Relations, RelationScores, Tabulated, along
 from .semirings import NEG_INF, working_precision
 from .structure import (
-    OPEN,
     Parts,
     StructuredDistribution,
     check_labels,
@@ -185,7 +185,7 @@ class ArcDistribution(StructuredDistribution):
 
     def _decode(self, parts: Parts) -> Tensor:
         arcs = parts[0].sum(-1) if self.labelled else parts[0]
-        return arcs.argmax(1).masked_fill(~self.word_mask, -1)
+        return arcs.argmax(1).masked_fill(~self.word_mask, NOWHERE)
 
     def _any_event(self) -> Tensor:
         event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
@@ -211,7 +211,7 @@ class ArcDistribution(StructuredDistribution):
         return self.labelled or super()._leaves_open(structure)
 
     def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
-        known = (structure != OPEN) & self.word_mask
+        known = (structure != UNLABELLED) & self.word_mask
         position = torch.arange(self.words, device=structure.device).view(1, -1, 1)
         others = known.unsqueeze(1) & (structure.unsqueeze(1) != position)
         return (parts[0].masked_fill(others.unsqueeze(-1) if self.labelled else others, NEG_INF),)
@@ -234,15 +234,13 @@ class ArcDistribution(StructuredDistribution):
         sequence, words = sequence.long(), sequence.shape[1]
         position = torch.arange(words, device=sequence.device)
         inside = position < torch.as_tensor(lengths).view(-1, 1)
-        heads = torch.where(sequence > 0, sequence - 1, position)
-        arcs = torch.nn.functional.one_hot(heads.clamp(0, words - 1), words).transpose(1, 2)
+        heads = to_own_index(sequence.clamp(0, words))
+        arcs = torch.nn.functional.one_hot(heads, words).transpose(1, 2)
         return arcs * (inside.unsqueeze(1) & inside.unsqueeze(2))
 
     def from_event(self, event: Tensor) -> tuple[Tensor, None]:
         """Arcs [B, N, N] as heads [B, N] in torch-struct's numbering (1-based, 0 = root and padding)."""
-        heads = event.argmax(1)
-        position = torch.arange(event.shape[1], device=event.device)
-        return torch.where((heads == position) | (event.sum(1) == 0), 0, heads + 1), None
+        return to_conllu(event.argmax(1)).masked_fill(event.sum(1) == 0, 0), None
 
 
 def check_scores_of_arcs(name: str, scores: Any, labelled: bool = False) -> Tensor:

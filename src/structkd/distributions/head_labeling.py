@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..numbering import NOWHERE
 from .arborescence import maximum_arborescences
 from .arcs import ArcDistribution
 from .kernels.counts import scaled_by_sentence_
@@ -287,7 +288,7 @@ class HeadLabeling(LabelDistribution):
             masses = scores[chosen].to(working_precision(scores))
             cell = (item * self.words + word) * size + relations.expand(scores.shape)[chosen]
             total = _log_sums(masses, cell, naming[..., 0].numel() * size).view(*naming.shape[:2], size)
-            best[some] = total.argmax(-1).masked_fill_(~(naming.any(-1) & inside[some]), -1)
+            best[some] = total.argmax(-1).masked_fill_(~(naming.any(-1) & inside[some]), NOWHERE)
         return best
 
     def _tree(self, multiroot: bool) -> Tensor:

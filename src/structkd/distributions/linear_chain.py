@@ -10,6 +10,7 @@ import torch
 import torch_struct
 from torch import Tensor, nn
 
+from ..numbering import UNLABELLED
 from .faults import CONTRADICTION, SEVERAL_BIGRAMS, Faults, choices_of_event
 from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
 from .kernels.counts import TransitionCounts, scaled_by_sentence_
@@ -17,7 +18,6 @@ from .kernels.engines import compiled_for, log_space, triton_for
 from .kernels.viterbi import Legality, viterbi
 from .semirings import NEG_INF, Log, logsumexp, working_precision
 from .structure import (
-    OPEN,
     Gradient,
     Parts,
     StructuredDistribution,
@@ -235,7 +235,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return check_labels(structure, self.word_mask, self.event_shape[-1]), {}
 
     def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
-        known = (structure != OPEN) & self.word_mask
+        known = (structure != UNLABELLED) & self.word_mask
         index = torch.arange(self.event_shape[-1], device=structure.device)
         others = known.unsqueeze(-1) & (structure.unsqueeze(-1) != index)
         return parts[0].masked_fill(others, NEG_INF), parts[1]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..numbering import NOWHERE, UNLABELLED
 from .faults import SEVERAL_PARTS, Faults, choices_of_event
 from .kernels.counts import scaled_by_sentence_
 from .kernels.viterbi import Legality, viterbi
 from .semirings import NEG_INF, working_precision
 from .structure import (
-    OPEN,
     Gradient,
     Parts,
     check_inventory,
@@ -36,7 +36,7 @@ class LabelDistribution(WordwiseDistribution):
         return self.word_mask.unsqueeze(-1)
 
     def _decode(self, parts: Parts) -> Tensor:
-        return parts[0].argmax(-1).masked_fill(~self.word_mask, -1)
+        return parts[0].argmax(-1).masked_fill(~self.word_mask, NOWHERE)
 
     def _any_event(self) -> Tensor:
         event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
@@ -57,7 +57,7 @@ class LabelDistribution(WordwiseDistribution):
         return (labels.scatter_(-1, structure.clamp(0, size - 1).unsqueeze(-1), inside),)
 
     def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
-        known = (structure != OPEN) & self.word_mask
+        known = (structure != UNLABELLED) & self.word_mask
         index = torch.arange(self.event_shape[-1], device=structure.device)
         return (parts[0].masked_fill(known.unsqueeze(-1) & (structure.unsqueeze(-1) != index), NEG_INF),)
 
@@ -70,7 +70,7 @@ class LabelDistribution(WordwiseDistribution):
             return None
         scores, size = self.log_potentials.detach(), self.event_shape[-1]
         inside = self.word_mask
-        known = inside & (gold != OPEN)
+        known = inside & (gold != UNLABELLED)
         hidden = None if known.all() else ~known
         labels = gold.clamp(0, size - 1).unsqueeze(-1)
         likelihoods = torch.empty(gold.shape, dtype=working_precision(scores), device=scores.device)

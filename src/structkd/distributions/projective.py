@@ -6,6 +6,7 @@ import torch
 import torch_struct
 from torch import Tensor
 
+from ..numbering import NOWHERE
 from .kernels.engines import compiled_for
 from .semirings import NEG_INF, Log
 from .structure import Parts, adopts
@@ -109,7 +110,7 @@ def best_projective_trees(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Ten
         whole.diagonal(-width, 1, 2).copy_(left)
         dependent.diagonal(-width, 1, 2).copy_(split + first)
 
-    heads = torch.full_like(dependent[..., 0], -1)
+    heads = torch.full_like(dependent[..., 0], NOWHERE)
     item, head, edge = _hung_from_root(whole, arcs.diagonal(0, 1, 2), lengths, multiroot)
     heads[item, head] = head
     while len(item):

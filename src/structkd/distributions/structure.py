@@ -20,6 +20,7 @@ import torch_struct
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
+from ..numbering import UNLABELLED
 from .faults import NO_COMPLETION, Faults
 from .kernels.counts import TransitionCounts
 from .semirings import NEG_INF, KBest, Log, Max, Sample, working_precision
@@ -31,8 +32,6 @@ Parts = tuple[Any, ...]
 Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: In place of a word's label or head: not known (PyTorch's ignore index).
-OPEN = -100
 
 # Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
 _CACHED_CELLS = 1 << 17
@@ -177,7 +176,7 @@ def scaled_gradient(
 
 
 def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
-    """Labels as a LongTensor [B, N]; refuse those that are neither in 0..size-1 nor OPEN inside the sentences."""
+    """Labels as a LongTensor [B, N]; refuse those that are neither in 0..size-1 nor UNLABELLED inside the sentences."""
     if (
         not isinstance(labels, Tensor)
         or labels.is_floating_point()
@@ -190,12 +189,12 @@ def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> 
     labels = labels.long()
     strange = ((labels < 0) | (labels >= size)) & mask
     if strange.any():
-        wrong = (strange & (labels != OPEN)).nonzero().tolist()
+        wrong = (strange & (labels != UNLABELLED)).nonzero().tolist()
         if wrong:
             item, word = wrong[0]
             raise ValueError(
-                f"{name} must lie in 0..{size - 1}, or be {OPEN} where they are not known; word {word} of batch item "
-                f"{item} has {int(labels[item, word])}"
+                f"{name} must lie in 0..{size - 1}, or be {UNLABELLED} where they are not known; word {word} of batch "
+                f"item {item} has {int(labels[item, word])}"
             )
     return labels
 
@@ -420,7 +419,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
 
     def _leaves_open(self, structure: Any) -> bool:
         """Whether something of a structure, as `_read` gives it, is not known."""
-        return isinstance(structure, Tensor) and bool(((structure == OPEN) & self.word_mask).any())
+        return isinstance(structure, Tensor) and bool(((structure == UNLABELLED) & self.word_mask).any())
 
     def _constrained(self, parts: Parts, structure: Any) -> Parts:
         """The parts with -inf in the first for all that contradicts a structure of which something is open."""

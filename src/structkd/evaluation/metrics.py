@@ -12,9 +12,10 @@ from functools import singledispatch
 import numpy as np
 from numpy.typing import NDArray
 
-from structkd.data.annotation import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
+from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
 from structkd.evaluation.attachment import attachment_counts
 from structkd.evaluation.spans import span_counts, tag_counts
+from structkd.numbering import UNLABELLED
 
 __all__ = ["compute_metrics", "counts", "metric_rule", "metric_title", "precision_recall_f1"]
 

@@ -15,8 +15,9 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from structkd.numbering import NOWHERE, to_conllu, to_own_index
+
 __all__ = [
-    "NOWHERE",
     "ROOT",
     "AbsolutePosition",
     "HeadEncoding",
@@ -28,8 +29,6 @@ __all__ = [
 
 #: The symbol of the words whose head is the root.
 ROOT = "root"
-#: In place of a head where a symbol names no word.
-NOWHERE = -1
 
 _ENCODINGS: dict[str, HeadEncoding] = {}
 Kind = TypeVar("Kind", bound="type[HeadEncoding]")
@@ -78,7 +77,8 @@ class HeadEncoding(ABC):
                 raise ValueError(
                     f"The head of word {word} is {head}: expected another word of 1..{len(heads)}, or 0 for the root."
                 )
-        return [ROOT if head == 0 else self.symbol(word, head - 1, tags) for word, head in enumerate(heads)]
+        own = to_own_index(torch.tensor(heads)).tolist()
+        return [ROOT if head == word else self.symbol(word, head, tags) for word, head in enumerate(own)]
 
     def decode(self, symbols: Sequence[str], upos: Sequence[str] | None = None) -> list[int]:
         """The head that every word's symbol names, 1-based, 0 = root; :data:`NOWHERE` where it names no word.
@@ -91,7 +91,7 @@ class HeadEncoding(ABC):
         number = {symbol: column for column, symbol in enumerate(dict.fromkeys(symbols))}
         own = torch.arange(len(symbols))
         heads = self.candidates(list(number), len(symbols), upos)[own, [number[symbol] for symbol in symbols]]
-        return torch.where(heads == own, 0, torch.where(heads < 0, NOWHERE, heads + 1)).tolist()
+        return to_conllu(heads).tolist()
 
     def candidates(self, symbols: Sequence[str], length: int, upos: Sequence[str] | None = None) -> Tensor:
         """What every symbol of an inventory names at every word of a sentence.

@@ -15,13 +15,14 @@ from transformers.utils import ModelOutput
 
 from structkd import HeadLabeling
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
-from structkd.models.head_encodings import NOWHERE, HeadEncoding, head_encoding
+from structkd.models.head_encodings import HeadEncoding, head_encoding
 from structkd.models.recipe import EncoderRecipe, StructuredModelRecipe
 from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
 from structkd.models.tensor_cache import TensorCache
 
 if TYPE_CHECKING:
     from datasets import Dataset
+from structkd.numbering import NOWHERE, to_conllu, to_own_index
 
 __all__ = ["HeadLabeler", "HeadLabelerConfig", "HeadLabelerOutput", "HeadLabelerRecipe"]
 
@@ -118,8 +119,7 @@ class HeadLabeler(StructuredModel):
         """
         candidates = self._candidates(examples)
         heads, relations = (padded([example[column] for example in examples]) for column in ("heads", "relations"))
-        positions = torch.where(heads == 0, torch.arange(heads.shape[1]), heads - 1)
-        naming = candidates == positions.unsqueeze(-1)
+        naming = candidates == to_own_index(heads).unsqueeze(-1)
         labels = self._inventory.number[naming.int().argmax(-1), relations.clamp(min=0)]
         return labels.masked_fill(~naming.any(-1) | (heads == UNLABELLED), UNLABELLED)
 
@@ -151,9 +151,8 @@ class HeadLabeler(StructuredModel):
         heads, relations = posterior.decode_trees(multiroot=self.config.multiroot)
         assert relations is not None  # as labels name some
         padding = heads < 0
-        heads = torch.where(heads == torch.arange(heads.shape[1], device=heads.device), 0, heads + 1)
         return {
-            "heads": heads.masked_fill(padding, UNLABELLED),
+            "heads": to_conllu(heads).masked_fill(padding, UNLABELLED),
             "relations": relations.masked_fill(padding, UNLABELLED),
         }
 

@@ -19,6 +19,7 @@ from structkd.models.structured import Example, StructuredConfig, StructuredMode
 
 if TYPE_CHECKING:
     from datasets import Dataset
+from structkd.numbering import to_conllu, to_own_index
 
 __all__ = ["STRUCTURES", "BiaffineParser", "ParserConfig", "ParserOutput", "ParserRecipe", "lift"]
 
@@ -169,10 +170,10 @@ class BiaffineParser(StructuredModel):
         if self.config.structure == "projective":
             heads = lift(heads)
         item, dependent = (heads >= 0).nonzero(as_tuple=True)
-        head = heads[item, dependent]
+        head = to_own_index(heads)[item, dependent]
         batch, words = heads.shape
         gold = torch.zeros(batch, words, words, len(self.config.relations), dtype=torch.bool)
-        gold[item, torch.where(head > 0, head - 1, dependent), dependent, relations[item, dependent]] = True
+        gold[item, head, dependent, relations[item, dependent]] = True
         return gold
 
     @torch.no_grad()
@@ -188,10 +189,9 @@ class BiaffineParser(StructuredModel):
         trees = DependencyCRF if self.config.structure == "projective" else NonProjectiveDependencyCRF
         heads = trees(self.arc_scores(scores, lengths), lengths, multiroot=self.config.multiroot).decode()
         padding = heads < 0
-        root = heads == torch.arange(heads.shape[1], device=heads.device)
         relations = self.relation_scores(scores).along(heads.clamp(min=0)).argmax(-1)
         return {
-            "heads": (heads + 1).masked_fill(root, 0).masked_fill(padding, UNLABELLED),
+            "heads": to_conllu(heads).masked_fill(padding, UNLABELLED),
             "relations": relations.masked_fill(padding, UNLABELLED),
         }
 

@@ -46,8 +46,7 @@ class DependencySentence:
         document: ``# newdoc id`` in force, or None.
         tokens: word forms.
         upos: part-of-speech tags as the file has them, ``_`` for none.
-        heads: the file's own numbering, kept as it is: 1-based, 0 for the root. (Distributions number words
-            from 0 and give the root itself as head: ``h - 1 if h else own_index``.) None where not read.
+        heads: the file's own numbering, kept as it is: 1-based, 0 for the root. None where not read.
         relations: dependency relations, as ``aux:pass``. None where heads is None.
         line: line of the file on which the first word stands.
     """
