@@ -119,7 +119,7 @@ def test_pairs_are_those_of_one_run(tmp_path: Path) -> None:
     # without baselines: those that were set alike are taken
     save_run(tmp_path / "alone", [model("student", "structural", 0, temperature=3.0, unlabelled=2000)])
     (scenario,) = read(tmp_path)
-    assert {(one.apart, other.name) for one, other in scenario.pairs} == {
+    assert {(one.variant, other.name) for one, other in scenario.pairs} == {
         ("temperature=1, unlabelled=500", "token (unlabelled=500)"),
         ("temperature=1, unlabelled=2000", "token (unlabelled=2000)"),
         ("temperature=1, unlabelled=500", "none"),
@@ -136,7 +136,7 @@ def test_runs_of_one_method_each_are_paired_by_what_they_share(tmp_path: Path) -
             save_run(tmp_path / f"{name}{temperature}", [model("student", name, 0, temperature=temperature)])
     save_run(tmp_path / "less", [model("student", "token", 0, unlabelled=0)])
     (scenario,) = read(tmp_path)
-    assert {(one.apart, other.apart) for one, other in scenario.pairs} == {
+    assert {(one.variant, other.variant) for one, other in scenario.pairs} == {
         ("temperature=1", "temperature=1, unlabelled=1500"),
         ("temperature=2", "temperature=2, unlabelled=1500"),
     }

@@ -1,4 +1,4 @@
-"""Reports on many runs: tables, tests and plots, written from run folders and never by hand."""
+"""Reports on many runs: tables, significance tests and plots, generated from run folders."""
 
 from structkd.reporting.report import Report, write_report
 from structkd.reporting.runs import read_runs

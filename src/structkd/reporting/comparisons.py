@@ -1,4 +1,4 @@
-"""The comparisons that the configurations declare, tested as one family."""
+"""Comparisons that the configurations declare, tested as one family."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Comparison:
 
     Attributes:
         scenario: of which both are rows.
-        method, baseline: what is compared.
-        differences: test figure of the method less that of the baseline, by seed; 0 to 1.
-        interval: of the mean difference over other test sentences; None where predictions were not kept.
+        method, baseline: the rows compared.
+        differences: test metric of the method less that of the baseline, by seed, each between -1 and 1.
+        interval: of the mean difference over other test sentences; None if predictions were not kept.
         p: of the exact sign-flip test.
         adjusted: p after Holm's correction over all comparisons of the report.
-        attainable: what ``adjusted`` would be, had all seeds agreed: no p below it was possible.
-        family: how many comparisons were corrected for.
+        attainable: the value of ``adjusted`` if all seeds had agreed: no lower one was possible.
+        family: the number of comparisons in the correction.
     """
 
     scenario: Scenario
@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """For tables."""
+        """The two rows, as tables print them."""
         return f"{self.method.name} − {self.baseline.name}"  # noqa: RUF001
 
     @property
@@ -55,24 +55,24 @@ class Comparison:
 
     @property
     def seeds(self) -> str:
-        """Their number, in words."""
+        """The number of seeds, in words."""
         return f"{len(self.differences)} seed{'s' * (len(self.differences) > 1)}"
 
     @property
     def smallest(self) -> float:
-        """The smallest p that so many pairs allow, uncorrected."""
+        """The smallest p that this number of pairs allows, before correction."""
         return smallest_p(len(self.differences))
 
     @property
     def outcome(self) -> str:
-        """ "significant", "not significant", or "inconclusive" where no result could have been significant."""
+        """ "significant", "not significant", or "inconclusive" if no result could have been significant."""
         if self.adjusted < SIGNIFICANCE:
             return "significant"
         return "not significant" if self.attainable < SIGNIFICANCE else "inconclusive"
 
     @property
     def verdict(self) -> str:
-        """The outcome and what it rests on."""
+        """The outcome with the p or the number of seeds behind it."""
         if self.outcome != "inconclusive":
             return f"{self.outcome} (p = {self.adjusted:.2g})"
         if self.smallest >= SIGNIFICANCE:
@@ -81,16 +81,14 @@ class Comparison:
 
 
 def compare_all(scenarios: Sequence[Scenario]) -> list[Comparison]:
-    """Every declared comparison that has a seed on both sides; the family of Holm's correction is all of them."""
+    """Test every declared comparison that has a seed on both sides; Holm's correction covers all of them."""
     found = []
     for scenario in scenarios:
         for method, baseline in scenario.pairs:
-            figures = [row.metrics("test", scenario.metric) for row in (method, baseline)]
-            seeds = [seed for seed in figures[0] if seed in figures[1]]
-            if seeds:
-                found.append(
-                    (scenario, method, baseline, {seed: figures[0][seed] - figures[1][seed] for seed in seeds})
-                )
+            reached, floor = (row.metrics("test", scenario.metric) for row in (method, baseline))
+            differences = {seed: reached[seed] - floor[seed] for seed in reached if seed in floor}
+            if differences:
+                found.append((scenario, method, baseline, differences))
     tested = [sign_flip_test(list(differences.values())) for *_, differences in found]
     least = [smallest_p(len(differences)) for *_, differences in found]
     adjusted = holm(tested)

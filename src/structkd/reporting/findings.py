@@ -1,4 +1,4 @@
-"""What was found, in sentences."""
+"""The findings of a report, in sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EXPLANATIONS", "of_all", "of_scenario"]
 
 
 def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> str:
-    """How many comparisons came out how."""
+    """Summarize the outcomes of all comparisons."""
     where = f"{len(scenarios)} scenario{'s' * (len(scenarios) != 1)}"
     if not comparisons:
         return f"No comparison was declared that could be made in {where}: the figures below are not tested."
@@ -24,7 +24,7 @@ def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> 
 
 
 def of_scenario(scenario: Scenario, comparisons: Sequence[Comparison]) -> list[str]:
-    """What the models reach, and what came of comparisons; of many, those of the best student."""
+    """Summarize a scenario: its best student, and its comparisons (of many, those of the best student)."""
     test = {row: found for row in scenario.rows if (found := row.metrics("test", scenario.metric))}
     students = [row for row in scenario.students if row in test]
     if not students:
@@ -39,18 +39,22 @@ def of_scenario(scenario: Scenario, comparisons: Sequence[Comparison]) -> list[s
         sentence += (
             f", a student without distillation {percent(test[plain])}: {100 * closed:.0f}\u00a0% of the gap is closed"
         )
-    own = [each for each in comparisons if each.scenario is scenario]
-    shown = own if len(own) <= _SHOWN else [each for each in own if best in (each.method, each.baseline)][:_SHOWN]
-    sentences = [f"By test {scenario.metric_title}, {sentence}.", *map(in_words, shown)]
-    if len(shown) < len(own):
-        sentences.append(f"Of all {len(own)} comparisons: {_outcomes(own)}.")
+    of_scenario = [comparison for comparison in comparisons if comparison.scenario is scenario]
+    listed = of_scenario
+    if len(of_scenario) > _LISTED:
+        listed = [comparison for comparison in of_scenario if best in (comparison.method, comparison.baseline)][
+            :_LISTED
+        ]
+    sentences = [f"By test {scenario.metric_title}, {sentence}.", *map(in_words, listed)]
+    if len(listed) < len(of_scenario):
+        sentences.append(f"Of all {len(of_scenario)} comparisons: {_outcomes(of_scenario)}.")
     return sentences
 
 
 def _outcomes(comparisons: Sequence[Comparison]) -> str:
-    """How many of several came out how."""
-    count = Counter(each.outcome for each in comparisons)
-    ahead = sum(each.outcome == "significant" and each.difference > 0 for each in comparisons)
+    """Count the outcomes of some comparisons, in words."""
+    count = Counter(comparison.outcome for comparison in comparisons)
+    ahead = sum(comparison.outcome == "significant" and comparison.difference > 0 for comparison in comparisons)
     favour = f" ({ahead} in favour of the method)" if len(comparisons) > 1 else ""
     parts = [
         (count["significant"], f"a significant difference over seeds{favour}"),
@@ -64,7 +68,7 @@ def _outcomes(comparisons: Sequence[Comparison]) -> str:
 
 
 def in_words(comparison: Comparison) -> str:
-    """A comparison in a sentence."""
+    """Return a comparison as a sentence."""
     points = 100 * comparison.difference
     relation = "level with" if round(points, 2) == 0 else "ahead of" if points > 0 else "behind"
     by = "" if round(points, 2) == 0 else f" by {abs(points):.2f} points"
@@ -77,15 +81,15 @@ def _seeds(number: int) -> str:
     return f"{number} seed{'s' * (number > 1)}"
 
 
-#: A summary tells so many comparisons of a scenario one by one.
-_SHOWN = 4
+#: A summary lists at most so many comparisons of a scenario.
+_LISTED = 4
 
-#: What a reader needs to know about the figures, as (term, explanation).
+#: Terms of the report and their explanations.
 EXPLANATIONS = (
     ("Mean ± standard deviation", "over seeds; a single seed has no standard deviation. All figures are in percent."),
     (
         "Gap closed",
-        "the share of the distance from the student without distillation to the teacher (the best, where there are "
+        "the share of the distance from the student without distillation to the teacher (the best, if there are "
         "several), on the seeds that both students have.",
     ),
     (
@@ -100,19 +104,19 @@ EXPLANATIONS = (
     ),
     (
         "Verdict",
-        "significant where the corrected p is below 0.05; inconclusive where it could not have come out below 0.05 "
-        "even if every seed had agreed, which says nothing about whether there is a difference.",
+        "significant if the corrected p is below 0.05; inconclusive if it could not have been below 0.05 even if every "
+        "seed had agreed, which says nothing about whether there is a difference.",
     ),
     (
         "95 % interval",
         "bias-corrected and accelerated (BCa) bootstrap over test sentences, 2,000 samples, paired, averaged over "
-        "seeds: how much hangs on this test set. It says nothing about other seeds.",
+        "seeds: how much depends on this test set. It says nothing about other seeds.",
     ),
     ("KL", "exact KL(teacher || student) on the development text, at temperature 1, in nats a word."),
     (
         "Words/s",
         "decoded on one core, in processor time, median over seeds; beside it the ratio to the teacher (to all of "
-        "them, one after the other, where there are several).",
+        "them, one after the other, if there are several).",
     ),
     ("Sentences", "labelled + unlabelled ones that the model was trained on."),
 )

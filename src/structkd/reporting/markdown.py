@@ -1,4 +1,4 @@
-"""The report as Markdown."""
+"""A report as Markdown."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["markdown"]
 
 
 def markdown(report: Report, link: Linker, pictures: Sequence[str] = ()) -> str:
-    """What was found, tables by scenario, what failed, and how all was made.
+    """Return the findings, a section per scenario, runs without results, and how the report was made.
 
     Args:
-        report: what is known.
-        link: makes links from the file's folder.
-        pictures: names of images to show.
+        report: to be written.
+        link: from the folder of the file.
+        pictures: names of images in that folder.
     """
     lines = [f"# {escaped(report.title)}", "", f"Made {report.when}.", "", f"**{escaped(report.findings)}**", ""]
     for scenario in report.scenarios:
@@ -36,19 +36,19 @@ def markdown(report: Report, link: Linker, pictures: Sequence[str] = ()) -> str:
         lines += [as_markdown(model_table(scenario, link)), "", "</details>"]
     if report.runs.failed or report.runs.unfinished:
         lines += ["", "## Runs without results", ""]
-        lines += [_failed(each, link) for each in report.runs.failed]
-        lines += [f"- unfinished: {_linked(each, link)}" for each in report.runs.unfinished]
+        lines += [_failed(attempt, link) for attempt in report.runs.failed]
+        lines += [f"- unfinished: {_linked(attempt, link)}" for attempt in report.runs.unfinished]
     lines += ["", "## How to read the tables", ""]
     lines += [f"- **{term}**: {escaped(text)}" for term, text in findings.EXPLANATIONS]
     lines += ["", "## How all this was made", ""]
-    lines += [f"- Run with {escaped(each)}." for each in report.versions]
+    lines += [f"- Run with {escaped(versions)}." for versions in report.versions]
     lines += [f"- Runs finished: {report.finished}."] * bool(report.finished)
     lines += [
         f"- Data: {escaped(f'{name}: {source}; licence: {licence}.')}" for name, source, licence in report.corpora
     ]
     lines += [f"- {escaped(note)}" for note in report.notes]
     commands = [*report.commands, report.command]
-    return "\n".join([*lines, "", *(f"    {line}" for each in commands for line in each.splitlines()), ""])
+    return "\n".join([*lines, "", *(f"    {line}" for command in commands for line in command.splitlines()), ""])
 
 
 def _linked(attempt: Attempt, link: Linker) -> str:

@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs no other file, no network and no script."""
+"""A report as one page of HTML that needs no other file, no network and no script."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["page"]
 
 
 def page(report: Report, link: Linker, plots: Plots) -> str:
-    """The page; names out of result files are escaped, wherever they come from.
+    """Return the page. Text from result files is escaped.
 
     Args:
-        report: what is known.
-        link: makes links from the page's folder.
-        plots: drawn into it.
+        report: to be written.
+        link: from the folder of the page.
+        plots: to be drawn into it.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -47,7 +47,7 @@ def page(report: Report, link: Linker, plots: Plots) -> str:
 
 
 def _section(report: Report, scenario: Scenario, anchor: str, link: Linker, plots: Plots) -> dict[str, Any]:
-    """What the page says of a scenario."""
+    """Return the values of a scenario's section."""
     rows = [f"{anchor}-model-{number}" for number in range(1, len(scenario.rows) + 1)]
     return {
         "anchor": anchor,
@@ -58,18 +58,18 @@ def _section(report: Report, scenario: Scenario, anchor: str, link: Linker, plot
         "rows": rows,
         "comparisons": comparison_table(report.comparisons_of(scenario)),
         "models": model_table(scenario, link),
-        # The first of the lines of a row is what links lead to.
+        # Links lead to the first line of a row.
         "names": [
             name if first else ""
             for name, row in zip(rows, scenario.rows, strict=True)
             for first in [True, *[False] * (len(row.models) - 1)]
         ],
-        "plots": [(plot.title, Markup(plots.svg(plot, scenario))) for plot in plots.kinds if plot.applies(scenario)],
+        "plots": [(plot.title, Markup(plots.svg(plot, scenario))) for plot in plots.types if plot.applies(scenario)],
     }
 
 
 def _anchor(scenario: Scenario, taken: set[str]) -> str:
-    """A name for the section that no other has."""
+    """Return a name for the section that no other section has."""
     plain = re.sub(r"[^a-z0-9]+", "-", scenario.title.lower()).strip("-") or "scenario"
     number = next(count for count in range(1, len(taken) + 2) if _numbered(plain, count) not in taken)
     taken.add(_numbered(plain, number))

@@ -1,8 +1,8 @@
 """One colour, marker and dash per method, the same in every plot of a report.
 
-The colours differ in lightness as well as in hue, to stay apart for the common kinds of colour blindness, and each
-stands out from its ground by at least 3:1 (WCAG 2.2, 1.4.11): the first of a pair from white, the second from the dark
-ground of the page. Markers and dashes say the same again, for print without colour.
+The colors differ in lightness as well as in hue, so that readers with the common kinds of color blindness can tell them
+from each other. Their contrast is at least 3:1 (WCAG 2.2, 1.4.11): the first of a pair on white, the second on the dark
+background of the page. Markers and dashes repeat the distinction for print without color.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 __all__ = ["GRID", "INK", "Style", "styles", "teacher_style", "variables"]
 
-#: Text and axes; lines behind the figures.
+#: Text and axes; grid lines.
 INK, GRID = ("#1f2329", "#e6e8eb"), ("#d9dce1", "#3a3f47")
 _TEACHER = ("#50565e", "#c8cdd4")
 _COLOURS = (
@@ -32,7 +32,7 @@ _FIRST = ("structural", "none", "token")
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn: its colour on light ground, its marker and its dash."""
+    """How a method is drawn: its color on a light background, its marker and its dash."""
 
     colour: str
     marker: str
@@ -40,7 +40,7 @@ class Style:
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A style for each method of students; with more than eight, colours recur but with another dash."""
+    """Return a style for each method of students; with more than eight methods colors recur with another dash."""
     others = sorted(set(methods) - set(_FIRST))
     return {
         name: Style(_COLOURS[index % len(_COLOURS)][0], _MARKERS[index % len(_MARKERS)], _DASHES[index % len(_DASHES)])
@@ -49,12 +49,12 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
 
 
 def teacher_style() -> Style:
-    """How teachers are drawn."""
+    """Return the style of teachers."""
     return Style(_TEACHER[0], "*", (0, (3, 2)))
 
 
 def variables() -> list[tuple[str, str, str]]:
-    """Names, light and dark values of the page's colours; a plot's light colour stands for the name."""
+    """Return the names and the light and dark values of the page's colors; plots are drawn in the light ones."""
     named = [("ink", INK), ("grid", GRID), ("teacher", _TEACHER)]
     named += [(f"method-{index}", pair) for index, pair in enumerate(_COLOURS)]
     return [(name, light, dark) for name, (light, dark) in named]

@@ -1,4 +1,4 @@
-"""Plots: each is drawn once, into a panel; panels are joined to PNGs and stand alone as SVGs in the page."""
+"""Plots of a report: a panel per scenario, joined to PNGs, and as separate SVGs in the page."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .settings import flat, titles
 
 __all__ = ["Plot", "Plots"]
 
-#: Settings along which curves are drawn where runs vary in them, and how the axis is called.
+#: Settings over which curves are drawn if runs differ in them, and the title of the axis.
 _SWEPT = {
     "unlabelled": "unlabelled sentences",
     "labelled": "labelled sentences",
     "method.loss.temperature": "temperature",
 }
 _WIDTH, _HEIGHT = 4.5, 3.1  # of a panel without its legend, in inches
-_NAME = 26  # letters of a name in a line beside an axis
+_NAME = 26  # characters of a name in a line beside an axis
 _FILLINGS: Any = ("full", "none", "left", "right", "top", "bottom")
 _SETTINGS: Any = {
     "font.family": "sans-serif",
@@ -43,7 +43,7 @@ _SETTINGS: Any = {
     "legend.fontsize": 10,
     "legend.frameon": False,
     "text.color": INK[0],
-    "text.parse_math": False,  # a name with two dollar signs is no formula
+    "text.parse_math": False,  # a name with two dollar signs is not a formula
     "axes.labelcolor": INK[0],
     "axes.edgecolor": INK[0],
     "xtick.color": INK[0],
@@ -63,13 +63,13 @@ _SETTINGS: Any = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A kind of plot.
+    """A type of plot.
 
     Attributes:
         name: of the PNG.
-        title: says what is seen.
-        draw: into a figure or a part of one.
-        applies: whether there is anything to draw of a scenario.
+        title: of the plot.
+        draw: draws a scenario into a figure or a part of one.
+        applies: whether a scenario has the data.
         height: of the panel for a scenario, in inches.
     """
 
@@ -82,7 +82,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Curve:
-    """Rows that differ in one setting alone."""
+    """Rows that differ in one setting only, by its value."""
 
     label: str
     method: str
@@ -90,13 +90,13 @@ class Curve:
 
 
 class Plots:
-    """All plots of a report. A method looks the same in each."""
+    """All plots of a report. A method has the same style in all of them."""
 
     def __init__(self, scenarios: Sequence[Scenario]) -> None:
         self._scenarios = scenarios
         self._styles = styles(row.method for scenario in scenarios for row in scenario.students)
-        self.kinds = [
-            Plot("results", "Test figures: mean, standard deviation and every seed", self._bars, _judged, _bars_height),
+        self.types = [
+            Plot("results", "Test figures: mean, standard deviation and every seed", self._bars, _tested, _bars_height),
             Plot("learning_curves", "Learning curves on dev: mean over seeds, and the range of all seeds",
                  self._learning, _learned, lambda scenario: _with_legend([row.name for row in _leading(scenario)])),
             *(self._swept(name, axis) for name, axis in _SWEPT.items()),
@@ -105,24 +105,24 @@ class Plots:
         ]  # fmt: skip
 
     def save(self, folder: Path) -> list[Path]:
-        """Write a PNG per kind of plot, a panel per scenario, three a row; returns their paths."""
+        """Write a PNG per type of plot, with a panel per scenario, three in a row; return their paths."""
         paths = []
-        for plot in self.kinds:
-            shown = [scenario for scenario in self._scenarios if plot.applies(scenario)]
-            if not shown:
+        for plot in self.types:
+            scenarios = [scenario for scenario in self._scenarios if plot.applies(scenario)]
+            if not scenarios:
                 continue
-            columns = min(len(shown), 3)
-            rows = math.ceil(len(shown) / columns)
+            columns = min(len(scenarios), 3)
+            rows = math.ceil(len(scenarios) / columns)
             heights = [
-                max(plot.height(scenario) for scenario in shown[row * columns : (row + 1) * columns]) + 0.5
+                max(plot.height(scenario) for scenario in scenarios[row * columns : (row + 1) * columns]) + 0.5
                 for row in range(rows)
             ]
             with rc_context(_SETTINGS):
                 figure = Figure((_WIDTH * columns, sum(heights)), layout="constrained", facecolor="white")
-                FigureCanvasAgg(figure)  # no pyplot: it keeps state of its own and may look for a display
-                # Panels of their own layout: a long name in one takes no room from another.
+                FigureCanvasAgg(figure)  # pyplot would keep global state and might look for a display
+                # Every panel has its own layout, so that a long name in one takes no room from another.
                 places = figure.subfigures(rows, columns, squeeze=False, height_ratios=heights).flatten()
-                for place, scenario in zip(places, shown, strict=False):
+                for place, scenario in zip(places, scenarios, strict=False):
                     plot.draw(place, scenario)
                     place.suptitle(textwrap.fill(scenario.title, 42), x=0.02, ha="left", fontweight="bold")
                 paths.append(folder / f"{plot.name}.png")
@@ -130,14 +130,14 @@ class Plots:
         return paths
 
     def svg(self, plot: Plot, scenario: Scenario) -> str:
-        """A panel as an element of the page: colours are the page's, names are unique in it."""
+        """Return a panel as an element of the page, with the page's colors and names that are unique in it."""
         with rc_context(_SETTINGS):
             figure = Figure((_WIDTH, plot.height(scenario)), layout="constrained")
             plot.draw(figure, scenario)
             buffer = io.StringIO()
             nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
             figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-        return _embedded(buffer.getvalue(), f"p{self.kinds.index(plot)}-{self._scenarios.index(scenario)}-")
+        return _embedded(buffer.getvalue(), f"p{self.types.index(plot)}-{self._scenarios.index(scenario)}-")
 
     def _swept(self, name: str, axis: str) -> Plot:
         return Plot(
@@ -220,7 +220,7 @@ class Plots:
                 color=style.colour,
                 linestyle=style.dash,
                 marker=style.marker,
-                # Several curves of a method have its colour, and are told apart by the filling of their markers.
+                # Several curves of a method have its color and differ in the filling of their markers.
                 fillstyle=_FILLINGS[drawn[curve.method] % len(_FILLINGS)],
                 markerfacecoloralt="none",
                 markersize=7,
@@ -260,7 +260,7 @@ class Plots:
         _legend(place, panel)
 
 
-def _judged(scenario: Scenario) -> bool:
+def _tested(scenario: Scenario) -> bool:
     return any(_percents(row, scenario) for row in scenario.rows)
 
 
@@ -270,17 +270,18 @@ def _bars_height(scenario: Scenario) -> float:
 
 
 def _with_legend(labels: Sequence[str]) -> float:
-    """Height of a panel with a legend below it."""
+    """Return the height of a panel with a legend below it."""
     return _HEIGHT + 0.22 * math.ceil(len(labels) / _columns(labels))
 
 
 def _leading(scenario: Scenario) -> list[Row]:
-    """Of every model the setting that is best on dev: several settings of each would cover each other."""
+    """Return, for every method, the row that is best on dev: more curves would cover each other."""
     best: dict[tuple[str, str], tuple[float, Row]] = {}
     for row in scenario.rows:
         dev = row.metrics("dev", scenario.metric)
-        here = (fmean(dev.values()) if dev else 0.0, row)
-        best[row.role, row.method] = max(best.get((row.role, row.method), here), here, key=lambda each: each[0])
+        candidate = (fmean(dev.values()) if dev else 0.0, row)
+        known = best.get((row.role, row.method), candidate)
+        best[row.role, row.method] = max(known, candidate, key=lambda pair: pair[0])
     return [row for _, row in best.values()]
 
 
@@ -297,7 +298,7 @@ def _percents(row: Row, scenario: Scenario) -> list[float]:
 
 
 def _history(row: Row, metric: str) -> dict[int, list[float]]:
-    """Dev figures of all seeds in percent, by step."""
+    """Return the dev metrics of all seeds in percent, by step."""
     found: dict[int, list[float]] = {}
     for model in row.models.values():
         for entry in model.result.history:
@@ -307,7 +308,7 @@ def _history(row: Row, metric: str) -> dict[int, list[float]]:
 
 
 def _curves(scenario: Scenario, name: str) -> list[Curve]:
-    """Rows that differ in one setting alone and have at least two values of it."""
+    """Return rows that differ in one setting only, if they have at least two values of it."""
     groups: dict[str, tuple[Row, dict[str, Any], dict[float, Row]]] = {}
     for row in scenario.students:
         settings = flat(row.settings.plain())
@@ -319,14 +320,14 @@ def _curves(scenario: Scenario, name: str) -> list[Curve]:
     curves = []
     for row, settings, rows in found:
         same = [other for first, other, _ in found if first.method == row.method]
-        apart = titles(same)[same.index(settings)]
-        label = f"{row.method} ({apart})" if apart else row.method
+        variant = titles(same)[same.index(settings)]
+        label = f"{row.method} ({variant})" if variant else row.method
         curves.append(Curve(label, row.method, dict(sorted(rows.items()))))
     return curves
 
 
 def _references(scenario: Scenario, curves: Sequence[Curve]) -> list[Row]:
-    """Models without a curve of their own; of several settings of one the best on dev."""
+    """Return the models without a curve; for a method with several settings, the best on dev."""
     swept = {curve.method for curve in curves}
     return [row for row in _leading(scenario) if row.method not in swept and _percents(row, scenario)]
 
@@ -345,13 +346,13 @@ def _columns(labels: Sequence[str]) -> int:
 
 
 def _legend(place: FigureBase, panel: Axes) -> None:
-    """Below the axis, where it covers nothing."""
+    """Draw the legend below the axis, where it covers nothing."""
     handles, labels = panel.get_legend_handles_labels()
     place.legend(handles, labels, loc="outside lower center", ncols=_columns(labels), handlelength=2.8)
 
 
 def _embedded(svg: str, prefix: str) -> str:
-    """An SVG document as an element within a page."""
+    """Return an SVG document as an element of a page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = svg.replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")

@@ -1,4 +1,4 @@
-"""Everything that a report says, gathered once, and the files that say it."""
+"""A report: the content that all its files have in common, and the files."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["Report", "write_report"]
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of some runs.
+    """The content of a report on some runs.
 
     Attributes:
         title: heading.
-        command: makes it again.
-        runs: all that was found.
+        command: that makes the report again.
+        runs: all that were found.
         scenarios: of the finished runs.
-        notes: lines to close with.
-        made: when.
+        notes: closing lines.
+        created: time of the report.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Report:
     runs: Runs
     scenarios: Sequence[Scenario]
     notes: Sequence[str]
-    made: datetime
+    created: datetime
 
     @classmethod
     def of(
@@ -59,13 +59,13 @@ class Report:
         Args:
             folders: searched for runs.
             title: heading.
-            notes: lines to close with.
-            output: where it is going to be written, for the command.
-            command: makes the report again; by default ``structkd report`` with these folders.
+            notes: closing lines.
+            output: folder that the report is going to be written to, for the command.
+            command: that makes the report again; by default ``structkd report`` with these folders.
 
         Raises:
-            FileNotFoundError: if a folder does not exist or no run in any is finished.
-            ValueError: if a result file cannot be read or was written by another version.
+            FileNotFoundError: a folder does not exist, or no run is finished.
+            ValueError: a file cannot be read or was written by another version.
         """
         runs = read_runs(folders)
         if command is None:
@@ -82,7 +82,7 @@ class Report:
         Returns:
             The files written, ``results.md`` first.
         """
-        # matplotlib and Jinja take their time to load, and the tables of a terminal need neither.
+        # The tables of a terminal need neither matplotlib nor Jinja, which load slowly.
         from .markdown import markdown
         from .page import page
         from .plots import Plots
@@ -103,39 +103,39 @@ class Report:
 
     @functools.cached_property
     def comparisons(self) -> list[Comparison]:
-        """All that are declared, corrected as one family."""
+        """All comparisons that the configurations declare, corrected as one family."""
         return compare_all(self.scenarios)
 
     @property
     def terminal(self) -> str:
-        """The figures for a terminal of 100 columns."""
-        lines = [f"failed: {each.title}: {each.message}" for each in self.runs.failed]
-        lines += [f"unfinished: {each.title}" for each in self.runs.unfinished]
+        """The report for a terminal of 100 columns."""
+        lines = [f"failed: {attempt.title}: {attempt.message}" for attempt in self.runs.failed]
+        lines += [f"unfinished: {attempt.title}" for attempt in self.runs.unfinished]
         wrapped = [textwrap.fill(line, 100, subsequent_indent="    ", break_long_words=False) for line in lines]
         closing = textwrap.fill(self.findings, 100)
         return "\n".join([tables.terminal(self.scenarios, self.comparisons), *wrapped, closing])
 
     @property
     def findings(self) -> str:
-        """What came out of all comparisons, in a sentence."""
+        """The outcomes of all comparisons, in a sentence."""
         return findings.of_all(self.scenarios, self.comparisons)
 
     def findings_of(self, scenario: Scenario) -> list[str]:
-        """What was found in a scenario, in sentences."""
+        """Return the findings of a scenario, in sentences."""
         return findings.of_scenario(scenario, self.comparisons)
 
     def comparisons_of(self, scenario: Scenario) -> list[Comparison]:
-        """Those between rows of a scenario."""
-        return [each for each in self.comparisons if each.scenario is scenario]
+        """Return the comparisons between rows of a scenario."""
+        return [comparison for comparison in self.comparisons if comparison.scenario is scenario]
 
     @property
     def when(self) -> str:
-        """When it was made."""
-        return self.made.strftime("%Y-%m-%d %H:%M UTC")
+        """The time of the report, in words."""
+        return self.created.strftime("%Y-%m-%d %H:%M UTC")
 
     @property
     def versions(self) -> list[str]:
-        """What the runs were made with, most frequent first; with more than one the number of runs."""
+        """Versions that the runs were made with, the most frequent first; if they differ, with the number of runs."""
         found = Counter(json.dumps(record.environment) for record in self._records)
         versions = []
         for environment, count in found.most_common():
@@ -145,12 +145,12 @@ class Report:
 
     @property
     def commands(self) -> list[str]:
-        """What was typed."""
+        """The commands of the runs, as typed."""
         return list(dict.fromkeys(record.command for record in self._records if record.command))
 
     @property
     def corpora(self) -> list[tuple[str, str, str]]:
-        """Name, source and licence of each."""
+        """Name, source and licence of every corpus."""
         data = [run.metrics.data for run in self.runs.finished]
         return list(dict.fromkeys((corpus.name, corpus.source, corpus.licence) for corpus in data))
 
@@ -160,7 +160,7 @@ class Report:
 
     @property
     def finished(self) -> str:
-        """When the runs were finished, the first and the last; empty where none says so."""
+        """When the first and the last run were finished; empty if that is unknown."""
         times = sorted(run.finished for run in self.runs.finished if run.finished)
         return (
             " to ".join(dict.fromkeys(time[:16].replace("T", " ") for time in (times[0], times[-1]))) if times else ""
@@ -168,7 +168,7 @@ class Report:
 
 
 def about(scenario: Scenario) -> str:
-    """What a table needs beside its title."""
+    """Return the remarks below a scenario's title."""
     test = scenario.data.sentences["test"]
     parts = [f"Test {scenario.metric_title} in percent; {test:,} test sentences.", scenario.rule]
     parts.append(scenario.data.notes)
@@ -189,5 +189,5 @@ def write_report(
     *,
     command: str | None = None,
 ) -> list[Path]:
-    """Write a report on all runs below some folders: :meth:`Report.of`, then :meth:`Report.save`."""
+    """Write a report on all runs below some folders: :meth:`Report.of` and :meth:`Report.save`."""
     return Report.of(list(folders), title, notes, output=output, command=command).save(output)

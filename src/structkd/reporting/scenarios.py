@@ -25,23 +25,23 @@ class Row:
     Attributes:
         role: "teacher" or "student".
         method: name of the method.
-        settings: all that was set for it, the same for all seeds.
-        apart: the settings in which it differs from other rows of the same name, in words.
-        models: one a seed.
+        settings: the same for all seeds.
+        variant: the settings in which it differs from other rows of the same method, in words.
+        models: one per seed.
         runs: folders of all runs that it took part in.
     """
 
     role: str
     method: str
     settings: Settings
-    apart: str = ""
+    variant: str = ""
     models: dict[int, Model] = field(default_factory=dict)
     runs: set[Path] = field(default_factory=set)
 
     @property
     def name(self) -> str:
-        """The method, and what tells it apart."""
-        return f"{self.method} ({self.apart})" if self.apart else self.method
+        """The method and the variant."""
+        return f"{self.method} ({self.variant})" if self.variant else self.method
 
     @property
     def first(self) -> Model:
@@ -49,7 +49,7 @@ class Row:
         return next(iter(self.models.values()))
 
     def metrics(self, split: str, metric: str) -> dict[int, float]:
-        """A figure of every seed that has it, in the order of the seeds."""
+        """Return a metric on "dev" or "test" of every seed that has it, in the order of the seeds."""
         return self._each(lambda model: model.metric(split, metric))
 
     @property
@@ -70,18 +70,18 @@ class Row:
 
 @dataclass(eq=False)
 class Scenario:
-    """Everything found about one scenario on one corpus, with one teacher (or one ensemble of them).
+    """The results of one scenario on one corpus, with one teacher (or one ensemble of teachers).
 
     Attributes:
         name: of the scenario.
         data: the corpus.
-        metric: the figure by which models are compared.
-        teacher: what sets the teacher apart, where the same scenario was run with several.
+        metric: by which models are compared.
+        teacher: the teacher's settings that distinguish it, if the same scenario was run with several.
         rows: teachers, the plain student, other students by name, structural KD last.
-        runs: finished runs that it is made of.
+        runs: the finished runs.
         pairs: rows to be compared, as the configurations declare: (method, baseline).
-        missing: comparisons declared of which one side was never run.
-        replaced: runs whose models were trained again by later ones, so that they do not count.
+        missing: declared comparisons of which one side was never run.
+        replaced: runs whose models were trained again by later runs, so that they do not count.
     """
 
     name: str
@@ -96,24 +96,24 @@ class Scenario:
 
     @property
     def title(self) -> str:
-        """For headings."""
-        apart = f" (teacher: {self.teacher})" if self.teacher else ""
-        return f"{self.name}{apart}: {self.data.name}, {self.data.task}"
+        """The scenario, teacher, corpus and task, for headings."""
+        teacher = f" (teacher: {self.teacher})" if self.teacher else ""
+        return f"{self.name}{teacher}: {self.data.name}, {self.data.task}"
 
     @property
     def metric_title(self) -> str:
-        """The figure by which models are compared, as tables print it."""
+        """The metric by which models are compared, as tables print it."""
         return metric_title(self.metric)
 
     @property
     def metrics(self) -> list[str]:
-        """Names of all test figures that any model has, the compared one first."""
+        """Names of all test metrics that any model has, the compared one first."""
         found = [name for row in self.rows for model in row.models.values() for name in model.result.test]
         return list(dict.fromkeys([self.metric, *found]))
 
     @property
     def rule(self) -> str:
-        """What has to be said of how the figures are counted; may be empty."""
+        """Sentences on how the metrics are counted; may be empty."""
         return " ".join(dict.fromkeys(filter(None, map(metric_rule, self.metrics))))
 
     @property
@@ -128,24 +128,24 @@ class Scenario:
 
     @property
     def ceiling(self) -> float | None:
-        """Mean test figure of the teacher; of the best, where there are several."""
+        """Mean test metric of the teacher; of the best one, if there are several."""
         means = [fmean(found.values()) for row in self.teachers if (found := row.metrics("test", self.metric))]
         return max(means, default=None)
 
     @property
     def teachers_speed(self) -> float | None:
-        """Words a second of all teachers one after the other, as an ensemble works."""
+        """Words per second of all teachers one after the other, as an ensemble works."""
         speeds = [row.words_per_second for row in self.teachers]
         known = [speed for speed in speeds if speed]
         return 1 / sum(1 / speed for speed in known) if known and len(known) == len(speeds) else None
 
     def plain(self, row: Row) -> Row | None:
-        """The student without KD that goes with a student."""
+        """Return the student without KD that belongs to a student."""
         found = _partners(self.students, row, "none")
         return found[0] if len(found) == 1 else None
 
     def gap_closed(self, row: Row) -> float | None:
-        """Share of the distance from the plain student to the teacher that a student covers, on the seeds of both."""
+        """Return the share of the distance from plain student to teacher that a student covers, on common seeds."""
         plain = self.plain(row) if row.role == "student" else None
         if plain is None or plain is row or self.ceiling is None:
             return None
@@ -159,7 +159,7 @@ class Scenario:
 
 
 def spread(values: Iterable[float]) -> float | None:
-    """Standard deviation over seeds; None of a single one."""
+    """Return the standard deviation over seeds; None for a single seed."""
     found = list(values)
     return stdev(found) if len(found) > 1 else None
 
@@ -167,8 +167,8 @@ def spread(values: Iterable[float]) -> float | None:
 def collect(runs: Sequence[Run]) -> list[Scenario]:
     """Group the results of runs by scenario, corpus and teacher, then by method and seed.
 
-    Teachers are the same if all their settings are. What several runs share counts once. A run in which no teacher
-    took part (a student without KD) belongs to every teacher's group of its scenario.
+    Teachers are the same if all their settings are equal. A training that several runs share counts once. A run without
+    a teacher (of a student without KD) belongs to the groups of all teachers of its scenario.
     """
     groups: dict[tuple[str, ...], dict[str, list[Run]]] = {}
     for run in runs:
@@ -185,9 +185,9 @@ def collect(runs: Sequence[Run]) -> list[Scenario]:
                 [*settings, {"seed": seed} if len(seed) > 1 else {"seed": seed[0]}]
                 for settings, seed in zip(described, (_teacher_seeds(part[0]) for part in found), strict=True)
             ]
-        apart = titles(described) if found else [""]
+        teachers = titles(described) if found else [""]
         scenarios += [
-            _scenario(members + without, teacher) for members, teacher in zip(found or [[]], apart, strict=True)
+            _scenario(members + without, teacher) for members, teacher in zip(found or [[]], teachers, strict=True)
         ]
     return sorted(scenarios, key=lambda scenario: scenario.title)
 
@@ -202,7 +202,7 @@ def _teacher_seeds(run: Run) -> tuple[int, ...]:
 
 
 def _by_teacher_seed(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs whose teachers differ in their seeds alone are one group if each student has one of them only."""
+    """Group runs by the teachers' seeds; they are one group if every student has a teacher of one seed only."""
     of_student: dict[int, set[tuple[int, ...]]] = {}
     for run in runs:
         of_student.setdefault(run.metrics.seed, set()).add(_teacher_seeds(run))
@@ -216,7 +216,7 @@ def _by_teacher_seed(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _scenario(runs: Sequence[Run], teacher: str) -> Scenario:
     rows: dict[str, Row] = {}
-    for run in sorted(runs, key=lambda run: run.finished):  # of two that say different things the later counts
+    for run in sorted(runs, key=lambda run: run.finished):  # the later of two results counts
         for result in run.metrics.results:
             key = json.dumps([result.role, result.method, result.settings.plain()], sort_keys=True)
             row = rows.setdefault(key, Row(result.role, result.method, result.settings))
@@ -226,7 +226,7 @@ def _scenario(runs: Sequence[Run], teacher: str) -> Scenario:
                 row.models[result.seed] = Model(run, result)
     for row in rows.values():
         row.models = dict(sorted(row.models.items()))
-    _name_apart(list(rows.values()))
+    _name_variants(list(rows.values()))
     ordered = sorted(rows.values(), key=_position)
     current = {model.result.folder for row in ordered for model in row.models.values()}
     replaced = [run for run in runs if any(result.folder not in current for result in run.metrics.results)]
@@ -236,9 +236,9 @@ def _scenario(runs: Sequence[Run], teacher: str) -> Scenario:
 
 
 def _position(row: Row) -> tuple[int, str, list[tuple[str, float, str]]]:
-    """Teachers, plain student, other methods by name, structural KD last; then by settings, numbers by their size."""
+    """Order rows: teachers, plain student, other methods by name, structural KD; then by settings, numerically."""
     by_size = []
-    for part in row.apart.split(", "):
+    for part in row.variant.split(", "):
         name, _, value = part.partition("=")
         try:
             by_size.append((name, float(value), ""))
@@ -248,18 +248,18 @@ def _position(row: Row) -> tuple[int, str, list[tuple[str, float, str]]]:
     return order, row.method, by_size
 
 
-def _name_apart(rows: Sequence[Row]) -> None:
-    """Where rows of one name differ in their settings, say in which."""
+def _name_variants(rows: Sequence[Row]) -> None:
+    """Name the settings in which rows of one method differ."""
     by_name: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_name.setdefault((row.role, row.method), []).append(row)
     for group in by_name.values():
-        for row, apart in zip(group, titles([row.settings.plain() for row in group]), strict=True):
-            row.apart = apart
+        for row, variant in zip(group, titles([row.settings.plain() for row in group]), strict=True):
+            row.variant = variant
 
 
 def _declared(runs: Sequence[Run], rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[tuple[str, str]]]:
-    """Rows to be compared, and comparisons of which one side was never run."""
+    """Return rows to be compared, and comparisons of which one side was never run."""
     students = [row for row in rows if row.role == "student"]
     declared = dict.fromkeys(pair for run in runs for pair in run.metrics.comparisons)
     pairs = [
@@ -274,10 +274,10 @@ def _declared(runs: Sequence[Run], rows: Sequence[Row]) -> tuple[list[tuple[Row,
 
 
 def _partners(students: Sequence[Row], row: Row, method: str) -> list[Row]:
-    """Students by a method that go with one by another.
+    """Return the students of a method that a student of another method is compared with.
 
-    They are those that share runs with it; where none does, those that were set alike in all but the method, of the
-    same temperature if there are such.
+    These are the students that share runs with it. If there are none, they are the students whose settings differ in
+    the method only, those of the same temperature if there are any.
     """
     named = [other for other in students if other.method == method and other is not row]
     if together := [other for other in named if other.runs & row.runs]:

@@ -1,4 +1,4 @@
-"""Settings that differ, and short names for them."""
+"""Settings in which models differ, and short names for them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 __all__ = ["differences", "flat", "short_names", "titles"]
 
-#: Titles name no more settings than these where fewer tell all apart.
+#: If more settings differ, titles name as few as distinguish all models.
 _NAMED = 3
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names. A list of one is its element: most runs have one teacher."""
+    """Return nested settings by their dotted names. A list of one element counts as the element."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     elif isinstance(value, list) and all(isinstance(part, Mapping) for part in value):
@@ -28,43 +28,44 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(settings: Sequence[Any]) -> list[dict[str, Any]]:
-    """Of each settings, those in which any of them differ, by their dotted names; empty where all are alike."""
-    every = [flat(one) for one in settings]
-    names = sorted(set().union(*every))
-    different = [name for name in names if len({json.dumps(one.get(name)) for one in every}) > 1]
-    return [{name: one.get(name) for name in different} for one in every]
+    """Return, for every model, the settings in which any models differ, by their dotted names."""
+    flattened = [flat(nested) for nested in settings]
+    names = sorted(set().union(*flattened))
+    different = [name for name in names if len({json.dumps(one.get(name)) for one in flattened}) > 1]
+    return [{name: one.get(name) for name in different} for one in flattened]
 
 
 def titles(settings: Sequence[Any]) -> list[str]:
-    """What tells settings apart, as "temperature=2, unlabelled=500"; empty where all are alike.
+    """Return a title for every model that names its settings, as "temperature=2, unlabelled=500".
 
-    Where very many settings differ, as between two kinds of model, as many are named as it takes to tell them apart.
+    A title names the settings in which the models differ; it is empty if they do not. If many settings differ, as
+    between two classes of models, it names as few as distinguish all models.
     """
     different = differences(settings)
     names = list(different[0]) if different else []
     if len(names) > _NAMED:
-        names = _telling(different)
-    # What a _target_ names is the thing itself: "encoder=BiLSTMRecipe".
+        names = _distinguishing(different)
+    # "encoder._target_" is called "encoder": "encoder=BiLSTMRecipe".
     called = {name: name.removesuffix("._target_") for name in names}
     short = short_names(list(called.values()))
     return [", ".join(f"{short[called[name]]}={_written(one[name])}" for name in names) for one in different]
 
 
-def _telling(different: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A few names whose values tell all apart that differ at all: those first that do most of it."""
+def _distinguishing(different: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Choose a few names whose values distinguish all models, greedily."""
 
-    def kinds(names: Sequence[str]) -> int:
+    def distinguished(names: Sequence[str]) -> int:
         return len({json.dumps([one[name] for name in names]) for one in different})
 
     chosen: list[str] = []
-    while kinds(chosen) < kinds(list(different[0])):
+    while distinguished(chosen) < distinguished(list(different[0])):
         rest = [name for name in different[0] if name not in chosen]
-        # The model first, its kind above all; and a number or a word says more than a list or a missing value.
+        # Prefer the model, and above all its class; prefer a number or a word to a list or a missing value.
         chosen.append(
             max(
                 rest,
                 key=lambda name: (
-                    kinds([*chosen, name]),
+                    distinguished([*chosen, name]),
                     "model." in name,
                     name.endswith("_target_"),
                     all(isinstance(one[name], (str, int, float)) for one in different),
@@ -76,7 +77,7 @@ def _telling(different: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of dotted names that are still different names."""
+    """Shorten dotted names from the front as far as they stay different."""
     short = {}
     for name in names:
         parts = name.split(".")

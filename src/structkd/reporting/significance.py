@@ -1,4 +1,4 @@
-"""Is a difference between two methods more than chance? Exact over seeds, bootstrap over test sentences."""
+"""Significance of differences between methods: an exact test over seeds, a bootstrap over test sentences."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Interval", "holm", "paired_bootstrap", "sign_flip_test", "smallest_p
 
 
 def smallest_p(pairs: int) -> float:
-    """The smallest p that the two-sided sign-flip test can reach with this many pairs: 2 / 2^n."""
+    """Return the smallest p that the two-sided sign-flip test can reach with n pairs: 2 / 2^n."""
     return min(1.0, 2.0 / 2**pairs)
 
 
 def sign_flip_test(differences: Sequence[float]) -> float:
-    """Exact two-sided paired permutation test of "the mean difference is 0".
+    """Return p of the exact two-sided paired permutation test of "the mean difference is 0".
 
     Under the null hypothesis each pair's two results could be swapped, which flips the sign of its difference. p is
     the share of all 2^n sign patterns whose mean is at least as far from 0 as the observed one. The patterns of the
-    two halves of the pairs are enumerated apart and met by sorting: O(n 2^(n/2)) time, O(2^(n/2)) memory.
+    two halves of the pairs are enumerated separately and combined by sorting: O(n 2^(n/2)) time, O(2^(n/2)) memory.
 
     Args:
         differences: one per paired seed.
 
     Raises:
-        ValueError: without differences, or with more than 40.
+        ValueError: there are no differences, or more than 40.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not 1 <= len(values) <= 40:
@@ -39,13 +39,13 @@ def sign_flip_test(differences: Sequence[float]) -> float:
         return 1.0
     half = len(values) // 2
     one, other = _signed_sums(values[:half]), np.sort(_signed_sums(values[half:]))
-    # Sums are distributed symmetrically about 0: as many lie beyond -threshold as beyond +threshold.
+    # Sums are distributed symmetrically around 0: as many lie beyond -threshold as beyond +threshold.
     beyond = len(other) - np.searchsorted(other, threshold - one, side="left")
     return float(2 * beyond.sum() / 2 ** len(values))
 
 
 def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sums of values under every pattern of signs, [2^n]."""
+    """Return the sums of values under every pattern of signs, [2^n]."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums - value, sums + value])
@@ -53,16 +53,17 @@ def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjustment: below a level are those that may be rejected at it, however they depend.
+    """Adjust p-values by Holm's (1979) step-down method.
 
-    The smallest of m p-values is multiplied by m, the next by m - 1, and so on; none comes out smaller than one
-    before it, nor above 1.
+    The hypotheses whose adjusted p is below a level may be rejected at that level, however the tests depend on each
+    other. The smallest of m p-values is multiplied by m, the next by m - 1, and so on; none becomes smaller than the
+    one before it, nor larger than 1.
 
     Args:
         p_values: of one family of tests.
 
     Returns:
-        Adjusted p-values in the order given.
+        Adjusted p-values, in the order given.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
@@ -91,12 +92,13 @@ def paired_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Bias-corrected and accelerated (BCa) interval of F1(first) - F1(second), resampling test sentences in pairs.
+    """Return the bias-corrected and accelerated (BCa) bootstrap interval of F1(first) - F1(second).
+
+    Test sentences are resampled in pairs. The interval is about other test sentences and not about other seeds.
 
     Args:
         first, second: per-sentence counts [seeds, sentences, 3] of the same test sentences, as from
-            :func:`~structkd.evaluation.counts`; F1 is averaged over the seeds. The interval speaks of
-            other test sentences, not of other seeds.
+            :func:`~structkd.evaluation.counts`; F1 is averaged over the seeds.
         confidence: coverage.
         resamples: bootstrap samples.
         seed: of the resampling.
@@ -111,7 +113,7 @@ def paired_bootstrap(
     table = table.astype(np.float64)
 
     def difference(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of the seeds' mean F1, for sums of counts [samples, 2 * seeds * 3]."""
+        """Return the difference of the seeds' mean F1, for sums of counts [samples, 2 * seeds * 3]."""
         correct, predicted, gold = np.moveaxis(totals.reshape(len(totals), -1, 3), -1, 0)
         f1 = np.divide(2 * correct, predicted + gold, out=np.zeros_like(correct), where=predicted + gold > 0)
         return f1[:, : len(first)].mean(axis=1) - f1[:, len(first) :].mean(axis=1)
@@ -131,12 +133,12 @@ def paired_bootstrap(
     return Interval(observed, float(low), float(high), confidence)
 
 
-#: Bootstrap samples at a time; what a batch draws takes 8 bytes a sentence.
+#: Bootstrap samples drawn at once; each takes 8 bytes per sentence.
 _BATCH = 256
 
 
 def _drawn(generator: np.random.Generator, samples: int, sentences: int) -> NDArray[np.float64]:
-    """How often each sentence occurs in each bootstrap sample, [samples, sentences]."""
+    """Draw how often each sentence occurs in each bootstrap sample, [samples, sentences]."""
     chosen = generator.integers(0, sentences, (samples, sentences))
     chosen += sentences * np.arange(samples)[:, None]
     counted = np.bincount(chosen.ravel(), minlength=samples * sentences)
@@ -146,12 +148,12 @@ def _drawn(generator: np.random.Generator, samples: int, sentences: int) -> NDAr
 def _bca_levels(
     observed: float, drawn: NDArray[np.float64], left_out: NDArray[np.float64], confidence: float
 ) -> tuple[float, float]:
-    """The quantiles of the bootstrap distribution that bound the interval (Efron, 1987, section 3).
+    """Return the quantiles of the bootstrap distribution that bound the interval (Efron, 1987, section 3).
 
     Args:
         observed: the statistic.
-        drawn: of every bootstrap sample.
-        left_out: with one sentence left out at a time.
+        drawn: the statistic of every bootstrap sample.
+        left_out: the statistic with one sentence left out at a time.
         confidence: coverage.
     """
     tail = (1 - confidence) / 2
@@ -159,7 +161,7 @@ def _bca_levels(
     influence = left_out.mean() - left_out
     spread = np.sum(influence**2)
     if spread == 0 or not np.isfinite(bias):
-        # Where a single sentence makes all the difference there is nothing to correct by: plain percentiles.
+        # If the difference rests on a single sentence, no correction is defined: use plain percentiles.
         return tail, 1 - tail
     acceleration = np.sum(influence**3) / (6 * spread**1.5)
     shifted = bias + np.array([ndtri(tail), ndtri(1 - tail)])

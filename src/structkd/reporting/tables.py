@@ -1,4 +1,4 @@
-"""The figures as text: cells of tables, a compact table for the terminal, Markdown, CSV."""
+"""Tables of a report: their cells, and the tables as text for a terminal, as Markdown and as CSV."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table says in a place.
+    """A cell of a table.
 
     Attributes:
-        parts: pieces of text, each with the URL it links to, if any.
-        mark: a word for how it is to be shown: "name" heads a line, "number" is aligned right, "code" is typed,
-            others are styles of the page.
+        parts: pieces of text, comparison with the URL that it links to, if any.
+        mark: its style: "name" heads a line, "number" is aligned right, "code" is set in a typewriter font; others are
+            styles of the page.
     """
 
     parts: tuple[tuple[str, str | None], ...]
@@ -49,39 +49,39 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """Without links."""
+        """The text without links."""
         return ", ".join(part for part, _ in self.parts)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and lines of as many cells; a column's title may have an explanation."""
+    """A header and lines of as many cells."""
 
     header: Sequence[str]
     lines: Sequence[Sequence[Cell]]
 
 
 def number(text: str) -> Cell:
-    """A cell with a figure."""
+    """Return a cell with a number."""
     return Cell(((text, None),), "number")
 
 
 def percent(values: Iterable[float] | Mapping[int, float]) -> str:
-    """The mean in percent; empty without values."""
+    """Return the mean in percent; empty without values."""
     found = list(values.values() if isinstance(values, Mapping) else values)
     return f"{100 * fmean(found):.2f}" if found else ""
 
 
 def mean_and_spread(values: Mapping[int, float]) -> str:
-    """Mean and standard deviation over seeds in percent; the mean alone of one seed."""
+    """Return mean and standard deviation over seeds in percent; the mean alone for one seed."""
     deviation = spread(values.values())
     return percent(values) + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
 
 
 def method_table(scenario: Scenario, link: Linker) -> Table:
-    """A line per row of a scenario: means over seeds, and every seed's test figure."""
+    """Return a line per row of a scenario: means over seeds, and every seed's test metric."""
     metric = scenario.metric_title
-    # precision and recall stand in the CSV file
+    # Precision and recall are in the CSV file.
     others = [name for name in scenario.metrics if name not in (scenario.metric, "precision", "recall")]
     header = ["model", f"test {metric}", f"dev {metric}", "gap closed", "every seed"]
     header += [f"test {metric_title(name)}" for name in others]
@@ -113,48 +113,49 @@ def _speed(words: float | None) -> str:
 
 
 def _ratio(scenario: Scenario, row: Row) -> str:
-    own, teachers = row.words_per_second, scenario.teachers_speed
-    if row.role == "teacher" or own is None or teachers is None:
+    speed, teachers = row.words_per_second, scenario.teachers_speed
+    if row.role == "teacher" or speed is None or teachers is None:
         return ""
-    return f" ({own / teachers:.{1 if own >= teachers else 2}f} ×)"  # noqa: RUF001
+    return f" ({speed / teachers:.{1 if speed >= teachers else 2}f} ×)"  # noqa: RUF001
 
 
 def _span(values: Iterable[str]) -> str:
-    """The one value, or the smallest and the largest."""
+    """Return the one value, or the smallest and the largest."""
     found = sorted(set(values), key=lambda value: int(value.replace(",", "")))
     return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _without_empty(table: Table) -> Table:
-    """Less the columns in which nothing stands."""
-    kept = [column for column in range(len(table.header)) if any(line[column].text for line in table.lines)]
-    return Table([table.header[column] for column in kept], [[line[column] for column in kept] for line in table.lines])
+    """Leave out the columns that are empty."""
+    columns = [column for column in range(len(table.header)) if any(line[column].text for line in table.lines)]
+    lines = [[line[column] for column in columns] for line in table.lines]
+    return Table([table.header[column] for column in columns], lines)
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """A line per comparison."""
+    """Return a line per comparison."""
     header = ["comparison", "mean difference", "95 % interval over test sentences", "verdict"]
     header += ["p, Holm", "p", "smallest possible p", "paired seeds"]
     lines = []
-    for each in comparisons:
-        interval = each.interval
+    for comparison in comparisons:
+        interval = comparison.interval
         lines.append(
             [
-                Cell(((each.title, None),), "name"),
-                number(f"{100 * each.difference:+.2f}"),
+                Cell(((comparison.title, None),), "name"),
+                number(f"{100 * comparison.difference:+.2f}"),
                 number("" if interval is None else f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"),
-                Cell(((each.verdict, None),), each.outcome.replace(" ", "-")),
-                number(f"{each.adjusted:.3g}"),
-                number(f"{each.p:.3g}"),
-                number(f"{each.smallest:.3g}"),
-                number(str(len(each.differences))),
+                Cell(((comparison.verdict, None),), comparison.outcome.replace(" ", "-")),
+                number(f"{comparison.adjusted:.3g}"),
+                number(f"{comparison.p:.3g}"),
+                number(f"{comparison.smallest:.3g}"),
+                number(str(len(comparison.differences))),
             ]
         )
     return _without_empty(Table(header, lines)) if lines else Table(header, [])
 
 
 def model_table(scenario: Scenario, link: Linker) -> Table:
-    """A line per trained model, with the files it comes from and the command that makes it again."""
+    """Return a line per trained model, with its files and the command that makes it again."""
     metric = scenario.metric_title
     header = ["model", "seed", f"test {metric}", f"dev {metric}", "KL a word", "words/s", "steps (best)"]
     header += ["files", "command"]
@@ -167,8 +168,8 @@ def model_table(scenario: Scenario, link: Linker) -> Table:
                 [
                     Cell(((row.name, None),), "name"),
                     number(str(seed)),
-                    number(_figure(model, "test", scenario.metric)),
-                    number(_figure(model, "dev", scenario.metric)),
+                    number(_metric(model, "test", scenario.metric)),
+                    number(_metric(model, "dev", scenario.metric)),
                     number("" if divergence is None else f"{divergence:.3f}"),
                     number(_speed(model.words_per_second)),
                     number(f"{model.result.steps:,}{best}"),
@@ -179,7 +180,7 @@ def model_table(scenario: Scenario, link: Linker) -> Table:
     return _without_empty(Table(header, lines))
 
 
-def _figure(model: Model, split: str, metric: str) -> str:
+def _metric(model: Model, split: str, metric: str) -> str:
     value = model.metric(split, metric)
     return "" if value is None else f"{100 * value:.2f}"
 
@@ -190,7 +191,7 @@ def _files(model: Model, link: Linker) -> Iterable[tuple[str, str | None]]:
 
 
 def as_markdown(table: Table) -> str:
-    """A pipe table."""
+    """Return a pipe table."""
     numbers = [all(line[column].mark == "number" for line in table.lines) for column in range(len(table.header))]
     lines = [list(map(escaped, table.header)), ["---:" if right else "---" for right in numbers]]
     lines += [[_markdown_cell(cell) for cell in line] for line in table.lines]
@@ -206,13 +207,13 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as Markdown prints it literally, in one line."""
+    """Escape text so that Markdown prints it literally, in one line."""
     text = re.sub(r"[\\|<>*`]|\b_|_\b|\](?=[(\[:])", r"\\\g<0>", text)
     return " ".join(text.split())
 
 
 def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
-    """One line per trained model, with all that tables round or leave out."""
+    """Return one line per trained model, unrounded and with all columns."""
     metrics = list(dict.fromkeys(name for scenario in scenarios for name in scenario.metrics))
     header = ["scenario", "data", "task", "teacher", "role", "method", "differs_in", "seed", "labelled", "unlabelled"]
     header += ["parameters", "steps", "best_step", "seconds", "words_per_second", "kl_per_word"]
@@ -224,7 +225,7 @@ def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
             for seed, model in row.models.items():
                 result = model.result
                 lines.append([scenario.name, scenario.data.name, scenario.data.task, scenario.teacher])
-                lines[-1] += [row.role, row.method, row.apart, seed]
+                lines[-1] += [row.role, row.method, row.variant, seed]
                 lines[-1] += [result.labelled, result.unlabelled, result.parameters, result.steps]
                 lines[-1] += [result.best_step, model.seconds, model.words_per_second, model.kl_per_word]
                 lines[-1] += [model.metric(split, name) for split in ("dev", "test") for name in metrics]
@@ -234,16 +235,28 @@ def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
 
 
 def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
-    """One line per comparison, unrounded."""
+    """Return one line per comparison, unrounded."""
     header = ["scenario", "data", "task", "teacher", "method", "baseline", "seeds", "difference", "low", "high"]
     header += ["p", "smallest_p", "p_holm", "smallest_p_holm", "family", "outcome"]
     lines: list[list[Any]] = []
-    for each in comparisons:
-        scenario, interval = each.scenario, each.interval
+    for comparison in comparisons:
+        scenario, interval = comparison.scenario, comparison.interval
         lines.append([scenario.name, scenario.data.name, scenario.data.task, scenario.teacher])
-        lines[-1] += [each.method.name, each.baseline.name, " ".join(map(str, each.differences)), each.difference]
+        lines[-1] += [
+            comparison.method.name,
+            comparison.baseline.name,
+            " ".join(map(str, comparison.differences)),
+            comparison.difference,
+        ]
         lines[-1] += [None, None] if interval is None else [interval.low, interval.high]
-        lines[-1] += [each.p, each.smallest, each.adjusted, each.attainable, each.family, each.outcome]
+        lines[-1] += [
+            comparison.p,
+            comparison.smallest,
+            comparison.adjusted,
+            comparison.attainable,
+            comparison.family,
+            comparison.outcome,
+        ]
     return _as_csv(header, lines)
 
 
@@ -256,7 +269,7 @@ def _as_csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 
 
 def terminal(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison], width: int = 100) -> str:
-    """What a terminal shows: the most telling columns, and the verdicts."""
+    """Return the most important columns and the verdicts of comparisons, for a terminal."""
     lines: list[str] = []
     for scenario in scenarios:
         header = ["model", f"test {scenario.metric_title}", "dev", "gap closed", "KL a word", "words/s", "seeds"]
@@ -273,15 +286,15 @@ def terminal(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison], w
         lines += [*textwrap.wrap(scenario.title, width), ""]
         for index, line in enumerate(cells):
             name = textwrap.wrap(line[0], widths[0], subsequent_indent="  ") or [""]
-            figures = [cell.rjust(size) for cell, size in zip(line[1:], widths[1:], strict=True)]
-            lines.append("  ".join([name[0].ljust(widths[0]), *figures]).rstrip())
+            numbers = [cell.rjust(size) for cell, size in zip(line[1:], widths[1:], strict=True)]
+            lines.append("  ".join([name[0].ljust(widths[0]), *numbers]).rstrip())
             lines += name[1:]
             lines += ["  ".join("-" * size for size in widths)] * (index == 0)
         lines.append("")
-        for each in (each for each in comparisons if each.scenario is scenario):
-            interval = each.interval
+        for comparison in (comparison for comparison in comparisons if comparison.scenario is scenario):
+            interval = comparison.interval
             limits = "" if interval is None else f" [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-            text = f"{each.title}: {100 * each.difference:+.2f}{limits}, {each.verdict}"
+            text = f"{comparison.title}: {100 * comparison.difference:+.2f}{limits}, {comparison.verdict}"
             lines += textwrap.wrap(text, width, subsequent_indent="    ")
         lines.append("")
     return "\n".join(lines)
