@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contenders import AUTOGRAD, CHECKED, COMPILED, LOG, PYTORCH_CRF, TORCH, TORCH_STRUCT
 from training_step import BILSTM, DISTILLED, MINILM, MIXED, SUPERVISED
+
+from structkd.files import replacing, write_json, write_text
 
 NOTHING = "-"
 #: With value checks on, ours should keep this share of the pure torch goals.
@@ -24,22 +24,14 @@ def write(results: dict[str, Any], output: Path) -> list[Path]:
     """Write the three files; each is complete or not there."""
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / f"bench.{ending}" for ending in ("md", "json", "png")]
-    _replace(paths[1], lambda path: path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8"))
+    write_json(paths[1], results)
     if results["scaling"]:
-        _replace(paths[2], lambda path: plot(results["scaling"], path))
+        with replacing(paths[2]) as temporary:
+            plot(results["scaling"], temporary)
     else:
         paths.pop()
-    _replace(paths[0], lambda path: path.write_text(markdown(results), encoding="utf-8"))
+    write_text(paths[0], markdown(results))
     return paths
-
-
-def _replace(path: Path, write_to: Callable[[Path], Any]) -> None:
-    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write_to(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def environment(results: Mapping[str, Any]) -> str:

@@ -96,7 +96,12 @@ ATTACKS = [
     "structkd.models.bilstm.torch.load",
     "structkd.models.bilstm.torch.hub.load",
     "structkd.training.fit.shutil.rmtree",
-    "structkd.training.fit.json.loads",
+    "structkd.training.progress.json.loads",
+    "structkd.training.progress.write_text",
+    # what writes files
+    "structkd.files.write_text",
+    "structkd.files.move",
+    "structkd.records.Failure",
     # re-exports
     "structkd.training.trainer.Trainer",
     "structkd.models.tagger.PreTrainedModel.from_pretrained",
