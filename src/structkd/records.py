@@ -196,9 +196,10 @@ class Record:
                 f"{cls.FORMAT}). {cls.REMEDY}"
             )
         try:
-            return _read(cls, content)
+            record: Self = _read(cls, content)
         except _WrongKey as error:
             raise ValueError(f"{path}: {error.key} {error}. {cls.REMEDY}") from None
+        return record
 
     def write(self, path: Path) -> None:
         """Write the record atomically."""

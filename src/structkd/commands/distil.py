@@ -110,7 +110,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         _write(run, record, folder)
         print(f"\n{folder.results.read_text(encoding='utf-8')}", flush=True)
         log.info("Written to %s", output)
-    return broadcast(run)
+    written: RunMetrics = broadcast(run)
+    return written
 
 
 def _finished(folder: RunFolder, fingerprint: str) -> RunMetrics | None:
@@ -237,7 +238,7 @@ def _result(training: Training, work_dir: Path) -> Result:
 
 def _each(source: Corpus, target: Corpus, what: str) -> str:
     """One statement where both corpora make the same, else one for each."""
-    statements = {corpus.name: getattr(corpus, what) for corpus in (source, target)}
+    statements: dict[str, str] = {corpus.name: getattr(corpus, what) for corpus in (source, target)}
     if len(set(statements.values())) == 1:
         return statements[source.name]
     return "; ".join(f"{name}: {statement}" for name, statement in statements.items() if statement)

@@ -21,7 +21,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from structkd.data import configured_at
 from structkd.spelling import did_you_mean
@@ -138,7 +138,7 @@ def resolve(target: str) -> Callable[..., Any]:
             raise _refused(target, "it is a module")
         home = getattr(found, "__module__", None) or type(found).__module__
         raise _refused(target, f"the {type(found).__name__} it names is defined in {home}")
-    return found
+    return cast("Callable[..., Any]", found)
 
 
 def _create(target: Any, values: dict[str, Any], partial: Any, where: str) -> Any:

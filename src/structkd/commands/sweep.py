@@ -250,7 +250,7 @@ def _report(records: Sequence[SweepRecord], where: str) -> None:
 class _Failed(JobReturn):
     """The end of a run that failed. Hydra's own prints a line of its own beside the message that main() prints."""
 
-    @property  # type: ignore[override]
+    @property
     def return_value(self) -> Any:
         if self.status == JobStatus.COMPLETED:
             return self._return_value

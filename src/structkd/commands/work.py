@@ -133,7 +133,8 @@ def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
         log=folder.log,
     )
     metrics: Any = _keep(training, model, result, len(text), folder) if is_main_process() else None
-    return broadcast(metrics)
+    kept: TrainingMetrics = broadcast(metrics)
+    return kept
 
 
 def _keep(

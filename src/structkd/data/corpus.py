@@ -87,7 +87,8 @@ class Corpus:
                 f"{', '.join(dataset.column_names)}"
             )
         wanted = [*required, *(["upos"] if "upos" in dataset.column_names else [])]
-        return dataset.select_columns(wanted).to_dict()
+        content: dict[str, list[Any]] = dataset.select_columns(wanted).to_dict()
+        return content
 
     def _check_sentences(self, split: str, columns: Mapping[str, list[Any]]) -> None:
         seen: set[str] = set()

@@ -73,7 +73,7 @@ def linear_forms(second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def applied(first: Tensor, forms: Tensor, constants: Tensor) -> Tensor:
     """:func:`linear_forms` of vectors [B, N, I], [B, N, M, L]."""
     product = torch.baddbmm(constants.flatten(1).unsqueeze(1), first, forms.flatten(1, 2).mT)
-    return product.unflatten(2, constants.shape[1:])
+    return product.view(*product.shape[:2], *constants.shape[1:])
 
 
 class ArcScorer(nn.Module):

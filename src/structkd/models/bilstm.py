@@ -204,11 +204,13 @@ class BiLSTMEncoder(WordEncoder):
         if self.training and self.word_dropout > 0:
             dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
             words = words.masked_fill(dropped & (words != PADDING), UNKNOWN)
-        vectors = self.embedding(words)
+        vectors: Tensor = self.embedding(words)
         if self.characters is not None:
             vectors = torch.cat([vectors, self.characters(characters)], dim=-1)
         vectors = self.dropout(vectors)
-        return vectors if self.lstm is None else self.dropout(self.lstm(vectors, lengths))
+        if self.lstm is not None:
+            vectors = self.dropout(self.lstm(vectors, lengths))
+        return vectors
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

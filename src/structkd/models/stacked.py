@@ -127,8 +127,10 @@ class StackedEncoder(WordEncoder):
             )
             for name, part in self.parts.items()
         ]
-        stacked = self.dropout(torch.cat(vectors, dim=-1))
-        return stacked if self.lstm is None else self.dropout(self.lstm(stacked, lengths))
+        stacked: Tensor = self.dropout(torch.cat(vectors, dim=-1))
+        if self.lstm is not None:
+            stacked = self.dropout(self.lstm(stacked, lengths))
+        return stacked
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

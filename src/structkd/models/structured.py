@@ -132,7 +132,7 @@ class StructuredModel(PreTrainedModel):
         Raises:
             ValueError: if there is none, so that the model cannot read text.
         """
-        features = getattr(self.encoder, "features", None)
+        features: Features | None = getattr(self.encoder, "features", None)
         if features is None:
             raise ValueError("The model has no vocabulary and cannot read text: create it by its recipe or load it.")
         return features

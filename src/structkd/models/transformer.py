@@ -274,7 +274,8 @@ class TransformerEncoder(WordEncoder):
         sums = hidden.new_zeros(batch * longest + 1, hidden.shape[-1])
         sums = sums.index_add(0, words.flatten(), hidden.flatten(0, 1))
         vectors = sums[:-1].view(batch, longest, -1) / pieces.clamp(min=1).unsqueeze(-1).to(hidden.dtype)
-        return self.dropout(vectors)
+        dropped: Tensor = self.dropout(vectors)
+        return dropped
 
     def train(self, mode: bool = True) -> TransformerEncoder:
         """As torch's, but a frozen backbone stays in evaluation mode: dropout would only blur what it says."""

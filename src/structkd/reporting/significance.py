@@ -14,7 +14,7 @@ __all__ = ["Interval", "holm", "paired_bootstrap", "sign_flip_test", "smallest_p
 
 def smallest_p(pairs: int) -> float:
     """Return the smallest p that the two-sided sign-flip test can reach with n pairs: 2 / 2^n."""
-    return min(1.0, 2.0 / 2**pairs)
+    return min(1.0, 2.0 ** (1 - pairs))
 
 
 def sign_flip_test(differences: Sequence[float]) -> float:
@@ -116,7 +116,8 @@ def paired_bootstrap(
         """Return the difference of the seeds' mean F1, for sums of counts [samples, 2 * seeds * 3]."""
         correct, predicted, gold = np.moveaxis(totals.reshape(len(totals), -1, 3), -1, 0)
         f1 = np.divide(2 * correct, predicted + gold, out=np.zeros_like(correct), where=predicted + gold > 0)
-        return f1[:, : len(first)].mean(axis=1) - f1[:, len(first) :].mean(axis=1)
+        gaps: NDArray[np.float64] = f1[:, : len(first)].mean(axis=1) - f1[:, len(first) :].mean(axis=1)
+        return gaps
 
     total = table.sum(axis=0, keepdims=True)
     observed = float(difference(total)[0])

@@ -65,7 +65,8 @@ def _check_annotation(annotation: Annotation, text: Dataset, has_labels: bool) -
 
 
 def _sizes(lists: Any) -> np.ndarray:
-    return pc.list_value_length(lists).fill_null(0).to_numpy()
+    sizes: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy()
+    return sizes
 
 
 class Collator:

@@ -10,7 +10,7 @@ import faulthandler
 import gc
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -46,8 +46,9 @@ def broadcast(value: Value) -> Value:
     from accelerate.utils import broadcast_object_list
 
     _state()
-    values: list[Any] = [value]
-    return broadcast_object_list(values, from_process=0)[0]
+    values = [value]
+    broadcast_object_list(values, from_process=0)
+    return values[0]
 
 
 def _state() -> PartialState:

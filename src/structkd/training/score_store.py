@@ -339,6 +339,7 @@ def _short(value: Any) -> str:
 def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """Return a fingerprint as JSON gives it back: tuples as lists, and names in order."""
     try:
-        return json.loads(json.dumps(fingerprint, sort_keys=True))
+        plain: dict[str, Any] = json.loads(json.dumps(fingerprint, sort_keys=True))
     except (TypeError, ValueError) as error:
         raise TypeError(f"The fingerprint of a store must be plain data that JSON can hold: {error}.") from None
+    return plain

@@ -133,7 +133,8 @@ class LiveTeacher:
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """Return the teacher's inputs for some sentences."""
-        return self.model.encode(self.text.__getitems__(list(rows)))
+        inputs: dict[str, Tensor] = self.model.encode(self.text.__getitems__(list(rows)))
+        return inputs
 
     def distribution(self, batch: Mapping[str, Tensor], lengths: Tensor) -> Any:
         """Return the teacher's distribution for a batch, without gradients and in its own precision.

@@ -131,7 +131,7 @@ class DistillationTrainer(Trainer):
             teacher = None
             if self.teacher is not None and teacher_batch is not None:
                 teacher = self.teacher.distribution(teacher_batch, lengths)
-            return self.objective(
+            loss: Tensor = self.objective(
                 teacher,
                 module.distribution(output, lengths),
                 gold,
@@ -139,6 +139,7 @@ class DistillationTrainer(Trainer):
                 labelled=labelled,
                 num_items=num_items_in_batch,
             )
+            return loss
 
         if isinstance(model, nn.parallel.DistributedDataParallel):
             # DDP searches the module's output for the parameters whose gradients it has to wait for. Scores do not
@@ -185,9 +186,10 @@ class DistillationTrainer(Trainer):
             prefetch_factor=args.dataloader_prefetch_factor,
         )
         # Batches are already divided between the processes, so that accelerate is told of one process only.
-        return prepare_data_loader(
+        prepared: DataLoader = prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
+        return prepared
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         return SortedSampler(sentence_lengths(eval_dataset).tolist())

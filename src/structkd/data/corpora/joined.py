@@ -66,7 +66,7 @@ def _named(key: str, sentences: Dataset, columns: list[str]) -> Dataset:
 
 def _each(corpora: dict[str, Corpus], what: str) -> str:
     """One statement where all corpora make the same, else one for each."""
-    statements = {key: getattr(corpus, what) for key, corpus in corpora.items()}
+    statements: dict[str, str] = {key: getattr(corpus, what) for key, corpus in corpora.items()}
     if len(set(statements.values())) == 1:
         return next(iter(statements.values()))
     return "; ".join(f"{key}: {statement}" for key, statement in statements.items() if statement)
