@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from structkd.data.annotation import TagAnnotation, TreeAnnotation, tree_fault
@@ -287,13 +288,14 @@ def hub_sentences(
             continue
         if len(tokens) != len(numbers):
             raise ValueError(f"{place}: {len(tokens)} {token_column} and {len(numbers)} {tag_column}.")
-        places = [f"{place}, word {word} (0-based)" for word in range(len(tokens))]
-        words = without_blank_words(tokens, places, blank_words, changes)
+        words = without_blank_words(tokens, partial(_word_of, place), blank_words, changes)
         if words is None:
             continue
         missing = next((word for word, tag in enumerate(numbers) if tag is None or tag < 0), None)
         if missing is not None:
-            raise ValueError(f"{places[missing]}: the label is {numbers[missing]}, so the split is not annotated.")
+            raise ValueError(
+                f"{_word_of(place, missing)}: the label is {numbers[missing]}, so the split is not annotated."
+            )
         tags = [names[tag] for tag in numbers]
         kept = [replace.get(tag, tag) for tag in tags]
         if scheme is not None:
@@ -308,6 +310,10 @@ def hub_sentences(
         replaced = sum(tag in replace for tag in tags)
         sentences.append(TaggedSentence(str(name), tuple(words), tuple(kept), replaced, number))
     return sentences
+
+
+def _word_of(place: str, word: int) -> str:
+    return f"{place}, word {word} (0-based)"
 
 
 def _known(own: str | None, types: Sequence[str], spans: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,7 @@ def load_text(
             if longest is not None and len(words) > longest:
                 changes["long"] += 1
                 continue
-            place = f"{path}, line {number}"
-            tokens = without_blank_words(words, [place] * len(words), blank_words, changes, _NODE)
+            tokens = without_blank_words(words, partial(_place, path, number), blank_words, changes, _NODE)
             if tokens:
                 yield {"id": f"{name}:{number}", "tokens": tokens}
 
@@ -66,3 +66,7 @@ def load_text(
         return text
     count = changes["long"] + changes["skipped"]
     return with_note(text, f"{count} sentences of {name} were left out: {' and '.join(left_out)}.")
+
+
+def _place(path: str | PathLike[str], number: int, _word: int) -> str:
+    return f"{path}, line {number}"

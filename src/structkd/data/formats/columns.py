@@ -6,9 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 
-from structkd.data.formats.lines import numbered_lines, split_words
+from structkd.data.formats.lines import line_of, numbered_lines, split_words
 from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 from structkd.data.formats.tag_schemes import FileScheme
 from structkd.tags import convert_tags
@@ -104,6 +105,7 @@ def read_columns(
     layout = _Layout(path, token_column, tag_column, widths, _delimiter(delimiter), comment, spelling, offers)
     replace = dict(replace or {})
     ids = SentenceIds(path, repeated_ids, changes)
+    known: set[str] = set()
     sentences: list[TaggedSentence] = []
     for comments, rows in _blocks(path, layout.is_comment, comment, encoding):
         if any(cell.startswith(DOCUMENT_MARK) for cell in layout.cells(rows[0][1])):
@@ -113,13 +115,14 @@ def read_columns(
             word, tag = layout.word_and_tag(number, line)
             given.append(tag)
             tag = replace.get(tag, tag)
-            fault = _unknown(tag, types, spelling, offers)
-            if fault:
-                raise ValueError(f"{path}, line {number}: {fault}")
+            if types is not None and tag not in known:
+                fault = _unknown(tag, types, spelling, offers)
+                if fault:
+                    raise ValueError(f"{path}, line {number}: {fault}")
+                known.add(tag)
             words.append(word)
             tags.append(tag)
-        places = [f"{path}, line {number}" for number, _ in rows]
-        kept = without_blank_words(words, places, blank_words, changes)
+        kept = without_blank_words(words, partial(line_of, path, rows), blank_words, changes)
         if not kept:  # a sentence with a blank word, or a mark of a document
             continue
         if spelling is not None:
@@ -165,14 +168,18 @@ def _read_tags(
     offers: Collection[str],
 ) -> list[str]:
     """The tags of one sentence in the scheme of the spelling, or a ValueError with file and line."""
-    foreign = any(spelling.tag(tag) is None for tag in tags)
-    violation = spelling.violation(tags) if foreign or not repair else None
-    if violation is not None:
+    try:
+        read, changed = spelling.read(tags, repair)
+    except ValueError:
+        violation = spelling.violation(tags)
+        if violation is None:
+            raise
         at = min(violation[0], len(lines) - 1)
         before = max(at - 1, 0)
         read_as = f" (the {given[before]!r} before it was read so)" if given[before] != tags[before] else ""
-        raise ValueError(f"{path}, line {lines[at]}: {violation[1]}{read_as}{tag_hint(tags, spelling, offers)}")
-    read, changed = spelling.read(tags, repair)
+        raise ValueError(
+            f"{path}, line {lines[at]}: {violation[1]}{read_as}{tag_hint(tags, spelling, offers)}"
+        ) from None
     changes["repaired"] += changed
     return read
 
@@ -244,32 +251,26 @@ class _Layout:
         return not is_tag or self.widths is None or self.spelling is None or self.spelling.name == "IO"
 
     def word_and_tag(self, number: int, line: str) -> tuple[str, str]:
-        cells = self.cells(line)
+        cells = split_words(line) if self.delimiter is None else line.split(self.delimiter)
         if self.widths is None:
             self.widths = (len(cells),)
             self.first = (number, line)
-        if len(cells) not in self.widths:
-            expected = " or ".join(map(str, self.widths))
-            raise ValueError(
-                f"{self.path}, line {number}: {len(cells)} columns where {expected} were expected: {line!r}"
-                f"{self._remedy(line, cells)}"
-            )
-        word, tag = (self._cell(number, line, cells, column) for column in (self.token_column, self.tag_column))
-        if (self.token_column - self.tag_column) in (len(cells), -len(cells)):
-            raise ValueError(
-                f"{self.path}, line {number}: columns {self.token_column} (the word) and {self.tag_column} (the tag) "
-                f"are the same one of {len(cells)}{self._remedy(line, cells)}"
-            )
-        return word, tag
+        if len(cells) in self.widths and self.tag_column - self.token_column not in (len(cells), -len(cells)):
+            try:
+                return cells[self.token_column], cells[self.tag_column]
+            except IndexError:
+                pass
+        raise ValueError(f"{self.path}, line {number}: {self._fault(line, cells)}{self._remedy(line, cells)}")
 
-    def _cell(self, number: int, line: str, cells: list[str], column: int) -> str:
-        try:
-            return cells[column]
-        except IndexError:
-            raise ValueError(
-                f"{self.path}, line {number}: no column {column} (from 0) among {len(cells)} columns"
-                f"{self._remedy(line, cells)}"
-            ) from None
+    def _fault(self, line: str, cells: list[str]) -> str:
+        """What is wrong with a line that has no word and tag."""
+        count, columns = len(cells), (self.token_column, self.tag_column)
+        if count not in (self.widths or ()):
+            return f"{count} columns where {' or '.join(map(str, self.widths or ()))} were expected: {line!r}"
+        missing = [column for column in columns if not -count <= column < count]
+        if missing:
+            return f"no column {missing[0]} (from 0) among {count} columns"
+        return f"columns {columns[0]} (the word) and {columns[1]} (the tag) are the same one of {count}"
 
     def _remedy(self, line: str, cells: list[str]) -> str:
         """What may be wrong with the columns of a line, and the option that helps."""

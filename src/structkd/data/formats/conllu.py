@@ -9,10 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 
 from structkd.data.annotation import tree_fault
-from structkd.data.formats.lines import numbered_lines
+from structkd.data.formats.lines import line_of, numbered_lines
 from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 
 UPOS: tuple[str, ...] = (
@@ -154,8 +155,8 @@ def read_conllu(
                 if fault:
                     raise ValueError(f"{path}, line {number}: {fault}")
         arcs = [_arc(path, number, columns, len(rows), rule) for number, columns in rows] if heads else None
-        places = [f"{path}, line {number}" for number, _ in rows]
-        words = without_blank_words([columns[1] for _, columns in rows], places, blank_words, changes)
+        forms = [columns[1] for _, columns in rows]
+        words = without_blank_words(forms, partial(line_of, path, rows), blank_words, changes)
         if words is None:
             continue
         document = comments.get("newdoc id")

@@ -6,9 +6,8 @@ import bz2
 import codecs
 import gzip
 import lzma
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ _REFUSED = {
     b"\xff\xfe": ("UTF-16; convert it", "iconv -f UTF-16 -t UTF-8"),
     b"\xfe\xff": ("UTF-16; convert it", "iconv -f UTF-16 -t UTF-8"),
 }
-_WORD = re.compile(r"[^ \t]+")
 
 
 def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
@@ -81,4 +79,10 @@ def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterat
 
 def split_words(line: str) -> list[str]:
     """Split a line at blanks and tabs, and at no other white space: ``10\\u00a0000`` is one word."""
-    return _WORD.findall(line)
+    words = line.replace("\t", " ").split(" ")
+    return [word for word in words if word] if "" in words else words
+
+
+def line_of(path: str | PathLike[str], rows: Sequence[tuple[int, Any]], word: int) -> str:
+    """Return where a word of a sentence stands; `rows` are (line number, line) of its words."""
+    return f"{path}, line {rows[word][0]}"

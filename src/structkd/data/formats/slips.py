@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -86,13 +86,13 @@ def check_option(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def without_blank_words(
-    words: list[str], places: list[str], blank_words: str, changes: Counter[str], node: str = "data"
+    words: list[str], place: Callable[[int], str], blank_words: str, changes: Counter[str], node: str = "data"
 ) -> list[str] | None:
     """Return the words of a sentence with a blank one read as `blank_words` says; None if the sentence is left out.
 
     Args:
         words: the sentence.
-        places: where each word stands, for messages.
+        place: where a word, counted from 0, stands, for messages.
         blank_words: one of `BLANK_WORDS`.
         changes: is counted in.
         node: of the configuration, see `option`.
@@ -100,12 +100,12 @@ def without_blank_words(
     Raises:
         ValueError: a word is blank, and `blank_words` is "refuse".
     """
-    blank = [number for number, word in enumerate(words) if not word or word.isspace()]
-    if not blank:
+    if "" not in words and not any(map(str.isspace, words)):
         return words
+    blank = [number for number, word in enumerate(words) if not word or word.isspace()]
     if blank_words == "refuse":
         raise ValueError(
-            f"{places[blank[0]]}: the word is empty or blank ({words[blank[0]]!r}). To leave such sentences out, read "
+            f"{place(blank[0])}: the word is empty or blank ({words[blank[0]]!r}). To leave such sentences out, read "
             f"with {option('blank_words', 'skip', node=node)}; to read such words as an underscore, with "
             f"{option('blank_words', 'underscore', node=node)}."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from structkd.tags import PREFIXES, find_violation, repair_tags, spans, tag_spans, validate_tags
 
@@ -50,6 +50,7 @@ class FileScheme:
 
     name: str
     separator: str = "-"
+    _read: dict[str, str | None] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name.upper())
@@ -73,6 +74,11 @@ class FileScheme:
 
     def tag(self, tag: str) -> str | None:
         """Return one tag of a file in our spelling, or None if it is not a tag of the scheme."""
+        if tag not in self._read:
+            self._read[tag] = self._of(tag)
+        return self._read[tag]
+
+    def _of(self, tag: str) -> str | None:
         scheme, letters, _ = _SPELLINGS[self.name]
         if tag == "O" or (self.name == "BMEWO+" and "O" in tag.split(self.separator)):
             return "O"
