@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from families import Chain
+from families import Chain, Family
 from pairs import Pair
 
 from structkd.distributions.kernels.engines import using
@@ -36,14 +36,19 @@ def require_interpreter() -> None:
 
 
 def repeats(item: pytest.Item) -> bool:
-    """Whether a test in Triton would only repeat what another path has shown, having no chain in it."""
+    """Whether a test would only repeat on its path what another path has shown."""
     chosen = getattr(item, "callspec", None)
-    if chosen is None or chosen.params.get("kernels") != "triton":
+    if chosen is None or "kernels" not in chosen.params:
         return False
-    values = list(chosen.params.values())
+    if item.get_closest_marker("above_kernels"):
+        return chosen.params["kernels"] != "torch"
+    path, values = chosen.params["kernels"], list(chosen.params.values())
     for pair in [value for value in values if isinstance(value, Pair)]:
         values += [pair.teacher, pair.student]
-    if any(isinstance(value, Chain) for value in values):
+    families = [value for value in values if isinstance(value, Family)]
+    if {"family", "pair", "student"} & chosen.params.keys() and families:
+        return all(path not in family.paths for family in families)
+    if path != "triton" or any(isinstance(family, Chain) for family in families):
         return False
     names: set[str] = set(item.function.__code__.co_names)  # type: ignore[attr-defined]
     return not names & NAMES_OF_CHAINS

@@ -29,6 +29,7 @@ from families import (
     MaxEnt,
     Scores,
     lengths_tensor,
+    remembered,
     seeded,
 )
 from oracles import Enumeration, Structure, cross_entropy, span_tags
@@ -96,11 +97,13 @@ class Pair:
             targets.append(p.restricted(q.scores))
         return targets
 
+    @remembered
     def loss(self, teacher: Scores, student: Scores, temperature: float = 1.0) -> list[float]:
         enumerations = self.student.enumerate(student, self.lengths, temperature)
         targets = self.targets(teacher, enumerations, temperature)
         return [temperature**2 * cross_entropy(p, q) for p, q in zip(targets, enumerations, strict=True)]
 
+    @remembered
     def gradients(self, teacher: Scores, student: Scores, temperature: float = 1.0) -> Scores:
         """The closed form T (P_s - P_t) for every score cell of the student, for the sum of the losses."""
         enumerations = self.student.enumerate(student, self.lengths, temperature)
@@ -114,6 +117,7 @@ class Pair:
             )
         return self.student.gradients(student, counts)
 
+    @remembered
     def projected(self, teacher: Scores, student: Scores, temperature: float = 1.0) -> Tensor:
         """Expected `project(teacher, student, T)`: [B, *student event]."""
         enumerations = self.student.enumerate(student, self.lengths, temperature)
@@ -148,8 +152,13 @@ TO_TAGS = [
     spans_to_tags(BIOES, "BIOES", "BIOES"),
     spans_to_tags(BIOES_SHUFFLED, "BIOES", "BIOES-extra"),
 ]
-ARC_PAIRS = [Pair(t, s, s.ragged) for t, s in itertools.product([*ARCS, *MEAN_FIELDS], ARCS)]
-ARC_PAIRS_LABELLED = [Pair(t, s, s.ragged) for t, s in itertools.product(ARCS_LABELLED, ARCS_LABELLED)]
+ARC_PAIRS = [Pair(t, s, s.ragged) for t, s in itertools.product([*ARCS, MEAN_FIELD], ARCS)]
+ARC_PAIRS += [Pair(t, HEADS, HEADS.ragged) for t in MEAN_FIELDS[1:]]
+# Which trees both sides allow is shown without relations: with them, each teacher with its own kind and the next.
+ARC_PAIRS_LABELLED = [Pair(t, t, t.ragged) for t in ARCS_LABELLED]
+ARC_PAIRS_LABELLED += [
+    Pair(t, s, s.ragged) for t, s in zip(ARCS_LABELLED, ARCS_LABELLED[1:] + ARCS_LABELLED[:1], strict=True)
+]
 SPAN_PAIRS = [Pair(SPANS, SPANS, (3, 1, 4, 2))]
 
 PAIRS = [*CHAINS, *TO_MAXENT, *FROM_MAXENT, *TO_TAGS, *ARC_PAIRS, *ARC_PAIRS_LABELLED, *SPAN_PAIRS]
@@ -161,3 +170,6 @@ REPRESENTATIVE = [
     *(Pair(PROJECTIVE, HEADS), Pair(HEADS, TREES[0]), Pair(TREES[3], TREES[1]), Pair(MEAN_FIELD, TREES[2])),
     ARC_PAIRS_LABELLED[0],
 ]
+
+#: Every pair at one temperature, and one of every kind at another.
+TEMPERED = [*((pair, 2.5) for pair in PAIRS), *((pair, 1.0) for pair in REPRESENTATIVE)]

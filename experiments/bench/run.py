@@ -112,7 +112,7 @@ def main() -> None:
     print(tables.environment(results), flush=True)
     rounds = options.rounds or (3 if options.quick else 15)
     measure: dict[str, Callable[[], Any]] = {
-        "memory": lambda: [_memory(case) for case in (MEMORY[3:] if options.quick else MEMORY)],
+        "memory": lambda: [_memory(case, options.quick) for case in (MEMORY[3:] if options.quick else MEMORY)],
         "losses": lambda: [_losses(case, rounds) for case in (QUICK_CASES if options.quick else CASES)],
         "accuracy": lambda: [_accuracy(structure, 1 if options.quick else 5) for structure in (FACTORED, DENSE)],
         "scaling": lambda: [
@@ -196,8 +196,8 @@ def _accuracy(structure: str, seeds: int) -> dict[str, Any]:
     return {**asdict(case), "scale": scale, "draws": seeds, "errors": errors}
 
 
-def _memory(case: Case) -> dict[str, Any]:
-    names = [COMPILED] if compiled_kernels() else []
+def _memory(case: Case, quick: bool) -> dict[str, Any]:
+    names = [COMPILED] if compiled_kernels() and not quick else []
     names += [TORCH]
     potentials = 4 * case.batch * (case.words - 1) * case.labels**2
     # its first step multiplies pairs of neighbouring bigrams in log space

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import structkd.conf
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from preloaded import start_command
 
 from structkd.commands.main import main
 from structkd.commands.schema import register_schema
@@ -94,23 +96,25 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
 
 
 def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
-    status, output, _ = run("-m", "scenario=case1a,case2a", "kd=none,structural", "seed=0,1", "+debug=tiny")
+    status, output, _ = run(
+        *("-m", "scenario=case1a,case2a", "kd=none,structural", "seed=0,1", "+debug=tiny", "~kd@baselines.token")
+    )
     assert status == 0
     work = tmp_path / "structkd-runs"
     folders = {path.name.split("-")[0] for path in work.glob("*-*") if (path / "metrics.json").exists()}
     assert folders == {"teacher", "student"}
     assert len(list(work.glob("teacher-*"))) == 1, "both cases and both seeds use one teacher"
-    # 2 cases x 2 seeds x (none, token, structural)
-    assert len(list(work.glob("student-*"))) == 12
+    # 2 cases x 2 seeds x (none, structural)
+    assert len(list(work.glob("student-*"))) == 8
     assert len(list((work / "runs").rglob("results.md"))) == 8
-    assert len(re.findall(r"training on", output)) == 13
+    assert len(re.findall(r"training on", output)) == 9
 
     status, output, _ = run("report", str(work), "--output", "report")
     assert status == 0
     text = (tmp_path / "report" / "results.md").read_text()
     assert len(re.findall(r"^\| structural \| \d+\.\d\d ± ", text, re.MULTILINE)) == 2
     assert "inconclusive (2 seeds: p cannot be below 0.5)" in text
-    assert len((tmp_path / "report" / "results.csv").read_text().splitlines()) == 1 + 2 + 12
+    assert len((tmp_path / "report" / "results.csv").read_text().splitlines()) == 1 + 2 + 8
     assert (tmp_path / "report" / "results.png").read_bytes().startswith(b"\x89PNG")
     assert "</html>" in (tmp_path / "report" / "results.html").read_text()
     # every figure of the table is one of the result files'
@@ -126,7 +130,7 @@ def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
 
 def test_every_scenario_runs(run, tmp_path: Path) -> None:
     """What the README shows: all scenarios in one sweep."""
-    status, _, errors = run("-m", "scenario=glob(case*)", "+debug=tiny")
+    status, _, errors = run("-m", "scenario=glob(case*)", "+debug=tiny", "~kd@baselines.token")
     assert status == 0, errors
     runs = [json.loads(path.read_text()) for path in (tmp_path / "structkd-runs" / "runs").rglob("metrics.json")]
     metrics = {result["scenario"]: result["metric"] for result in runs}
@@ -140,7 +144,7 @@ def test_every_scenario_runs(run, tmp_path: Path) -> None:
     }
     for result in runs:
         methods = [row["method"] for row in result["results"]]
-        assert methods == ["teacher", "none", "token", "structural"], result["scenario"]
+        assert methods == ["teacher", "none", "structural"], result["scenario"]
         assert all(0.1 < row["test"][result["metric"]] < 1 for row in result["results"]), result["results"]
 
 
@@ -406,60 +410,38 @@ def test_several_teachers_and_a_text_of_ones_own(run, tmp_path: Path) -> None:
 
 
 def test_two_processes_share_one_teacher(tmp_path: Path) -> None:
-    commands = [
-        [
-            sys.executable,
-            "-m",
-            "structkd.commands.main",
-            "+debug=tiny",
-            f"scenario={scenario}",
-            "teacher.trainer.max_steps=200",
-        ]
-        for scenario in ("case1a", "case2a")
-    ]
-    environment = ENVIRONMENT | {"STRUCTKD_WORK": str(tmp_path / "work")}
-    processes = [
-        subprocess.Popen(
-            [*command, "hydra.run.dir=${work_dir}/runs/${name}"],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command in commands
-    ]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert sum("teacher: training on" in output for output, _ in outputs) == 1
+    settings = ("+debug=tiny", "teacher.trainer.max_steps=200", "work_dir=work")
+    scenarios = ("case1a", "case2a")
+    processes = [start_command(tmp_path, *settings, f"scenario={name}", log=name) for name in scenarios]
+    for process in processes:
+        process.join(timeout=120)
+    outputs = [(tmp_path / name).read_text() for name in scenarios]
+    assert [process.exitcode for process in processes] == [0, 0], outputs
+    assert sum("teacher: training on" in output for output in outputs) == 1
     assert len(list((tmp_path / "work").glob("teacher-*"))) == 1
 
 
 def test_a_killed_run_continues_its_training(tmp_path: Path) -> None:
     """SIGKILL in the middle of a student; the next run takes the finished trainings and the rest of this one."""
 
-    def start(work: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "structkd.commands.main", "+debug=tiny", "student.trainer.max_steps=150"),
-                *("~kd@baselines.none", "~kd@baselines.token", "hydra.run.dir=${work_dir}/run"),
-            ],
-            env=ENVIRONMENT | {"STRUCTKD_WORK": str(tmp_path / work)},
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
+    def start(work: str) -> BaseProcess:
+        settings = ("+debug=tiny", "student.trainer.max_steps=150", "~kd@baselines.none", "~kd@baselines.token")
+        return start_command(
+            tmp_path, *settings, f"work_dir={work}", "hydra.run.dir=${work_dir}/run", log=f"{work}.txt"
         )
 
     killed, whole = start("killed"), start("whole")
     while not list((tmp_path / "killed").glob("student-*/checkpoints/checkpoint-*/trainer_state.json")):
-        assert killed.poll() is None, "the run ended before it could be killed"
+        assert killed.is_alive(), "the run ended before it could be killed"
         time.sleep(0.01)
     killed.kill()
-    killed.wait()
+    killed.join()
     assert not list((tmp_path / "killed").glob("student-*/metrics.json"))
     teacher = next((tmp_path / "killed").glob("teacher-*/metrics.json")).stat().st_mtime_ns
     again = start("killed")
-    assert again.wait(timeout=120) == 0
-    assert whole.wait(timeout=120) == 0
+    for process in (again, whole):
+        process.join(timeout=120)
+        assert process.exitcode == 0
     assert next((tmp_path / "killed").glob("teacher-*/metrics.json")).stat().st_mtime_ns == teacher
     made = [json.loads((tmp_path / name / "run" / "run.json").read_text()) for name in ("killed", "whole")]
     resumed = [run["results"]["structural"]["resumed_from"] for run in made]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None
         command(*arguments), env=ENVIRONMENT, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 300
-    while len(finished(work)) < 8:
+    while len(finished(work)) < 4:
         assert time.monotonic() < deadline
         assert killed.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
@@ -55,14 +56,14 @@ def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None
 
     second = call(tmp_path, *arguments)
     assert second.returncode == 0, second.stderr
-    assert "6 runs by 2 commands, in 2 processes" in second.stdout
-    assert f"They share 21 trainings, of which {len(before)} are done; about 1 min left" in second.stdout
-    assert "21 of 21 trainings done, nothing is left to train" in second.stdout
+    assert "3 runs by 2 commands, in 2 processes" in second.stdout
+    assert re.search(rf"They share 11 trainings, of which {len(before)} are done; about \d+ min left", second.stdout)
+    assert "11 of 11 trainings done, nothing is left to train" in second.stdout
     after = finished(work)
-    assert len(after) == 21, "the plan and the fingerprints agree on what is shared"
+    assert len(after) == 11, "the plan and the fingerprints agree on what is shared"
     assert before.items() <= after.items(), "what was finished was not done again"
     text = (output / "results.md").read_text()
-    for expected in ("case1a", "case1b", "case2a", "case2b", "case3", "case4", "token", "structural", "PROFILE=tiny"):
+    for expected in ("case1a", "case1b", "case2a", "token", "structural", "PROFILE=tiny"):
         assert expected in text, expected
     assert (output / "results.png").stat().st_size > 10_000
 
@@ -73,7 +74,7 @@ def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None
     (stranger / "metrics.json").write_text("{}")
     third = call(tmp_path, *arguments)
     assert third.returncode == 0, third.stderr
-    assert "of which 21 are done; nothing is left to train" in third.stdout
+    assert "of which 11 are done; nothing is left to train" in third.stdout
     assert finished(work) == after
     assert "case9z" not in (output / "results.md").read_text()
 

@@ -14,8 +14,9 @@ from oracles import Enumeration, cross_entropy
 from torch import Tensor
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
-both_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-masks = pytest.mark.parametrize("masked", [False, True], ids=["finite", "impossible"])
+settings = pytest.mark.parametrize(
+    ("dtype", "masked"), [(torch.float64, True), (torch.float32, False)], ids=["float64-impossible", "float32-finite"]
+)
 
 
 class Sample:
@@ -77,8 +78,7 @@ def same_results(first: dict[str, Any], second: dict[str, Any], dtype: torch.dty
 
 
 @every_family
-@both_dtypes
-@masks
+@settings
 def test_partition(family: Family, dtype: torch.dtype, masked: bool) -> None:
     sample = Sample(family, 1, dtype, masked)
     partition = sample.distribution.partition
@@ -90,8 +90,7 @@ def test_partition(family: Family, dtype: torch.dtype, masked: bool) -> None:
 
 
 @every_family
-@both_dtypes
-@masks
+@settings
 def test_marginals(family: Family, dtype: torch.dtype, masked: bool) -> None:
     sample = Sample(family, 2, dtype, masked)
     marginals = sample.distribution.marginals
@@ -113,8 +112,7 @@ def test_marginals_are_exactly_zero_in_the_padding(family: Family) -> None:
 
 
 @every_family
-@both_dtypes
-@masks
+@settings
 def test_log_prob_of_events(family: Family, dtype: torch.dtype, masked: bool) -> None:
     sample = Sample(family, 4, dtype, masked)
     events, expected, unclear = events_of(family, sample.enumerations, sample.lengths, sample.width)
@@ -125,16 +123,14 @@ def test_log_prob_of_events(family: Family, dtype: torch.dtype, masked: bool) ->
 
 
 @every_family
-@both_dtypes
-@masks
+@settings
 def test_entropy(family: Family, dtype: torch.dtype, masked: bool) -> None:
     sample = Sample(family, 5, dtype, masked)
     assert agrees(sample.distribution.entropy, [e.entropy for e in sample.enumerations])
 
 
 @every_family
-@both_dtypes
-@masks
+@settings
 def test_argmax_and_decode(family: Family, dtype: torch.dtype, masked: bool) -> None:
     sample = Sample(family, 6, dtype, masked)
     best = [e.ranked()[0] for e in sample.enumerations]
@@ -151,9 +147,9 @@ def test_argmax_and_decode(family: Family, dtype: torch.dtype, masked: bool) -> 
 
 
 @every_family
-@both_dtypes
-@masks
-@pytest.mark.parametrize("k", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("dtype", "masked", "k"), [(torch.float64, True, 7), (torch.float64, False, 2), (torch.float32, False, 1)], ids=str
+)
 def test_topk(family: Family, dtype: torch.dtype, masked: bool, k: int) -> None:
     sample = Sample(family, 7, dtype, masked)
     events = sample.distribution.topk(k)
@@ -194,8 +190,7 @@ def test_samples_are_legal_and_follow_the_distribution(family: Family) -> None:
 
 
 @every_family
-@both_dtypes
-@masks
+@settings
 def test_cross_entropy_and_kl(family: Family, dtype: torch.dtype, masked: bool) -> None:
     p, q = Sample(family, 9, dtype, masked), Sample(family, 10, dtype)
     if family is HEAD_LABELING:
@@ -220,7 +215,7 @@ def test_cross_entropy_with_a_distribution_that_forbids_structures(family: Famil
 
 
 @every_family
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30], ids=str)
+@pytest.mark.parametrize("value", [math.nan, -math.inf], ids=str)
 def test_values_in_the_padding_do_not_matter(family: Family, value: float) -> None:
     clean, other = Sample(family, 13, masked=True), Sample(family, 14)
     if family is HEAD_LABELING:
@@ -264,7 +259,7 @@ def test_permuting_the_batch_permutes_the_results(family: Family) -> None:
 
 
 @every_family
-@pytest.mark.parametrize("constant", [-10.0, 7.5, 88.0])
+@pytest.mark.parametrize("constant", [-10.0, 88.0])
 def test_a_constant_added_to_all_scores_changes_nothing(family: Family, constant: float) -> None:
     if not family.shiftable:
         pytest.skip("structures differ in their number of parts")
@@ -293,7 +288,7 @@ def test_scores_of_hundreds(family: Family) -> None:
 
 
 @every_family
-@both_dtypes
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_minus_a_billion_is_a_finite_score(family: Family, dtype: torch.dtype) -> None:
     """A sentence whose only structure costs 1e9 has partition -1e9 and is no empty space."""
     if family is SPANS:

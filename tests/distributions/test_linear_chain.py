@@ -112,7 +112,7 @@ def test_log_prob_of_a_one_word_sentence_through_supervision() -> None:
 def test_garden_paths(family: Chain, scale: float, rate: float, kernels: str) -> None:
     """What looks best from the left may be impossible, or hopeless, in the end; nothing is lost on the way."""
     n = 6
-    for seed in [*range(6), 25, 103, 106, 108] if kernels != "triton" else [25]:  # the interpreter takes its time
+    for seed in [0, 1, 25, 103, 106, 108] if kernels != "triton" else [25]:  # the interpreter takes its time
         scores = family.map(family.scores(seeded(seed), 1, n), lambda tensor: (tensor * scale).round())
         if rate:
             scores, _ = family.masked(scores, [n], seeded(seed + 50), rate)

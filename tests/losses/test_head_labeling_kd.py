@@ -141,8 +141,7 @@ def check(
 
 @every_teacher
 @pytest.mark.parametrize("kind", ["exact", "shared", "partial"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@temperatures
+@pytest.mark.parametrize(("dtype", "temperature"), [(torch.float64, 2.5), (torch.float32, 1.0)], ids=str)
 def test_loss_gradient_and_uncovered_mass(teacher: Arcs, kind: str, dtype: torch.dtype, temperature: float) -> None:
     encoding = Encoding(teacher.ragged, kind)
     scores = teacher.scores(seeded(1), len(encoding.lengths), encoding.width, dtype)
@@ -150,8 +149,7 @@ def test_loss_gradient_and_uncovered_mass(teacher: Arcs, kind: str, dtype: torch
 
 
 @pytest.mark.parametrize("teacher", [*TEACHERS, *ARCS_LABELLED], ids=repr)
-@pytest.mark.parametrize("kind", ["exact", "shared", "partial"])
-@pytest.mark.parametrize("per_word", [False, True], ids=["relations-K", "relations-BNK"])
+@pytest.mark.parametrize(("kind", "per_word"), [("exact", False), ("shared", True), ("partial", True)])
 def test_relations(teacher: Arcs, kind: str, per_word: bool) -> None:
     """Labels name (head, relation); under an unlabelled teacher, the head alone."""
     encoding = Encoding(teacher.ragged, kind, relations=2, per_word=per_word)

@@ -1,7 +1,6 @@
 """Teachers' scores on disk: exact, refused when they are not what they should be, and finished after any kill."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ import pytest
 import torch
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
+from preloaded import start
 from transformers import set_seed
 
 from structkd import KDObjective, structural_kd_loss
@@ -372,14 +372,11 @@ def writes(folder: Path) -> None:
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL at moments of a seeded schedule; shards that were finished are not written again."""
-    processes = multiprocessing.get_context("forkserver")  # a process that has loaded everything starts the writers
-    processes.set_forkserver_preload(["structkd.training", "pytest"])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     schedule = random.Random(4)
     finished: dict[str, int] = {}
     for shards in (3, 17, 30, 43):  # of 50; the writer is killed a moment after so many
-        writer = processes.Process(target=writes, args=(killed,))
-        writer.start()
+        writer = start(writes, killed)
         deadline = time.monotonic() + 120
         while len(list(killed.glob("scores-*.json"))) < shards:
             assert writer.is_alive()
@@ -395,8 +392,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
         vouched = [name for name in now if name.startswith("scores-") and name.endswith(".json")]
         finished = {name: now[name] for json in vouched for name in (json, json.replace(".json", ".safetensors"))}
     for folder in (killed, whole):
-        writer = processes.Process(target=writes, args=(folder,))
-        writer.start()
+        writer = start(writes, folder)
         writer.join()
         assert writer.exitcode == 0
     now = modified(killed)
