@@ -45,8 +45,9 @@ def repeats(item: pytest.Item) -> bool:
     path, values = chosen.params["kernels"], list(chosen.params.values())
     for pair in [value for value in values if isinstance(value, Pair)]:
         values += [pair.teacher, pair.student]
+    values.append(getattr(item.cls, "family", None))  # type: ignore[attr-defined]
     families = [value for value in values if isinstance(value, Family)]
-    if {"family", "pair", "student"} & chosen.params.keys() and families:
+    if families and (isinstance(values[-1], Family) or {"family", "pair", "student"} & chosen.params.keys()):
         return all(path not in family.paths for family in families)
     if path != "triton" or any(isinstance(family, Chain) for family in families):
         return False

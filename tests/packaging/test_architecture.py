@@ -12,6 +12,7 @@ MAY_IMPORT = {
     "distributions": set(),
     "projections": {"distributions"},
     "losses": {"distributions", "projections"},
+    "testing": set(),
     "data": set(),
     "evaluation": {"data"},
     "models": {"distributions", "projections", "losses", "data"},
