@@ -20,6 +20,9 @@ def span_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
 
     Returns:
         [sentences, 3]. Sums over sentences give micro-averaged metrics, and resampled rows give their bootstrap.
+
+    >>> span_counts([["B-PER", "I-PER", "B-LOC"]], [["B-PER", "O", "B-LOC"]], "BIO").tolist()
+    [[1, 2, 2]]
     """
     _check_aligned(gold, predicted)
     rows = []
@@ -34,6 +37,9 @@ def tag_counts(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]
 
     Returns:
         [sentences, 3], as from :func:`span_counts`.
+
+    >>> tag_counts([["DET", "NOUN"]], [["DET", "VERB"]]).tolist()
+    [[1, 2, 2]]
     """
     _check_aligned(gold, predicted)
     rows = [

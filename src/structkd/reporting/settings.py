@@ -40,6 +40,9 @@ def titles(settings: Sequence[Any]) -> list[str]:
 
     A title names the settings in which the models differ; it is empty if they do not. If many settings differ, as
     between two classes of models, it names as few as distinguish all models.
+
+    >>> titles([{"loss": {"temperature": 1}, "labelled": 10}, {"loss": {"temperature": 2.0}, "labelled": 10}])
+    ['temperature=1', 'temperature=2']
     """
     different = differences(settings)
     names = list(different[0]) if different else []
@@ -77,7 +80,11 @@ def _distinguishing(different: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Shorten dotted names from the front as far as they stay different."""
+    """Shorten dotted names from the front as far as they stay different.
+
+    >>> short_names(["teacher.model.size", "student.model.size", "seed"])
+    {'teacher.model.size': 'teacher.model.size', 'student.model.size': 'student.model.size', 'seed': 'seed'}
+    """
     short = {}
     for name in names:
         parts = name.split(".")

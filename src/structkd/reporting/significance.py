@@ -13,7 +13,11 @@ __all__ = ["Interval", "holm", "paired_bootstrap", "sign_flip_test", "smallest_p
 
 
 def smallest_p(pairs: int) -> float:
-    """Return the smallest p that the two-sided sign-flip test can reach with n pairs: 2 / 2^n."""
+    """Return the smallest p that the two-sided sign-flip test can reach with n pairs: 2 / 2^n.
+
+    >>> smallest_p(5)
+    0.0625
+    """
     return min(1.0, 2.0 ** (1 - pairs))
 
 
@@ -29,6 +33,9 @@ def sign_flip_test(differences: Sequence[float]) -> float:
 
     Raises:
         ValueError: there are no differences, or more than 40.
+
+    >>> sign_flip_test([0.2, 0.1, 0.3, 0.1, 0.2])
+    0.0625
     """
     values = np.asarray(differences, dtype=np.float64)
     if not 1 <= len(values) <= 40:
@@ -64,6 +71,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Returns:
         Adjusted p-values, in the order given.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
@@ -102,6 +112,15 @@ def paired_bootstrap(
         confidence: coverage.
         resamples: bootstrap samples.
         seed: of the resampling.
+
+    Raises:
+        ValueError: the counts are not of the same sentences, or not [seeds, sentences, 3].
+
+    >>> one = np.array([[[1, 1, 1]] * 30 + [[0, 1, 1]] * 10])
+    >>> other = np.array([[[1, 1, 1]] * 20 + [[0, 1, 1]] * 20])
+    >>> interval = paired_bootstrap(one, other)
+    >>> interval.difference, interval.low > 0
+    (0.25, True)
     """
     if first.ndim != 3 or second.ndim != 3 or first.shape[1:] != second.shape[1:] or first.shape[2] != 3:
         raise ValueError(

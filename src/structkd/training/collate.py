@@ -29,6 +29,13 @@ def training_text(annotation: Annotation, labelled: Dataset, unlabelled: Dataset
     Raises:
         ValueError: there are no sentences, a labelled sentence lacks some of its annotation, or an unlabelled one has
             some.
+
+    >>> from structkd.data import hidden, load_toy
+    >>> corpus = load_toy()
+    >>> train = corpus.splits["train"]
+    >>> text = training_text(corpus.annotation, train.select([0, 1]), hidden(train.select([2]), corpus.annotation))
+    >>> text["labelled"][:], text["row"][:]
+    ([True, True, False], [0, 1, 2])
     """
     parts = []
     given = [(part, known) for part, known in ((labelled, True), (unlabelled, False)) if part is not None and len(part)]

@@ -13,20 +13,27 @@ __all__ = ["pseudo_label_loss"]
 def pseudo_label_loss(
     teacher: Distribution, student: Distribution, reduction: str = "batchmean", num_items: float | Tensor | None = None
 ) -> Tensor:
-    """-log P_s(y*) with y* = argmax P_t: the teacher's best structure, read as the student's, is taken for gold.
+    """Compute -log P_s(y*), where y* = argmax P_t is the teacher's best structure, taken for gold.
 
-    A tag sequence, the tree that a parser predicts as head labels (with one root, even where the teacher chooses heads
-    word by word), or flat spans as tags. The limit of structural distillation for a teacher that puts all its mass on
-    one structure.
+    The best structure is read as one of the student's: flat spans as tags, or a tree as head labels. A teacher that
+    chooses heads word by word gives the tree that a parser predicts, with one root. The loss is the limit of structural
+    distillation for a teacher that puts all its mass on one structure.
 
     Args:
         teacher, student: distributions over structures of the same batch.
         reduction, num_items: as in :func:`structkd.structural_kd_loss`.
 
     Raises:
-        NotImplementedError: if the teacher's structures cannot be read as the student's.
+        NotImplementedError: the teacher's structures cannot be read as the student's.
+
+    >>> import torch
+    >>> from structkd import MaxEnt
+    >>> teacher = MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 3.0]]]))
+    >>> student = MaxEnt(torch.zeros(1, 2, 2))
+    >>> bool(torch.isclose(pseudo_label_loss(teacher, student), 2 * torch.tensor(2.0).log()))
+    True
     """
     if isinstance(teacher, (HeadSelection, MeanFieldDependency)):
-        # what a parser predicts is a tree, however it chooses heads
+        # A parser predicts a tree even if it scores every head separately.
         teacher = NonProjectiveDependencyCRF(teacher.log_potentials, teacher.lengths)
     return topk_kd_loss(teacher, student, reduction=reduction, num_items=num_items, k=1)

@@ -23,6 +23,10 @@ class LengthBatches(Sampler[list[int]]):
         seed: of the shuffling.
         pool: batches that are sorted together; more of them mean less padding and less randomness.
         drop_last: leave out a last batch with fewer sentences.
+
+    >>> lengths = [3, 9, 3, 9]
+    >>> sorted([lengths[row] for row in batch] for batch in LengthBatches(lengths, batch_size=2))
+    [[3, 3], [9, 9]]
     """
 
     def __init__(
@@ -72,6 +76,10 @@ class WordBatches(Sampler[list[int]]):
         batch_size: most sentences in a batch, about; it limits batches of short sentences.
         seed: of the shuffling.
         pool: batches that are sorted together; more of them mean less padding and less randomness.
+
+    >>> lengths = [5, 5, 10, 20]
+    >>> sorted(sum(lengths[row] for row in batch) for batch in WordBatches(lengths, words=20, batch_size=8))
+    [20, 20]
     """
 
     def __init__(self, lengths: Sequence[int], words: int, batch_size: int, seed: int = 0, pool: int = 50) -> None:
@@ -121,6 +129,10 @@ class SharedBatches(Sampler[list[int]]):
         batches: of all processes together.
         process: the number of this process.
         processes: their number.
+
+    >>> parts = [SharedBatches(LengthBatches([4] * 6, batch_size=6), process, processes=2) for process in (0, 1)]
+    >>> [[len(batch) for batch in part] for part in parts]
+    [[3], [3]]
     """
 
     def __init__(self, batches: LengthBatches | WordBatches, process: int, processes: int) -> None:
@@ -142,7 +154,11 @@ class SharedBatches(Sampler[list[int]]):
 
 
 class SortedSampler(Sampler[int]):
-    """Give the shortest sentence first, which needs the least padding in evaluation."""
+    """Give the shortest sentence first, which needs the least padding in evaluation.
+
+    >>> list(SortedSampler([3, 1, 2]))
+    [1, 2, 0]
+    """
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.order = np.argsort(np.asarray(lengths), kind="stable").tolist()

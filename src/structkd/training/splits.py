@@ -56,6 +56,11 @@ def draw_splits(
     Raises:
         ValueError: more sentences are asked for than there are, and the message says how many there are; or a text is
             given and none of its sentences is asked for.
+
+    >>> from structkd.data import load_toy
+    >>> splits = draw_splits(load_toy(), teacher=70, labelled=15, unlabelled=40)
+    >>> len(splits.teacher), len(splits.labelled), len(splits.unlabelled)
+    (70, 15, 40)
     """
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
     train = source.splits["train"]

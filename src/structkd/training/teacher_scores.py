@@ -84,6 +84,16 @@ class TeacherScores:
             text: the columns that the teacher reads, ``tokens`` among them.
             batch_size: sentences in a batch.
             progress: show a bar, if the output is a terminal.
+
+        >>> from structkd.data import load_toy
+        >>> from structkd.models import BiLSTMRecipe, TaggerRecipe
+        >>> corpus = load_toy()
+        >>> text = corpus.splits["dev"]
+        >>> recipe = TaggerRecipe(encoder=BiLSTMRecipe(word_size=8, hidden_size=8))
+        >>> model = recipe.create(corpus.annotation, text, text)  # a teacher that is not trained yet
+        >>> teacher = TeacherScores.compute(model, text)
+        >>> teacher.distribution(teacher.batch([0, 1]), teacher.lengths[:2]).batch_shape
+        torch.Size([2])
         """
         with teacher_bar(len(text), progress) as bar:
             shard, shared = run_teacher(model, text, batch_size, bar)
