@@ -1,4 +1,4 @@
-"""Models: encoders, what scores structures on top of them, and vocabularies, as transformers ``PreTrainedModel``s."""
+"""Encoders, the models that score structures on top of them, and vocabularies, on transformers' ``PreTrainedModel``."""
 
 from structkd.models.biaffine import BilinearRelations
 from structkd.models.bilstm import BiLSTMConfig, BiLSTMEncoder, BiLSTMRecipe

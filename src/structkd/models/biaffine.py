@@ -1,4 +1,4 @@
-"""Scores of pairs of words: a vector for each role a word may play, and bilinear forms between them."""
+"""Scores of pairs of words: a vector for each role of a word, and bilinear forms between these vectors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = [
     "BilinearRelations",
     "RelationFactors",
     "ZeroLinear",
-    "applied",
+    "apply_forms",
     "biaffine",
-    "initialise_scorer",
+    "initialize_scorer",
     "linear_forms",
 ]
 
@@ -30,7 +30,7 @@ _BYTES_PER_CELL = 80
 
 
 class MLP(nn.Sequential):
-    """Words' vectors in one of their roles (head, dependent, ...), [B, N, D] -> [B, N, size].
+    """Vectors of words in one of their roles (head, dependent, ...), [B, N, D] -> [B, N, size].
 
     One layer with a leaky ReLU (Dozat & Manning 2017), then dropout of whole channels of a sentence.
     """
@@ -40,11 +40,11 @@ class MLP(nn.Sequential):
 
 
 class ZeroLinear(nn.Linear):
-    """A linear layer that gives 0 until it is trained; what it feeds must not be, or neither would ever learn."""
+    """A linear layer whose weights start at 0. Its factor in a product must not, or neither would learn."""
 
 
 def biaffine(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """A bilinear form with biases for every label (Dozat & Manning 2017, equation 3).
+    """Compute a bilinear form with biases for every label (Dozat & Manning 2017, equation 3).
 
     Args:
         first: [B, N, I]; vectors of the first word of a pair.
@@ -55,14 +55,20 @@ def biaffine(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
         [B, N, M, L]; cell [b, i, j, l] is (first_i, 1)' weight_l (second_j, 1). O(N M L I) time, and no more memory
         than the result and [B, M, L, I].
     """
-    return applied(first, *linear_forms(second, weight))
+    return apply_forms(first, *linear_forms(second, weight))
 
 
 def linear_forms(second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """What the labels of a bilinear form ask of the first word, given the second: [B, M, L, I], and what they add
-    whatever it is: [B, M, L]; see :func:`biaffine`.
+    """Apply the bilinear forms of :func:`biaffine` to the second words.
 
-    For second words that meet several kinds of first ones, with :func:`applied`.
+    :func:`apply_forms` completes them; it may be called with several kinds of first words.
+
+    Args:
+        second: [B, M, J]; vectors of the second words.
+        weight: [L, I+1, J+1], as in :func:`biaffine`.
+
+    Returns:
+        The coefficients of the first word's vector, [B, M, L, I], and the constants, [B, M, L].
     """
     linear, size = nn.functional.linear, weight.shape[1] - 1
     forms = linear(second, weight[:, :size, :-1].flatten(0, 1), weight[:, :size, -1].flatten())
@@ -70,8 +76,8 @@ def linear_forms(second: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return forms.unflatten(2, (len(weight), size)), constants
 
 
-def applied(first: Tensor, forms: Tensor, constants: Tensor) -> Tensor:
-    """:func:`linear_forms` of vectors [B, N, I], [B, N, M, L]."""
+def apply_forms(first: Tensor, forms: Tensor, constants: Tensor) -> Tensor:
+    """Evaluate :func:`linear_forms` for first words [B, N, I]; returns [B, N, M, L]."""
     product = torch.baddbmm(constants.flatten(1).unsqueeze(1), first, forms.flatten(1, 2).mT)
     return product.view(*product.shape[:2], *constants.shape[1:])
 
@@ -80,8 +86,8 @@ class ArcScorer(nn.Module):
     """Scores of arcs: head' U dependent + head' u (Dozat & Manning 2017, equation 7), with a learned root.
 
     Args:
-        dimension: D, cells of a word's vector.
-        size: cells of its vector as a head, and as a dependent.
+        dimension: D, the size of a word's vector.
+        size: size of its vectors as a head and as a dependent.
         dropout: share of channels dropped.
     """
 
@@ -90,12 +96,12 @@ class ArcScorer(nn.Module):
         self.head = MLP(dimension, size, dropout)
         self.dependent = MLP(dimension, size, dropout)
         self.root = nn.Parameter(torch.empty(size))
-        self.wanted = ZeroLinear(size, size)  # U as its weight, u as its bias
+        self.wanted = ZeroLinear(size, size)  # U is its weight, u its bias; the name stands in saved models
 
     def forward(self, words: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, the diagonal the root."""
-        wanted = self.wanted(self.dependent(words))
-        return torch.diagonal_scatter(self.head(words) @ wanted.mT, wanted @ self.root, dim1=1, dim2=2)
+        """Return [B, N, N] for words [B, N, D]; cell [b, h, d] scores the arc from h to d, the diagonal the root."""
+        forms = self.wanted(self.dependent(words))
+        return torch.diagonal_scatter(self.head(words) @ forms.mT, forms @ self.root, dim1=1, dim2=2)
 
 
 class BilinearRelations:
@@ -112,40 +118,40 @@ class BilinearRelations:
     def __init__(
         self, heads: Tensor, dependents: Tensor, root: Tensor, weight: Tensor, memory_limit: float | None = None
     ) -> None:
-        made_of = heads, dependents, root, weight  # autocast leaves parameters as they are
-        self.dtype = reduce(torch.promote_types, (tensor.dtype for tensor in made_of))
-        self.heads, self.dependents, self.root, self.weight = (tensor.to(self.dtype) for tensor in made_of)
+        factors = heads, dependents, root, weight  # under autocast their dtypes differ, as parameters keep theirs
+        self.dtype = reduce(torch.promote_types, (tensor.dtype for tensor in factors))
+        self.heads, self.dependents, self.root, self.weight = (tensor.to(self.dtype) for tensor in factors)
         self.memory_limit = memory_limit
 
     @property
     def count(self) -> int:
-        """L."""
+        """L, the number of relations."""
         return len(self.weight)
 
     def everywhere(self) -> Tensor:
-        """[B, N, N, L]; cell [b, h, d, l] scores relation l given the arc from h to d, the root on the diagonal.
+        """Return [B, N, N, L]; cell [b, h, d, l] scores relation l given the arc from h to d, the root on the diagonal.
 
         Raises:
-            ValueError: if a training step with so many would exceed the memory limit.
+            ValueError: if a training step with so many cells would exceed the memory limit.
         """
         self._check_memory()
         forms, constants = linear_forms(self.dependents, self.weight)
-        relations = applied(self.heads, forms, constants)
-        root = applied(self.root.expand(len(forms), 1, -1), forms, constants)
+        relations = apply_forms(self.heads, forms, constants)
+        root = apply_forms(self.root.expand(len(forms), 1, -1), forms, constants)
         relations.diagonal(dim1=1, dim2=2).copy_(root.squeeze(1).mT)  # in place: the tensor may be a large one
         return relations
 
     def along(self, heads: Tensor) -> Tensor:
-        """[B, N, L], given the arcs of ``heads``, LongTensor [B, N], root = own index.
+        """Return [B, N, L], the scores of relations given the arcs of ``heads``, LongTensor [B, N] (root = own index).
 
         Costs O(B N L R^2) time and O(B N L R) memory.
         """
         root = heads == torch.arange(heads.shape[1], device=heads.device)
         chosen = self.heads.gather(1, heads.unsqueeze(-1).expand(self.heads.shape))
         chosen = torch.where(root.unsqueeze(-1), self.root, chosen)
-        # every arc is a pair of one-word sentences
-        of_heads, of_dependents = (vectors.flatten(0, 1).unsqueeze(1) for vectors in (chosen, self.dependents))
-        return biaffine(of_heads, of_dependents, self.weight).view(*heads.shape, self.count)
+        # Every arc is a pair of one-word sentences.
+        first, second = (vectors.flatten(0, 1).unsqueeze(1) for vectors in (chosen, self.dependents))
+        return biaffine(first, second, self.weight).view(*heads.shape, self.count)
 
     def _check_memory(self) -> None:
         batch, words, _ = self.dependents.shape
@@ -160,11 +166,11 @@ class BilinearRelations:
 
 
 class RelationFactors(nn.Module):
-    """What relations are scored from: vectors of heads, dependents and the root, and a full bilinear form.
+    """Factors of the relations' scores: vectors of heads, dependents and the root, and a full bilinear form.
 
     Args:
-        dimension: D, cells of a word's vector.
-        size: R, cells of its vector as a head, and as a dependent.
+        dimension: D, the size of a word's vector.
+        size: R, the size of its vectors as a head and as a dependent.
         count: L, relations.
         dropout: share of channels dropped.
     """
@@ -177,8 +183,8 @@ class RelationFactors(nn.Module):
         self.weight = nn.Parameter(torch.empty(count, size + 1, size + 1))
 
     def forward(self, words: Tensor) -> dict[str, Tensor]:
-        """[B, N, D] -> ``relation_heads`` and ``relation_dependents`` [B, N, R], ``relation_root`` [R] and
-        ``relation_weight`` [L, R+1, R+1].
+        """Return the factors for words [B, N, D]: ``relation_heads`` and ``relation_dependents`` [B, N, R],
+        ``relation_root`` [R] and ``relation_weight`` [L, R+1, R+1].
         """
         return {
             "relation_heads": self.head(words),
@@ -189,8 +195,8 @@ class RelationFactors(nn.Module):
 
 
 @torch.no_grad()
-def initialise_scorer(module: nn.Module) -> bool:
-    """Fill the own parameters of a part of a scorer; whether ``module`` is one. Every pair scores 0 at first."""
+def initialize_scorer(module: nn.Module) -> bool:
+    """Initialize a part of a scorer, so that every pair scores 0; return whether ``module`` is such a part."""
     if isinstance(module, ZeroLinear):
         initialization.zeros_(module.weight)
         if module.bias is not None:

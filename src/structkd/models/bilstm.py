@@ -1,4 +1,4 @@
-"""Word-level encoder: word embeddings and a character CNN, locked dropout, packed BiLSTM."""
+"""A word-level encoder: word embeddings and a character CNN, locked dropout, and a packed BiLSTM."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class BiLSTMConfig(PreTrainedConfig):
     """Sizes and dropout rates of a :class:`BiLSTMEncoder`.
 
     Args:
-        word_count, character_count: rows of the embeddings (the vocabulary's).
+        word_count, character_count: rows of the embeddings (sizes of the vocabulary).
         word_size, character_size: columns of the embeddings.
-        character_filters: channels of the character CNN; 0 leaves the characters out.
-        character_window: characters seen at once, odd.
+        character_filters: channels of the character CNN; 0 disables it.
+        character_window: width of its convolution in characters, odd.
         hidden_size: units of the LSTM in one direction.
         layers: stacked BiLSTM layers; 0 leaves words without context, as a part of a
             :class:`~structkd.models.StackedEncoder`.
         word_dropout: share of words replaced by the unknown word in training, which trains its embedding.
         locked_dropout: share of embedding and LSTM channels dropped for a whole sentence at once in training.
-        freeze_vectors: leave the word embeddings as they are.
+        freeze_vectors: do not train the word embeddings.
     """
 
     model_type = "structkd_bilstm"
@@ -66,14 +66,14 @@ class BiLSTMConfig(PreTrainedConfig):
 
 
 class LockedDropout(nn.Module):
-    """Drops whole channels of a sentence: one mask for all its words (Gal & Ghahramani 2016)."""
+    """Drops channels of a sentence, with one mask for all of its words (Gal & Ghahramani 2016)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
+        """Return vectors [B, N, D] with channels dropped."""
         if not self.training or self.rate == 0:
             return vectors
         keep = torch.empty_like(vectors[:, :1]).bernoulli_(1 - self.rate)
@@ -81,7 +81,7 @@ class LockedDropout(nn.Module):
 
 
 class CharacterCNN(nn.Module):
-    """One vector per word out of its spelling: embedding, convolution, maximum over the positions."""
+    """A vector of every word's spelling: embedding, convolution, and maximum over the positions."""
 
     def __init__(self, count: int, size: int, filters: int, window: int) -> None:
         super().__init__()
@@ -89,46 +89,46 @@ class CharacterCNN(nn.Module):
         self.convolution = nn.Conv1d(size, filters, window, padding=window // 2)
 
     def forward(self, characters: Tensor) -> Tensor:
-        """LongTensor [B, N, W] -> [B, N, filters]; padded words get 0.
+        """Return [B, N, filters] for characters LongTensor [B, N, W]; padded words get 0.
 
-        On the CPU words that are spelled alike are read once: in running text about a third of a batch's are distinct.
+        On the CPU every distinct word is read once. In running text about a third of a batch's words are distinct.
         """
         batch, words, width = characters.shape
         spelled = characters.reshape(batch * words, width)
-        if characters.device.type != "cpu":  # there the search takes longer than what it saves
+        if characters.device.type != "cpu":  # on a GPU the search takes longer than it saves
             return self._read(spelled).view(batch, words, -1)
         distinct, place = _distinct_rows(spelled)
         return self._read(distinct).index_select(0, place).view(batch, words, -1)
 
     def _read(self, spelled: Tensor) -> Tensor:
-        """LongTensor [M, W] -> [M, filters]."""
+        """Return [M, filters] for characters LongTensor [M, W]."""
         features = self.convolution(self.embedding(spelled).transpose(1, 2))
         features = features.masked_fill((spelled == PADDING).unsqueeze(1), -torch.inf).amax(dim=-1)
-        # A padded word has no character at all and would stay at -inf.
+        # A padded word has no characters, so that its maximum is -inf.
         features = features.masked_fill((spelled[:, :1] == PADDING), 0.0)
         return torch.relu(features)
 
 
 def _distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct rows [U, W] of a LongTensor [M, W], and which of them every row is, [M]."""
-    # To sort one number a row takes a fraction of the time that sorting rows does.
+    """Return the distinct rows [U, W] of a LongTensor [M, W], and the number of every row among them, [M]."""
+    # Sorting one number for each row takes a fraction of the time that sorting rows takes.
     keys = (rows * torch.full((rows.shape[1],), _MULTIPLIER).cumprod(0)).sum(1)
     distinct, place = keys.unique(return_inverse=True)
     example = torch.empty_like(distinct).scatter_(0, place, torch.arange(len(rows)))
     found = rows[example]
-    if not torch.equal(found[place], rows):  # different rows with one number
+    if not torch.equal(found[place], rows):  # different rows have the same number
         found, place = rows.unique(dim=0, return_inverse=True)
     return found, place
 
 
 class PackedBiLSTM(nn.LSTM):
-    """A BiLSTM over sentences of any length, whose padding it never sees.
+    """A BiLSTM over sentences of different lengths, without their padding.
 
     Args:
-        size: cells of a word's vector.
+        size: size of a word's vector.
         hidden_size: units in one direction.
-        layers: at least 1.
-        dropout: share of cells dropped between layers.
+        layers: number of layers, at least 1.
+        dropout: share of channels dropped between layers.
     """
 
     def __init__(self, size: int, hidden_size: int, layers: int, dropout: float) -> None:
@@ -136,13 +136,13 @@ class PackedBiLSTM(nn.LSTM):
         super().__init__(size, hidden_size, layers, dropout=dropout, bidirectional=True, batch_first=True)
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
-        """[B, N, size] and LongTensor [B] -> [B, N, 2 * hidden_size]; padding gets 0."""
+        """Return [B, N, 2 * hidden_size] for vectors [B, N, size] and lengths LongTensor [B]; padding gets 0."""
         packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=vectors.shape[1])[0]
 
     @torch.no_grad()
-    def initialise(self) -> None:
-        """Fill the weights that were not loaded."""
+    def initialize(self) -> None:
+        """Initialize the weights that were not loaded."""
         for name, parameter in self.named_parameters():
             if name.startswith("weight"):
                 initialization.xavier_uniform_(parameter)
@@ -157,11 +157,11 @@ class PackedBiLSTM(nn.LSTM):
 class BiLSTMEncoder(WordEncoder):
     """Words [B, N] and characters [B, N, W] -> context vectors [B, N, 2 * hidden_size].
 
-    Without a layer, vectors of the words alone, [B, N, word_size + character_filters].
+    Without layers, these are vectors of the words without context, [B, N, word_size + character_filters].
 
     Args:
         config: sizes and dropout rates.
-        features: the vocabulary. Needed to encode text; weights alone work without it.
+        features: the vocabulary, which is needed to encode text.
     """
 
     config_class = BiLSTMConfig
@@ -192,15 +192,21 @@ class BiLSTMEncoder(WordEncoder):
         self.train()
 
     def train(self, mode: bool = True) -> BiLSTMEncoder:
-        """As torch's; frozen vectors take no gradient."""
+        """Set the mode as torch does; frozen vectors take no gradient."""
         super().train(mode)
         if self.config.freeze_vectors:
-            # Here and not only when it is built, as from_pretrained makes all it loads trainable.
+            # Set here and not only at construction, because from_pretrained makes all loaded weights trainable.
             self.embedding.requires_grad_(False)
         return self
 
     def forward(self, lengths: Tensor, words: Tensor, characters: Tensor) -> Tensor:  # type: ignore[override]
-        """LongTensors [B], [B, N], [B, N, W] (with word boundaries) -> [B, N, D]; padding gets 0."""
+        """Return [B, N, D]; padding gets 0.
+
+        Args:
+            lengths: LongTensor [B].
+            words: LongTensor [B, N].
+            characters: LongTensor [B, N, W], with word boundaries.
+        """
         if self.training and self.word_dropout > 0:
             dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
             words = words.masked_fill(dropped & (words != PADDING), UNKNOWN)
@@ -224,7 +230,7 @@ class BiLSTMEncoder(WordEncoder):
             if module.bias is not None:
                 initialization.zeros_(module.bias)
         elif isinstance(module, PackedBiLSTM):
-            module.initialise()
+            module.initialize()
         else:
             super()._init_weights(module)
 
@@ -269,8 +275,8 @@ class BiLSTMRecipe(ConfigRecipe):
             raise ValueError("freeze_vectors and frequent_vectors need vectors: name a file of word vectors.")
 
     def create(self, sentences: Iterable[Sequence[str]]) -> BiLSTMEncoder:
-        """An untrained encoder; weights other than pretrained ones are drawn from torch's global generator."""
-        if not isinstance(sentences, Sequence):  # a column of a data set is one, and may be too large for a list
+        """Return an untrained encoder; torch's global generator draws all weights that are not pretrained."""
+        if not isinstance(sentences, Sequence):  # a column of a data set is a sequence, and may be too large for a list
             sentences = list(sentences)
         vocabulary = Vocabulary.build(sentences, minimum_count=self.minimum_count, lowercase=self.lowercase)
         vectors = None if self.vectors is None else self._read_vectors(sentences)

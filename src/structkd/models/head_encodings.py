@@ -1,8 +1,8 @@
 """Dependency trees written as one symbol per word, and read back (Strzyz et al., 2019, arXiv 1902.10505).
 
-A symbol says where a word's head is. It is a short string, so that inventories of symbols are plain JSON. Nothing is
-lost: the symbols of any tree, projective or not, decode to that tree. Arbitrary symbols need not give a tree, and some
-may name no word at all.
+A symbol is a short string that locates a word's head. Inventories of symbols are therefore plain JSON. The encoding is
+lossless: the symbols of any tree, projective or not, decode to that tree. Arbitrary symbols need not give a tree, and a
+symbol may name no word of the sentence.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Kind = TypeVar("Kind", bound="type[HeadEncoding]")
 class HeadEncoding(ABC):
     """A way to write every word's head as a symbol.
 
-    A subclass says what symbol a head gets (:meth:`symbol`) and what words symbols name (:meth:`words_named`), both for
-    heads other than the root. Within a sentence two symbols never name the same head of a word. Heads of sentences are
-    CoNLL-U's, 1-based and 0 for the root.
+    A subclass defines the symbol of a head (:meth:`symbol`) and the words that symbols name (:meth:`words_named`), both
+    for heads other than the root. Within a sentence two symbols never name the same head of a word. Heads are numbered
+    as in CoNLL-U, from 1, with 0 for the root.
 
     Attributes:
-        name: what configurations call it.
+        name: its name in configurations.
         reads_upos: whether symbols depend on the words' parts of speech.
     """
 
@@ -51,25 +51,25 @@ class HeadEncoding(ABC):
 
     @abstractmethod
     def symbol(self, word: int, head: int, upos: Sequence[str]) -> str:
-        """The symbol of an arc; both ends count from 0. ``upos`` is empty unless :attr:`reads_upos`."""
+        """Return the symbol of an arc; both ends count from 0. ``upos`` is empty unless :attr:`reads_upos`."""
 
     @abstractmethod
     def words_named(self, symbols: Sequence[str], length: int, upos: Sequence[str]) -> Tensor:
-        """LongTensor [N, H]: the word, from 0, that symbol h names as the head of word n; beyond 0..N-1 where none.
+        """Return the words, from 0, that symbols name as heads, LongTensor [N, H]; outside 0..N-1 if there is none.
 
         Raises:
-            ValueError: for a symbol that is none of this encoding.
+            ValueError: if a symbol does not belong to this encoding.
         """
 
     def encode(self, heads: Sequence[int], upos: Sequence[str] | None = None) -> list[str]:
-        """One symbol per word.
+        """Return one symbol per word.
 
         Args:
             heads: the tree, 1-based, 0 = root.
-            upos: parts of speech, where the encoding reads them.
+            upos: parts of speech, if the encoding reads them.
 
         Raises:
-            ValueError: heads that are no words of the sentence, or a word its own head; parts of speech missing.
+            ValueError: if a head is outside the sentence or the word itself, or if parts of speech are missing.
         """
         tags = self._tags(len(heads), upos)
         for word, head in enumerate(heads, 1):
@@ -81,10 +81,10 @@ class HeadEncoding(ABC):
         return [ROOT if head == word else self.symbol(word, head, tags) for word, head in enumerate(own)]
 
     def decode(self, symbols: Sequence[str], upos: Sequence[str] | None = None) -> list[int]:
-        """The head that every word's symbol names, 1-based, 0 = root; :data:`NOWHERE` where it names no word.
+        """Return the head that every word's symbol names, 1-based, 0 = root; :data:`NOWHERE` if it names no word.
 
         Raises:
-            ValueError: for a symbol that is none of this encoding; parts of speech missing.
+            ValueError: if a symbol does not belong to this encoding, or if parts of speech are missing.
         """
         if not symbols:
             return []
@@ -94,25 +94,25 @@ class HeadEncoding(ABC):
         return to_conllu(heads).tolist()
 
     def candidates(self, symbols: Sequence[str], length: int, upos: Sequence[str] | None = None) -> Tensor:
-        """What every symbol of an inventory names at every word of a sentence.
+        """Return the head that every symbol of an inventory names at every word of a sentence.
 
         Args:
             symbols: H symbols.
             length: N.
-            upos: parts of speech, N of them, where the encoding reads them.
+            upos: N parts of speech, if the encoding reads them.
 
         Returns:
             LongTensor [N, H] as :class:`structkd.HeadLabeling` takes heads: the head's position from 0, the word's own
-            for the root, -1 where the symbol names no word. O(N H).
+            for the root, -1 if the symbol names no word. O(N H).
 
         Raises:
-            ValueError: for a symbol that is none of this encoding; parts of speech missing.
+            ValueError: if a symbol does not belong to this encoding, or if parts of speech are missing.
         """
         own = torch.arange(length).unsqueeze(1)
         heads = own.repeat(1, len(symbols))
         arcs = [column for column, symbol in enumerate(symbols) if symbol != ROOT]
         named = self.words_named([symbols[column] for column in arcs], length, self._tags(length, upos))
-        # the own position stands for the root, which only ROOT names
+        # A word's own position stands for the root, which only ROOT names.
         heads[:, arcs] = named.masked_fill((named < 0) | (named >= length) | (named == own), NOWHERE)
         return heads
 
@@ -126,23 +126,23 @@ class HeadEncoding(ABC):
         return upos
 
     def _number(self, symbol: str, digits: str) -> int:
-        """The number that a symbol, or a part of it, is; 0 excluded."""
+        """Return the number in a symbol, which is not 0."""
         if not re.fullmatch(r"[+-]?[1-9][0-9]*", digits, re.ASCII):
             raise ValueError(f"{symbol!r} is no symbol of the head encoding {self.name!r}.")
         return int(digits)
 
 
 def register_head_encoding(kind: Kind) -> Kind:
-    """Class decorator: make an encoding known by its name, by which saved models find it again."""
+    """Register a head encoding by its name (a class decorator); saved models find it by that name."""
     _ENCODINGS[kind.name] = kind()
     return kind
 
 
 def head_encoding(name: str) -> HeadEncoding:
-    """The encoding of this name.
+    """Return the encoding of a name.
 
     Raises:
-        ValueError: if there is none; lists the known ones.
+        ValueError: if there is none; the message lists the known ones.
     """
     if name not in _ENCODINGS:
         raise ValueError(
@@ -168,7 +168,7 @@ class RelativeOffset(HeadEncoding):
 
 @register_head_encoding
 class RelativePoS(HeadEncoding):
-    """The head's part of speech and how many of its kind there are up to it: "-1@NOUN" for the nearest noun to the
+    """The head's part of speech, and the number of words with this tag up to it: "-1@NOUN" for the nearest noun to the
     left, "+2@VERB" for the second verb to the right.
     """
 

@@ -37,8 +37,8 @@ class HeadLabelerConfig(StructuredConfig):
         encoding: name of the head encoding, see :mod:`structkd.models.head_encodings`.
         labels: the label inventory in order: pairs of a symbol of the encoding and a relation.
         relations: the relation inventory of the treebank, in order.
-        labelled: whether labels are told apart by relation; False: one label per symbol, with the relation it most
-            often goes with, and a distribution over heads alone.
+        labelled: whether labels are distinguished by relation. False gives one label per symbol, with its most frequent
+            relation, and a distribution over heads alone.
         multiroot: whether a sentence may have several roots.
     """
 
@@ -70,9 +70,9 @@ class HeadLabelerOutput(ModelOutput):
     """Scores of a batch; :meth:`HeadLabeler.distribution` turns them into the distribution over label sequences.
 
     Attributes:
-        logits: [B, N, K]; cell [b, n, k] scores label k at word n. Cells beyond a sentence's length mean nothing.
+        logits: [B, N, K]; cell [b, n, k] scores label k at word n. Cells beyond a sentence's length are arbitrary.
         heads: integer tensor [B, N, K]; the head that label k names at word n: a position from 0, n itself for the
-            root, -1 where it names no word.
+            root, -1 if it names no word.
     """
 
     logits: Tensor | None = None
@@ -82,8 +82,8 @@ class HeadLabelerOutput(ModelOutput):
 class HeadLabeler(StructuredModel):
     """An encoder with a softmax over head labels. Shapes: B sentences, N words, H symbols, K labels.
 
-    Which word every symbol names depends on the sentence alone; it is worked out once per sentence, or once per length
-    where the encoding looks no further, and remembered.
+    The words that symbols name depend on the sentence alone. They are computed once for every sentence, or once for
+    every length if the encoding depends on nothing else, and cached.
     """
 
     config_class = HeadLabelerConfig
@@ -104,7 +104,9 @@ class HeadLabeler(StructuredModel):
         return TreeAnnotation(tuple(self.config.relations), self.config.multiroot)
 
     def encode(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """As the base; adds ``candidates``, the heads that symbols name, ShortTensor [B, N, H], -1 in the padding.
+        """Return the inputs of ``forward``, with ``candidates``: the heads that symbols name, ShortTensor [B, N, H].
+
+        Candidates are -1 in the padding.
 
         Raises:
             ValueError: if the encoding reads parts of speech and a sentence has none.
@@ -112,10 +114,10 @@ class HeadLabeler(StructuredModel):
         return {**super().encode(examples), "candidates": self._candidates(examples)}
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
-        """LongTensor [B, N] of label numbers.
+        """Return label numbers, LongTensor [B, N].
 
-        -100 in the padding, for hidden words, and for words whose (symbol, relation) is not in the inventory: they
-        carry no supervised loss.
+        They are -100 in the padding, for hidden words, and for words whose (symbol, relation) is not in the inventory;
+        these carry no supervised loss.
         """
         candidates = self._candidates(examples)
         heads, relations = (padded([example[column] for example in examples]) for column in ("heads", "relations"))
@@ -129,7 +131,7 @@ class HeadLabeler(StructuredModel):
         Args:
             lengths: LongTensor [B].
             candidates: [B, N, H] from :meth:`encode`.
-            inputs: the encoder's.
+            inputs: the encoder's inputs.
         """
         symbols = self._inventory.to(candidates.device).symbols
         return HeadLabelerOutput(
@@ -141,10 +143,10 @@ class HeadLabeler(StructuredModel):
         return HeadLabeling(scores["logits"], scores["heads"], relations=relations, lengths=lengths)
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
-        """Return the best tree over what labels name, by posterior probability.
+        """Return the best tree over the heads that labels name, by posterior probability.
 
         The tree has a single root unless the configuration's ``multiroot`` is set.
-        See :meth:`structkd.HeadLabeling.decode_trees`, for arcs that the tree needs and no label names, too.
+        See :meth:`structkd.HeadLabeling.decode_trees`, which also explains arcs that no label names.
         """
         named = self._inventory.to(lengths.device).relations
         posterior = HeadLabeling(scores["logits"], scores["heads"], named, lengths)
@@ -162,9 +164,9 @@ AutoModel.register(HeadLabelerConfig, HeadLabeler)
 
 
 class _CandidateHeads(TensorCache):
-    """The heads that symbols name in sentences, remembered: ShortTensors [N, H].
+    """A cache of the heads that symbols name in sentences, ShortTensors [N, H].
 
-    They depend on the length or the parts of speech alone.
+    The heads depend on the length or the parts of speech alone.
     """
 
     def __init__(self, encoding: HeadEncoding, symbols: list[str]) -> None:
@@ -173,11 +175,11 @@ class _CandidateHeads(TensorCache):
         self.symbols = symbols
 
     def __call__(self, examples: Sequence[Example]) -> Tensor:
-        """[B, N, H], -1 in the padding."""
-        sentences = [self._of(example) for example in examples]
+        """Return [B, N, H], -1 in the padding."""
+        sentences = [self._of_sentence(example) for example in examples]
         return nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=NOWHERE)
 
-    def _of(self, example: Example) -> Tensor:
+    def _of_sentence(self, example: Example) -> Tensor:
         length, upos = len(example["tokens"]), None
         if self.encoding.reads_upos:
             if example.get("upos") is None:
@@ -195,10 +197,10 @@ class _CandidateHeads(TensorCache):
 class _Inventory:
     """The labels of a configuration as tensors.
 
-    Plain tensors made on demand, as nothing of them belongs into the saved weights.
+    They are plain tensors rather than buffers, because they do not belong to the saved weights.
 
     Attributes:
-        number: LongTensor [H, R]; the label of symbol h and relation r, -100 where there is none.
+        number: LongTensor [H, R]; the label of symbol h and relation r, -100 if there is none.
         symbols, relations: LongTensors [K]; the numbers of every label's symbol and relation.
     """
 
@@ -218,7 +220,7 @@ class _Inventory:
         self.elsewhere: dict[torch.device, _Inventory] = {}
 
     def to(self, device: torch.device) -> _Inventory:
-        """A copy on this device, made once."""
+        """Return a copy on a device, made once."""
         if device == self.symbols.device:
             return self
         if device not in self.elsewhere:
@@ -234,8 +236,8 @@ class HeadLabelerRecipe(StructuredModelRecipe):
 
     Args:
         encoder: recipe of the encoder.
-        minimum_count: labels seen less often are left out. Words that would need one carry no supervised loss; what
-            the labels cover of a teacher is renormalised.
+        minimum_count: labels seen less often are left out. Words that would need one carry no supervised loss; a
+            teacher's probabilities are renormalized over the labels that remain.
         relations: distinguish labels by relation; False distils heads alone.
         settings: ``encoding``, as in :class:`HeadLabelerConfig`: relative_offset, relative_pos (needs UPOS) or
             absolute_position.
@@ -253,11 +255,11 @@ class HeadLabelerRecipe(StructuredModelRecipe):
         self.encoding, self.minimum_count, self.relations = self.settings["encoding"], minimum_count, relations
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> HeadLabeler:
-        """An untrained head labeller; see :class:`~structkd.models.ModelRecipe`.
+        """Return an untrained head labeler; see :class:`~structkd.models.ModelRecipe`.
 
         Raises:
             ValueError: if the data are not annotated with trees, lack the parts of speech that the encoding reads, or
-                have no label seen ``minimum_count`` times.
+                have no label that occurs ``minimum_count`` times.
         """
         if not isinstance(annotation, TreeAnnotation):
             raise ValueError(
@@ -283,7 +285,7 @@ class HeadLabelerRecipe(StructuredModelRecipe):
         return HeadLabeler(config, encoder)
 
     def _labels(self, annotation: TreeAnnotation, annotated: Dataset) -> list[tuple[str, str]]:
-        """The inventory, most frequent first, ties in alphabetical order."""
+        """Return the inventory, the most frequent labels first, ties in alphabetical order."""
         encoding = head_encoding(self.encoding)
         pairs: Counter[tuple[str, str]] = Counter()
         parts_of_speech = annotated["upos"] if encoding.reads_upos else [None] * len(annotated)

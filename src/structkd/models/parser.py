@@ -1,4 +1,4 @@
-"""First-order dependency parsers: an encoder, biaffine scores of arcs and relations, and three kinds of structure."""
+"""First-order dependency parsers: an encoder, biaffine scores of arcs and relations, and three classes of trees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from structkd import DependencyCRF, HeadSelection, NonProjectiveDependencyCRF
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
-from structkd.models.biaffine import ArcScorer, BilinearRelations, RelationFactors, initialise_scorer
+from structkd.models.biaffine import ArcScorer, BilinearRelations, RelationFactors, initialize_scorer
 from structkd.models.recipe import StructuredModelRecipe
 from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
@@ -32,13 +32,13 @@ class ParserConfig(StructuredConfig):
     Args:
         relations: the relation inventory, in order.
         multiroot: whether a sentence may have several roots.
-        structure: "head_selection" (every word picks its head alone), "projective" or "nonprojective" (a CRF over
-            such trees).
-        arc_size: cells of a word's vector as a head or dependent of an arc.
-        relation_size: cells of its vector as a head or dependent of a relation.
-        dropout: share of these cells dropped for a whole sentence at once in training.
-        memory_limit: GiB that the labelled arcs of a batch may take where they are needed (to train on gold trees they
-            are not), by an estimate for a training step; None sets no limit.
+        structure: "head_selection" (every word picks its head independently), "projective" or "nonprojective" (a CRF
+            over such trees).
+        arc_size: size of a word's vector as a head or dependent of an arc.
+        relation_size: size of its vector as a head or dependent of a relation.
+        dropout: share of the channels of these vectors dropped in training, for all words of a sentence at once.
+        memory_limit: GiB that the labelled arcs of a batch may take, by an estimate for a training step; None sets no
+            limit. Training on gold trees does not need labelled arcs.
     """
 
     model_type = "structkd_parser"
@@ -71,8 +71,8 @@ class ParserConfig(StructuredConfig):
 class ParserOutput(ModelOutput):
     """Scores of a batch; :meth:`BiaffineParser.distribution` turns them into the distribution over trees.
 
-    Relations are given by what their scores are made of, which is far smaller than [B, N, N, L]; they are multiplied
-    out by :class:`~structkd.models.BilinearRelations`. Cells beyond a sentence's length mean nothing.
+    The scores of relations are kept as factors, which are far smaller than [B, N, N, L];
+    :class:`~structkd.models.BilinearRelations` multiplies them out. Cells beyond a sentence's length are arbitrary.
 
     Attributes:
         arcs: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal.
@@ -93,7 +93,7 @@ class BiaffineParser(StructuredModel):
     """An encoder with biaffine scores of arcs and relations (Dozat & Manning 2017).
 
     The log potential of a labelled arc is the arc's score plus the log probability of the relation given the arc, so
-    that the arcs are distributed as their scores alone say. Shapes: B sentences, N words, L relations.
+    that the distribution over arcs depends on the arcs' scores alone. Shapes: B sentences, N words, L relations.
     """
 
     config_class = ParserConfig
@@ -116,11 +116,11 @@ class BiaffineParser(StructuredModel):
         self.post_init()
 
     def add_scorers(self, dimension: int) -> None:
-        """Where a subclass adds its layers; ``dimension`` is that of the encoder's vectors."""
+        """Add the layers of a subclass; ``dimension`` is the size of the encoder's vectors."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if not initialise_scorer(module):
+        if not initialize_scorer(module):
             super()._init_weights(module)
 
     @property
@@ -132,7 +132,7 @@ class BiaffineParser(StructuredModel):
         return ParserOutput(arcs=self.arcs(words), **self.relations(words))
 
     def relation_scores(self, scores: Mapping[str, Tensor]) -> BilinearRelations:
-        """The scores of relations given the arc."""
+        """Return the scores of relations given the arc."""
         return BilinearRelations(
             scores["relation_heads"],
             scores["relation_dependents"],
@@ -142,14 +142,14 @@ class BiaffineParser(StructuredModel):
         )
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Any:
-        """The distribution over labelled arcs [B, N, N, L], of the class that ``structure`` names.
+        """Return the distribution over labelled arcs [B, N, N, L], of the class that ``structure`` names.
 
         Args:
             scores: :meth:`scores` of the batch (or the output itself).
             lengths: LongTensor [B].
 
-        Labelled arcs are multiplied out when something asks for them, which raises ValueError where they would exceed
-        ``memory_limit``; to train on gold trees (:func:`structkd.supervised_loss`) they are not needed.
+        Labelled arcs are multiplied out on demand, which raises ValueError if they would exceed ``memory_limit``.
+        Training on gold trees (:func:`structkd.supervised_loss`) does not need them.
         """
         arcs: HeadSelection | DependencyCRF | NonProjectiveDependencyCRF
         if self.config.structure == "head_selection":
@@ -161,7 +161,7 @@ class BiaffineParser(StructuredModel):
         return arcs.with_relations(self.relation_scores(scores))
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
-        """Indicators of the labelled arcs, BoolTensor [B, N, N, L]; none in the padding and for hidden annotation.
+        """Return indicators of labelled arcs, BoolTensor [B, N, N, L]; False in the padding and for hidden annotation.
 
         A projective CRF gives non-projective trees no probability, and the likelihood of such a tree could be raised
         without end: they are made projective first, see :func:`lift`.
@@ -178,10 +178,10 @@ class BiaffineParser(StructuredModel):
 
     @torch.no_grad()
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
-        """The best tree over arcs, and the best relation of each of its arcs.
+        """Return the best tree over arcs, and the best relation of each of its arcs.
 
-        Projective trees by Eisner's algorithm, others as maximum spanning arborescences; with a single root unless the
-        annotation has several. O(N^3) time, O(N^2) memory: relations are scored for the tree's arcs alone.
+        Projective trees are found by Eisner's algorithm, others as maximum spanning arborescences; they have a single
+        root unless the annotation has several. O(N^3) time and O(N^2) memory: only the tree's arcs need relations.
 
         Returns:
             ``heads`` (1-based, 0 for the root) and ``relations``, LongTensors [B, N]; -100 in the padding.
@@ -196,7 +196,7 @@ class BiaffineParser(StructuredModel):
         }
 
     def arc_scores(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Tensor:
-        """The log potentials of unlabelled arcs, [B, N, N], from which trees are decoded."""
+        """Return the log potentials of unlabelled arcs, [B, N, N], from which trees are decoded."""
         return scores["arcs"]
 
 
@@ -214,7 +214,7 @@ def lift(heads: Tensor) -> Tensor:
         heads: LongTensor [B, N], 1-based, 0 for the root; negative in the padding, which stays.
 
     Returns:
-        LongTensor [B, N]. Projective trees come back as they are.
+        LongTensor [B, N]. Projective trees are returned unchanged.
     """
     words = heads.shape[1]
     position = torch.arange(words + 1, device=heads.device)
@@ -232,10 +232,10 @@ def lift(heads: Tensor) -> Tensor:
         crossing = (between & ~descends).any(1)
         if not crossing.any():
             return heads[:, 1:]
-        # one arc of every sentence at a time: to lift it may make others projective
+        # Lift one arc of every sentence at a time, because that may make others projective.
         shortest = (right - left).masked_fill(~crossing, words + 1).argmin(1, keepdim=True)
-        here = crossing & (position == shortest)
-        heads = torch.where(here, heads.gather(1, above), heads)
+        lifted = crossing & (position == shortest)
+        heads = torch.where(lifted, heads.gather(1, above), heads)
 
 
 class ParserRecipe(StructuredModelRecipe):
@@ -250,7 +250,7 @@ class ParserRecipe(StructuredModelRecipe):
     derived = frozenset({"relations", "multiroot"})
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> BiaffineParser:
-        """An untrained parser; see :class:`~structkd.models.ModelRecipe`."""
+        """Return an untrained parser; see :class:`~structkd.models.ModelRecipe`."""
         if not isinstance(annotation, TreeAnnotation):
             raise ValueError(
                 f"A parser predicts dependency trees; the data are annotated otherwise ({annotation.description()})."

@@ -1,4 +1,4 @@
-"""A second-order dependency parser: siblings and grandparents of low rank, brought together by mean field."""
+"""A second-order dependency parser: low-rank scores of siblings and grandparents, combined by mean field."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class SecondOrderConfig(ParserConfig):
     """Configuration of a :class:`SecondOrderParser`.
 
     Args:
-        rank: r, of the second-order scores.
-        second_order_size: cells of a word's vector in each of its roles in them.
+        rank: r, the rank of the second-order scores.
+        second_order_size: size of a word's vector in each of its roles in them.
         siblings: score pairs of arcs with one head.
-        grandparents: score pairs of arcs of which one's dependent is the other's head.
-        iterations: of mean field, at least 1.
-        structure: "head_selection", for the posterior is one over the head of every word.
+        grandparents: score pairs of arcs in which the dependent of one is the head of the other.
+        iterations: iterations of mean field, at least 1.
+        structure: "head_selection", because the posterior is a distribution over the head of every word.
 
     The others are :class:`~structkd.models.ParserConfig`'s.
     """
@@ -63,13 +63,13 @@ class SecondOrderConfig(ParserConfig):
 class SecondOrderOutput(ParserOutput):
     """Scores of a batch; :meth:`SecondOrderParser.distribution` turns them into the posterior.
 
-    Second-order scores are given by their factors, [B, N, r]. Cell [b, h, d, c] of the scores, of the arcs h -> d and
-    h -> c for siblings, h -> d and d -> c for grandparents, is the sum over r of the three products.
+    Second-order scores are kept as factors, [B, N, r]. Cell [b, h, d, c] of the scores is the sum over r of the product
+    of three factors. It scores the arcs h -> d and h -> c (siblings), or h -> d and d -> c (grandparents).
 
     Attributes:
-        sibling_heads: of h.
-        sibling_dependents: of d and c alike: a pair of siblings has one score.
-        grandparent_heads, grandparent_dependents, grandparent_children: of h, d and c.
+        sibling_heads: factors of h.
+        sibling_dependents: factors of both d and c, because a pair of siblings has one score.
+        grandparent_heads, grandparent_dependents, grandparent_children: factors of h, d and c.
     """
 
     sibling_heads: Tensor | None = None
@@ -80,30 +80,30 @@ class SecondOrderOutput(ParserOutput):
 
 
 class RoleFactors(nn.Module):
-    """Factors of a score of several words: one vector for every role, [B, N, D] -> [B, N, r] each.
+    """Factors of a score of several words: for every role [B, N, D] -> [B, N, r].
 
-    The first role's factors are 0 at first, and with them the scores.
+    The factors of the first role start at 0, and so do the scores.
     """
 
     def __init__(self, roles: int, dimension: int, size: int, rank: int, dropout: float) -> None:
         super().__init__()
         self.roles = nn.ModuleList(
-            nn.Sequential(MLP(dimension, size, dropout), kind(size, rank, bias=False))
-            for kind in [ZeroLinear, *[nn.Linear] * (roles - 1)]
+            nn.Sequential(MLP(dimension, size, dropout), linear(size, rank, bias=False))
+            for linear in [ZeroLinear, *[nn.Linear] * (roles - 1)]
         )
 
     def forward(self, words: Tensor) -> list[Tensor]:
-        """The factors, role by role."""
+        """Return the factors of every role."""
         return [role(words) for role in self.roles]
 
 
 class SecondOrderParser(BiaffineParser):
     """A biaffine parser with scores of siblings and grandparents (Wang et al. 2019; Wang & Tu 2020).
 
-    Its distribution is the mean-field posterior over every word's head, and relations given the arc. Training maximises
-    the posterior of the gold tree through the iterations: :func:`structkd.supervised_loss` on the distribution, as for
-    any other model. As a student it cannot be distilled into. Scores are kept as factors, so nothing of [B, N, N, N] is
-    ever built: O(N^2 (r + L)) memory.
+    Its distribution is the mean-field posterior over every word's head, and relations given the arc. Training maximizes
+    the posterior of the gold tree through the iterations (:func:`structkd.supervised_loss`, as for any other model).
+    The model cannot be a student. Scores are kept as factors, so no tensor [B, N, N, N] is ever built: O(N^2 (r + L))
+    memory.
     """
 
     config_class = SecondOrderConfig
@@ -136,7 +136,7 @@ class SecondOrderParser(BiaffineParser):
         return output
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> MeanFieldDependency:
-        """The posterior over every word's head and relation, [B, N, N, L].
+        """Return the posterior over every word's head and relation, [B, N, N, L].
 
         Args:
             scores: :meth:`scores` of the batch (or the output itself).
@@ -144,12 +144,12 @@ class SecondOrderParser(BiaffineParser):
 
         Labelled arcs are multiplied out as in :class:`BiaffineParser`.
         """
-        return self._of_arcs(scores, lengths).with_relations(self.relation_scores(scores))
+        return self._arc_posterior(scores, lengths).with_relations(self.relation_scores(scores))
 
     def arc_scores(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Tensor:
-        return self._of_arcs(scores, lengths).log_potentials
+        return self._arc_posterior(scores, lengths).log_potentials
 
-    def _of_arcs(self, scores: Mapping[str, Tensor], lengths: Tensor) -> MeanFieldDependency:
+    def _arc_posterior(self, scores: Mapping[str, Tensor], lengths: Tensor) -> MeanFieldDependency:
         siblings = grandparents = None
         if self.config.siblings:
             dependents = scores["sibling_dependents"]

@@ -1,4 +1,4 @@
-"""Spans as pairs of words: a biaffine score for every typed span, and the distribution over flat segmentations."""
+"""A span model: a biaffine score of every typed span, and the distribution over flat segmentations."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SpanConfig(StructuredConfig):
     Args:
         types: the span types, in order.
         scheme: "BIO" or "BIOES", in which spans are read and written as tags.
-        size: cells of a word's vector as the first or the last word of a span.
-        dropout: share of these cells dropped for a whole sentence at once in training.
-        max_width: words of the longest span; None sets no bound.
+        size: size of a word's vector as the first or the last word of a span.
+        dropout: share of the channels of these vectors dropped in training, for all words of a sentence at once.
+        max_width: number of words of the longest span; None sets no bound.
     """
 
     model_type = "structkd_span"
@@ -60,8 +60,8 @@ class SpanOutput(ModelOutput):
 
     Attributes:
         spans: [B, N, N, L]; cell [b, i, j, l], i <= j, is the log-odds of words i..j (inclusive) being a span of type l
-            against none; -inf where they are more than ``max_width``. Cells with j < i, or beyond a sentence's length,
-            mean nothing.
+            against no span; -inf if the span is wider than ``max_width``. Cells with j < i, or beyond a sentence's
+            length, are arbitrary.
     """
 
     spans: Tensor | None = None
@@ -70,7 +70,7 @@ class SpanOutput(ModelOutput):
 class SpanModel(StructuredModel):
     """An encoder with a biaffine score of every span by its first and last word (Yu et al. 2020, "NER as parsing").
 
-    Where that paper classifies every span alone and resolves overlaps afterwards, this model is a distribution over
+    That paper classifies every span independently and resolves overlaps afterwards; this model is a distribution over
     sets of spans that do not overlap. It reads and writes tags. Shapes: B sentences, N words, L span types.
     """
 
@@ -111,19 +111,19 @@ class SpanModel(StructuredModel):
         return SpanCRF(scores["spans"], lengths, types=self.config.types)
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
-        """Indicators of the spans, BoolTensor [B, N, N, L]; none for hidden annotation.
+        """Return indicators of the spans, BoolTensor [B, N, N, L]; False for hidden annotation.
 
         Raises:
-            ValueError: if a span has more words than ``max_width``; names the sentence.
+            ValueError: if a span has more words than ``max_width``; the message names the sentence.
         """
         longest = max(len(example["labels"]) for example in examples)
-        # one more word, which bears no span, closes whatever ends with the sentence
+        # An additional word outside all spans closes a span that ends with the sentence.
         rows = [[*example["labels"], *[0] * (longest + 1 - len(example["labels"]))] for example in examples]
         tags = torch.tensor(rows).clamp(min=0)
         prefixes = [label[0] for label in self.annotation.labels]
         opens, continues = (torch.tensor([prefix in which for prefix in prefixes]) for which in (OPENING, CONTINUING))
         kinds = torch.tensor([0, *[self.config.types.index(label[2:]) for label in self.annotation.labels[1:]]])
-        # flat spans: their first and last words, read from left to right, come in the same order
+        # In flat spans the first and the last words, read from left to right, come in the same order.
         item, start = opens[tags].nonzero(as_tuple=True)
         end = ((opens | continues)[tags[:, :-1]] & ~continues[tags[:, 1:]]).nonzero(as_tuple=True)[1]
         self._check_width(examples, item, end - start + 1)
@@ -141,7 +141,7 @@ class SpanModel(StructuredModel):
             )
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
-        """The best flat segmentation by dynamic programme, as tags: ``labels`` [B, N]."""
+        """Return the best flat segmentation of every sentence as tags: ``labels``, LongTensor [B, N]."""
         labels = torch.full(scores["spans"].shape[:2], UNLABELLED)
         best = self.distribution(scores, lengths).decode()
         for row, spans, length in zip(labels, best, lengths.tolist(), strict=True):
@@ -167,7 +167,7 @@ class SpanRecipe(StructuredModelRecipe):
     derived = frozenset({"types", "scheme"})
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> SpanModel:
-        """An untrained model; see :class:`~structkd.models.ModelRecipe`."""
+        """Return an untrained model; see :class:`~structkd.models.ModelRecipe`."""
         if not isinstance(annotation, TagAnnotation) or annotation.types is None:
             raise ValueError(
                 "A span model predicts flat typed spans, written as BIO or BIOES tags; the data are annotated "

@@ -1,7 +1,7 @@
 """Several encoders side by side, and a BiLSTM over the vectors of them all.
 
-What named-entity taggers of the field are made of: a pretrained transformer and static word vectors, often left as they
-are, and a BiLSTM that learns the task (Akbik et al. 2018).
+Named-entity taggers of the literature combine a pretrained transformer and static word vectors, often frozen, with a
+BiLSTM that learns the task (Akbik et al. 2018).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class StackedConfig(PreTrainedConfig):
     """Configuration of a :class:`StackedEncoder`.
 
     Args:
-        parts: the encoders' configurations by name, kept as mappings with their ``model_type`` and in the order of
-            their names, in which their vectors are put side by side.
+        parts: the encoders' configurations by name, stored as mappings with their ``model_type`` in alphabetical order,
+            in which their vectors are concatenated.
         hidden_size: units of the LSTM in one direction.
-        layers: stacked BiLSTM layers; 0 for the parts' vectors alone.
+        layers: stacked BiLSTM layers; 0 gives the parts' vectors without a BiLSTM.
         locked_dropout: share of the parts' and the LSTM's channels dropped for a whole sentence at once in training.
     """
 
@@ -44,7 +44,7 @@ class StackedConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.parts = {
             name: part.to_dict() if isinstance(part, PreTrainedConfig) else part
-            for name, part in sorted((self.parts or {}).items())  # as a saved configuration has them
+            for name, part in sorted((self.parts or {}).items())  # saved configurations have them in this order
         }
         _check_names(self.parts)
         for setting, least in (("hidden_size", 1), ("layers", 0)):
@@ -55,7 +55,7 @@ class StackedConfig(PreTrainedConfig):
 
 
 class StackedFeatures:
-    """The features of all parts: what they make of a sentence goes by ``<part>.<input>``.
+    """The features of all parts; the inputs of a part are named ``<part>.<input>``.
 
     Args:
         parts: the features of every part, by its name.
@@ -65,7 +65,7 @@ class StackedFeatures:
         self.parts = dict(parts)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
-        """``lengths`` LongTensor [B], and the padded inputs of every part."""
+        """Return ``lengths`` LongTensor [B], and the padded inputs of every part."""
         encoded = {name: part.encode(sentences) for name, part in self.parts.items()}
         lengths = next(iter(encoded.values()))["lengths"]
         inputs = {
@@ -85,13 +85,13 @@ class StackedFeatures:
 
 
 class StackedEncoder(WordEncoder):
-    """The parts' word vectors, side by side -> BiLSTM -> [B, N, 2 * hidden_size].
+    """The parts' word vectors, concatenated -> BiLSTM -> [B, N, 2 * hidden_size].
 
-    Every part has dropout, pretrained weights and freezing of its own.
+    Every part has its own dropout and pretrained weights, and may be frozen.
 
     Args:
         config: sizes, and the parts' configurations.
-        parts: ready encoders by name; None builds them from the configuration.
+        parts: encoders by name; None builds them from the configuration.
     """
 
     config_class = StackedConfig
@@ -119,7 +119,10 @@ class StackedEncoder(WordEncoder):
         self.train()
 
     def forward(self, lengths: Tensor, **inputs: Tensor) -> Tensor:
-        """What :meth:`StackedFeatures.encode` makes -> [B, N, D]; padding gets 0. The parts' cost, and O(B N D^2)."""
+        """Return [B, N, D] for the inputs of :meth:`StackedFeatures.encode`; padding gets 0.
+
+        It costs O(B N D^2) time beside the parts' cost.
+        """
         vectors = [
             part(
                 lengths=lengths,
@@ -135,18 +138,18 @@ class StackedEncoder(WordEncoder):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, PackedBiLSTM):
-            module.initialise()
+            module.initialize()
         else:
             super()._init_weights(module)
 
     def check(self, examples: Iterable[Example]) -> None:
         """Refuse sentences that one of the parts cannot take."""
-        examples = examples if isinstance(examples, Sized) else list(examples)  # to be gone through several times
+        examples = examples if isinstance(examples, Sized) else list(examples)  # every part iterates over them
         for part in self._encoders().values():
             part.check(examples)
 
     def load_features(self, folder: str | os.PathLike) -> None:
-        """Read what :meth:`StackedFeatures.save_pretrained` wrote."""
+        """Read the features that :meth:`StackedFeatures.save_pretrained` wrote."""
         features = {}
         for name, part in self._encoders().items():
             part.load_features(Path(folder) / name)
@@ -180,7 +183,7 @@ class StackedRecipe(ConfigRecipe):
         self.parts = parts
 
     def create(self, sentences: Iterable[Sequence[str]]) -> StackedEncoder:
-        """The encoder, of parts that are created for the same text."""
+        """Return an encoder whose parts are created for the same text."""
         sentences = list(sentences)
         parts = {name: part.create(sentences) for name, part in self.parts.items()}
         config = self.configuration(parts={name: part.config for name, part in parts.items()})

@@ -1,7 +1,7 @@
-"""What all models share: an encoder of words, scores over structures, and the way from and to annotated text.
+"""The interface of all models: an encoder of words, scores of structures, and conversions from and to annotated text.
 
-A model is an encoder (words -> vectors), which any file may add, and on top of it scores that define one of structkd's
-distributions. Training, prediction and the storing of teachers' scores see nothing but this interface.
+A model has an encoder (words -> vectors), which any file may add. Its scores define one of structkd's distributions.
+Training, prediction and the storage of teachers' scores use nothing but this interface.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Example = Mapping[str, Any]
 
 
 def padded(rows: Sequence[Sequence[int]], filling: int = UNLABELLED) -> Tensor:
-    """Rows of any length as one LongTensor [B, N], filled up with ``filling``."""
+    """Return rows of any length as one LongTensor [B, N], filled up with ``filling``."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[filling] * (longest - len(row))] for row in rows])
 
 
 class Features(Protocol):
-    """What turns tokenised sentences into an encoder's inputs, e.g. :class:`~structkd.models.Vocabulary`."""
+    """Converts tokenised sentences into an encoder's inputs, e.g. :class:`~structkd.models.Vocabulary`."""
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
         """Return the padded inputs of ``WordEncoder.forward``, ``lengths`` [B] among them."""
@@ -41,14 +41,14 @@ class Features(Protocol):
 
 
 class WordEncoder(PreTrainedModel):
-    """Base of the encoders: words of a batch -> one vector each, in context.
+    """Base of the encoders, which give every word of a batch a vector in its context.
 
-    A subclass has a configuration class with a ``model_type`` of its own and makes itself known to transformers with
-    ``AutoConfig.register`` and ``AutoModel.register`` in its file; models then rebuild it from their configuration.
+    A subclass has a configuration class with a ``model_type`` of its own. Its file registers both with transformers
+    (``AutoConfig.register`` and ``AutoModel.register``), so that models can rebuild it from their configuration.
 
     Attributes:
-        features: turns sentences into the inputs of ``forward`` and is saved beside the weights.
-        dimension: D, cells of a word's vector.
+        features: converts sentences into the inputs of ``forward``; it is saved beside the weights.
+        dimension: D, the size of a word's vector.
     """
 
     base_model_prefix = ""
@@ -59,11 +59,16 @@ class WordEncoder(PreTrainedModel):
     dimension: int
 
     def forward(self, lengths: Tensor, **inputs: Tensor) -> Tensor:
-        """LongTensor [B] and what ``features.encode`` makes -> [B, N, D]; padding may hold anything."""
+        """Return the words' vectors [B, N, D]; the padding may hold anything.
+
+        Args:
+            lengths: LongTensor [B].
+            inputs: the other tensors that ``features.encode`` returns.
+        """
         raise NotImplementedError
 
     def check(self, examples: Iterable[Example]) -> None:
-        """Refuse sentences that the encoder cannot take, by id, before any work is done with them."""
+        """Refuse sentences that the encoder cannot take, before any work is done; the message names the sentence."""
 
     def load_features(self, folder: str | os.PathLike) -> None:
         """Read the features that were saved beside the weights."""
@@ -71,7 +76,7 @@ class WordEncoder(PreTrainedModel):
 
 
 class StructuredConfig(PreTrainedConfig):
-    """What all models' configurations share.
+    """Base of the models' configurations.
 
     Args:
         encoder: the encoder's configuration, or a mapping with its ``model_type``.
@@ -97,20 +102,20 @@ class StructuredConfig(PreTrainedConfig):
 class StructuredModel(PreTrainedModel):
     """Base of the models: an encoder, and scores that define a distribution over structures.
 
-    Subclasses add their layers after ``super().__init__`` and call ``post_init``; they fill in ``score_axes``,
+    A subclass adds its layers after ``super().__init__`` and calls ``post_init``. It defines ``score_axes``,
     ``annotation``, ``forward``, ``distribution``, ``encode_gold`` and ``decode``. Shapes: B sentences, N words.
 
     Args:
         config: sizes and inventories.
-        encoder: a ready one (with features, pretrained perhaps); None builds it from ``config.encoder``.
+        encoder: an encoder with its features and weights; None builds one from ``config.encoder``.
     """
 
     config_class = StructuredConfig
     base_model_prefix = ""
     main_input_name = "lengths"
 
-    #: For every score that :meth:`scores` gives, how many axes of words follow its batch axis. 0: the score belongs to
-    #: the model, not to a sentence, and has no batch axis either.
+    #: The number of word axes that follow the batch axis, for every score that :meth:`scores` returns. 0 marks a score
+    #: that belongs to the model, not to a sentence; it has no batch axis either.
     score_axes: ClassVar[Mapping[str, int]] = {}
 
     config: StructuredConfig
@@ -122,15 +127,15 @@ class StructuredModel(PreTrainedModel):
 
     @property
     def annotation(self) -> Annotation:
-        """What the model predicts."""
+        """The kind of annotation that the model predicts."""
         raise NotImplementedError
 
     @property
     def features(self) -> Features:
-        """What turns tokenised sentences into the encoder's inputs.
+        """The converter of tokenised sentences into the encoder's inputs.
 
         Raises:
-            ValueError: if there is none, so that the model cannot read text.
+            ValueError: if the model has none and so cannot read text.
         """
         features: Features | None = getattr(self.encoder, "features", None)
         if features is None:
@@ -138,13 +143,13 @@ class StructuredModel(PreTrainedModel):
         return features
 
     def encode(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """The padded inputs of ``forward`` for some sentences, ``lengths`` LongTensor [B] among them."""
+        """Return the padded inputs of ``forward`` for some sentences, ``lengths`` LongTensor [B] among them."""
         return self.features.encode([example["tokens"] for example in examples])
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
-        """The annotation of some sentences in the form :func:`structkd.supervised_loss` takes.
+        """Return the annotation of some sentences in the form that :func:`structkd.supervised_loss` takes.
 
-        Sentences whose annotation is hidden (-100) get any structure: the objective does not look at it.
+        A sentence whose annotation is hidden (-100) gets an arbitrary structure, which the objective ignores.
         """
         raise NotImplementedError
 
@@ -153,16 +158,16 @@ class StructuredModel(PreTrainedModel):
 
         Args:
             lengths: LongTensor [B].
-            inputs: what else :meth:`encode` makes.
+            inputs: the other tensors that :meth:`encode` returns.
         """
         raise NotImplementedError
 
     def scores(self, output: ModelOutput) -> dict[str, Tensor]:
-        """The scores that define the distribution, at any temperature; their layout is :attr:`score_axes`."""
+        """Return the scores that define the distribution, at any temperature, in the layout of :attr:`score_axes`."""
         return {name: output[name] for name in self.score_axes if output.get(name) is not None}
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Any:
-        """The distribution over the structures of a batch.
+        """Return the distribution over the structures of a batch.
 
         Args:
             scores: :meth:`scores` of the batch (or the output itself).
@@ -171,7 +176,7 @@ class StructuredModel(PreTrainedModel):
         raise NotImplementedError
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
-        """The best legal structure of every sentence, in the columns of its annotation.
+        """Return the best legal structure of every sentence, in the columns of its annotation.
 
         Returns:
             For every column of ``annotation``, a LongTensor [B, N]; -100 in the padding.
@@ -189,7 +194,7 @@ class StructuredModel(PreTrainedModel):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
-        """As transformers', plus the features."""
+        """Save the model as transformers does, and its features beside it."""
         super().save_pretrained(save_directory, **kwargs)
         if getattr(self.encoder, "features", None) is not None:
             self.features.save_pretrained(Path(save_directory))

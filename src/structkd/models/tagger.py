@@ -29,8 +29,8 @@ class TaggerConfig(StructuredConfig):
 
     Args:
         id2label: the tag inventory, number to name, in order.
-        head: "crf" (label bigrams are scored) or "maxent" (every word alone).
-        scheme: "BIO" or "BIOES" where labels are tags of spans: decoding then keeps to legal sequences.
+        head: "crf" (label bigrams are scored) or "maxent" (words are independent).
+        scheme: "BIO" or "BIOES" if labels are tags of spans; decoding is then restricted to legal sequences.
     """
 
     model_type = "structkd_tagger"
@@ -55,7 +55,7 @@ class TaggerOutput(ModelOutput):
     """Scores of a batch; :meth:`Tagger.distribution` turns them into the distribution over tag sequences.
 
     Attributes:
-        emissions: [B, N, C]; cell [b, n, c] scores label c at word n. Cells beyond a sentence's length mean nothing.
+        emissions: [B, N, C]; cell [b, n, c] scores label c at word n. Cells beyond a sentence's length are arbitrary.
         transitions: [C, C]; cell [j, i] scores label i followed by label j (next, previous). None for MaxEnt.
         start: [C] scores of the first word's label. None for MaxEnt.
         end: [C] scores of the last word's label. None for MaxEnt.
@@ -119,7 +119,7 @@ class Tagger(StructuredModel):
         )
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
-        """LongTensor [B, N] of label numbers; 0 in the padding and for hidden ones."""
+        """Return label numbers, LongTensor [B, N]; 0 in the padding and for hidden labels."""
         return padded([example["labels"] for example in examples]).clamp(min=0)
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
@@ -143,7 +143,7 @@ class TaggerRecipe(StructuredModelRecipe):
     derived = frozenset({"scheme"})
 
     def create(self, annotation: Annotation, text: Dataset, annotated: Dataset) -> Tagger:
-        """An untrained tagger; see :class:`~structkd.models.ModelRecipe`."""
+        """Return an untrained tagger; see :class:`~structkd.models.ModelRecipe`."""
         if not isinstance(annotation, TagAnnotation):
             raise ValueError(
                 f"A tagger predicts one label per word; the data are annotated otherwise ({annotation.description()})."

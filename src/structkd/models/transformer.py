@@ -1,7 +1,7 @@
 """Any encoder of the transformers library as an encoder of words: words -> subwords -> vectors -> words.
 
-No word is ever lost on the way: a word without subwords gets the unknown token, and a sentence that is longer than
-the encoder takes is refused or read in overlapping windows, never cut off.
+Every word keeps a vector: a word without subwords gets the unknown token, and a sentence that is too long for the
+encoder is refused or read in overlapping windows, but never truncated.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ LONG_SENTENCES = ("error", "split")
 
 
 class Subwords:
-    """Maps sentences to subwords, and says which subwords make up which word's vector.
+    """Maps sentences to subwords, and subwords to the words whose vectors they make up.
 
     Args:
         tokenizer: a fast tokenizer. It is copied.
-        unknown: number of the token for words of which the tokenizer leaves nothing (a zero-width character, say).
+        unknown: number of the token for words that the tokenizer removes (a zero-width character, for example).
         padding: number of the padding token.
-        limit: subwords that the encoder takes at once, special tokens included.
-        pooling: "first", a word's vector is its first subword's; or "mean", the mean of them all.
-        long_sentences: "error" refuses a sentence of more than ``limit`` subwords; "split" lets it be read in windows
-            of that size, of which each repeats a quarter of the one before. A subword's vector comes from the window
-            in which it lies farther from the edge.
+        limit: number of subwords that the encoder takes at once, special tokens included.
+        pooling: "first" takes the vector of a word's first subword, "mean" the mean of all its subwords' vectors.
+        long_sentences: "error" refuses a sentence of more than ``limit`` subwords. "split" reads it in windows of that
+            size, each of which repeats a quarter of the one before; a subword's vector comes from the window in which
+            it lies farther from the edge.
     """
 
     file_name = "subwords.json"
@@ -60,10 +60,10 @@ class Subwords:
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.tokenizer.encode_special_tokens = True  # a word spelled "[SEP]" or "</s>" is a word
+        self.tokenizer.encode_special_tokens = True  # words may be spelled "[SEP]" or "</s>"
         self.unknown, self.padding, self.limit = unknown, padding, limit
         self.pooling, self.long_sentences = pooling, long_sentences
-        # A byte-level tokenizer knows the start of a word by the space before it.
+        # A byte-level tokenizer recognizes the start of a word by the space before it.
         self._space = " " if "ByteLevel" in json.dumps(json.loads(self.tokenizer.to_str())["pre_tokenizer"]) else ""
         self._before, self._after = self._special_tokens()
         if self.room < 1:
@@ -71,11 +71,11 @@ class Subwords:
 
     @property
     def room(self) -> int:
-        """Subwords of a sentence that fit in a window beside the special tokens."""
+        """The number of a sentence's subwords that fit in a window beside the special tokens."""
         return self.limit - len(self._before) - len(self._after)
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before and after a sentence."""
+        """Return the tokens that the tokenizer puts before and after a sentence."""
         encoded = self.tokenizer.encode(["a"], is_pretokenized=True)
         inside = [place for place, word in enumerate(encoded.word_ids) if word is not None]
         if not inside:
@@ -86,13 +86,13 @@ class Subwords:
         """Pad a batch of tokenised sentences.
 
         Returns:
-            ``lengths`` LongTensor [B]; ``subwords`` LongTensor [R, L], one row per window (R = B where nothing is
+            ``lengths`` LongTensor [B]; ``subwords`` LongTensor [R, L], one row per window (R = B if nothing is
             split), special tokens and padding included; ``mask`` LongTensor [R, L], 0 in the padding; ``words``
-            LongTensor [R, L]; cell [r, l] is b * N + n where that subword counts for the vector of word n of
-            sentence b, and B * N where it counts for none; ``pieces`` LongTensor [B, N], how many count for a word.
+            LongTensor [R, L]; cell [r, l] is b * N + n if that subword counts for the vector of word n of sentence b,
+            and B * N if it counts for none; ``pieces`` LongTensor [B, N], the number of subwords that count for a word.
 
         Raises:
-            ValueError: for an empty batch, a sentence without words, or one that is too long, by its first words.
+            ValueError: if the batch is empty, or if a sentence has no words or is too long (the message quotes it).
         """
         if not sentences or not all(len(tokens) for tokens in sentences):
             raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
@@ -102,9 +102,9 @@ class Subwords:
         pieces = [[0] * longest for _ in sentences]
         for item, (numbers, places) in enumerate(self._split(sentences)):
             if len(numbers) > self.room and self.long_sentences == "error":
-                shown = " ".join(sentences[item][:6])
-                raise ValueError(self._too_long(f"that begins with {shown!r}", len(numbers)))
-            counts = [self.pooling == "mean" or here != before for before, here in pairwise([-1, *places])]
+                beginning = " ".join(sentences[item][:6])
+                raise ValueError(self._too_long(f"that begins with {beginning!r}", len(numbers)))
+            counts = [self.pooling == "mean" or place != previous for previous, place in pairwise([-1, *places])]
             for place, is_counted in zip(places, counts, strict=True):
                 pieces[item][place] += is_counted
             for begin, end, first, last in self._windows(len(numbers)):
@@ -112,8 +112,8 @@ class Subwords:
                 marks.append(
                     [nothing] * len(self._before)
                     + [
-                        item * longest + places[here] if first <= here < last and counts[here] else nothing
-                        for here in range(begin, end)
+                        item * longest + places[subword] if first <= subword < last and counts[subword] else nothing
+                        for subword in range(begin, end)
                     ]
                     + [nothing] * len(self._after)
                 )
@@ -126,7 +126,7 @@ class Subwords:
         }
 
     def check(self, examples: Iterable[Example]) -> None:
-        """Refuse sentences that are too long, by id, where they are not to be split."""
+        """Refuse sentences that are too long, unless they are to be split; the message names the sentence."""
         remaining = iter(examples)
         while self.long_sentences == "error" and (batch := list(islice(remaining, 256))):
             for example, (numbers, _) in zip(batch, self._split([row["tokens"] for row in batch]), strict=True):
@@ -140,7 +140,7 @@ class Subwords:
         )
 
     def _split(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[list[int], list[int]]]:
-        """For every sentence the numbers of its subwords, and for each of them the position of its word."""
+        """Yield, for every sentence, the numbers of its subwords and the positions of their words."""
         spaced = [[self._space + token for token in tokens] for tokens in sentences]
         for tokens, encoded in zip(
             sentences, self.tokenizer.encode_batch(spaced, is_pretokenized=True, add_special_tokens=False), strict=True
@@ -156,7 +156,7 @@ class Subwords:
             yield numbers, places
 
     def _windows(self, count: int) -> list[tuple[int, int, int, int]]:
-        """The windows over a sentence's subwords: (begin, end, first that counts, end of those that count)."""
+        """Return the windows over a sentence's subwords: (begin, end, first that counts, end of those that count)."""
         if count <= self.room:
             return [(0, count, 0, count)]
         step = self.room - self.room // 4
@@ -180,11 +180,11 @@ class Subwords:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Subwords:
-        """Read what :meth:`save_pretrained` wrote.
+        """Read the files that :meth:`save_pretrained` wrote.
 
         Raises:
             FileNotFoundError: if ``folder`` lacks one of the two files.
-            ValueError: if one of them is not what its name says.
+            ValueError: if one of them is damaged.
         """
         paths = [Path(folder) / name for name in (cls.tokenizer_name, cls.file_name)]
         for path in paths:
@@ -193,7 +193,7 @@ class Subwords:
         tokenizer, settings = (path.read_text(encoding="utf-8") for path in paths)
         try:
             return cls(Tokenizer.from_str(tokenizer), **json.loads(settings))
-        except Exception as error:  # the tokenizers library raises nothing more special
+        except Exception as error:  # the tokenizers library raises plain exceptions
             raise ValueError(f"{folder} holds a damaged tokenizer ({error!r}); save the model again.") from error
 
     def __repr__(self) -> str:
@@ -214,8 +214,8 @@ class TransformerEncoderConfig(PreTrainedConfig):
 
     Args:
         backbone: the configuration of any model of transformers, or a mapping with its ``model_type``.
-        dropout: share of the cells of a word's vector dropped in training.
-        freeze: leave the backbone as it is, in evaluation mode throughout.
+        dropout: share of a word's vector dropped in training.
+        freeze: do not train the backbone, and keep it in evaluation mode.
     """
 
     model_type = "structkd_transformer"
@@ -237,8 +237,8 @@ class TransformerEncoder(WordEncoder):
 
     Args:
         config: the backbone's configuration, and dropout.
-        features: the tokenizer. Needed to encode text; weights alone work without it.
-        backbone: a ready one; None builds it from ``config.backbone``.
+        features: the tokenizer, which is needed to encode text.
+        backbone: a model of transformers; None builds it from ``config.backbone``.
     """
 
     config_class = TransformerEncoderConfig
@@ -257,7 +257,7 @@ class TransformerEncoder(WordEncoder):
         self.features = features
         self.backbone = cast(PreTrainedModel, AutoModel.from_config(config.backbone) if backbone is None else backbone)
         if "add_pooling_layer" in inspect.signature(type(self.backbone).__init__).parameters:
-            self.backbone.register_module("pooler", None)  # of one vector per sentence, which no word depends on
+            self.backbone.register_module("pooler", None)  # its vector of the sentence is not used
         self.dropout = nn.Dropout(config.dropout)
         self.dimension = config.backbone.hidden_size
         self.post_init()
@@ -266,11 +266,14 @@ class TransformerEncoder(WordEncoder):
     def forward(  # type: ignore[override]
         self, lengths: Tensor, subwords: Tensor, mask: Tensor, words: Tensor, pieces: Tensor
     ) -> Tensor:
-        """What :meth:`Subwords.encode` makes -> [B, N, D]; padding gets 0. The backbone's cost, and O(R L D)."""
+        """Return [B, N, D] for the inputs of :meth:`Subwords.encode`; padding gets 0.
+
+        It costs O(R L D) time beside the backbone's cost.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze):
             hidden = self.backbone(input_ids=subwords, attention_mask=mask).last_hidden_state
         batch, longest = pieces.shape
-        # Subwords that count for no word go to a row of their own.
+        # Subwords that count for no word are added to an additional row.
         sums = hidden.new_zeros(batch * longest + 1, hidden.shape[-1])
         sums = sums.index_add(0, words.flatten(), hidden.flatten(0, 1))
         vectors = sums[:-1].view(batch, longest, -1) / pieces.clamp(min=1).unsqueeze(-1).to(hidden.dtype)
@@ -278,15 +281,15 @@ class TransformerEncoder(WordEncoder):
         return dropped
 
     def train(self, mode: bool = True) -> TransformerEncoder:
-        """As torch's, but a frozen backbone stays in evaluation mode: dropout would only blur what it says."""
+        """Set the mode as torch does, but keep a frozen backbone in evaluation mode, without dropout."""
         super().train(mode)
         if self.config.freeze:
-            # Here and not only when it is built, as from_pretrained makes all it loads trainable.
+            # Set here and not only at construction, because from_pretrained makes all loaded weights trainable.
             self.backbone.eval().requires_grad_(False)
         return self
 
     def check(self, examples: Iterable[Example]) -> None:
-        """Refuse sentences that are longer than the backbone takes, by id, unless they are to be split."""
+        """Refuse sentences that are too long for the backbone, unless they are to be split."""
         if self.features is not None:
             cast(Subwords, self.features).check(examples)
 
@@ -327,11 +330,11 @@ class TransformerRecipe(ConfigRecipe):
         self.name, self.pooling, self.long_sentences, self.limit = name, pooling, long_sentences, limit
 
     def create(self, sentences: Iterable[Sequence[str]]) -> TransformerEncoder:
-        """The pretrained encoder; the text is not looked at, all subwords are known beforehand.
+        """Return the pretrained encoder; the text is ignored, because its subwords are fixed.
 
         Raises:
-            FileNotFoundError: the model is neither a local folder nor can it be fetched.
-            ValueError: it has no fast tokenizer, or is no encoder.
+            FileNotFoundError: if the model is not a local folder and cannot be fetched.
+            ValueError: if it has no fast tokenizer or is not an encoder.
         """
         folder = str(cached_package_folder(self.name)) if isinstance(self.name, PackageFolder) else self.name
         try:
@@ -353,7 +356,7 @@ class TransformerRecipe(ConfigRecipe):
                 "HF_HOME to that cache; encoder=minilm needs the Python package index only."
             ) from error
         features = self._features(folder, tokenizer, backbone)
-        # A saved model names neither the place it came from nor code that lies there.
+        # A saved model must not name the folder it came from, nor code in that folder.
         backbone.config._name_or_path = ""
         backbone.config.__dict__.pop("auto_map", None)
         return TransformerEncoder(self.configuration(backbone=backbone.config), features, backbone)
@@ -386,11 +389,11 @@ class TransformerRecipe(ConfigRecipe):
 
 
 def _positions(backbone: PreTrainedModel, tokenizer_limit: int) -> int:
-    """How many subwords a model takes at once: what its position embeddings and its tokenizer say."""
+    """Return the number of subwords that a model takes at once, by its position embeddings and its tokenizer."""
     limits = [tokenizer_limit, getattr(backbone.config, "max_position_embeddings", None) or tokenizer_limit]
     for name, module in backbone.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin count positions from behind the padding's.
+            # RoBERTa and related models count positions from the one after the padding's.
             offset = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - offset)
     return min(limits)

@@ -17,10 +17,10 @@ __all__ = ["WordVectors", "read_vectors"]
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Some words of a file and their vectors.
+    """Words of a file and their vectors.
 
     Attributes:
-        words: V distinct words, lower-cased where that was asked for.
+        words: V distinct words, in lower case if that was requested.
         values: float32 [V, D]; row v is the vector of ``words[v]``.
     """
 
@@ -31,22 +31,22 @@ class WordVectors:
 def read_vectors(
     path: str | Path, words: Collection[str], *, lowercase: bool = False, most_frequent: int = 0
 ) -> WordVectors:
-    """Read the vectors of some words; no others are ever held in memory.
+    """Read the vectors of the given words; other vectors are not held in memory.
 
-    The file is text, plain or gzip: a word and its D numbers per line, separated by spaces (a word may contain spaces,
-    as some of GloVe's do), with or without a first line that says how many words and numbers there are. Of a word that
-    occurs more than once the first line counts.
+    The file is text, plain or gzip. A line holds a word and its D numbers, separated by spaces (the word may contain
+    spaces, as some of GloVe's do). The first line may hold the numbers of words and dimensions. If a word occurs more
+    than once, its first line counts.
 
     Args:
         path: ``.vec`` or ``.txt``, perhaps with ``.gz``.
-        words: those whose vectors are wanted; lower-cased where ``lowercase`` is set.
-        lowercase: a word that the file has in no lower-cased form gets the vector of its first other form.
-        most_frequent: the first so many words of the file (files are ordered by frequency) are wanted as well.
+        words: words whose vectors are read; in lower case if ``lowercase`` is set.
+        lowercase: give a word that is missing in lower case the vector of its first other form.
+        most_frequent: read this number of words from the beginning of the file as well (files are sorted by frequency).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: with file and line, where a line does not hold D finite numbers; also if the file has none of the
-            words.
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line does not hold D finite numbers (the message names the line), or if the file has none of
+            the words.
     """
     path = Path(path)
     wanted = frozenset(words)
@@ -85,7 +85,7 @@ def read_vectors(
 
 
 def _is_header(line: str) -> bool:
-    """Whether a line consists of two whole numbers: how many words, how many numbers per word."""
+    """Return whether a line consists of two whole numbers, those of words and dimensions."""
     fields = line.split(" ")
     return len(fields) == 2 and all(field.isdecimal() for field in fields)
 

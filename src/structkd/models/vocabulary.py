@@ -18,8 +18,8 @@ __all__ = ["Vocabulary"]
 
 PADDING = 0
 UNKNOWN = 1
-# Markers around a word's characters: a convolution then tells a suffix from the same letters inside a word, and
-# no word is ever empty.
+# Markers around a word's characters. They let a convolution distinguish a suffix from the same letters inside a word,
+# and no word is empty.
 WORD_START = 2
 WORD_END = 3
 
@@ -33,10 +33,10 @@ class Vocabulary:
     Numbers 0 and 1 are padding and unknown in both tables; characters also have 2 and 3, the word boundaries.
 
     Args:
-        words: known words, in the order of their numbers (from 2). Already lower-cased when ``lowercase`` is set.
-        characters: known characters, in the order of their numbers (from 4). Never lower-cased: they carry the shape.
+        words: known words, in the order of their numbers (from 2); in lower case if ``lowercase`` is set.
+        characters: known characters, in the order of their numbers (from 4). Their case is kept.
         lowercase: look words up in lower case.
-        max_characters: a longer word keeps its first and last halves, so that prefix and suffix both stay visible.
+        max_characters: a longer word is shortened to this length by removing its middle, which keeps prefix and suffix.
     """
 
     file_name = "vocabulary.json"
@@ -44,10 +44,10 @@ class Vocabulary:
     def __init__(
         self, words: Sequence[str], characters: Sequence[str], *, lowercase: bool = True, max_characters: int = 24
     ) -> None:
-        for what, entries in (("words", words), ("characters", characters)):
+        for name, entries in (("words", words), ("characters", characters)):
             repeated = [entry for entry, count in Counter(entries).items() if count > 1]
             if repeated:
-                raise ValueError(f"The vocabulary's {what} must be distinct, but {repeated[:5]} occur more than once.")
+                raise ValueError(f"The vocabulary's {name} must be distinct, but {repeated[:5]} occur more than once.")
         if max_characters < 2:
             raise ValueError(f"max_characters must be at least 2, got {max_characters}.")
         self.words = list(words)
@@ -69,7 +69,7 @@ class Vocabulary:
     ) -> Vocabulary:
         """Collect the words seen at least ``minimum_count`` times, and every character, of the training sentences.
 
-        Most frequent first, ties in alphabetical order: the result does not depend on the order of the sentences.
+        The most frequent entries come first, ties in alphabetical order, so that the order of sentences has no effect.
         """
         words: Counter[str] = Counter()
         characters: Counter[str] = Counter()
@@ -81,8 +81,8 @@ class Vocabulary:
             raise ValueError("A vocabulary needs at least one training sentence, but none was given.")
 
         def ordered(counts: Counter[str], least: int) -> list[str]:
-            kept = ((entry, count) for entry, count in counts.items() if count >= least)
-            return [entry for entry, _ in sorted(kept, key=lambda item: (-item[1], item[0]))]
+            frequent = ((entry, count) for entry, count in counts.items() if count >= least)
+            return [entry for entry, _ in sorted(frequent, key=lambda item: (-item[1], item[0]))]
 
         return cls(
             ordered(words, minimum_count), ordered(characters, 1), lowercase=lowercase, max_characters=max_characters
@@ -90,12 +90,12 @@ class Vocabulary:
 
     @property
     def word_count(self) -> int:
-        """Rows of a word embedding: the known words, padding and unknown."""
+        """The number of rows of a word embedding: the known words, padding and unknown."""
         return len(self.words) + 2
 
     @property
     def character_count(self) -> int:
-        """Rows of a character embedding: the known characters, padding, unknown and the two boundaries."""
+        """The number of rows of a character embedding: known characters, padding, unknown and the two boundaries."""
         return len(self.characters) + 4
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ class Vocabulary:
             word plus its two boundaries; ``lengths`` LongTensor [B]. Padding is 0.
 
         Raises:
-            ValueError: for an empty batch or a sentence without words.
+            ValueError: if the batch is empty or a sentence has no words.
         """
         if not sentences or not all(len(tokens) for tokens in sentences):
             raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
@@ -119,13 +119,13 @@ class Vocabulary:
         return {"words": batch[..., 0].contiguous(), "characters": batch[..., 1:].contiguous(), "lengths": lengths}
 
     def _sentence(self, tokens: Sequence[str]) -> Tensor:
-        """IntTensor [N, 1 + W]: every word's number and spelling."""
+        """Return every word's number and spelling, IntTensor [N, 1 + W]."""
         rows = [[self.number(token), *self._spell(token)] for token in tokens]
         widest = max(map(len, rows))
         return torch.tensor([row + [PADDING] * (widest - len(row)) for row in rows], dtype=torch.int32)
 
     def number(self, token: str) -> int:
-        """The number of a word, 1 (unknown) if it is not known."""
+        """Return the number of a word, 1 (unknown) if it is not known."""
         return self._word_number.get(token.lower() if self.lowercase else token, UNKNOWN)
 
     def _spell(self, token: str) -> list[int]:
@@ -148,7 +148,7 @@ class Vocabulary:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Vocabulary:
-        """Read what :meth:`save_pretrained` wrote.
+        """Read the vocabulary that :meth:`save_pretrained` wrote.
 
         Raises:
             FileNotFoundError: if ``folder`` has no vocabulary.
