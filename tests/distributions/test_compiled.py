@@ -17,9 +17,10 @@ from torch import Tensor
 
 import structkd
 from structkd.distributions.kernels import chain
+from structkd.distributions.kernels.arithmetic import NEG_INF
 from structkd.distributions.kernels.edmonds import edmonds
 from structkd.distributions.kernels.engines import using
-from structkd.distributions.semirings import NEG_INF, Log
+from structkd.distributions.semirings import Log
 
 pytest.importorskip("numba")
 import structkd.distributions.kernels.compiled.arborescence

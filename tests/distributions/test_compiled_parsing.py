@@ -11,8 +11,8 @@ from families import random, seeded
 from torch import Tensor
 
 import structkd
+from structkd.distributions.kernels.arithmetic import NEG_INF
 from structkd.distributions.kernels.engines import using
-from structkd.distributions.semirings import NEG_INF
 
 pytest.importorskip("numba")
 import structkd.distributions.kernels.compiled.relations

@@ -18,9 +18,9 @@ from torch import Tensor
 
 import structkd
 from structkd.distributions.kernels import engines
+from structkd.distributions.kernels.arithmetic import NEG_INF
 from structkd.distributions.kernels.chain import dense_expectations, factored_expectations, log_space_expectations
 from structkd.distributions.kernels.engines import triton_for, using
-from structkd.distributions.semirings import NEG_INF
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 everywhere = pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from torch.distributions import Distribution
 
 import structkd
 from structkd.distributions.kernels import chain, matrix_tree
-from structkd.distributions.kernels.counts import TransitionCounts
 from structkd.distributions.kernels.engines import using
+from structkd.distributions.transition_counts import TransitionCounts
 
 LENGTHS = torch.tensor([23, 1, 8, 23, 9, 17, 2, 16])
 BATCH, WORDS, SIZE = len(LENGTHS), 23, 5
@@ -45,7 +45,7 @@ def test_factored_chains(monkeypatch: pytest.MonkeyPatch, cells: int, temperatur
     wanted = by_log_space(build(*teacher, lengths=lengths), build(*leaves, lengths=lengths), temperature)
     gradients = torch.autograd.grad(wanted.sum(), leaves)
     sides = ((spoiled(s[0], inside), *s[1:]) for s in (teacher, student))
-    loss, got, ok = chain.factored_kd(*sides, lengths, temperature)
+    loss, got, ok = chain._factored_kd_in_probability_space(*sides, lengths, temperature)
     assert ok
     assert torch.allclose(loss, wanted, rtol=1e-12, atol=1e-12)
     for ours, exact in zip(got, gradients, strict=True):
@@ -64,7 +64,9 @@ def test_dense_chains(monkeypatch: pytest.MonkeyPatch, cells: int, temperature: 
     build = structkd.LinearChainCRF
     wanted = by_log_space(build(teacher, lengths), build(leaf, lengths), temperature)
     (gradient,) = torch.autograd.grad(wanted.sum(), leaf)
-    loss, got, ok = chain.dense_kd(spoiled(teacher, inside), spoiled(student, inside), lengths, temperature)
+    loss, got, ok = chain._dense_kd_in_probability_space(
+        spoiled(teacher, inside), spoiled(student, inside), lengths, temperature
+    )
     assert ok
     assert torch.allclose(loss, wanted, rtol=1e-12, atol=1e-12)
     assert torch.allclose(got, gradient, rtol=0.0, atol=1e-11)
@@ -83,9 +85,9 @@ def test_extreme_scores_are_right_or_refused(words: int, masked: bool, seed: int
     build = structkd.LinearChainCRF.from_scores
     sides = [build(scores, transitions, lengths=lengths) for scores in (emissions, other)]
     wanted = by_log_space(sides[0], sides[1], 1.0)
-    loss, _, ok = chain.factored_kd(sides[0]._scores, sides[1]._scores, lengths, 1.0)
+    loss, _, ok = chain._factored_kd_in_probability_space(sides[0]._scores, sides[1]._scores, lengths, 1.0)
     assert not ok or torch.allclose(loss, wanted, rtol=1e-12)
-    loss, _, ok = chain.dense_kd(sides[0].log_potentials, sides[1].log_potentials, lengths, 1.0)
+    loss, _, ok = chain._dense_kd_in_probability_space(sides[0].log_potentials, sides[1].log_potentials, lengths, 1.0)
     assert not ok or torch.allclose(loss[lengths > 1], wanted[lengths > 1], rtol=1e-12)
 
 
@@ -98,9 +100,9 @@ def test_an_underflow_that_no_single_step_shows() -> None:
         for emissions in (unary, unary.flip(1)):
             scores = emissions, transitions.double(), None, None
             lengths = torch.tensor([7])
-            assert not chain.factored_kd(scores, scores, lengths, 1.0)[2]
+            assert not chain._factored_kd_in_probability_space(scores, scores, lengths, 1.0)[2]
             potentials = structkd.LinearChainCRF.from_scores(*scores, lengths=lengths).log_potentials
-            assert not chain.dense_kd(potentials, potentials, lengths)[2]
+            assert not chain._dense_kd_in_probability_space(potentials, potentials, lengths)[2]
 
 
 @pytest.mark.parametrize("ragged", [True, False])

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..numbering import NOWHERE
+from .kernels.arithmetic import NEG_INF
 from .kernels.edmonds import edmonds
 from .kernels.engines import compiled_for
-from .semirings import NEG_INF
 
 Scores = NDArray[np.float64]
 Solution = tuple[float, NDArray[np.int64], NDArray[np.int64]]

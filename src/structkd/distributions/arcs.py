@@ -11,9 +11,9 @@ from torch.distributions import Distribution
 
 from ..numbering import NOWHERE, UNLABELLED, to_conllu, to_own_index
 from .faults import HEAD_BEYOND, SEVERAL_PARTS, Faults, choices_of_event
+from .kernels.arithmetic import NEG_INF, working_precision
 from .maxent import MaxEnt
 from .relations import Relations, RelationScores, Tabulated, along
-from .semirings import NEG_INF, working_precision
 from .structure import (
     Parts,
     StructuredDistribution,

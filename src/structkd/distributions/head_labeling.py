@@ -12,19 +12,12 @@ from torch import Tensor
 from ..numbering import NOWHERE
 from .arborescence import maximum_arborescences
 from .arcs import ArcDistribution
-from .kernels.counts import scaled_by_sentence_
+from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once, working_precision
 from .kernels.engines import compiled_for
 from .maxent import LabelDistribution
 from .relations import Relations
-from .semirings import NEG_INF, working_precision
-from .structure import (
-    Gradient,
-    StructuredDistribution,
-    check_scores,
-    expected_score,
-    ordinary_tensors,
-    sentences_at_once,
-)
+from .structure import StructuredDistribution, check_scores, ordinary_tensors
+from .transition_counts import expected_score, scale_gradient_
 
 # Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
 _LEAST_COVERED = 1e-6
@@ -182,7 +175,7 @@ class HeadLabeling(LabelDistribution):
         loss, gap = self._compiled_kd(scores, teacher, temperature) or self._torch_kd(scores, teacher, temperature)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (scaled_by_sentence_(gap, weights * temperature).to(scores.dtype),)
+            return (scale_gradient_(gap, weights * temperature).to(scores.dtype),)
 
         return loss, gradient
 

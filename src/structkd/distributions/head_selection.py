@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution
+from .kernels.arithmetic import NEG_INF
 from .relations import over_relations
-from .semirings import NEG_INF
 from .structure import Parts
 from .wordwise import WordwiseDistribution
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,23 +11,20 @@ from torch import Tensor, nn
 
 from ..numbering import UNLABELLED
 from .faults import CONTRADICTION, SEVERAL_BIGRAMS, Faults, choices_of_event
-from .kernels.chain import dense_expectations, dense_kd, factored_expectations, factored_kd
-from .kernels.counts import TransitionCounts, scaled_by_sentence_
-from .kernels.engines import compiled_for, log_space, triton_for
+from .kernels import chain
+from .kernels.arithmetic import NEG_INF, Gradient, logsumexp, working_precision
 from .kernels.viterbi import Legality, viterbi
-from .semirings import NEG_INF, Log, logsumexp, working_precision
+from .semirings import Log
 from .structure import (
-    Gradient,
     Parts,
     StructuredDistribution,
     adopts,
     check_inventory,
     check_labels,
     check_scores,
-    expected_score,
     ordinary_tensors,
-    scaled_gradient,
 )
+from .transition_counts import TransitionCounts, scale_gradient_
 
 
 class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
@@ -151,13 +147,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def _forward_backward(self, parts: Parts, precision: torch.dtype) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
-        compiled = compiled_for("chain", parts[1])
-        if compiled is not None:
-            value, labels, bigrams, safe = compiled.dense_expectations(parts[1], self.lengths)
-            if safe.all():
-                return value, (labels, bigrams)
         scores = parts[1].detach()
-        (value,), (labels,), (bigrams,) = dense_expectations([scores], self.lengths, precision=precision)
+        (value,), (labels,), (bigrams,) = chain.dense_expectations([scores], self.lengths, precision=precision)
         labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
@@ -165,33 +156,13 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
             return None
-        both = [teacher.log_potentials.detach(), self.log_potentials.detach()]
-        compiled = compiled_for("chain", *both)
-        kernels = [] if compiled is None else [compiled.dense_kd]
-        precision = torch.promote_types(both[0].dtype, self.dtype)
-        if self.batch_shape[0] and not log_space() and triton_for(both[1], precision) is None:
-            kernels.append(dense_kd)
-        for kernel in kernels:
-            loss, gradient, ok = kernel(*both, self.lengths, temperature)
-            if ok:
-                return loss, partial(_scaled, gradient)
-        return self._distil_dense(both, temperature)
-
-    def _distil_dense(self, both: list[Tensor], temperature: float) -> tuple[Tensor, Gradient] | None:
-        precision = torch.promote_types(both[0].dtype, self.dtype)
-        log_partition, _, (wanted, got) = dense_expectations(both, self.lengths, temperature, precision)
-        if not (log_partition > NEG_INF).all():
+        theirs, own = teacher.log_potentials.detach(), self.log_potentials.detach()
+        precision = torch.promote_types(theirs.dtype, self.dtype)
+        found = chain.dense_kd(theirs, own, self.lengths, temperature, precision)
+        if found is None:
             return None
-        expected = (wanted * both[1]).sum((1, 2, 3), dtype=log_partition.dtype) / temperature
-        if not expected.isfinite().all():  # 0 * -inf, or 0 * NaN in the padding
-            expected = expected_score(wanted, self._parts()[1].detach() / temperature)
-        loss = log_partition[1] - expected
-        gap = got.sub_(wanted)
-
-        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (scaled_by_sentence_(gap.to(self.dtype), weights * temperature),)
-
-        return loss * temperature**2, gradient
+        loss, gap = found
+        return loss, lambda weights: (scale_gradient_(gap, weights),)
 
     @ordinary_tensors
     def decode(self, legal: Legality | None = None) -> Tensor:
@@ -329,7 +300,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
                 self._check_values(name, scores, lambda: torch.ones((), dtype=torch.bool))
 
     @property
-    def _scores(self) -> tuple[Tensor | None, ...]:
+    def _scores(self) -> chain.Scores:
         return self.emissions, self.transitions, self.start, self.end
 
     def _with_scores(self, *scores: Tensor | None) -> LinearChainCRF:
@@ -376,63 +347,16 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             # counts per sentence: the derivative by transitions of its own
             unary, transitions = parts
             return StructuredDistribution._expectations(self, (unary, transitions.expand(*self.batch_shape, -1, -1)))
-        compiled = compiled_for("chain", *parts)
-        if compiled is not None:
-            value, labels, dense, safe = compiled.factored_expectations(*parts, self.lengths)
-            if safe.all():
-                return value, (labels, TransitionCounts.from_dense(dense))
         unary, transitions = (p.detach().unsqueeze(0) for p in parts)
-        (value,), (labels,), (counts,) = factored_expectations(unary, transitions, self.lengths, precision)
+        (value,), (labels,), (counts,) = chain.factored_expectations(unary, transitions, self.lengths, precision)
         self._require_structures(value, parts)
         return value, (labels, counts)
 
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
-        compiled = compiled_for("chain", *teacher._scores, *self._scores)
-        kernels = [] if compiled is None else [compiled.factored_kd]
         precision = torch.promote_types(teacher.dtype, self.dtype)
-        if not log_space() and triton_for(self.emissions, precision) is None:
-            kernels.append(factored_kd)
-        for kernel in kernels:
-            loss, gradients, ok = kernel(teacher._scores, self._scores, self.lengths, temperature)
-            if ok:
-                return loss, scaled_gradient(gradients, lambda: self._distil_factored(teacher, temperature))
-        return self._distil_factored(teacher, temperature)
-
-    def _distil_factored(self, teacher: _FactoredLinearChainCRF, temperature: float) -> tuple[Tensor, Gradient] | None:
-        inside = self.word_mask.unsqueeze(-1)
-        dtype = working_precision(self.emissions)
-        emissions = torch.stack([teacher.emissions.to(dtype), self.emissions.to(dtype)])
-        unary = torch.where(inside, emissions / temperature, 0.0)
-        transitions = torch.stack([teacher.transitions.to(dtype), self.transitions.to(dtype)]) / temperature
-        last = (self.lengths - 1).view(-1, 1, 1).expand(-1, 1, unary.shape[-1])
-        for group, side in enumerate((teacher, self)):
-            if side.start is not None:
-                unary[group, :, 0] += side.start.to(dtype) / temperature
-            if side.end is not None:
-                end = (side.end.to(dtype) / temperature).expand(len(last), 1, -1)
-                unary[group].scatter_add_(1, last, end)
-        precision = torch.promote_types(teacher.dtype, self.dtype)
-        log_partition, labels, (wanted, got) = factored_expectations(unary, transitions, self.lengths, precision)
-        if not (log_partition > NEG_INF).all():
-            return None
-        loss = log_partition[1] - expected_score(labels[0], unary[1]) - expected_score(wanted, transitions[1])
-        gap, moves = labels[1] - labels[0], got - wanted
-
-        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            weights = weights * temperature
-            by_word = gap * weights.view(-1, 1, 1)
-            at_start = None if self.start is None else by_word[:, 0].sum(0).to(self.start.dtype)
-            at_end = None if self.end is None else by_word.gather(1, last).sum((0, 1)).to(self.end.dtype)
-            return (
-                by_word.to(self.emissions.dtype),
-                moves.weighted_sum(weights).to(self.transitions.dtype),
-                at_start,
-                at_end,
-            )
-
-        return loss * temperature**2, gradient
+        return chain.factored_kd(teacher._scores, self._scores, self.lengths, temperature, precision)
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         return self._forward_backward(parts, parts[1].dtype)
@@ -522,10 +446,6 @@ class _DenseView(_FactoredLinearChainCRF):
         return LinearChainCRF.marginals_to_targets(self, marginals)
 
 
-def _scaled(gradient: Tensor, weights: Tensor) -> tuple[Tensor]:
-    return (scaled_by_sentence_(gradient, weights),)
-
-
 def labels_of_bigrams(bigrams: Tensor) -> Tensor:
     """Label marginals (or indicators) [B, N, C] of bigrams [B, N-1, C, C], for sentences of two words or more."""
     return torch.cat([bigrams[:, :1].sum(2), bigrams.sum(3)], 1)
@@ -533,5 +453,5 @@ def labels_of_bigrams(bigrams: Tensor) -> Tensor:
 
 @adopts(torch_struct.LinearChainCRF, LinearChainCRF)
 @adopts(torch_struct.HMM, LinearChainCRF)
-def _adopt(chain: torch_struct.StructDistribution) -> LinearChainCRF:
-    return LinearChainCRF(chain.log_potentials, chain.lengths)
+def _adopt(foreign: torch_struct.StructDistribution) -> LinearChainCRF:
+    return LinearChainCRF(foreign.log_potentials, foreign.lengths)

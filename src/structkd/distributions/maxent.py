@@ -10,18 +10,10 @@ from torch import Tensor
 
 from ..numbering import NOWHERE, UNLABELLED
 from .faults import SEVERAL_PARTS, Faults, choices_of_event
-from .kernels.counts import scaled_by_sentence_
+from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once, working_precision
 from .kernels.viterbi import Legality, viterbi
-from .semirings import NEG_INF, working_precision
-from .structure import (
-    Gradient,
-    Parts,
-    check_inventory,
-    check_labels,
-    check_scores,
-    ordinary_tensors,
-    sentences_at_once,
-)
+from .structure import Parts, check_inventory, check_labels, check_scores, ordinary_tensors
+from .transition_counts import scale_gradient_
 from .wordwise import WordwiseDistribution
 
 
@@ -90,7 +82,7 @@ class LabelDistribution(WordwiseDistribution):
         surprisals = likelihoods.log_().neg_()
         if hidden is not None:
             surprisals.masked_fill_(hidden, 0.0)
-        return surprisals.sum(1), lambda weights: (scaled_by_sentence_(gap, weights).to(scores.dtype),)
+        return surprisals.sum(1), lambda weights: (scale_gradient_(gap, weights).to(scores.dtype),)
 
     def to_event(self, sequence: Tensor, extra: object = None, lengths: Tensor | None = None) -> Tensor:
         """Labels [B, N] as indicators, LongTensor [B, N, C]; 0 beyond `lengths` (default: this batch's)."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .arcs import ArcDistribution, check_scores_of_arcs
 from .head_selection import HeadChoice
+from .kernels.arithmetic import NEG_INF, working_precision
 from .kernels.engines import compiled_for
 from .relations import Relations
-from .semirings import NEG_INF, working_precision
 from .structure import StructuredDistribution, check_count, check_scores, check_temperature, ordinary_tensors
 
 #: Factors of h, d and c, each [B, N, r]; cell [b, h, d, c] of the scores is the sum over r of their product.

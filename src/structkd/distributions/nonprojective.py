@@ -10,8 +10,9 @@ import torch_struct
 from torch import Tensor
 
 from .arborescence import k_best_arborescences, maximum_arborescences
+from .kernels.arithmetic import NEG_INF, logsumexp
 from .kernels.matrix_tree import log_matrix_tree, matrix_tree_expectations, matrix_tree_kd
-from .semirings import NEG_INF, Log, logsumexp
+from .semirings import Log
 from .structure import Parts, adopts
 from .trees import TreeDistribution, check_multiroot
 

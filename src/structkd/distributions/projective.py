@@ -7,8 +7,9 @@ import torch_struct
 from torch import Tensor
 
 from ..numbering import NOWHERE
+from .kernels.arithmetic import NEG_INF
 from .kernels.engines import compiled_for
-from .semirings import NEG_INF, Log
+from .semirings import Log
 from .structure import Parts, adopts
 from .trees import TreeDistribution, check_multiroot
 

@@ -9,9 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .kernels.arithmetic import NEG_INF, sentences_at_once, working_precision
 from .kernels.engines import compiled_for
-from .semirings import NEG_INF, working_precision
-from .structure import sentences_at_once
 
 
 @runtime_checkable

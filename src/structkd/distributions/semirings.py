@@ -17,37 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NEG_INF = float("-inf")
-
-
-def working_precision(scores: Tensor) -> torch.dtype:
-    """The dtype dynamic programmes run in: float64 wherever the device has it."""
-    return torch.float32 if scores.device.type == "mps" else torch.float64
-
-
-def logsumexp(x: Tensor) -> Tensor:
-    """log sum exp over the last axis; -inf (and derivatives 0) where every entry is -inf.
-
-    torch.logsumexp has the same value but differentiates to NaN there.
-    """
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return torch.logsumexp(x, -1)
-    top = x.detach().amax(-1, keepdim=True)
-    top = top.masked_fill(top == NEG_INF, 0.0)
-    total = (x - top).exp().sum(-1)
-    possible = total > 0
-    return torch.where(possible, total.masked_fill(~possible, 1.0).log() + top.squeeze(-1), NEG_INF)
-
-
-def logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp a + exp b), broadcast; -inf (and derivatives 0) where both are -inf."""
-    if not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
-        return torch.logaddexp(a, b)
-    top = torch.maximum(a.detach(), b.detach())
-    top = top.masked_fill(top == NEG_INF, 0.0)
-    total = (a - top).exp() + (b - top).exp()
-    possible = total > 0
-    return torch.where(possible, total.masked_fill(~possible, 1.0).log() + top, NEG_INF)
+from .kernels.arithmetic import NEG_INF, logsumexp
 
 
 class Log:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .faults import OVERLAP, STRANGE_SPANS, Faults, set_cells, strange_values
+from .kernels.arithmetic import NEG_INF, logsumexp, working_precision
 from .kernels.engines import compiled_for
-from .semirings import NEG_INF, Log, logsumexp, working_precision
+from .semirings import Log
 from .structure import (
     Parts,
     StructuredDistribution,

@@ -22,19 +22,14 @@ from torch.distributions import Distribution, register_kl
 
 from ..numbering import UNLABELLED
 from .faults import NO_COMPLETION, Faults
-from .kernels.counts import TransitionCounts
-from .semirings import NEG_INF, KBest, Log, Max, Sample, working_precision
+from .kernels.arithmetic import NEG_INF, Gradient, working_precision
+from .semirings import KBest, Log, Max, Sample
+from .transition_counts import expected_score
 
 #: One entry per kind of part: a tensor that starts with the batch, or expected transition counts kept as factors.
 Parts = tuple[Any, ...]
-#: From weights, [B] or [], to the weighted sum over sentences of the gradients by `_scores`, in their order. Called
-#: once: what it holds may be changed and given away.
-Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 F = TypeVar("F", bound=Callable[..., Any])
 
-
-# Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
-_CACHED_CELLS = 1 << 17
 
 # Up to this sum of scores the digits of working precision that are left show differences between structures.
 _LARGEST_SUM = 1e5
@@ -154,27 +149,6 @@ def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
     return list(inventory)
 
 
-def scaled_gradient(
-    total: tuple[Tensor | None, ...], by_sentence: Callable[[], tuple[Tensor, Gradient] | None]
-) -> Gradient:
-    """The gradient of a summed loss, for kernels that sum over the batch as they go.
-
-    Where the sentences have weights of their own, which differ, they are taken apart by `by_sentence`.
-    """
-
-    def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-        weight = weights[:1] if weights.dim() and len(weights) else weights.sum()
-        if weights.dim() == 0 or bool((weights == weight).all()):
-            return tuple(None if t is None else t.mul_(weight) for t in total)
-        with torch.no_grad():
-            apart = by_sentence()
-        if apart is None:
-            raise RuntimeError("a loss that one implementation certified was refused by another")
-        return apart[1](weights)
-
-    return gradient
-
-
 def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
     """Labels as a LongTensor [B, N]; refuse those that are neither in 0..size-1 nor UNLABELLED inside the sentences."""
     if (
@@ -197,34 +171,6 @@ def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> 
                 f"item {item} has {int(labels[item, word])}"
             )
     return labels
-
-
-def sentences_at_once(cells: Tensor) -> int:
-    """How many sentences to take at a time, so that what is computed of their cells [B, ...] stays in the cache."""
-    if cells.device.type != "cpu":
-        return max(1, len(cells))
-    return max(1, _CACHED_CELLS // max(1, cells[:1].numel()))
-
-
-def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tensor:
-    """sum_u P(u) s(u) for every batch item, [B]; 0 * -inf is 0, and mass on an impossible part gives -inf."""
-    if isinstance(marginals, TransitionCounts):
-        total = marginals.inner(scores)
-    else:
-        total = (marginals * scores).flatten(1).sum(1)
-    if total.isfinite().all():
-        return total
-    impossible = scores == NEG_INF
-    if isinstance(marginals, TransitionCounts):
-        total = marginals.inner(scores.masked_fill(impossible, 0.0))
-        if not impossible.any():
-            return total
-        return total.masked_fill(marginals.inner(impossible.to(scores.dtype)) > 0, NEG_INF)
-    if marginals.shape == scores.shape and not impossible.any():
-        return (marginals.flatten(1).unsqueeze(1) @ scores.flatten(1).unsqueeze(2)).view(-1)  # no tensor of products
-    terms = torch.where(impossible, 0.0, marginals * scores.masked_fill(impossible, 0.0))
-    total = terms.flatten(1).sum(1)
-    return total.masked_fill((impossible & (marginals > 0)).flatten(1).any(1), NEG_INF)
 
 
 class StructuredDistribution(torch_struct.StructDistribution):

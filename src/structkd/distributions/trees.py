@@ -10,11 +10,11 @@ from torch import Tensor
 
 from .arcs import ArcDistribution
 from .faults import Faults, tree_faults
-from .kernels.counts import scaled_by_sentence_
+from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once
 from .kernels.engines import compiled_for
 from .relations import over_relations
-from .semirings import NEG_INF
-from .structure import Gradient, Parts, StructuredDistribution, expected_score, sentences_at_once
+from .structure import Parts, StructuredDistribution
+from .transition_counts import expected_score, scale_gradient_
 
 
 def check_multiroot(multiroot: Any) -> bool:
@@ -117,7 +117,7 @@ class TreeDistribution(ArcDistribution):
                 joint = self._torch_kd(theirs, own, temperature)
             if joint is not None:
                 loss, by_arc = joint
-                return loss, lambda weights: (scaled_by_sentence_(by_arc, weights),)
+                return loss, lambda weights: (scale_gradient_(by_arc, weights),)
         sides = teacher.tempered(temperature)._parts()[0], self.tempered(temperature)._parts()[0].detach()
         both = torch.cat(sides)
         value, marginals = self._without_graph(both, self.lengths.repeat(2))
@@ -128,7 +128,7 @@ class TreeDistribution(ArcDistribution):
         gap = got.sub_(wanted).to(own.dtype)
 
         def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (scaled_by_sentence_(gap, weights * temperature),)
+            return (scale_gradient_(gap, weights * temperature),)
 
         return loss * temperature**2, gradient
 
@@ -155,4 +155,4 @@ class TreeDistribution(ArcDistribution):
             gap[some] = share.sub_(events)
         if not loss.isfinite().all():  # no tree; 0 * -inf; 0 * NaN in the padding
             return None
-        return loss, lambda weights: (scaled_by_sentence_(gap, weights).to(scores.dtype),)
+        return loss, lambda weights: (scale_gradient_(gap, weights).to(scores.dtype),)

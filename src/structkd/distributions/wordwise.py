@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .semirings import NEG_INF, Log, working_precision
-from .structure import Parts, StructuredDistribution, expected_score
+from .kernels.arithmetic import NEG_INF, working_precision
+from .semirings import Log
+from .structure import Parts, StructuredDistribution
+from .transition_counts import expected_score
 
 
 class WordwiseDistribution(StructuredDistribution):

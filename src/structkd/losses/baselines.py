@@ -13,8 +13,8 @@ from torch.distributions import Distribution
 
 from ..distributions import HeadSelection, LinearChainCRF, MaxEnt, MeanFieldDependency, Mixture, SpanCRF
 from ..distributions.arcs import ArcDistribution
-from ..distributions.kernels.counts import weighted as times
 from ..distributions.structure import StructuredDistribution, check_temperature, class_name, ordinary_tensors
+from ..distributions.transition_counts import weighted_parts
 from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, check_words
 from ..projections.spans import tag_marginals
@@ -96,7 +96,7 @@ def topk_kd_loss(
         scores, parts = k_best(source, student, k)
         weights = (scores / temperature).softmax(0) if weighted else _equal(scores)
         target = tuple(
-            reduce(add, [times(part, weight) for part, weight in zip(ranked, weights, strict=True)])
+            reduce(add, [weighted_parts(part, weight) for part, weight in zip(ranked, weights, strict=True)])
             for ranked in zip(*parts, strict=True)
         )
     return cross_entropy(student, target, temperature, Reduction(student, reduction, num_items))

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions.kernels.counts import weighted_by_sentence
+from ..distributions.kernels.arithmetic import Gradient
 from ..distributions.structure import (
-    Gradient,
     Parts,
     StructuredDistribution,
     check_number,
@@ -20,6 +19,7 @@ from ..distributions.structure import (
     class_name,
     ordinary_tensors,
 )
+from ..distributions.transition_counts import TransitionCounts, weighted_parts
 from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, runs_jointly, targets
 
@@ -113,7 +113,10 @@ def _by_parts(
 
     def gradient(weights: Tensor) -> tuple[Tensor, ...]:
         weights = weights * temperature
-        return tuple(weighted_by_sentence(g, weights) for g in gradients)
+        return tuple(
+            g.weighted_sum(weights) if isinstance(g, TransitionCounts) else weighted_parts(g, weights)
+            for g in gradients
+        )
 
     return _WithGradient.apply(value * temperature**2, gradient, lambda: gradient, reduction, *parts)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..semirings import NEG_INF, logsumexp, working_precision
-from .counts import TransitionCounts
-from .engines import log_space, triton_for
+from ..transition_counts import TransitionCounts, expected_score
+from .arithmetic import NEG_INF, Gradient, finite, logsumexp, working_precision
+from .engines import compiled_for, log_space, triton_for
 
 # Probability space is float64, every step renormalised to sum to 1, so what is lost in a step is below 1e-300 over
 # the most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that
@@ -33,13 +34,98 @@ _CACHED_CELLS = 1 << 17
 
 
 def factored_kd(
+    teacher: Scores, student: Scores, lengths: Tensor, temperature: float, precision: torch.dtype
+) -> tuple[Tensor, Gradient] | None:
+    """Compute the structural loss of chains that share their transitions, teacher and student side by side.
+
+    Args:
+        teacher, student: emissions [B, N, C], transitions [C, C] (next, previous), start [C] and end [C] or None.
+        lengths: LongTensor [B], 1..N.
+        temperature: T; the scores of both sides are divided by it.
+        precision: the dtype of the results; kernels may work in float32 if it is no more than that.
+
+    Returns:
+        T^2 (log Z_s - <P_t, s_s / T>), [B], and its gradient by the student's scores; None if a side has no structure.
+
+    Costs O(N C^2) time a sentence and O(B N C + C^2) memory.
+    """
+
+    def by_sentence() -> tuple[Tensor, Gradient] | None:
+        return _factored_kd_by_expectations(teacher, student, lengths, temperature, precision)
+
+    compiled = compiled_for("chain", *teacher, *student)
+    kernels: list[Any] = [] if compiled is None else [compiled.factored_kd]
+    if not log_space() and triton_for(student[0], precision) is None:
+        kernels.append(_factored_kd_in_probability_space)
+    for kernel in kernels:
+        loss, gradients, ok = kernel(teacher, student, lengths, temperature)
+        if ok:
+            return loss, _scaled_gradient(gradients, by_sentence)
+    return by_sentence()
+
+
+def _scaled_gradient(
+    total: tuple[Tensor | None, ...], by_sentence: Callable[[], tuple[Tensor, Gradient] | None]
+) -> Gradient:
+    """Return the gradient of a summed loss, for kernels that sum over the batch as they go.
+
+    If the sentences have weights of their own, which differ, `by_sentence` computes them separately.
+    """
+
+    def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+        weight = weights[:1] if weights.dim() and len(weights) else weights.sum()
+        if weights.dim() == 0 or bool((weights == weight).all()):
+            return tuple(None if t is None else t.mul_(weight) for t in total)
+        with torch.no_grad():
+            separate = by_sentence()
+        if separate is None:
+            raise RuntimeError("A loss that one engine certified was refused by another.")
+        return separate[1](weights)
+
+    return gradient
+
+
+def _factored_kd_by_expectations(
+    teacher: Scores, student: Scores, lengths: Tensor, temperature: float, precision: torch.dtype
+) -> tuple[Tensor, Gradient] | None:
+    """Compute `factored_kd` from the expectations of both sides."""
+    emissions, transitions, start, end = student
+    dtype, words = working_precision(emissions), emissions.shape[1]
+    inside = (torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(-1)
+    by_word = torch.stack([teacher[0].to(dtype), emissions.to(dtype)])
+    unary = torch.where(inside, by_word / temperature, 0.0)
+    pairwise = torch.stack([teacher[1].to(dtype), transitions.to(dtype)]) / temperature
+    last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, unary.shape[-1])
+    for group, (_, _, first_scores, last_scores) in enumerate((teacher, student)):
+        if first_scores is not None:
+            unary[group, :, 0] += first_scores.to(dtype) / temperature
+        if last_scores is not None:
+            unary[group].scatter_add_(1, last, (last_scores.to(dtype) / temperature).expand(len(last), 1, -1))
+    log_partition, labels, (wanted, got) = factored_expectations(unary, pairwise, lengths, precision)
+    if not (log_partition > NEG_INF).all():
+        return None
+    loss = log_partition[1] - expected_score(labels[0], unary[1]) - expected_score(wanted, pairwise[1])
+    gap, moves = labels[1] - labels[0], got - wanted
+
+    def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
+        weights = weights * temperature
+        weighted = gap * weights.view(-1, 1, 1)
+        return (
+            weighted.to(emissions.dtype),
+            moves.weighted_sum(weights).to(transitions.dtype),
+            None if start is None else weighted[:, 0].sum(0).to(start.dtype),
+            None if end is None else weighted.gather(1, last).sum((0, 1)).to(end.dtype),
+        )
+
+    return loss * temperature**2, gradient
+
+
+def _factored_kd_in_probability_space(
     teacher: Scores, student: Scores, lengths: Tensor, temperature: float
 ) -> tuple[Tensor, tuple[Tensor | None, ...], bool]:
-    """The structural loss [B] of chains that share their transitions, and the gradients of its sum by the student's
-    scores; what `compiled.factored_kd` returns, at the same cost, and like it with `ok` False where underflow may have
-    cost digits, where there is no structure or where a loss is infinite.
+    """Compute in torch what `compiled.chain.factored_kd` returns, with `ok` False for the same reasons.
 
-    Some sentences at a time, as many as keep memory beyond the gradients at a few times `_CELLS`.
+    Sentences take turns: as many at once as keep memory beyond the gradients at a few times `_CELLS`.
     """
     emissions, transitions, start, end = student
     batch, words, size = emissions.shape
@@ -155,7 +241,7 @@ def _mirrored(rows: Tensor, mirror: Tensor | None) -> Tensor:
 def factored_expectations(
     unary: Tensor, transitions: Tensor, lengths: Tensor, precision: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, list[TransitionCounts]]:
-    """log Z [G, B], label marginals [G, B, N, C] and transition counts (G times) of chains that share transitions.
+    """Compute log Z [G, B], label marginals [G, B, N, C] and transition counts (G times), transitions being shared.
 
     Args:
         unary: [G, B, N, C] float64 scores of labels: G groups (a teacher and a student, say) of the same sentences.
@@ -166,11 +252,15 @@ def factored_expectations(
     Forward and backward messages of all groups run side by side, the latter over the reversed sentences: O(N C^2) time
     in N matrix products, O(B N C + C^2) memory. An empty space gives log Z = -inf and meaningless marginals.
     """
-    kernels = triton_for(unary, precision)
-    if kernels is None:
-        log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
+    compiled, triton = compiled_for("chain", unary, transitions), triton_for(unary, precision)
+    if compiled is not None:
+        sides = [compiled.factored_expectations(*side, lengths) for side in zip(unary, transitions, strict=True)]
+        log_partition, labels, _, safe = map(_stacked, zip(*sides, strict=True))
+        counts = [TransitionCounts.from_dense(side[2]) for side in sides]
+    elif triton is not None:
+        log_partition, labels, counts, safe = triton.factored(unary, transitions, lengths, precision)
     else:
-        log_partition, labels, counts, safe = kernels.factored(unary, transitions, lengths, precision)
+        log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
     if not safe.all():
         # the sentences that probability space cannot vouch for, once more in log space
         log_partition, labels = log_partition.clone(), labels.clone()
@@ -191,9 +281,9 @@ def _factored_in_probability_space(
     mirrored = torch.where(inside, lengths.unsqueeze(1) - 1 - position, position)  # [B, N], its own inverse
     mirrored = mirrored.view(1, batch, words, 1).expand(unary.shape)
 
-    shift = _finite(unary.amax(-1, keepdim=True))
+    shift = finite(unary.amax(-1, keepdim=True))
     emitted = (unary - shift).exp_()
-    largest = _finite(transitions.amax((1, 2)))
+    largest = finite(transitions.amax((1, 2)))
     moved = (transitions - largest.view(-1, 1, 1)).exp_()
     # rows of groups: first those that run forward, then those over the reversed sentences
     emitted = torch.cat([emitted, emitted.gather(2, mirrored)]).permute(2, 0, 1, 3).contiguous()  # [N, 2G, B, C]
@@ -274,11 +364,46 @@ def _past(inside: Tensor) -> Tensor:
 
 
 def dense_kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, temperature: float, precision: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """Compute the structural loss of chains scored per bigram, teacher and student side by side.
+
+    Args:
+        teacher, student: [B, N-1, C, C]; cell [b, n, j, i] scores label i at word n followed by label j at n + 1;
+            anything may be in the padding.
+        lengths, temperature, precision: as in `factored_kd`. A sentence of one word is uniform.
+
+    Returns:
+        T^2 (log Z_s - <P_t, s_s / T>), [B], and T (P_s - P_t) in the student's shape and dtype; None if a side has no
+        structure.
+
+    Costs O(N C^2) time a sentence.
+    """
+    compiled = compiled_for("chain", teacher, student)
+    kernels: list[Any] = [] if compiled is None else [compiled.dense_kd]
+    if len(student) and not log_space() and triton_for(student, precision) is None:
+        kernels.append(_dense_kd_in_probability_space)
+    for kernel in kernels:
+        loss, gradient, ok = kernel(teacher, student, lengths, temperature)
+        if ok:
+            return loss, gradient
+    log_partition, _, (wanted, got) = dense_expectations((teacher, student), lengths, temperature, precision)
+    if not (log_partition > NEG_INF).all():
+        return None
+    expected = (wanted * student).sum((1, 2, 3), dtype=log_partition.dtype) / temperature
+    if not expected.isfinite().all():  # 0 * -inf, or 0 * NaN in the padding
+        inner = torch.arange(student.shape[1], device=lengths.device) < (lengths - 1).unsqueeze(1)
+        scores = torch.where(inner[:, :, None, None], student.to(log_partition.dtype), 0.0)
+        expected = expected_score(wanted, scores / temperature)
+    loss = log_partition[1] - expected
+    gap = got.sub_(wanted).to(student.dtype)
+    return loss * temperature**2, gap if temperature == 1 else gap.mul_(temperature)
+
+
+def _dense_kd_in_probability_space(
     teacher: Tensor, student: Tensor, lengths: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor, bool]:
-    """The structural loss [B] of chains scored per bigram, and the gradient of its sum by the student's scores; what
-    `compiled.dense_kd` returns, and like it with `ok` False where `factored_kd` has it False.
-    """
+    """Compute in torch what `compiled.chain.dense_kd` returns, with `ok` False for the same reasons."""
     batch, bigrams, size, _ = student.shape
     if bigrams == 0:
         return student.new_empty(batch), student, False
@@ -354,7 +479,7 @@ def dense_kd(
 def dense_expectations(
     sides: Sequence[Tensor], lengths: Tensor, temperature: float = 1.0, precision: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """log Z [G, B], label marginals [G, B, N, C] and bigram marginals [G, B, N-1, C, C] of chains scored per bigram.
+    """Compute log Z [G, B], label marginals [G, B, N, C] and bigram marginals [G, B, N-1, C, C], scored per bigram.
 
     Args:
         sides: G tensors [B, N-1, C, C] of any floating dtype, [next, previous]; anything may be in the padding.
@@ -364,11 +489,14 @@ def dense_expectations(
     The backward pass needs no second recursion over scores: P(i | j) follows from the forward messages. O(N C^2) in a
     handful of passes over the scores, which are read once.
     """
-    kernels = triton_for(sides[0], precision)
-    if kernels is None:
-        log_partition, labels, bigram_marginals, safe = _dense_in_probability_space(sides, lengths, temperature)
+    compiled, triton = compiled_for("chain", *sides), triton_for(sides[0], precision)
+    if compiled is not None:
+        results = [compiled.dense_expectations(_tempered(side, temperature), lengths) for side in sides]
+        log_partition, labels, bigram_marginals, safe = map(_stacked, zip(*results, strict=True))
+    elif triton is not None:
+        log_partition, labels, bigram_marginals, safe = triton.dense(sides, lengths, temperature, precision)
     else:
-        log_partition, labels, bigram_marginals, safe = kernels.dense(sides, lengths, temperature, precision)
+        log_partition, labels, bigram_marginals, safe = _dense_in_probability_space(sides, lengths, temperature)
     if not safe.all():
         words, dtype = labels.shape[2], working_precision(sides[0])
         inner = torch.arange(words - 1, device=lengths.device) < (lengths - 1).unsqueeze(1)
@@ -380,6 +508,16 @@ def dense_expectations(
             for into, values in zip((log_partition, labels, bigram_marginals), exact, strict=True):
                 into[group, rest] = values.to(into.dtype)
     return log_partition, labels, bigram_marginals
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors on a new first axis; a single one without a copy."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tuple(tensors))
+
+
+def _tempered(scores: Tensor, temperature: float) -> Tensor:
+    scores = scores.to(working_precision(scores))
+    return scores if temperature == 1 else scores / temperature
 
 
 def _dense_in_probability_space(
@@ -399,7 +537,7 @@ def _dense_in_probability_space(
     if ragged:
         beyond = ~inner[:, None, :, None, None]
         steps.masked_fill_(beyond, 0.0)
-    shift = _finite(steps.flatten(3).amax(3))
+    shift = finite(steps.flatten(3).amax(3))
     steps.sub_(shift.unsqueeze(-1).unsqueeze(-1))
     if temperature != 1:
         steps.div_(temperature)
@@ -471,7 +609,7 @@ def log_space_expectations(
         message = unary[:, n]
         if n > 0:
             message = message + logsumexp(torch.add(forward[:, n - 1].unsqueeze(-2), steps[n - 1], out=room))
-        shift = _finite(message.amax(-1, keepdim=True))
+        shift = finite(message.amax(-1, keepdim=True))
         forward[:, n], shifts[:, n] = message - shift, shift.squeeze(-1)
     last = (lengths - 1).view(-1, 1, 1)
     ending = forward.gather(1, last.expand(-1, 1, size)).squeeze(1)
@@ -485,12 +623,10 @@ def log_space_expectations(
             inner = (n + 1 < lengths).view(-1, 1, 1)
             ahead = torch.add((unary[:, n + 1] + backward).unsqueeze(-1), steps[n], out=room)
             backward = logsumexp(ahead.transpose(1, 2))
-            backward = backward - _finite(backward.amax(-1, keepdim=True))
+            backward = backward - finite(backward.amax(-1, keepdim=True))
             backward = torch.where(inner.squeeze(-1), backward, 0.0)
             bigram = ahead.add_(forward[:, n].unsqueeze(-2)).flatten(1)
-            bigram = (
-                bigram.sub_(_finite(logsumexp(bigram)).unsqueeze(-1)).exp_().view_as(room).masked_fill_(~inner, 0.0)
-            )
+            bigram = bigram.sub_(finite(logsumexp(bigram)).unsqueeze(-1)).exp_().view_as(room).masked_fill_(~inner, 0.0)
             if per_bigram:
                 counts[:, n] = bigram
             else:
@@ -502,9 +638,4 @@ def log_space_expectations(
 
 def _normalised(scores: Tensor) -> Tensor:
     """softmax over the last axis; 0 where everything is impossible."""
-    return (scores - _finite(logsumexp(scores)).unsqueeze(-1)).exp()
-
-
-def _finite(shift: Tensor) -> Tensor:
-    """A shift to subtract: 0 where everything is impossible."""
-    return shift.masked_fill(shift == NEG_INF, 0.0)
+    return (scores - finite(logsumexp(scores)).unsqueeze(-1)).exp()

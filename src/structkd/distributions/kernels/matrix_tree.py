@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..semirings import NEG_INF, logaddexp, logsumexp, working_precision
+from .arithmetic import NEG_INF, logaddexp, logsumexp, working_precision
 from .engines import compiled_for, log_space
 
 # The largest error of a marginal. Sentences that may have a larger one are done again without a subtraction.

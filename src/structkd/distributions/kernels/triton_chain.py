@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .counts import TransitionCounts
+from ..transition_counts import TransitionCounts
 
 #: More labels than these do not fit a programme's registers.
 LARGEST = {torch.float32: 128, torch.float64: 64}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..semirings import NEG_INF
+from .arithmetic import NEG_INF
 
 #: Which labels may start a sentence [C], follow each other [C, C] as [next, previous], and end a sentence [C].
 Legality = tuple[Tensor, Tensor, Tensor]

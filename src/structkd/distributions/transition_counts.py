@@ -1,9 +1,13 @@
-"""Expected transition counts, kept as factors."""
+"""Expected transition counts, kept as factors, and products of expectations with scores and weights."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+from .kernels.arithmetic import NEG_INF
 
 #: (after [B, M, C], before [B, M, C], scale [C, C] or None)
 Term = tuple[Tensor, Tensor, Tensor | None]
@@ -98,29 +102,44 @@ class TransitionCounts:
         return self + other * -1.0
 
 
+P = TypeVar("P", Tensor, TransitionCounts)
+
+
 def _alike(after: Tensor) -> bool:
     """Whether one tensor stands for every sentence, as of counts given as they are: products need no copies of it."""
     return after.stride(0) == 0 and len(after) > 0
 
 
-def weighted_by_sentence(gradient: Tensor | TransitionCounts, weights: Tensor) -> Tensor:
-    """Gradients by each sentence's scores times weights, [B] or []; summed over the batch where the sentences share
-    their scores.
-    """
-    if isinstance(gradient, TransitionCounts):
-        return gradient.weighted_sum(weights)
-    return gradient * weights.view(-1, *[1] * (gradient.dim() - 1))
+def expected_score(marginals: Tensor | TransitionCounts, scores: Tensor) -> Tensor:
+    """Return sum_u P(u) s(u) for every sentence, [B]; 0 * -inf is 0, and mass on an impossible part gives -inf."""
+    if isinstance(marginals, TransitionCounts):
+        total = marginals.inner(scores)
+    else:
+        total = (marginals * scores).flatten(1).sum(1)
+    if total.isfinite().all():
+        return total
+    impossible = scores == NEG_INF
+    if isinstance(marginals, TransitionCounts):
+        total = marginals.inner(scores.masked_fill(impossible, 0.0))
+        if not impossible.any():
+            return total
+        return total.masked_fill(marginals.inner(impossible.to(scores.dtype)) > 0, NEG_INF)
+    if marginals.shape == scores.shape and not impossible.any():
+        return (marginals.flatten(1).unsqueeze(1) @ scores.flatten(1).unsqueeze(2)).view(-1)  # no tensor of products
+    terms = torch.where(impossible, 0.0, marginals * scores.masked_fill(impossible, 0.0))
+    total = terms.flatten(1).sum(1)
+    return total.masked_fill((impossible & (marginals > 0)).flatten(1).any(1), NEG_INF)
 
 
-def scaled_by_sentence_(gradient: Tensor, weights: Tensor) -> Tensor:
-    """A gradient [B, ...] times weights, [B] or [], in place."""
-    if weights.dim() == 0:
-        return gradient.mul_(weights)
-    return gradient.mul_(weights.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))
-
-
-def weighted(parts: Tensor | TransitionCounts, weights: Tensor) -> Tensor | TransitionCounts:
-    """Expectations of every sentence times its weight, weights [B]."""
+def weighted_parts(parts: P, weights: Tensor) -> P:
+    """Return the expectations of every sentence times its weight; weights [B], or [] for one weight."""
     if isinstance(parts, TransitionCounts):
         return parts * weights
     return parts * weights.view(-1, *[1] * (parts.dim() - 1))
+
+
+def scale_gradient_(gradient: Tensor, weights: Tensor) -> Tensor:
+    """Multiply a gradient [B, ...] in place by weights, [B] or []."""
+    if weights.dim() == 0:
+        return gradient.mul_(weights)
+    return gradient.mul_(weights.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))

@@ -1,0 +1,59 @@
+"""What all recursions share: -inf, working precision, sums in log space, and the form of a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: From weights, [B] or [], to the weighted sum over sentences of the gradients by `_scores`, in their order. Called
+#: once: what it holds may be changed and given away.
+Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
+
+NEG_INF = float("-inf")
+
+# Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
+_CACHED_CELLS = 1 << 17
+
+
+def working_precision(scores: Tensor) -> torch.dtype:
+    """Return the dtype that recursions run in: float64 if the device has it."""
+    return torch.float32 if scores.device.type == "mps" else torch.float64
+
+
+def logsumexp(x: Tensor) -> Tensor:
+    """Return log sum exp over the last axis; -inf (and derivatives 0) if every entry is -inf.
+
+    torch.logsumexp has the same value but differentiates to NaN there.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return torch.logsumexp(x, -1)
+    top = x.detach().amax(-1, keepdim=True)
+    top = top.masked_fill(top == NEG_INF, 0.0)
+    total = (x - top).exp().sum(-1)
+    possible = total > 0
+    return torch.where(possible, total.masked_fill(~possible, 1.0).log() + top.squeeze(-1), NEG_INF)
+
+
+def logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    """Return log(exp a + exp b), broadcast; -inf (and derivatives 0) where both are -inf."""
+    if not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
+        return torch.logaddexp(a, b)
+    top = torch.maximum(a.detach(), b.detach())
+    top = top.masked_fill(top == NEG_INF, 0.0)
+    total = (a - top).exp() + (b - top).exp()
+    possible = total > 0
+    return torch.where(possible, total.masked_fill(~possible, 1.0).log() + top, NEG_INF)
+
+
+def finite(shift: Tensor) -> Tensor:
+    """Return a shift to subtract from log scores: 0 where it is -inf, everything being impossible."""
+    return shift.masked_fill(shift == NEG_INF, 0.0)
+
+
+def sentences_at_once(cells: Tensor) -> int:
+    """Return how many sentences to take at a time, so that what their cells [B, ...] become stays in the cache."""
+    if cells.device.type != "cpu":
+        return max(1, len(cells))
+    return max(1, _CACHED_CELLS // max(1, cells[:1].numel()))
