@@ -18,7 +18,7 @@ from torch import Tensor
 import structkd
 from structkd.distributions.kernels import chain
 from structkd.distributions.kernels.arithmetic import NEG_INF
-from structkd.distributions.kernels.edmonds import edmonds
+from structkd.distributions.kernels.compiled.edmonds import edmonds
 from structkd.distributions.kernels.engines import using
 from structkd.distributions.semirings import Log
 

@@ -11,6 +11,7 @@ from families import random, seeded
 from torch import Tensor
 
 import structkd
+from structkd.distributions.kernels import engines, head_labels
 from structkd.distributions.kernels.arithmetic import NEG_INF
 from structkd.distributions.kernels.engines import using
 
@@ -71,17 +72,13 @@ def same(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], tolerance: f
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a kernel refuses would be done again in torch, and no test would notice."""
 
-    def refused(*arguments: Any) -> None:
-        raise AssertionError("the compiled kernel refused")
+    original = head_labels.masses
 
-    original = structkd.HeadLabeling._torch_kd
+    def only_where_chosen(*arguments: Any) -> Any:
+        assert engines.path() != "compiled", "the compiled kernel refused"
+        return original(*arguments)
 
-    def only_where_chosen(self: Any, *arguments: Any) -> Any:
-        from structkd.distributions.kernels.engines import path
-
-        return refused() if path() == "compiled" else original(self, *arguments)
-
-    monkeypatch.setattr(structkd.HeadLabeling, "_torch_kd", only_where_chosen)
+    monkeypatch.setattr(head_labels, "masses", only_where_chosen)
 
 
 @pytest.mark.usefixtures("without_torch")

@@ -120,7 +120,7 @@ def test_trees(monkeypatch: pytest.MonkeyPatch, cells: int, multiroot: bool, tem
     wanted = by_log_space(*sides, temperature)
     (gradient,) = torch.autograd.grad(wanted.sum(), leaf)
     spoilt = (scores.masked_fill(padding, float("nan")) for scores in (teacher, student))
-    found = matrix_tree.matrix_tree_kd(*spoilt, lengths, multiroot, temperature)
+    found = matrix_tree._kd_by_determinant(*spoilt, lengths, multiroot, temperature)
     assert found is not None
     assert torch.allclose(found[0], wanted, rtol=1e-11, atol=1e-11)
     assert torch.allclose(found[1], gradient, rtol=0.0, atol=1e-11)
@@ -132,12 +132,12 @@ def test_trees_that_no_determinant_tells() -> None:
     scores = torch.zeros(2, 4, 4, dtype=torch.float64)
     mutual = scores.clone()
     mutual[1, 0, 1] = mutual[1, 1, 0] = 40.0
-    assert matrix_tree.matrix_tree_kd(mutual, mutual, lengths, False, 1.0) is None
+    assert matrix_tree._kd_by_determinant(mutual, mutual, lengths, False, 1.0) is None
     impossible = scores.clone()
     impossible[0, 2, 3] = float("-inf")
-    assert matrix_tree.matrix_tree_kd(scores, impossible, lengths, False, 1.0) is None
-    assert matrix_tree.matrix_tree_kd(impossible, impossible, lengths, False, 1.0) is None
-    assert matrix_tree.matrix_tree_kd(scores, scores, lengths, False, 1.0) is not None
+    assert matrix_tree._kd_by_determinant(scores, impossible, lengths, False, 1.0) is None
+    assert matrix_tree._kd_by_determinant(impossible, impossible, lengths, False, 1.0) is None
+    assert matrix_tree._kd_by_determinant(scores, scores, lengths, False, 1.0) is not None
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_trees_are_certified_by_either_bound(root: float, by_all: bool, certifie
     assert (columns is None) == by_all
     assert matrix_tree._certified(columns, likeliest).tolist() == [certified] * 2
     lengths = torch.tensor([words, words])
-    assert (matrix_tree.matrix_tree_kd(scores, scores, lengths, True, 1.0) is not None) == certified
+    assert (matrix_tree._kd_by_determinant(scores, scores, lengths, True, 1.0) is not None) == certified
     if certified:
         with using("log"):
             exact = structkd.NonProjectiveDependencyCRF(scores, multiroot=True).marginals

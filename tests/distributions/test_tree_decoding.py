@@ -12,9 +12,9 @@ from oracles import is_single_root, is_tree, trees
 from scipy.optimize import LinearConstraint, milp
 
 import structkd
-from structkd.distributions.arborescence import maximum_arborescence, maximum_arborescences
+from structkd.distributions.kernels import eisner, head_labels
+from structkd.distributions.kernels.arborescence import maximum_arborescence, maximum_arborescences
 from structkd.distributions.kernels.engines import using
-from structkd.distributions.projective import best_projective_trees, eisner
 from structkd.distributions.semirings import Max
 
 # -- maximum spanning arborescences -----------------------------------------------------------------------------------
@@ -185,8 +185,8 @@ def test_best_projective_trees_have_the_score_of_the_max_semiring(single_root: b
         for item, scores in enumerate(sentences):
             batch[item, : len(scores), : len(scores)] = torch.from_numpy(scores)
         lengths = torch.tensor([len(scores) for scores in sentences])
-        values = eisner(Max(), batch.nan_to_num(nan=0.0, neginf=-math.inf), lengths, not single_root).tolist()
-        decoded = best_projective_trees(batch, lengths, not single_root).tolist()
+        values = eisner.inside(Max(), batch.nan_to_num(nan=0.0, neginf=-math.inf), lengths, not single_root).tolist()
+        decoded = eisner.best_trees(batch, lengths, not single_root).tolist()
         for scores, heads, value in zip(sentences, decoded, values, strict=True):
             n = len(scores)
             if n < 6:
@@ -207,7 +207,7 @@ def test_long_projective_trees(single_root: bool) -> None:
     scores = 3 * torch.randn(9, 120, 120, generator=seeded(1))
     lengths = torch.tensor([120, 3, 119, 1, 2, 77, 120, 120, 64])
     crf = structkd.DependencyCRF(scores, lengths, multiroot=not single_root)
-    values = eisner(Max(), crf._parts()[0], lengths, not single_root)
+    values = eisner.inside(Max(), crf._parts()[0], lengths, not single_root)
     assert torch.allclose(crf.max.double(), values, rtol=1e-6)
     for heads, n in zip(crf.decode().tolist(), lengths.tolist(), strict=True):
         assert is_legal(heads[:n], single_root)
@@ -332,10 +332,12 @@ def test_labels_of_any_integers_in_ragged_batches(shared: bool, dtype: torch.dty
     labels = structkd.HeadLabeling(logits, heads, relations, lengths)
     decoded = labels.decode_trees()
     with using("torch"):
-        arcs, others = labels._log_arcs(), labels.decode_trees()
+        arcs, others = head_labels.log_arcs(logits, heads, lengths), labels.decode_trees()
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(decoded, others, strict=True))
     for item, n in enumerate(lengths.tolist()):
-        assert torch.allclose(labels._log_arcs()[item, :n, :n], arcs[item, :n, :n], rtol=1e-12)
+        assert torch.allclose(
+            head_labels.log_arcs(logits, heads, lengths)[item, :n, :n], arcs[item, :n, :n], rtol=1e-12
+        )
         one = structkd.HeadLabeling(
             logits[item : item + 1, :n],
             heads[item : item + 1, :n],
@@ -350,7 +352,7 @@ def test_an_arc_far_below_the_others_still_counts() -> None:
     logits = torch.zeros(1, 2, 4, dtype=torch.float64)
     logits[0, 0] = torch.tensor([0.0, -1e4, -1e4, -1e4 - 1])
     heads = torch.tensor([[[0, 1, 1, -1], [1, 0, -1, 0]]])
-    arcs = structkd.HeadLabeling(logits, heads)._log_arcs()
+    arcs = head_labels.log_arcs(logits, heads, torch.tensor([2]))
     assert arcs[0].tolist() == [
         [pytest.approx(0.0), pytest.approx(math.log(0.5))],
         [pytest.approx(-1e4 + math.log(2), abs=1e-9), pytest.approx(math.log(0.25))],

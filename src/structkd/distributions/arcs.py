@@ -12,8 +12,9 @@ from torch.distributions import Distribution
 from ..numbering import NOWHERE, UNLABELLED, to_conllu, to_own_index
 from .faults import HEAD_BEYOND, SEVERAL_PARTS, Faults, choices_of_event
 from .kernels.arithmetic import NEG_INF, working_precision
+from .kernels.relations import Relations
 from .maxent import MaxEnt
-from .relations import Relations, RelationScores, Tabulated, along
+from .relations import RelationScores, Tabulated, along
 from .structure import (
     Parts,
     StructuredDistribution,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .arcs import ArcDistribution
 from .kernels.arithmetic import NEG_INF
-from .relations import over_relations
+from .kernels.relations import over_relations
 from .structure import Parts
 from .wordwise import WordwiseDistribution
 

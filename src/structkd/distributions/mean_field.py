@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -10,16 +10,11 @@ from torch import Tensor
 
 from .arcs import ArcDistribution, check_scores_of_arcs
 from .head_selection import HeadChoice
+from .kernels import mean_field
 from .kernels.arithmetic import NEG_INF, working_precision
-from .kernels.engines import compiled_for
-from .relations import Relations
+from .kernels.mean_field import Factors
+from .kernels.relations import Relations
 from .structure import StructuredDistribution, check_count, check_scores, check_temperature, ordinary_tensors
-
-#: Factors of h, d and c, each [B, N, r]; cell [b, h, d, c] of the scores is the sum over r of their product.
-Factors = tuple[Tensor, Tensor, Tensor]
-#: From Q [B, N, N], 0 on the diagonal and in the padding, to what the second-order scores add to F [B, N, N], where the
-#: diagonal means nothing.
-Message = Callable[[Tensor], Tensor]
 
 
 class MeanFieldDependency(HeadChoice):
@@ -186,40 +181,14 @@ class MeanFieldDependency(HeadChoice):
 
     def _field(self, arcs: Tensor) -> Tensor:
         """F after the last iteration, [B, N, N], from the first-order scores in working precision."""
-        message = self._message(arcs.dtype)
-        if message is None:
+        if self.siblings is None and self.grandparents is None:
             return arcs
-        second_order = ~torch.eye(self.words, dtype=torch.bool, device=arcs.device)
-        if self.ragged:
-            second_order, padding = second_order & self._arc_mask(), ~self.word_mask.unsqueeze(2)
-        field = arcs
-        for _ in range(self.iterations):
-            scores = field.masked_fill(padding, NEG_INF) if self.ragged else field
-            # a column may lose its last head on the way: it has no posterior, which `partition` then reports
-            impossible = scores.detach().amax(1, keepdim=True) == NEG_INF
-            if impossible.any():
-                posterior = scores.masked_fill(impossible, 0.0).softmax(1).masked_fill(impossible, 0.0)
-            else:
-                posterior = scores.softmax(1)
-            field = torch.where(second_order, arcs + message(posterior * second_order), arcs)
-        return field
-
-    def _message(self, dtype: torch.dtype) -> Message | None:
-        """What second-order scores say of arcs, given the posterior of the others; None without such scores."""
-        equations: list[tuple[str, Tensor]] = []
-        if self.siblings is not None or self.grandparents is not None:
-            triples = self._triples()
-            if self.siblings is not None:
-                equations.append(("bhc,bhdc->bhd", torch.where(triples, self.siblings, 0.0).to(dtype)))
-            if self.grandparents is not None:
-                grandparents = torch.where(triples, self.grandparents, 0.0).to(dtype)
-                equations += [("bdc,bhdc->bhd", grandparents), ("bch,bchd->bhd", grandparents)]
-        messages = [_expected(equation, scores) for equation, scores in equations]
-
-        def message(posterior: Tensor) -> Tensor:
-            return torch.stack([one(posterior) for one in messages]).sum(0)
-
-        return message if messages else None
+        triples = self._triples()
+        siblings, grandparents = (
+            None if scores is None else torch.where(triples, scores, 0.0).to(arcs.dtype)
+            for scores in (self.siblings, self.grandparents)
+        )
+        return mean_field.field(arcs, siblings, grandparents, self.lengths, self.iterations)
 
 
 class _FactoredMeanField(MeanFieldDependency):
@@ -298,42 +267,10 @@ class _FactoredMeanField(MeanFieldDependency):
         return None if factors is None else self.scale * torch.einsum("bhk,bdk,bck->bhdc", *factors)
 
     def _field(self, arcs: Tensor) -> Tensor:
-        factors = self.sibling_factors, self.grandparent_factors
-        compiled = (
-            None if self._needs_graph() else compiled_for("mean_field", arcs, *(factors[0] or ()), *(factors[1] or ()))
+        siblings, grandparents = (
+            self._cleaned(f, arcs.dtype) for f in (self.sibling_factors, self.grandparent_factors)
         )
-        field = None
-        if compiled is not None:
-            siblings, grandparents = (self._cleaned(triple, arcs.dtype) for triple in factors)
-            field = compiled.field(arcs, siblings, grandparents, self.lengths, self.iterations)
-        return super()._field(arcs) if field is None else field
-
-    def _message(self, dtype: torch.dtype) -> Message | None:
-        """Sums over c run over the whole sentence; what c = h and c = d would have given is taken off: that part is Q
-        times a matrix that stays the same.
-        """
-        siblings, grandparents = map(self._cleaned, (self.sibling_factors, self.grandparent_factors), (dtype, dtype))
-        if siblings is not None:
-            first, second, third = siblings
-            same_head = first @ (second * third).mT
-        if grandparents is not None:
-            above, middle, below = grandparents
-            outer = above * below
-            same_line = outer @ middle.mT + middle @ outer.mT
-
-        def message(posterior: Tensor) -> Tensor:
-            heads, dependents, repeated = [], [], []  # a sum of products is a product of what lies side by side
-            if siblings is not None:
-                heads.append(first * (posterior @ third))
-                dependents.append(second)
-                repeated.append(posterior * same_head)
-            if grandparents is not None:
-                heads += [above, middle * (posterior.mT @ above)]
-                dependents += [middle * (posterior @ below), below]
-                repeated.append(posterior.mT * same_line)
-            return torch.cat(heads, -1) @ torch.cat(dependents, -1).mT - sum(repeated)
-
-        return message if siblings is not None or grandparents is not None else None
+        return mean_field.field_of_factors(arcs, siblings, grandparents, self.lengths, self.iterations)
 
     def _cleaned(self, factors: Factors | None, dtype: torch.dtype) -> Factors | None:
         """In working precision, 0 in the padding, the first with the scale."""
@@ -344,17 +281,3 @@ class _FactoredMeanField(MeanFieldDependency):
             padding = ~self.word_mask.unsqueeze(-1)
             first, second, third = (factor.masked_fill(padding, 0.0) for factor in (first, second, third))
         return first if self.scale == 1 else first * self.scale, second, third
-
-
-def _expected(equation: str, scores: Tensor) -> Message:
-    """sum of Q * score where 0 * -inf is 0 and any mass on an impossible pair gives -inf."""
-    impossible = scores == NEG_INF
-    if not impossible.any():
-        return lambda posterior: torch.einsum(equation, posterior, scores)
-    finite, excluded = scores.masked_fill(impossible, 0.0), impossible.to(scores.dtype)
-
-    def message(posterior: Tensor) -> Tensor:
-        mass = torch.einsum(equation, posterior.detach(), excluded)
-        return torch.einsum(equation, posterior, finite).masked_fill(mass > 0, NEG_INF)
-
-    return message

@@ -9,9 +9,9 @@ import torch
 import torch_struct
 from torch import Tensor
 
-from .arborescence import k_best_arborescences, maximum_arborescences
+from .kernels import matrix_tree
+from .kernels.arborescence import k_best_arborescences, maximum_arborescences
 from .kernels.arithmetic import NEG_INF, logsumexp
-from .kernels.matrix_tree import log_matrix_tree, matrix_tree_expectations, matrix_tree_kd
 from .semirings import Log
 from .structure import Parts, adopts
 from .trees import TreeDistribution, check_multiroot
@@ -33,7 +33,7 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
     """
 
-    _recursion = "matrix_tree"
+    _recursion = matrix_tree
 
     def __init__(
         self,
@@ -49,18 +49,9 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         return NonProjectiveDependencyCRF(scores[0], self.lengths, self.multiroot, validate_args=False)  # type: ignore[arg-type]
 
     def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
-        # Only log Z has a programme here: elimination divides, so other semirings have none.
+        # Only log Z has a recursion here: elimination divides, so other semirings have none.
         arcs = logsumexp(parts[0]) if self.labelled else parts[0]
-        return log_matrix_tree(arcs, lengths, self.multiroot)
-
-    def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
-        lengths = self.lengths if self.ragged else None
-        return matrix_tree_kd(teacher, student, lengths, self.multiroot, temperature)
-
-    def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        if not len(arcs):
-            return arcs.new_zeros(0), torch.zeros_like(arcs)
-        return matrix_tree_expectations(arcs, lengths, self.multiroot)
+        return matrix_tree.log_matrix_tree(arcs, lengths, self.multiroot)
 
     def _best_heads(self, arcs: Tensor) -> Tensor:
         return maximum_arborescences(arcs, self.lengths, single_root=not self.multiroot)
@@ -86,7 +77,7 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         arcs = logsumexp(scores)
         chosen = torch.zeros_like(arcs)
         for word in range(words):
-            marginals = self._programme(arcs, lengths)[1]
+            marginals = matrix_tree.expectations(arcs, lengths, self.multiroot)[1]
             here = (word < lengths).unsqueeze(-1)
             column = torch.where(here, marginals[:, :, word], torch.ones_like(marginals[:, :, word]))
             head = torch.multinomial(column, 1)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .faults import OVERLAP, STRANGE_SPANS, Faults, set_cells, strange_values
-from .kernels.arithmetic import NEG_INF, logsumexp, working_precision
-from .kernels.engines import compiled_for
+from .kernels.arithmetic import NEG_INF, working_precision
+from .kernels.spans import expectations as span_expectations
 from .semirings import Log
 from .structure import (
     Parts,
@@ -88,33 +88,10 @@ class SpanCRF(StructuredDistribution):
         return torch.take_along_dim(prefix, index, -1).squeeze(-1)
 
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        """Forward-backward over prefixes and suffixes."""
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             return super()._expectations(parts)
-        spans, outside = (p.detach() for p in parts)
-        compiled = compiled_for("spans", spans)
-        if compiled is not None:
-            value, marginals, alone, safe = compiled.expectations(spans, self.lengths)
-            if safe.all():
-                return value, (marginals, alone)
-        untyped = logsumexp(spans)
-        words = outside.shape[1]
-        prefix = torch.zeros_like(outside[:, :1])
-        for end in range(words):
-            closed = torch.cat([prefix + untyped[:, : end + 1, end], prefix[:, -1:] + outside[:, end : end + 1]], -1)
-            prefix = torch.cat([prefix, logsumexp(closed).unsqueeze(-1)], -1)
-        value = prefix.gather(1, self.lengths.unsqueeze(1))
-        # suffix[:, s]: the words from s on; words beyond the sentence score 0 and bear no span
-        suffix = torch.zeros_like(outside[:, :1])
-        for start in range(words - 1, -1, -1):
-            here = (start < self.lengths).unsqueeze(1)
-            alone = suffix[:, :1] + torch.where(here, outside[:, start : start + 1], 0.0)
-            opened = torch.cat([alone, untyped[:, start, start:] + suffix], -1)
-            suffix = torch.cat([logsumexp(opened).unsqueeze(-1), suffix], -1)
-        around = prefix[:, :-1, None] + suffix[:, None, 1:] - value.unsqueeze(-1)
-        marginals = (spans + around.unsqueeze(-1)).exp()
-        alone = (prefix[:, :-1] + suffix[:, 1:] + outside - value).exp().masked_fill(~self.word_mask, 0.0)
-        return value.squeeze(1), (marginals, alone)
+        value, marginals, alone = span_expectations(parts[0].detach(), self.lengths)
+        return value, (marginals, alone)
 
     def _decode(self, parts: Parts) -> list[list[Span]]:
         spans: list[list[Span]] = [[] for _ in range(self.batch_shape[0])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from .arcs import ArcDistribution
 from .faults import Faults, tree_faults
+from .kernels import general
 from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once
-from .kernels.engines import compiled_for
-from .relations import over_relations
+from .kernels.relations import over_relations
 from .structure import Parts, StructuredDistribution
-from .transition_counts import expected_score, scale_gradient_
+from .transition_counts import scale_gradient_
 
 
 def check_multiroot(multiroot: Any) -> bool:
@@ -28,10 +29,13 @@ def check_multiroot(multiroot: Any) -> bool:
 
 
 class TreeDistribution(ArcDistribution):
-    """Base of the distributions over dependency trees. A subclass gives `_programme`, `_best_heads`."""
+    """Base of the distributions over dependency trees.
+
+    A subclass gives `_recursion`, the module with `kd` and `expectations` of its trees, and `_best_heads`.
+    """
 
     tree = True
-    _recursion: str
+    _recursion: ModuleType
 
     def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         faults, heads = self._faults_of_arcs(event, as_gold)
@@ -46,16 +50,12 @@ class TreeDistribution(ArcDistribution):
             return heads, faults  # whether trees agree with the others will be seen
         return heads, faults | self._faults_of_heads(heads.clamp(0, self.words - 1))
 
-    def _programme(self, arcs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """log Z [B] and arc marginals [B, N, N] for unlabelled arcs, without a graph; log Z = -inf where none."""
-        raise NotImplementedError
-
     def _without_graph(self, scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """log Z [B] and marginals shaped like `scores`: given the arc, relations are independent of the tree."""
         if not self.labelled:
-            return self._programme(scores, lengths)
+            return self._recursion.expectations(scores, lengths, self.multiroot)
         arcs, relations = over_relations(scores)
-        value, marginals = self._programme(arcs, lengths)
+        value, marginals = self._recursion.expectations(arcs, lengths, self.multiroot)
         return value, relations.mul_(marginals.unsqueeze(-1))
 
     def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
@@ -89,48 +89,25 @@ class TreeDistribution(ArcDistribution):
             event = event.unsqueeze(-1) * relations
         return value, (event,)
 
-    def _torch_kd(self, teacher: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor] | None:
-        """The same in torch, T^2 times the loss [B] and its gradient by `student`; None where there is no programme for
-        it, or none that can vouch for the result.
-        """
-        return None
-
     def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         """Any arc-factored teacher whose structures, conditioned on this class's, are this class's."""
         if not isinstance(teacher, ArcDistribution) or teacher.event_shape != self.event_shape:
             return None
         if teacher.projective > self.projective or teacher.multiroot < self.multiroot:
             return None
-        own = self.log_potentials.detach()
-        if not self.labelled:
-            # a mean-field teacher's scores are its log posterior at this temperature
-            theirs = teacher.tempered(temperature).log_potentials.detach()
-            theirs = theirs if temperature == 1 else theirs * temperature
-            compiled = compiled_for(self._recursion, theirs, own)
-            joint: tuple[Tensor, Tensor] | None = None
-            if compiled is not None:
-                arguments = theirs, own, self.lengths, self.multiroot, temperature
-                loss, by_arc, ok = compiled.kd(*arguments)
-                joint = (loss, by_arc) if ok else None
-            elif {theirs.dtype, own.dtype} <= {torch.float32, torch.float64}:
-                # a posterior in half precision would have lost digits
-                joint = self._torch_kd(theirs, own, temperature)
-            if joint is not None:
-                loss, by_arc = joint
-                return loss, lambda weights: (scale_gradient_(by_arc, weights),)
-        sides = teacher.tempered(temperature)._parts()[0], self.tempered(temperature)._parts()[0].detach()
-        both = torch.cat(sides)
-        value, marginals = self._without_graph(both, self.lengths.repeat(2))
-        if not (value > NEG_INF).all():
+        own, tempered = self.log_potentials.detach(), teacher.tempered(temperature)
+        # scores that the user gave, or a posterior in working precision
+        theirs = (tempered.log_potentials if len(tempered._scores) == 1 else tempered._parts()[0]).detach()
+        if temperature != 1:
+            theirs = theirs * temperature
+        if self.labelled:
+            found = general.kd(self._without_graph, theirs, own, self.lengths, temperature)
+        else:
+            found = self._recursion.kd(theirs, own, self.lengths, self.multiroot, temperature)
+        if found is None:
             return None
-        wanted, got = marginals.chunk(2)
-        loss = value[len(own) :] - expected_score(wanted, both[len(own) :])
-        gap = got.sub_(wanted).to(own.dtype)
-
-        def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-            return (scale_gradient_(gap, weights * temperature),)
-
-        return loss * temperature**2, gradient
+        loss, gap = found
+        return loss, lambda weights: (scale_gradient_(gap, weights),)
 
     def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
         """Of labelled trees as events. Nothing of [B, N, N, L] is made in more than the scores' precision, nor, but for
@@ -141,7 +118,7 @@ class TreeDistribution(ArcDistribution):
         scores = self.log_potentials.detach()
         arcs, relations = self.apart()
         assert relations is not None
-        loss, marginals = self._programme(arcs._parts()[0], self.lengths)
+        loss, marginals = self._recursion.expectations(arcs._parts()[0], self.lengths, self.multiroot)
         gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
         padding = ~self._event_mask() if self.ragged else None
         at_once = sentences_at_once(scores)

@@ -16,7 +16,7 @@ from ..distributions import (
     NonProjectiveDependencyCRF,
 )
 from ..distributions.arcs import ArcDistribution
-from ..distributions.head_labeling import renormalised
+from ..distributions.kernels.head_labels import renormalised
 from ..distributions.structure import Parts, adopt, check_temperature, class_name
 from .registry import check_pair, check_words, joint, register_projection
 

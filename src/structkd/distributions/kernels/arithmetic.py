@@ -52,6 +52,13 @@ def finite(shift: Tensor) -> Tensor:
     return shift.masked_fill(shift == NEG_INF, 0.0)
 
 
+def padding(lengths: Tensor, words: int) -> Tensor | None:
+    """Return the words beyond each sentence, BoolTensor [B, N]; None if there are none."""
+    if not bool((lengths < words).any()):
+        return None
+    return torch.arange(words, device=lengths.device) >= lengths.unsqueeze(1)
+
+
 def sentences_at_once(cells: Tensor) -> int:
     """Return how many sentences to take at a time, so that what their cells [B, ...] become stays in the cache."""
     if cells.device.type != "cpu":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from . import general
 from .arithmetic import NEG_INF, logaddexp, logsumexp, working_precision
 from .engines import compiled_for, log_space
 
@@ -17,17 +19,48 @@ _LARGEST_ERROR = 1e-10
 _CELLS = 1 << 16
 
 
-def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
-    """log Z [B] and arc marginals [B, N, N], by the compiled kernel or from one LU factorisation where it is accurate.
+def kd(
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
+) -> tuple[Tensor, Tensor] | None:
+    """Compute the structural loss of all trees, crossing arcs included.
 
-    Arguments as in `log_matrix_tree`, in float64. An empty space gives log Z = -inf
-    and marginals of no meaning.
+    Args:
+        teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal;
+            anything may be in the padding.
+        lengths: LongTensor [B], 1..N.
+        multiroot: several root arcs, or exactly one.
+        temperature: T; the scores of both sides are divided by it.
+
+    Returns:
+        T^2 (log Z_s - <P_t, s_s / T>), [B], and T (P_s - P_t), [B, N, N] in the student's dtype; None if a side has no
+        tree.
+
+    Costs O(N^3) time a sentence.
     """
+    compiled = compiled_for("matrix_tree", teacher, student)
+    if compiled is not None:
+        loss, gradient, ok = compiled.kd(teacher, student, lengths, multiroot, temperature)
+        found = (loss, gradient) if ok else None
+    else:
+        found = None if log_space() else _kd_by_determinant(teacher, student, lengths, multiroot, temperature)
+    if found is not None:
+        return found
+    return general.kd(partial(expectations, multiroot=multiroot), teacher, student, lengths, temperature)
+
+
+def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
+    """Compute log Z [B] and arc marginals [B, N, N], without a graph; log Z = -inf if there is no tree.
+
+    Arguments as in `kd`, scores in working precision. By the compiled kernel, or from one LU factorisation if that is
+    accurate.
+    """
+    if not len(arcs):
+        return arcs.new_zeros(0), torch.zeros_like(arcs)
     compiled = compiled_for("matrix_tree", arcs)
     if compiled is not None:
         log_partition, marginals, safe = compiled.expectations(arcs, lengths, multiroot)
     else:
-        outside = _outside(lengths, arcs.shape[1])
+        outside = general.outside(lengths, arcs.shape[1])
         scores = arcs if outside is None else arcs.masked_fill(outside, NEG_INF)
         heads, best = _heads(scores, outside), scores.amax(1)
         likeliest = heads.amax(1)
@@ -42,41 +75,27 @@ def matrix_tree_expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> 
         safe = torch.zeros_like(safe)
     if not safe.all():
         rest = (~safe).nonzero().flatten()
-        with torch.enable_grad():
-            leaf = arcs[rest].detach().requires_grad_()
-            exact = log_matrix_tree(leaf, lengths[rest], multiroot)
-            (expected,) = torch.autograd.grad(exact.sum(), leaf)
-        log_partition[rest], marginals[rest] = exact.detach(), expected.clamp_min(0.0)
+        exact = partial(log_matrix_tree, lengths=lengths[rest], multiroot=multiroot)
+        log_partition[rest], expected = general.expectations(exact, arcs[rest])
+        marginals[rest] = expected.clamp_min(0.0)
     if arcs.amin() == NEG_INF:
         # what should vanish does so up to rounding, but an arc in no tree must have probability 0
         marginals = marginals.masked_fill(~arcs_in_some_tree(arcs, lengths, multiroot), 0.0)
     return log_partition, marginals
 
 
-def matrix_tree_kd(
-    teacher: Tensor, student: Tensor, lengths: Tensor | None, multiroot: bool, temperature: float
+def _kd_by_determinant(
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
-    """The structural loss of all trees, crossing arcs included, and its gradient, both sides in one factorisation.
-
-    Args:
-        teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal.
-        lengths: LongTensor [B]; None where no sentence is shorter than N words.
-        multiroot: several root arcs, or exactly one.
-        temperature: T.
-
-    Returns T^2 (log Z_s - <P_t, s_s / T>), [B] in working precision, and T (P_s - P_t), [B, N, N] in the student's
-    dtype; None where a determinant is not certified, or a loss not finite.
-    """
-    if log_space():
-        return None
+    """Compute `kd` from one factorisation of both sides; None if a determinant is not certified or a loss infinite."""
     batch, words, _ = student.shape
     at_once = max(1, _CELLS // words**2)
     if batch <= at_once or not student.is_cpu:
-        return _kd(teacher, student, lengths, multiroot, temperature)
+        return _piece_by_determinant(teacher, student, lengths, multiroot, temperature)
     pieces = []
     for first in range(0, batch, at_once):
         some = slice(first, first + at_once)
-        piece = _kd(teacher[some], student[some], None if lengths is None else lengths[some], multiroot, temperature)
+        piece = _piece_by_determinant(teacher[some], student[some], lengths[some], multiroot, temperature)
         if piece is None:
             return None
         pieces.append(piece)
@@ -84,15 +103,15 @@ def matrix_tree_kd(
     return torch.cat(losses), torch.cat(gradients)
 
 
-def _kd(
-    teacher: Tensor, student: Tensor, lengths: Tensor | None, multiroot: bool, temperature: float
+def _piece_by_determinant(
+    teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
-    """`matrix_tree_kd`, all sentences together."""
+    """Compute `_kd_by_determinant` of all sentences together."""
     batch, words, _ = student.shape
     both = torch.cat((teacher, student)).to(working_precision(student))
     if temperature != 1:
         both.div_(temperature)
-    outside = None if lengths is None else _outside(lengths, words)
+    outside = general.outside(lengths, words)
     padding = None if outside is None else outside.repeat(2, 1, 1)
     if padding is not None:
         both.masked_fill_(padding, NEG_INF)
@@ -116,14 +135,6 @@ def _kd(
         loss.mul_(temperature**2)
         gradient.mul_(temperature)
     return loss, gradient
-
-
-def _outside(lengths: Tensor, words: int) -> Tensor | None:
-    """BoolTensor [B, N, N]: the cells of the padding; None where there is none."""
-    if not bool((lengths < words).any()):
-        return None
-    inside = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
-    return ~(inside.unsqueeze(1) & inside.unsqueeze(2))
 
 
 def _heads(scores: Tensor, outside: Tensor | None) -> Tensor:

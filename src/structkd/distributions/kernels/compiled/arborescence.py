@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import edmonds as plain
+from . import edmonds as plain
 from .lanes import kernel
 from .runtime import call
 

@@ -53,7 +53,7 @@ class Store:
     def folder(self) -> Path | None:
         """The generation's folder, which exists and is marked as used; None if it cannot be made."""
         try:
-            folder = cache_folder() / "kernels" / generation(Path(__file__).parents[1])
+            folder = cache_folder() / "kernels" / generation(Path(__file__).parent)
             if not folder.is_dir():
                 folder.mkdir(parents=True, exist_ok=True)
                 self._remove_others(folder.parent)

@@ -14,23 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..numbering import NOWHERE
-from .kernels.arithmetic import NEG_INF
-from .kernels.edmonds import edmonds
-from .kernels.engines import compiled_for
+from ...numbering import NOWHERE
+from .arithmetic import NEG_INF
+from .compiled.edmonds import edmonds
+from .engines import compiled_for
 
 Scores = NDArray[np.float64]
 Solution = tuple[float, NDArray[np.int64], NDArray[np.int64]]
 
 
 def maximum_arborescences(scores: Tensor, lengths: Tensor, single_root: bool = True) -> Tensor:
-    """The best tree of every sentence.
+    """Find the best tree of every sentence.
 
     Args:
         scores: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
             impossible. Cells beyond a sentence's length are ignored.
         lengths: LongTensor [B], 1..N.
-        single_root: exactly one root arc, as in :func:`maximum_arborescence`.
+        single_root: exactly one root arc, as in `maximum_arborescence`.
 
     Returns:
         Heads, LongTensor [B, N], root = own index; -1 in the padding, and throughout a sentence that has no tree.
@@ -65,7 +65,7 @@ def maximum_arborescences(scores: Tensor, lengths: Tensor, single_root: bool = T
 
 
 def k_best_arborescences(scores: Scores, k: int, single_root: bool) -> list[Solution]:
-    """The k best trees over labelled arcs, best first; fewer where fewer exist.
+    """Find the k best trees over labelled arcs, best first; fewer if fewer exist.
 
     Args:
         scores: [N, N, L]; cell [h, d, l] scores relation l from head h to dependent d, root arcs on the diagonal,
@@ -115,7 +115,7 @@ def _best_labelled(scores: Scores, single_root: bool) -> Solution | None:
 
 
 def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np.int64] | None:
-    """Heads [N] of the best tree (root = own index), or None where there is none. O(N^2).
+    """Find the heads [N] of the best tree (root = own index); None if there is none. O(N^2).
 
     Args:
         scores: [N, N]; cell [h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for

@@ -17,7 +17,7 @@ def edmonds(scores: NDArray[np.float64], reluctant_root: bool) -> NDArray[np.int
     A root arc enters a cycle in place of an arc between words, never of another root arc, so counting root arcs before
     weighing scores is to ask the root last.
 
-    Runs as it is, or compiled by numba (`compiled.edmonds`).
+    Runs as it is, or compiled by numba (`arborescence.edmonds`).
     """
     words = len(scores)
     offers = np.empty((words, words))  # row: component; column: head

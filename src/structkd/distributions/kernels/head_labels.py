@@ -1,0 +1,235 @@
+"""Labels that name heads: the loss of students that parse by labelling words, and arcs out of labels.
+
+Throughout, heads are integers [B, N, K], label k of word d names the head heads[b, d, k]; d itself means root, and a
+head outside the sentence names no word. Lengths are LongTensor [B], 1..N. Costs are O(N K + N^2) a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ...numbering import NOWHERE
+from ..transition_counts import expected_score
+from .arithmetic import NEG_INF, padding, sentences_at_once, working_precision
+from .engines import compiled_for
+from .relations import Relations
+
+# Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
+_LEAST_COVERED = 1e-6
+
+
+def kd(
+    arcs: Tensor,
+    relations: Relations | None,
+    logits: Tensor,
+    heads: Tensor,
+    label_relations: Tensor | None,
+    lengths: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """Compute the structural loss to a teacher over arcs, and its gradient.
+
+    Args:
+        arcs: the teacher's arc marginals at T, [B, N, N], in working precision.
+        relations: the teacher's relations given the arc, at T; None if relations do not count.
+        logits: the student's scores [B, N, K], without a graph.
+        heads: see above.
+        label_relations: LongTensor [K] or [B, N, K], the relation that every label names; used with `relations`.
+        lengths: see above.
+        temperature: T, which divides the logits.
+
+    Returns:
+        T^2 times the loss, [B], and P_s - P_t, [B, N, K], in the logits' dtype or better. If all labels of a word are
+        impossible, the sentence's loss is not finite.
+    """
+    compiled = compiled_for("head_labels", logits)
+    if compiled is not None and relations is not None:
+        compiled = compiled_for("head_labels", logits, relations.scores)
+    if compiled is not None:
+        scores = None if relations is None else relations.scores
+        named = heads, None if relations is None else label_relations
+        loss, gap, ok = compiled.kd(arcs, scores, logits, *named, lengths, _LEAST_COVERED, temperature)
+        if ok:
+            return loss, gap
+    loss = logits.new_empty(len(logits), dtype=working_precision(logits))
+    gap = torch.empty_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
+    beyond = padding(lengths, logits.shape[1])
+    for some, target in masses(arcs, relations, heads, label_relations, lengths):
+        imitated = renormalised(target)
+        tempered = logits[some].to(loss.dtype)  # the caller's own, in float64
+        if temperature != 1:
+            tempered = tempered / temperature
+        if beyond is not None:
+            tempered = tempered.masked_fill(beyond[some].unsqueeze(-1), 0.0)
+        probabilities = tempered.softmax(-1)
+        # a word's normaliser is its best score less the logarithm of that label's probability
+        normalisers = tempered.amax(-1) - probabilities.amax(-1).log()
+        loss[some] = (normalisers * imitated).sum(-1) - expected_score(target, tempered)
+        gap[some] = probabilities.mul_(imitated.unsqueeze(-1)).sub_(target)
+    return loss * temperature**2, gap
+
+
+def masses(
+    arcs: Tensor, relations: Relations | None, heads: Tensor, label_relations: Tensor | None, lengths: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield, for some sentences at a time, the teacher's mass of the arc (and relation) that each label names.
+
+    Arguments as in `kd`. Masses are [B', N, K] in the precision of the arcs, or of the relations' scores if those
+    count. Labels that name one arc share it equally; those that name no word, and all in the padding, get exactly 0.
+    Raises ValueError for a label that names a head and a relation that the teacher lacks.
+    """
+    words = arcs.shape[1]
+    if not len(arcs):
+        return
+    if relations is not None and label_relations is not None:
+        _check_relations(label_relations, relations.count, heads, lengths)
+    # where the arc lies that a label names: by head, dependent and relation
+    count = 1 if relations is None else relations.count
+    place = torch.arange(words, device=arcs.device).unsqueeze(1) * count
+    by_word = None
+    if relations is not None and label_relations is not None:
+        chosen = label_relations.clamp(0, count - 1)
+        if chosen.dim() == 1:
+            place = place + chosen
+        else:
+            by_word = chosen
+    ragged = padding(lengths, words) is not None
+    at_once = sentences_at_once(heads)
+    for first in range(0, len(arcs), at_once):
+        some = slice(first, first + at_once)
+        within = _clamped(heads[some], 0, words - 1)
+        # one comparison, if there is no padding
+        counted = named(heads[some], lengths[some]) if ragged else within == heads[some]
+        cells = within.long().mul_(words * count).add_(place)
+        if by_word is not None:
+            cells += by_word[some]
+        found_arcs = arcs[some] if relations is None else relations.times(arcs[some], some)
+        cells, found_arcs = cells.flatten(1), found_arcs.flatten(1)
+        found = found_arcs.gather(1, cells).view(counted.shape).masked_fill_(~counted, 0.0)
+        # as many labels of a word as name an arc; most encodings have one at most
+        sharing = torch.zeros(found_arcs.shape, dtype=torch.int32, device=cells.device)
+        sharing.scatter_add_(1, cells, counted.flatten(1).int())
+        if sharing.max() > 1:
+            found /= sharing.gather(1, cells).view(found.shape).clamp_min(1)
+        yield some, found
+
+
+def _check_relations(relations: Tensor, count: int, heads: Tensor, lengths: Tensor) -> None:
+    """Refuse relations outside 0..count - 1 if their labels name a head."""
+    if relations.min() >= 0 and relations.max() < count:
+        return
+    relations = relations.expand(heads.shape)
+    wrong = named(heads, lengths) & ((relations < 0) | (relations >= count))
+    if wrong.any():
+        raise ValueError(
+            f"the student's relations must lie in 0..{count - 1}, the teacher's; got {int(relations[wrong][0])}"
+        )
+
+
+def named(heads: Tensor, lengths: Tensor) -> Tensor:
+    """Return BoolTensor [B, N, K]: True if a label of a word inside the sentence names a head inside it."""
+    inside = torch.arange(heads.shape[1], device=heads.device) < lengths.unsqueeze(1)
+    ends = lengths.unsqueeze(1) * inside  # no head is below 0 in the padding
+    return (heads >= 0) & (heads < ends.unsqueeze(-1))
+
+
+def _clamped(heads: Tensor, least: int, most: int) -> Tensor:
+    """Return heads, those beyond the limits moved there; a tensor of its own."""
+    if heads.dtype not in (torch.int16, torch.int32):  # the smaller the faster, but bytes may not hold N
+        heads = heads.long()
+    return heads.clamp(least, most)
+
+
+def renormalised(mass: Tensor) -> Tensor:
+    """Divide the masses of labels by what they cover of each word, in place; a word with too little of it gets 0.
+
+    Returns what the words' masses then sum to, 1 or 0, [B, N].
+    """
+    covered = mass.sum(-1)
+    enough = covered >= _LEAST_COVERED
+    mass.mul_(torch.where(enough, 1 / covered.clamp_min(_LEAST_COVERED), 0.0).unsqueeze(-1))
+    return enough.to(mass.dtype)
+
+
+def log_arcs(logits: Tensor, heads: Tensor, lengths: Tensor) -> Tensor:
+    """Compute log P(arc), [B, N, N] in working precision, by head and dependent.
+
+    It is the log sum of the probabilities of the labels that name the arc, -inf if none does, NaN for a word whose
+    labels are all impossible. Beyond a sentence it is anything but NaN.
+    """
+    compiled = compiled_for("head_labels", logits)
+    if compiled is not None:
+        found: Tensor | None = compiled.log_arcs(logits, heads, lengths)
+        if found is not None:
+            return found
+    words = heads.shape[1]
+    beyond, count = padding(lengths, words), words + 2
+    arcs = logits.new_empty(len(logits), words, count, dtype=working_precision(logits))
+    represented = -0.9 * math.log(torch.finfo(arcs.dtype).tiny)
+    at_once = sentences_at_once(logits)
+    for first in range(0, len(logits), at_once):
+        some = slice(first, first + at_once)
+        # with a place for heads before and one for heads behind the sentence
+        places = _clamped(heads[some], -1, words).add_(1).long()
+        labels = logits[some].to(arcs.dtype, copy=True)
+        if beyond is not None:
+            labels.masked_fill_(beyond[some].unsqueeze(-1), 0.0)
+        best = labels.amax(-1, keepdim=True)
+        if (labels.amin(-1, keepdim=True) > best - represented).all():
+            arcs[some] = torch.zeros_like(arcs[some]).scatter_add_(-1, places, labels.sub_(best).exp_()).log_()
+        else:
+            arcs[some] = _log_sums(labels, places, count)
+    return (arcs - arcs.logsumexp(-1, keepdim=True))[..., 1:-1].mT
+
+
+def relations_of_arcs(logits: Tensor, heads: Tensor, relations: Tensor, trees: Tensor, lengths: Tensor) -> Tensor:
+    """Find the likeliest relation of every word's arc, LongTensor [B, N]; -1 in the padding and if there is none.
+
+    Args:
+        logits, heads, lengths: as in `kd`.
+        relations: LongTensor [K] or [B, N, K], the relation that every label names; -1 names none.
+        trees: LongTensor [B, N], the head of every word.
+
+    The relation is the one with most probability among the labels that name the arc, or among all of the word's if no
+    possible one does.
+    """
+    if not len(trees):
+        return trees
+    size = int(relations.max().clamp_min(0)) + 1
+    compiled = compiled_for("head_labels", logits)
+    if compiled is not None:
+        found: Tensor | None = compiled.relations_of_arcs(logits, heads, relations, trees, lengths, size)
+        if found is not None:
+            return found
+    words = heads.shape[1]
+    dtype = heads.dtype if heads.dtype in (torch.int16, torch.int32) else torch.long
+    wanted = trees.unsqueeze(-1).to(dtype)
+    inside = torch.arange(words, device=logits.device) < lengths.unsqueeze(1)
+    best, at_once = torch.empty_like(trees), sentences_at_once(logits)
+    for first in range(0, len(logits), at_once):
+        some = slice(first, first + at_once)
+        usable = ((relations if relations.dim() == 1 else relations[some]) >= 0) & (logits[some] > NEG_INF)
+        naming = (heads[some].to(dtype) == wanted[some]).logical_and_(usable)
+        unnamed = inside[some] & ~naming.any(-1)
+        if unnamed.any():
+            naming |= unnamed.unsqueeze(-1) & usable
+        # few labels name one arc: only they are looked at
+        item, word, label = naming.nonzero(as_tuple=True)
+        chosen = item + first, word, label
+        scores = logits[chosen].to(working_precision(logits))
+        cell = (item * words + word) * size + relations.expand(logits.shape)[chosen]
+        total = _log_sums(scores, cell, naming[..., 0].numel() * size).view(*naming.shape[:2], size)
+        best[some] = total.argmax(-1).masked_fill_(~(naming.any(-1) & inside[some]), NOWHERE)
+    return best
+
+
+def _log_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Compute log sum exp by groups: values and groups [..., K] to [..., count]; -inf for an empty group."""
+    shape = (*values.shape[:-1], count)
+    top = values.new_full(shape, NEG_INF).scatter_reduce(-1, groups, values, "amax")
+    shift = top.masked_fill(top == NEG_INF, 0.0)
+    return values.new_zeros(shape).scatter_add(-1, groups, (values - shift.gather(-1, groups)).exp()).log() + shift
