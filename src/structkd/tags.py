@@ -57,10 +57,10 @@ def tag_inventory(types: Sequence[str], scheme: str = "BIOES") -> list[str]:
     _check_scheme(scheme)
     if scheme in _OF_FILES_ONLY:
         raise ValueError(
-            f"{scheme} is a scheme of files only, because its tags depend on the span before; use BIO or BIOES"
+            f"{scheme} is a scheme of files only, because its tags depend on the span before; use BIO or BIOES."
         )
     if not types or len(set(types)) != len(types) or any(not t or t.split() != [t] for t in types):
-        raise ValueError(f"types must be distinct words without blanks, at least one; got {list(types)!r}")
+        raise ValueError(f"Types must be distinct words without blanks, at least one; got {list(types)!r}.")
     return ["O", *(f"{prefix}-{t}" for t in types for prefix in PREFIXES[scheme])]
 
 
@@ -90,7 +90,7 @@ def validate_tags(tags: Sequence[str], scheme: str) -> None:
     violation = find_violation(tags, scheme)
     if violation is not None:
         position, reason = violation
-        raise ValueError(f"illegal tag sequence at word {position} (0-based): {reason}; tags {list(tags)!r}")
+        raise ValueError(f"Illegal tag sequence at word {position} (0-based): {reason}; tags {list(tags)!r}.")
 
 
 def spans(tags: Sequence[str], scheme: str = "BIOES") -> list[Span]:
@@ -151,15 +151,15 @@ def tag_spans(spans: Iterable[tuple[int, int, str]], length: int, scheme: str = 
     for start, end, span_type in sorted(spans):
         if not 0 <= start <= end < length:
             raise ValueError(
-                f"span {(start, end, span_type)!r} does not lie in a sentence of {length} words "
-                "(words are counted from 0, both ends are inclusive)"
+                f"Span {(start, end, span_type)!r} does not lie in a sentence of {length} words "
+                "(words are counted from 0, both ends are inclusive)."
             )
         if start <= end_before:
-            raise ValueError(f"span {(start, end, span_type)!r} overlaps the span before it; spans must be flat")
+            raise ValueError(f"Span {(start, end, span_type)!r} overlaps the span before it; spans must be flat.")
         tags[start : end + 1] = [f"I-{span_type}"] * (end - start + 1)
         touches = start == end_before + 1 and span_type == type_before
         if scheme == "IO" and touches:
-            raise ValueError(f"span {(start, end, span_type)!r} touches one of its type, which IO cannot write")
+            raise ValueError(f"Span {(start, end, span_type)!r} touches one of its type, which IO cannot write.")
         if scheme in ("BIO", "BIOES") or touches:
             tags[start] = f"B-{span_type}"
         if scheme == "BIOES":
@@ -250,12 +250,14 @@ def legal_pairs(labels: Sequence[str], scheme: str) -> set[tuple[int, int]]:
 
 def _inventory_parts(labels: Sequence[str], scheme: str) -> list[tuple[str, str]]:
     if not labels or len(set(labels)) != len(labels):
-        raise ValueError(f"labels must be distinct and at least one; got {list(labels)!r}")
+        raise ValueError(f"Labels must be distinct and at least one; got {list(labels)!r}.")
     parts = []
     for label in labels:
         part = _split(label, scheme)
         if part is None:
-            raise ValueError(f"label {label!r} is no tag of {scheme} (O and {_forms(scheme)}); labels {list(labels)!r}")
+            raise ValueError(
+                f"Label {label!r} is no tag of {scheme} (O and {_forms(scheme)}); labels {list(labels)!r}."
+            )
         parts.append(part)
     return parts
 
@@ -298,4 +300,4 @@ def _forms(scheme: str) -> str:
 
 def _check_scheme(scheme: str) -> None:
     if scheme not in SCHEMES:
-        raise ValueError(f"unknown tag scheme {scheme!r}; known: {', '.join(SCHEMES)}")
+        raise ValueError(f"Unknown tag scheme {scheme!r}; known: {', '.join(SCHEMES)}.")

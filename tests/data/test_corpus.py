@@ -86,23 +86,23 @@ def test_columns_and_attributes() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": []}, "split 'train' is empty"),
-        ({"test": []}, "split 'test' is empty"),
+        ({"train": []}, "Split 'train' is empty"),
+        ({"test": []}, "Split 'test' is empty"),
         (
             {"dev": long("a")[1:2], "test": long("test")},
             r"1 test sentences occur in dev, word for word: test-1 \(= a-1\)",
         ),
         ({"train": long("a"), "test": long("test")}, "3 test sentences occur in train.*drop_repeated"),
-        ({"train": [("a", ["u"], [0]), ("a", ["v"], [0])]}, "train, sentence 'a': the id occurs twice"),
+        ({"train": [("a", ["u"], [0]), ("a", ["v"], [0])]}, "train, sentence 'a': The id occurs twice"),
         ({"train": [("a", ["u", "v"], [0])]}, "sentence 'a': 2 tokens and 1 labels"),
         ({"train": [("a", [], [])]}, "sentence 'a': 0 tokens"),
-        ({"train": [("a", ["u"], [3])]}, r"sentence 'a': labels \[3\] are no indices of the 3 labels"),
-        ({"train": [("a", ["u", "v"], [0, UNLABELLED])]}, "sentence 'a': labels .*-100.* are no indices"),
+        ({"train": [("a", ["u"], [3])]}, r"sentence 'a': Labels \[3\] are no indices of the 3 labels"),
+        ({"train": [("a", ["u", "v"], [0, UNLABELLED])]}, "sentence 'a': Labels .*-100.* are no indices"),
         ({"train": [("a", ["u", "v"], [0, 2])]}, "sentence 'a': I-X cannot follow O in BIO"),
         ({"train": [("a", ["u"], [2])]}, "sentence 'a': I-X cannot follow the edge of the sentence"),
         (
             {"splits": DatasetDict({"train": sentence_dataset(tagged(rows("train", 1)))})},
-            "splits must be train, dev, test",
+            "Splits must be train, dev, test",
         ),
         (
             {"splits": DatasetDict({s: Dataset.from_dict({"id": ["1"]}) for s in SPLITS})},
@@ -123,14 +123,14 @@ def test_unlabelled_sentences_are_welcome() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("a", ["u", "v"], [2, 1], [0, 0]), "sentence 'a': it is not a tree: it has no root"),
-        (("a", ["u", "v"], [0, 0], [0, 0]), "sentence 'a': it is not a tree: it has 2 roots, words 1, 2"),
-        (("a", ["u", "v"], [0, 2], [0, 0]), "sentence 'a': it is not a tree: words 2 -> 2 are a cycle"),
-        (("a", ["u", "v"], [0, 3], [0, 0]), r"sentence 'a': heads \[3\] where 0 \(root\) to 2 was expected"),
-        (("a", ["u", "v"], [0, -1], [0, 0]), r"sentence 'a': heads \[-1\]"),
-        (("a", ["u", "v"], [0, 1], [2, 0]), r"sentence 'a': relations \[2\] are no indices of the 2 relations"),
+        (("a", ["u", "v"], [2, 1], [0, 0]), "sentence 'a': It is not a tree: it has no root"),
+        (("a", ["u", "v"], [0, 0], [0, 0]), "sentence 'a': It is not a tree: it has 2 roots, words 1, 2"),
+        (("a", ["u", "v"], [0, 2], [0, 0]), "sentence 'a': It is not a tree: words 2 -> 2 are a cycle"),
+        (("a", ["u", "v"], [0, 3], [0, 0]), r"sentence 'a': Heads \[3\] where 0 \(root\) to 2 was expected"),
+        (("a", ["u", "v"], [0, -1], [0, 0]), r"sentence 'a': Heads \[-1\]"),
+        (("a", ["u", "v"], [0, 1], [2, 0]), r"sentence 'a': Relations \[2\] are no indices of the 2 relations"),
         (("a", ["u", "v"], [0, 1], [0]), "sentence 'a': 2 tokens and 1 relations"),
-        (("a", ["u", "v"], [0, 1], [-100, -100]), "sentence 'a': heads, relations must be hidden .* together"),
+        (("a", ["u", "v"], [0, 1], [-100, -100]), "sentence 'a': Columns heads, relations must be hidden .* together"),
         (("a", ["u", "v", "w"], [0, 1, 1], [0, 0, 0]), "sentence 'a': 3 tokens and 2 upos"),
     ],
 )
@@ -160,12 +160,12 @@ def test_an_annotation_makes_its_values_readable() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TagAnnotation(("O", "I-X", "B-X"), "BIO"), r"labels of BIO must be \['O', 'B-X', 'I-X'\]; got"),
-        (lambda: TagAnnotation(("O", "O")), "labels must be distinct"),
-        (lambda: TagAnnotation(()), "labels must be distinct and at least one"),
-        (lambda: TagAnnotation(("O",), "BIO"), "types must be distinct words"),
+        (lambda: TagAnnotation(("O", "I-X", "B-X"), "BIO"), r"Labels of BIO must be \['O', 'B-X', 'I-X'\]; got"),
+        (lambda: TagAnnotation(("O", "O")), "Labels must be distinct"),
+        (lambda: TagAnnotation(()), "Labels must be distinct and at least one"),
+        (lambda: TagAnnotation(("O",), "BIO"), "Types must be distinct words"),
         (lambda: TagAnnotation(("O", "I-X", "B-X"), "IOB1"), "IOB1 is a scheme of files only"),
-        (lambda: TreeAnnotation(("dep", "dep")), "relations must be distinct"),
+        (lambda: TreeAnnotation(("dep", "dep")), "Relations must be distinct"),
     ],
 )
 def test_what_an_annotation_refuses(make: Callable[[], Annotation], message: str) -> None:
@@ -235,7 +235,7 @@ def test_draws_are_reproducible_nested_and_in_order() -> None:
     [
         (21, ValueError, "21 sentences asked for; there are 20"),
         (-1, ValueError, "-1 sentences asked for"),
-        (0.5, TypeError, "a number of sentences was expected; got 0.5"),
+        (0.5, TypeError, "A number of sentences was expected; got 0.5"),
         (True, TypeError, "got True"),
     ],
 )

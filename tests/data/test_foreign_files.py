@@ -114,7 +114,7 @@ def test_types_without_prefix(tmp_path: Path, tags: str, read: str) -> None:
     ("name", "separator", "message"),
     [
         ("IOB", "-", "IOB is either IOB1 or IOB2"),
-        ("BILO", "-", "unknown tag scheme 'BILO'; known: BIO, BIOES, IOB1, IO, IOB2"),
+        ("BILO", "-", "Unknown tag scheme 'BILO'; known: BIO, BIOES, IOB1, IO, IOB2"),
         ("BIO", "", "separator between a tag's prefix and its type is empty"),
     ],
 )
@@ -178,7 +178,7 @@ def test_an_option_that_a_message_offers_helps(tmp_path: Path, name: str) -> Non
 def test_a_type_that_train_lacks_is_named_with_all_types(tmp_path: Path) -> None:
     paths = [write(tmp_path, f"{split} B-{kind}\n", split) for split, kind in zip(SPLITS, "BAC", strict=True)]
     for known in ("B", "B,A"):
-        with pytest.raises(ValueError, match="unknown label") as refused:
+        with pytest.raises(ValueError, match="Unknown label") as refused:
             load_columns(*paths, types=known.split(","))
     assert typed(str(refused.value)) == {"types": ["B", "A", "C"]}
     assert load_columns(*paths, **typed(str(refused.value))).splits["test"]
@@ -198,7 +198,7 @@ def test_options_are_those_of_the_node_that_is_loaded() -> None:
 
 def test_loaders_with_a_fixed_inventory_offer_only_what_they_have(tmp_path: Path) -> None:
     path = write(tmp_path, "1\ta\tB-GPE\n")
-    with pytest.raises(ValueError, match=r"unknown label 'B-GPE'; the inventory is O B-PER I-PER$"):
+    with pytest.raises(ValueError, match=r"Unknown label 'B-GPE'; the inventory is O B-PER I-PER\.$"):
         read_columns(path, ["PER"], offers=("repair",))
 
 
@@ -253,7 +253,7 @@ def test_blank_words_are_skipped_or_replaced_and_counted(tmp_path: Path, blank: 
         lambda **options: columns(tmp_path, table, delimiter="tab", **options),
         lambda **options: load_conllu(*trees, **options),
     ):
-        with pytest.raises(ValueError, match=r"line \d: the word is empty or blank .*blank_words='skip'"):
+        with pytest.raises(ValueError, match=r"line \d: The word is empty or blank .*blank_words='skip'"):
             load()
         skipped = load(blank_words="skip")
         assert list(skipped.splits["dev"]["tokens"]) == [["dev"]]
@@ -267,7 +267,7 @@ def test_blank_words_are_skipped_or_replaced_and_counted(tmp_path: Path, blank: 
 
 def test_blank_words_of_plain_text(tmp_path: Path) -> None:
     path = write(tmp_path, "a \u00a0 b\n\u00a0\nc d\n")
-    with pytest.raises(ValueError, match=r"line 1: the word is empty or blank .*\(student\.text\.blank_words=skip\)"):
+    with pytest.raises(ValueError, match=r"line 1: The word is empty or blank .*\(student\.text\.blank_words=skip\)"):
         load_text(path)
     assert list(load_text(path, blank_words="skip")["tokens"]) == [["c", "d"]]
     assert load_text(path, blank_words="underscore")["tokens"][0] == ["a", "_", "b"]
@@ -285,7 +285,7 @@ def test_ids_that_restart_in_every_document(tmp_path: Path) -> None:
     assert [sentence.id for sentence in read_conllu(path, changes=changes)] == ["1", "B/1", "2"]
     assert changes["renamed"] == 1
     path = write(tmp_path, block("A") * 3)
-    with pytest.raises(ValueError, match=r"line 11: sentence id '1' occurs before, at line 3.*repeated_ids='number'"):
+    with pytest.raises(ValueError, match=r"line 11: Sentence id '1' occurs before, at line 3.*repeated_ids='number'"):
         read_conllu(path)
     numbered = read_conllu(path, repeated_ids="number")
     assert len({sentence.id for sentence in numbered}) == 3
@@ -309,17 +309,17 @@ def test_packed_files_are_read(tmp_path: Path, pack: Any, name: str) -> None:
     assert len(read_columns(path, None, **WORDS)[0].tokens) == 20000
     for damaged in (content[: len(content) // 2], content[:-30] + bytes(30)):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=rf"file, line \d+: the {name} data are damaged or cut off"):
+        with pytest.raises(ValueError, match=rf"file, line \d+: The {name} data are damaged or cut off"):
             read_columns(path, None, **WORDS)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"PK\x03\x04rest", "file: the file is a zip archive; unpack it first .`unzip`"),
-        (b"\x28\xb5\x2f\xfdrest", "file: the file is compressed by zstd; decompress it first .`zstd -d`"),
-        ("a O\n".encode("utf-16"), "file: the file is UTF-16; convert it first .`iconv -f UTF-16 -t UTF-8`"),
-        (b"a O\rb O\r", "line 1: a carriage return stands inside the line.*old Macs"),
+        (b"PK\x03\x04rest", "file: The file is a zip archive; unpack it first .`unzip`"),
+        (b"\x28\xb5\x2f\xfdrest", "file: The file is compressed by zstd; decompress it first .`zstd -d`"),
+        ("a O\n".encode("utf-16"), "file: The file is UTF-16; convert it first .`iconv -f UTF-16 -t UTF-8`"),
+        (b"a O\rb O\r", "line 1: A carriage return stands inside the line.*old Macs"),
     ],
 )
 def test_what_is_no_text_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -346,13 +346,13 @@ def test_conll_x_with_tags_of_the_penn_treebank(tmp_path: Path) -> None:
     assert corpus.annotation == TreeAnnotation(("prep", "root"))
     assert corpus.splits["dev"]["upos"][0] == ["IN", "NNP"]
     with pytest.raises(
-        ValueError, match=r"train\.conllu, line 1: unknown relation 'prep'.*\(data\.relations=null\)"
+        ValueError, match=r"train\.conllu, line 1: Unknown relation 'prep'.*\(data\.relations=null\)"
     ) as e:
         load_conllu(*paths)
     assert typed(str(e.value)) == {"relations": None, "replace": {"prep": "dep"}}
     assert load_conllu(*paths, replace={"prep": "case"}).splits["dev"]
     for task in ("upos", "spans"):
-        with pytest.raises(ValueError, match=r"line 1: unknown part of speech 'IN'.*task=dependencies"):
+        with pytest.raises(ValueError, match=r"line 1: Unknown part of speech 'IN'.*task=dependencies"):
             load_conllu(*paths, task=task)
 
 
@@ -369,7 +369,7 @@ def test_subtypes_work_alone(tmp_path: Path) -> None:
     assert corpus.annotation == TreeAnnotation(("nsubj:pass", "nummod:det", "root"))
     assert "Relations of dev that train lacks: nummod:det (1)." in corpus.notes
     paths = treebank(tmp_path, text, test=arc(1, "@", 0, "odd"))
-    with pytest.raises(ValueError, match=r"test\.conllu, line 1: unknown relation 'odd'"):
+    with pytest.raises(ValueError, match=r"test\.conllu, line 1: Unknown relation 'odd'"):
         load_conllu(*paths, subtypes=True)
     corpus = load_conllu(*paths, relations=None)
     assert corpus.annotation == TreeAnnotation(("nsubj", "odd", "root"))
@@ -391,7 +391,7 @@ def test_several_roots_name_the_option(tmp_path: Path) -> None:
     [
         (
             "# global.columns = ID FORM HEAD\n1\ta\t0\n",
-            "line 1: the file is CoNLL-U Plus, with the columns ID FORM HEAD",
+            "line 1: The file is CoNLL-U Plus, with the columns ID FORM HEAD",
         ),
         (
             "# global.columns = ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC SRL\n",
@@ -400,8 +400,8 @@ def test_several_roots_name_the_option(tmp_path: Path) -> None:
         (arc(1, "a", 0, "root")[:-1] + "\t\n", "line 1: 11 tab-separated .*The line ends with a tab: remove it"),
         (arc(1, "a", 0, "root").replace("\t", " "), "line 1: 1 tab-separated.*Blanks separate the columns"),
         (arc(1, "a", 0, "root") + "# c\n", "line 2: 1 tab-separated .*A comment may stand only before"),
-        (arc(1, "a", 0, "root") * 2, "line 2: word number '1' where 2 was expected. A blank line may be missing"),
-        (arc(1, "a", 0, "root").replace("\t0\t", f"\t{'9' * 5000}\t"), "line 1: head '9{20}' where 0 "),
+        (arc(1, "a", 0, "root") * 2, "line 2: Word number '1' where 2 was expected. A blank line may be missing"),
+        (arc(1, "a", 0, "root").replace("\t0\t", f"\t{'9' * 5000}\t"), "line 1: Head '9{20}' where 0 "),
         ("".join(arc(n, "a", 0, "root") for n in range(1, 99)), "98 roots, words 1, 2, 3, 4, 5, 6, 7, 8 and 90 more"),
     ],
 )

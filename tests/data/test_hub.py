@@ -123,7 +123,7 @@ def test_uner_asks_the_hub_for_another_test_split(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([*NAMES, "B-GPE"], "unknown labels B-GPE; the inventory is O B-PER"),
+        ([*NAMES, "B-GPE"], "Unknown labels B-GPE; the inventory is O B-PER"),
         (["O", "I-PER", "B-PER"], r"train, sentence 'train-1', word 0 \(0-based\): 'I-PER' cannot stand"),
     ],
 )
@@ -174,7 +174,7 @@ def test_splits_of_other_names_are_offered_as_they_are_typed(hub: Hub) -> None:
 
 def test_labels_without_prefix_and_with_another_separator(hub: Hub) -> None:
     hub(entities(["O", "PER", "LOC"]))
-    with pytest.raises(ValueError, match=r"train: label 'PER' is no tag of BIO.*\(data\.hub_scheme=IO\)"):
+    with pytest.raises(ValueError, match=r"train: Label 'PER' is no tag of BIO.*\(data\.hub_scheme=IO\)"):
         load_hub("any")
     assert tags(load_hub("any", hub_scheme="IO", scheme="BIO"), "test") == [["B-PER", "B-LOC"]]
     hub(entities(["O", "U_PER", "B_PER", "L_PER"]))
@@ -195,13 +195,13 @@ def test_rows_without_words_labels_or_text(hub: Hub) -> None:
     assert "Rows without words were left out: 1 of train, 0 of validation" not in corpus.notes
     assert "Rows without words were left out: 1 of train, 0 of dev, 0 of test." in corpus.notes
     hub(changed(ner_tags=[0, -1]))
-    with pytest.raises(ValueError, match=r"sentence '3', word 1 \(0-based\): the label is -1, so the split"):
+    with pytest.raises(ValueError, match=r"sentence '3', word 1 \(0-based\): The label is -1, so the split"):
         load_hub("any")
     hub(changed(ner_tags=[0]))
     with pytest.raises(ValueError, match="sentence '3': 2 tokens and 1 ner_tags"):
         load_hub("any")
     hub(changed(tokens=["a", " "]))
-    with pytest.raises(ValueError, match=r"sentence '3', word 1 \(0-based\): the word is empty or blank"):
+    with pytest.raises(ValueError, match=r"sentence '3', word 1 \(0-based\): The word is empty or blank"):
         load_hub("any")
     assert list(load_hub("any", blank_words="skip").splits["train"]["id"]) == ["2"]
     assert load_hub("any", blank_words="underscore").splits["train"]["tokens"][1] == ["a", "_"]
@@ -227,10 +227,10 @@ def test_tag_schemes_of_the_hub_are_converted_and_repaired(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "dependencies"}, "unknown task 'dependencies' for any; known: spans, upos"),
-        ({"tag_column": "tags"}, "any, default, train: a column tags with named labels was expected; it has"),
-        ({"tag_column": "annotator"}, "a column annotator with named labels"),
-        ({"token_column": "words"}, "the columns words were expected; it lacks words and has idx, tokens"),
+        ({"task": "dependencies"}, "Unknown task 'dependencies' for any; known: spans, upos"),
+        ({"tag_column": "tags"}, "any, default, train: A column tags with named labels was expected; it has"),
+        ({"tag_column": "annotator"}, "A column annotator with named labels"),
+        ({"token_column": "words"}, "The columns words were expected; it lacks words and has idx, tokens"),
         ({"splits": {"train": "train", "dev": "dev", "test": "test"}}, "no split 'dev'; it has train, validation"),
     ],
 )
@@ -268,11 +268,11 @@ def test_a_treebank_of_the_hub(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": ["0", "None", "4", "5", "None", "1"]}, r"head '5' where 0 \(root\) to 4 was expected"),
-        ({"head": ["0", "None", "4", "x", "None", "1"]}, "head 'x'"),
-        ({"head": ["4", "None", "4", "4", "None", "1"]}, "it is not a tree: it has no root"),
-        ({"deprel": ["root", "_", "case", "det", "_", "what"]}, "unknown relation 'what'; known: acl"),
-        ({"head": ["0", "None", "0", "4", "None", "1"]}, "it is not a tree: it has 2 roots, .*multiroot=True"),
+        ({"head": ["0", "None", "4", "5", "None", "1"]}, r"Head '5' where 0 \(root\) to 4 was expected"),
+        ({"head": ["0", "None", "4", "x", "None", "1"]}, "Head 'x'"),
+        ({"head": ["4", "None", "4", "4", "None", "1"]}, "It is not a tree: it has no root"),
+        ({"deprel": ["root", "_", "case", "det", "_", "what"]}, "Unknown relation 'what'; known: acl"),
+        ({"head": ["0", "None", "0", "4", "None", "1"]}, "It is not a tree: it has 2 roots, .*multiroot=True"),
     ],
 )
 def test_a_treebank_of_the_hub_is_checked(hub: Hub, changes: dict[str, list[str]], message: str) -> None:
@@ -287,7 +287,7 @@ def test_a_treebank_of_the_hub_needs_parts_of_speech_for_some_tasks(hub: Hub) ->
     assert "upos" not in corpus.splits["train"].column_names
     assert "Not every word has a part of speech" in corpus.notes
     for task in ("upos", "spans"):
-        with pytest.raises(ValueError, match="train, sentence 'train-1': unknown part of speech '_'; known: ADJ"):
+        with pytest.raises(ValueError, match="train, sentence 'train-1': Unknown part of speech '_'; known: ADJ"):
             load_hub_treebank("any", task=task)
 
 
@@ -300,5 +300,5 @@ def test_a_treebank_of_the_hub_keeps_subtypes_when_told_to(hub: Hub) -> None:
 
 def test_a_treebank_needs_its_columns(hub: Hub) -> None:
     hub(trees().remove_columns(["deprel"]))
-    with pytest.raises(ValueError, match=r"any, default, train: the columns idx, .* were expected; it lacks deprel"):
+    with pytest.raises(ValueError, match=r"any, default, train: The columns idx, .* were expected; it lacks deprel"):
         load_hub_treebank("any")

@@ -50,7 +50,7 @@ def test_sentences_of_another_corpus_dev_and_test_are_dropped() -> None:
 
 
 def test_what_cannot_be_joined() -> None:
-    with pytest.raises(ValueError, match="none: name at least one corpus"):
+    with pytest.raises(ValueError, match="none: Name at least one corpus"):
         load_joined("none")
     with pytest.raises(ValueError, match=r"both: .* the same annotation; toy has .*, toy has "):
         load_joined("both", one=part(1), other=part(2, "upos"))

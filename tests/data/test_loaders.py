@@ -121,9 +121,9 @@ def test_petrogold_documents_are_in_one_split_each() -> None:
 
 @pytest.mark.parametrize("load", [load_petrogold, load_uner_ewt, load_ud_ewt, load_toy])
 def test_unknown_tasks_and_schemes_are_refused_before_any_work(load: Loader) -> None:
-    with pytest.raises(ValueError, match=r"unknown task 'parsing' .* known:"):
+    with pytest.raises(ValueError, match=r"Unknown task 'parsing' .* known:"):
         load(task="parsing")
-    with pytest.raises(ValueError, match="unknown tag scheme 'BILOU'"):
+    with pytest.raises(ValueError, match="Unknown tag scheme 'BILOU'"):
         load(task="spans", scheme="BILOU")
 
 
@@ -178,7 +178,7 @@ def test_uner_files_are_checked(tmp_path: Path, no_hub: None) -> None:
     write_uner(tmp_path)
     path = tmp_path / "uner_ewt" / "en_ewt-ud-dev.iob2"
     path.write_text("1\tEU\tB-GPE\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"dev\.iob2, line 1: unknown label 'B-GPE'; the inventory is O B-PER"):
+    with pytest.raises(ValueError, match=r"dev\.iob2, line 1: Unknown label 'B-GPE'; the inventory is O B-PER"):
         load_uner_ewt(folder=str(tmp_path))
 
 
@@ -286,7 +286,7 @@ def test_porttinari_is_split_by_document(tmp_path: Path, monkeypatch: pytest.Mon
     text = load_porttinari_text()
     assert sorted(text["id"]) == sorted(name for rows in corpus.splits.values() for name in rows["id"])
     assert text.features == hidden(text, TagAnnotation(UPOS)).remove_columns("labels").features
-    with pytest.raises(ValueError, match="unknown task 'dependencies' for Porttinari; known: upos"):
+    with pytest.raises(ValueError, match="Unknown task 'dependencies' for Porttinari; known: upos"):
         load_porttinari("dependencies")
 
 

@@ -73,16 +73,16 @@ def test_columns_in_another_order_in_bioes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"dev": ("I-PER", "I-LOC")}, {}, "dev, line 7: unknown label 'I-LOC'; the inventory is O B-ORG I-ORG B-PER"),
-        ({"test": ("VBD", "XX")}, {"task": "upos", "tag_column": 1}, r"test, line 8: unknown label 'XX'; the inv"),
-        ({"train": ("I-PER", "I-LOC")}, {"types": ["PER", "ORG"]}, "train, line 7: unknown label 'I-LOC'"),
+        ({"dev": ("I-PER", "I-LOC")}, {}, "dev, line 7: Unknown label 'I-LOC'; the inventory is O B-ORG I-ORG B-PER"),
+        ({"test": ("VBD", "XX")}, {"task": "upos", "tag_column": 1}, r"test, line 8: Unknown label 'XX'; the inv"),
+        ({"train": ("I-PER", "I-LOC")}, {"types": ["PER", "ORG"]}, "train, line 7: Unknown label 'I-LOC'"),
         ({"train": ("I-PER", "B-PER")}, {}, "train, line 7: 'B-PER' cannot stand at the start.*really IOB1"),
         ({"train": ("AG ", "")}, {}, "train, line 4: 3 columns where 4 were expected"),
         ({}, {"file_scheme": "BIO"}, "train, line 3: 'I-ORG' cannot stand at the start .*repair=True"),
-        ({}, {"file_scheme": "BILO"}, "unknown tag scheme 'BILO'"),
+        ({}, {"file_scheme": "BILO"}, "Unknown tag scheme 'BILO'"),
         ({}, {"scheme": "IOB1"}, "IOB1 is a scheme of files only"),
-        ({}, {"task": "dependencies"}, "unknown task 'dependencies' for columns; known: spans, upos"),
-        ({}, {"tag_column": 9}, r"no column 9 \(from 0\) among 4 columns"),
+        ({}, {"task": "dependencies"}, "Unknown task 'dependencies' for columns; known: spans, upos"),
+        ({}, {"tag_column": 9}, r"No column 9 \(from 0\) among 4 columns"),
     ],
 )
 def test_bad_columns_are_refused(
@@ -96,14 +96,14 @@ def test_bad_columns_are_refused(
 
 
 def test_a_train_file_without_spans_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="train: no span in any sentence; is -1 the column of the tags"):
+    with pytest.raises(ValueError, match="train: No span in any sentence; is -1 the column of the tags"):
         load_columns(*write(tmp_path, train="a O\n", dev="b O\n", test="c O\n"))
 
 
 def test_a_split_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"columns: split 'train' is empty.*: 1 from train that occur in dev or"):
+    with pytest.raises(ValueError, match=r"columns: Split 'train' is empty.*: 1 from train that occur in dev or"):
         load_columns(*write(tmp_path, train="a B-X\n" * 3, dev="b B-X\n", test="a B-X\n" * 3))
-    with pytest.raises(ValueError, match="dev: the file is empty"):
+    with pytest.raises(ValueError, match="dev: The file is empty"):
         load_columns(*write(tmp_path, train="a B-X\n", dev="", test="b B-X\n"))
 
 
@@ -143,12 +143,12 @@ def test_trees_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dev", "options", "message"),
     [
-        ({"relation": "subj"}, {}, "dev, line 1: unknown relation 'subj'; known: acl advcl"),
-        ({"relation": "subj:x"}, {"subtypes": True}, "dev, line 1: unknown relation 'subj:x'; known: acl"),
-        ({}, {"subtypes": True, "relations": ["nsubj", "root"]}, "train, line 1: unknown relation 'nsubj:pass'"),
-        ({"head": 3}, {}, r"dev, line 1: head '3' where 0 \(root\) to 2"),
-        ({"head": 0}, {}, "dev, line 1: sentence '1' is not a tree: it has 2 roots, words 1, 2"),
-        ({"head": 1}, {}, "dev, line 1: word 1 is its own head"),
+        ({"relation": "subj"}, {}, "dev, line 1: Unknown relation 'subj'; known: acl advcl"),
+        ({"relation": "subj:x"}, {"subtypes": True}, "dev, line 1: Unknown relation 'subj:x'; known: acl"),
+        ({}, {"subtypes": True, "relations": ["nsubj", "root"]}, "train, line 1: Unknown relation 'nsubj:pass'"),
+        ({"head": 3}, {}, r"dev, line 1: Head '3' where 0 \(root\) to 2"),
+        ({"head": 0}, {}, "dev, line 1: Sentence '1' is not a tree: it has 2 roots, words 1, 2"),
+        ({"head": 1}, {}, "dev, line 1: Word 1 is its own head"),
     ],
 )
 def test_bad_trees_are_refused_by_file_and_line(
@@ -224,8 +224,8 @@ def test_conll2002_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"language": "de"}, "unknown language 'de' for CoNLL-2002; known: esp, ned"),
-        ({"task": "upos"}, "unknown task 'upos' for CoNLL-2002; known: spans"),
+        ({"language": "de"}, "Unknown language 'de' for CoNLL-2002; known: esp, ned"),
+        ({"task": "upos"}, "Unknown task 'upos' for CoNLL-2002; known: spans"),
         ({"scheme": "IOB1"}, "IOB1 is a scheme of files only"),
     ],
 )
@@ -251,9 +251,9 @@ def test_plain_text(tmp_path: Path, packed: bool) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "news: the file is empty"),
-        (b"\n \n", "news: the file holds no sentence: its lines are blank"),
-        (b"a b\n\xe9\n", "news, line 2: not UTF-8"),
+        (b"", "news: The file is empty"),
+        (b"\n \n", "news: The file holds no sentence: its lines are blank"),
+        (b"a b\n\xe9\n", "news, line 2: Not UTF-8"),
         (b"a b c\na b c\n", "of its sentences 2 have more than 2 words"),
     ],
 )
@@ -268,5 +268,5 @@ def test_text_in_another_encoding_and_no_text(tmp_path: Path) -> None:
     path = tmp_path / "news"
     path.write_bytes("é raso".encode("latin-1"))
     assert load_text(path, encoding="latin-1")[0]["tokens"] == ["é", "raso"]
-    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+    with pytest.raises(FileNotFoundError, match="absent: No such file"):
         load_text(tmp_path / "absent")

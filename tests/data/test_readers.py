@@ -68,7 +68,7 @@ def test_conllu_takes_windows_lines_a_byte_order_mark_and_no_ids(tmp_path: Path)
 
 def test_conllu_without_heads(tmp_path: Path) -> None:
     path = write(tmp_path, row(1, "_", relation="_"))
-    with pytest.raises(ValueError, match=r"file, line 1: the word has no head.*heads=False"):
+    with pytest.raises(ValueError, match=r"file, line 1: The word has no head.*heads=False"):
         read_conllu(path)
     (sentence,) = read_conllu(path, heads=False)
     assert sentence.heads is None
@@ -80,23 +80,23 @@ def test_conllu_without_heads(tmp_path: Path) -> None:
     [
         ("1 w _ X _ _ 0 root _ _\n", "line 1: 1 tab-separated columns where CoNLL-U has 10"),
         (row(1, "0") + row(2, "1")[:-5] + "\n", "line 2: 8 tab-separated columns"),
-        (row(2, "0"), "line 1: word number '2' where 1 was expected"),
-        (row(1, "0") + row(3, "1"), "line 2: word number '3' where 2 was expected"),
-        (row(1, "0", form=" "), "line 1: the word is empty or blank"),
-        (row(1, "2"), r"line 1: head '2' where 0 \(root\) to 1 was expected"),
-        (row(1, "-1"), "line 1: head '-1'"),
-        (row(1, "²"), "line 1: head '²'"),
-        (row(1, "x"), "line 1: head 'x'"),
-        (row(1, "0") + row(2, "2"), "line 2: word 2 is its own head"),
+        (row(2, "0"), "line 1: Word number '2' where 1 was expected"),
+        (row(1, "0") + row(3, "1"), "line 2: Word number '3' where 2 was expected"),
+        (row(1, "0", form=" "), "line 1: The word is empty or blank"),
+        (row(1, "2"), r"line 1: Head '2' where 0 \(root\) to 1 was expected"),
+        (row(1, "-1"), "line 1: Head '-1'"),
+        (row(1, "²"), "line 1: Head '²'"),
+        (row(1, "x"), "line 1: Head 'x'"),
+        (row(1, "0") + row(2, "2"), "line 2: Word 2 is its own head"),
         (
             "# sent_id = a\n" + row(1, "0") + row(2, "3") + row(3, "4") + row(4, "2"),
-            "line 2: sentence 'a' is not a tree: words 2 -> 3 -> 4 -> 2 are a cycle",
+            "line 2: Sentence 'a' is not a tree: words 2 -> 3 -> 4 -> 2 are a cycle",
         ),
-        (row(1, "2") + row(2, "1"), "line 1: sentence '1' is not a tree: it has no root"),
-        (row(1, "0") + row(2, "0"), "line 1: sentence '1' is not a tree: it has 2 roots, words 1, 2"),
-        (f"# sent_id = a\n{row(1, '0')}\n# sent_id = a\n{row(1, '0')}", "line 5: sentence id 'a' .* at line 2"),
-        ("", "the file is empty"),
-        ("# only a comment\n", "the file holds no sentence"),
+        (row(1, "2") + row(2, "1"), "line 1: Sentence '1' is not a tree: it has no root"),
+        (row(1, "0") + row(2, "0"), "line 1: Sentence '1' is not a tree: it has 2 roots, words 1, 2"),
+        (f"# sent_id = a\n{row(1, '0')}\n# sent_id = a\n{row(1, '0')}", "line 5: Sentence id 'a' .* at line 2"),
+        ("", "The file is empty"),
+        ("# only a comment\n", "The file holds no sentence"),
     ],
 )
 def test_malformed_conllu_is_refused_by_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -108,7 +108,7 @@ def test_universal_parts_of_speech_are_checked_where_they_are_needed(tmp_path: P
     path = write(tmp_path, row(1, "0", upos="NN"))
     assert read_conllu(path)[0].upos == ("NN",)
     with pytest.raises(
-        ValueError, match=r"file, line 1: unknown part of speech 'NN'; known: ADJ ADP.*data=columns task=upos"
+        ValueError, match=r"file, line 1: Unknown part of speech 'NN'; known: ADJ ADP.*data=columns task=upos"
     ):
         read_conllu(path, upos=True)
 
@@ -143,14 +143,14 @@ def test_columns_replace_tags_and_count_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TAGGED.replace("B-LOC", "B-GPE"), "line 7: unknown label 'B-GPE'; the inventory is O B-PER I-PER B-LOC I-LOC"),
+        (TAGGED.replace("B-LOC", "B-GPE"), "line 7: Unknown label 'B-GPE'; the inventory is O B-PER I-PER B-LOC I-LOC"),
         (TAGGED.replace("B-PER", "O"), "line 3: 'I-PER' cannot stand after 'O'.*really BIO"),
         (TAGGED.replace("\t-\tx", "\t-", 1), "line 3: 5 columns where 4 were expected"),
-        (TAGGED.replace("\t", " "), "line 2: no column 1"),
-        (TAGGED.replace("Ana", " "), "line 2: the word is empty"),
-        (TAGGED.replace("s2", "s1"), "line 7: sentence id 's1' occurs before, at line 2"),
-        ("", "the file is empty"),
-        ("\n\n", "the file holds no sentence"),
+        (TAGGED.replace("\t", " "), "line 2: No column 1"),
+        (TAGGED.replace("Ana", " "), "line 2: The word is empty"),
+        (TAGGED.replace("s2", "s1"), "line 7: Sentence id 's1' occurs before, at line 2"),
+        ("", "The file is empty"),
+        ("\n\n", "The file holds no sentence"),
     ],
 )
 def test_malformed_columns_are_refused_by_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -168,7 +168,7 @@ def test_cut_off_gzip_is_refused(tmp_path: Path, keep: float) -> None:
     content = gzip.compress("".join(f"# sent_id = {i}\n{row(1, '0')}\n" for i in range(2000)).encode())
     path = tmp_path / "file"
     path.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(ValueError, match=r"file, line \d+: the gzip data are damaged or cut off"):
+    with pytest.raises(ValueError, match=r"file, line \d+: The gzip data are damaged or cut off"):
         read_conllu(path)
 
 
@@ -177,19 +177,19 @@ def test_damaged_gzip_is_refused(tmp_path: Path) -> None:
     content[-8] ^= 255  # in the checksum: the text itself is well formed
     path = tmp_path / "file"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"file, line \d+: the gzip data are damaged"):
+    with pytest.raises(ValueError, match=r"file, line \d+: The gzip data are damaged"):
         read_conllu(path)
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+    with pytest.raises(FileNotFoundError, match="absent: No such file"):
         read_conllu(tmp_path / "absent")
     with pytest.raises(ValueError, match="cannot be read"):
         read_conllu(tmp_path)
     path = tmp_path / "file"
     path.write_bytes(row(1, "0").encode() + b"\xe9\n")
-    with pytest.raises(ValueError, match="line 2: not UTF-8"):
+    with pytest.raises(ValueError, match="line 2: Not UTF-8"):
         read_conllu(path)
     path.write_bytes(gzip.compress(b""))
-    with pytest.raises(ValueError, match="the file is empty"):
+    with pytest.raises(ValueError, match="The file is empty"):
         read_conllu(path)

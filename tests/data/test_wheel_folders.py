@@ -81,5 +81,5 @@ def test_a_file_with_another_content_is_refused(package: PackageFolder, tmp_path
 
 @pytest.mark.parametrize("name", ["../config.json", "deeper/config.json", "..", ""])
 def test_only_plain_names_are_taken(package: PackageFolder, name: str) -> None:
-    with pytest.raises(ValueError, match="members must be names of files in made/model"):
+    with pytest.raises(ValueError, match="Members must be names of files in made/model"):
         dataclasses.replace(package, members={name: "0" * 64})

@@ -53,16 +53,16 @@ class Annotation(ABC):
         """
         for column in self.columns:
             if column not in values:
-                raise ValueError(f"column {column!r} is missing; expected {', '.join(self.columns)}")
+                raise ValueError(f"Column {column!r} is missing; expected {', '.join(self.columns)}.")
             if not words or len(values[column]) != len(words):
                 raise ValueError(
-                    f"{len(words)} tokens and {len(values[column])} {column}; one of the {column} per token expected"
+                    f"{len(words)} tokens and {len(values[column])} {column}; one of the {column} per token expected."
                 )
         hidden = [set(values[column]) == {UNLABELLED} for column in self.columns]
         if all(hidden):
             return
         if any(hidden):
-            raise ValueError(f"{', '.join(self.columns)} must be hidden ({UNLABELLED}) together or not at all")
+            raise ValueError(f"Columns {', '.join(self.columns)} must be hidden ({UNLABELLED}) together or not at all.")
         fault = self.fault(values)
         if fault:
             raise ValueError(fault)
@@ -87,12 +87,12 @@ class TagAnnotation(Annotation):
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must be distinct and at least one; got {list(self.labels)}")
+            raise ValueError(f"Labels must be distinct and at least one; got {list(self.labels)}.")
         if self.scheme is not None:
             types = list(dict.fromkeys(label.partition("-")[2] for label in self.labels if label != "O"))
             expected = tag_inventory(types, self.scheme)
             if list(self.labels) != expected:
-                raise ValueError(f"labels of {self.scheme} must be {expected}; got {list(self.labels)}")
+                raise ValueError(f"Labels of {self.scheme} must be {expected}; got {list(self.labels)}.")
 
     @classmethod
     def of_spans(cls, types: Sequence[str], scheme: str = "BIOES") -> TagAnnotation:
@@ -127,15 +127,15 @@ class TagAnnotation(Annotation):
         strange = _strange(labels, self.labels)
         if strange:
             return (
-                f"labels {strange} are no indices of the {len(self.labels)} labels "
-                f"(nor is the whole sentence {UNLABELLED}, which stands for unlabelled)"
+                f"Labels {strange} are no indices of the {len(self.labels)} labels "
+                f"(nor is the whole sentence {UNLABELLED}, which stands for unlabelled)."
             )
         if self._legal is not None:
             edge = len(self.labels)
             for pair in zip([edge, *labels], [*labels, edge], strict=True):
                 if pair not in self._legal:
                     names = [*self.labels, "the edge of the sentence"]
-                    return f"{names[pair[1]]} cannot follow {names[pair[0]]} in {self.scheme}"
+                    return f"{names[pair[1]]} cannot follow {names[pair[0]]} in {self.scheme}."
         return None
 
 
@@ -161,7 +161,7 @@ class TreeAnnotation(Annotation):
     def __post_init__(self) -> None:
         object.__setattr__(self, "relations", tuple(self.relations))
         if not self.relations or len(set(self.relations)) != len(self.relations):
-            raise ValueError(f"relations must be distinct and at least one; got {list(self.relations)}")
+            raise ValueError(f"Relations must be distinct and at least one; got {list(self.relations)}.")
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -180,13 +180,13 @@ class TreeAnnotation(Annotation):
         heads = values["heads"]
         outside = [head for head in heads if not 0 <= head <= len(heads)]
         if outside:
-            return f"heads {sorted(set(outside))} where 0 (root) to {len(heads)} was expected"
+            return f"Heads {sorted(set(outside))} where 0 (root) to {len(heads)} was expected."
         fault = tree_fault(heads, multiroot=self.multiroot)
         if fault:
-            return f"it is not a tree: {fault}"
+            return f"It is not a tree: {fault}."
         strange = _strange(values["relations"], self.relations)
         if strange:
-            return f"relations {strange} are no indices of the {len(self.relations)} relations"
+            return f"Relations {strange} are no indices of the {len(self.relations)} relations."
         return None
 
 

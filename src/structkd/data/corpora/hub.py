@@ -125,7 +125,7 @@ def load_hub(
 def _refuse_label(where: str, label: str, labels: Sequence[str], spelling: FileScheme) -> str:
     """Refuse a data set's inventory because of a label that is not a tag of its scheme."""
     raise ValueError(
-        f"{where}: label {label!r} is no tag of {spelling.name}, whose tags are O and "
+        f"{where}: Label {label!r} is no tag of {spelling.name}, whose tags are O and "
         f"{', '.join(spelling.inventory(['<type>'])[1:])}; the labels are {' '.join(labels)}. Name their scheme, say "
         f"{option('hub_scheme', 'IO')}, and what stands before the type, say {option('separator', '_')}."
     )
@@ -229,7 +229,7 @@ def label_names(where: str, rows: Dataset, column: str) -> list[str]:
     """
     names = getattr(getattr(rows.features.get(column), "feature", None), "names", None)
     if names is None:
-        raise ValueError(f"{where}: a column {column} with named labels was expected; it has {rows.features}")
+        raise ValueError(f"{where}: A column {column} with named labels was expected; it has {rows.features}.")
     return list(names)
 
 
@@ -272,7 +272,7 @@ def hub_sentences(
     if unknown:
         inventory = scheme.inventory(types) if scheme is not None else types
         raise ValueError(
-            f"{where}: unknown labels {', '.join(sorted(unknown))}; the inventory is {' '.join(inventory)}"
+            f"{where}: Unknown labels {', '.join(sorted(unknown))}; the inventory is {' '.join(inventory)}."
         )
     columns = rows.select_columns([token_column, tag_column, *([id_column] if id_column else [])]).to_dict()
     ids = columns[id_column] if id_column else range(1, len(rows) + 1)
@@ -294,7 +294,7 @@ def hub_sentences(
         missing = next((word for word, tag in enumerate(numbers) if tag is None or tag < 0), None)
         if missing is not None:
             raise ValueError(
-                f"{_word_of(place, missing)}: the label is {numbers[missing]}, so the split is not annotated."
+                f"{_word_of(place, missing)}: The label is {numbers[missing]}, so the split is not annotated."
             )
         tags = [names[tag] for tag in numbers]
         kept = [replace.get(tag, tag) for tag in tags]
@@ -344,7 +344,7 @@ def _trees(where: str, rows: Dataset, rule: RelationRule, multiroot: bool, upos:
         fault = tree_fault(heads, multiroot=multiroot)
         if fault:
             hint = root_hint(list(zip(heads, kept_relations, strict=True)), rule.offers)
-            raise ValueError(f"{place}: it is not a tree: {fault}{hint}")
+            raise ValueError(f"{place}: It is not a tree: {fault}.{hint}")
         sentences.append(
             DependencySentence(
                 id=str(name),
@@ -362,7 +362,7 @@ def _trees(where: str, rows: Dataset, rule: RelationRule, multiroot: bool, upos:
 def _head(place: str, head: Any, length: int) -> int:
     text = str(head)
     if not text.isascii() or not text.isdigit() or int(text) > length:
-        raise ValueError(f"{place}: head {text!r} where 0 (root) to {length} was expected")
+        raise ValueError(f"{place}: Head {text!r} where 0 (root) to {length} was expected.")
     return int(text)
 
 
@@ -370,6 +370,6 @@ def _check_columns(where: str, rows: Dataset, wanted: Sequence[str]) -> None:
     missing = [column for column in wanted if column not in rows.column_names]
     if missing:
         raise ValueError(
-            f"{where}: the columns {', '.join(wanted)} were expected; it lacks {', '.join(missing)} and has "
-            f"{', '.join(rows.column_names)}"
+            f"{where}: The columns {', '.join(wanted)} were expected; it lacks {', '.join(missing)} and has "
+            f"{', '.join(rows.column_names)}."
         )

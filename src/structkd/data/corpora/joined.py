@@ -26,13 +26,13 @@ def load_joined(name: str, **corpora: Corpus) -> Corpus:
     from datasets import DatasetDict, concatenate_datasets
 
     if not corpora:
-        raise ValueError(f"{name}: name at least one corpus to be joined")
+        raise ValueError(f"{name}: Name at least one corpus to be joined.")
     first, *others = corpora.values()
     for other in others:
         if other.annotation != first.annotation:
             raise ValueError(
-                f"{name}: corpora that are joined need the same annotation; {first.name} has "
-                f"{first.annotation.description()}, {other.name} has {other.annotation.description()}"
+                f"{name}: Corpora that are joined need the same annotation; {first.name} has "
+                f"{first.annotation.description()}, {other.name} has {other.annotation.description()}."
             )
     columns = ["id", "tokens", *first.annotation.columns]
     if all("upos" in corpus.splits["train"].column_names for corpus in corpora.values()):

@@ -79,6 +79,6 @@ def _by_document(sentences: list[DependencySentence]) -> dict[str, list[Dependen
     for sentence in sentences:
         document = sentence.id.rpartition("-")[0]  # the file has no newdoc lines; ids are <document>-<number>
         if document not in split_of:
-            raise ValueError(f"PetroGold, sentence {sentence.id!r}: document {document!r} belongs to no split")
+            raise ValueError(f"PetroGold, sentence {sentence.id!r}: document {document!r} belongs to no split.")
         splits[split_of[document]].append(sentence)
     return splits

@@ -61,7 +61,7 @@ def load_text(
     left_out += [f"{changes['skipped']} have a blank word"] if changes["skipped"] else []
     if not len(text):
         why = f"of its sentences {' and '.join(left_out)}" if left_out else "its lines are blank"
-        raise ValueError(f"{path}: the file holds no sentence: {why}")
+        raise ValueError(f"{path}: The file holds no sentence: {why}.")
     if not left_out:
         return text
     count = changes["long"] + changes["skipped"]

@@ -53,8 +53,8 @@ def tagged_corpus(
             labels = [annotation.index[tag] for tag in tags]
         except KeyError as error:
             raise ValueError(
-                f"{name}, {split}, sentence {sentence.id!r}: unknown label {error.args[0]!r}; the inventory is "
-                f"{' '.join(annotation.labels)}"
+                f"{name}, {split}, sentence {sentence.id!r}: Unknown label {error.args[0]!r}; the inventory is "
+                f"{' '.join(annotation.labels)}."
             ) from None
         except ValueError as error:
             raise ValueError(f"{name}, {split}, sentence {sentence.id!r}: {error}") from None
@@ -140,7 +140,7 @@ def load_columns(
         types = sorted({tag[2:] for tag in tags if tag != "O"} if task == "spans" else tags)
         if not types:
             raise ValueError(
-                f"{train}: no span in any sentence; is {tag_column} the column of the tags? If not, name it: "
+                f"{train}: No span in any sentence; is {tag_column} the column of the tags? If not, name it: "
                 f"{option('tag_column', 1)}."
             )
     annotation = TagAnnotation.of_spans(types, scheme) if task == "spans" else TagAnnotation(tuple(types))

@@ -48,7 +48,7 @@ def load_toy(
         ValueError: for an unknown task or scheme.
     """
     if task not in _TASKS:
-        raise ValueError(f"unknown task {task!r} for the toy corpus; known: {', '.join(_TASKS)}")
+        raise ValueError(f"Unknown task {task!r} for the toy corpus; known: {', '.join(_TASKS)}.")
     annotation: TagAnnotation | TreeAnnotation
     if task == "dependencies":
         annotation = TreeAnnotation(_RELATIONS)

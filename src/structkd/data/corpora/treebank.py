@@ -243,7 +243,7 @@ def _row(sentence: DependencySentence, annotation: Annotation) -> dict[str, Any]
             "upos": sentence.upos,
         }
     if not isinstance(annotation, TagAnnotation):
-        raise NotImplementedError(f"a treebank has no annotation {type(annotation).__name__}")
+        raise NotImplementedError(f"A treebank has no annotation {type(annotation).__name__}.")
     tags: Sequence[str] = sentence.upos
     if annotation.scheme is not None:
         tags = tag_spans(base_phrases(sentence.upos, heads, relations), len(sentence.tokens), annotation.scheme)

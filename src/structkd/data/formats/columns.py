@@ -134,7 +134,7 @@ def read_columns(
         sentence_id = ids.next(comments.get("sent_id"), line_number, comments.get("newdoc id"))
         sentences.append(TaggedSentence(sentence_id, tuple(kept), tuple(tags), replaced, line_number))
     if not sentences:
-        raise ValueError(f"{path}: the file holds no sentence")
+        raise ValueError(f"{path}: The file holds no sentence.")
     return sentences
 
 
@@ -197,9 +197,9 @@ def _unknown(tag: str, types: Sequence[str] | None, spelling: FileScheme | None,
     if name in types:
         return None
     inventory = list(types) if spelling is None else spelling.inventory(types)
-    fault = f"unknown label {tag!r}; the inventory is {' '.join(inventory)}"
+    fault = f"Unknown label {tag!r}; the inventory is {' '.join(inventory)}."
     if name is not None and "types" in offers:
-        fault += f". To admit it, name all types: {option('types', [*types, name])}."
+        fault += f" To admit it, name all types: {option('types', [*types, name])}."
     return fault
 
 
@@ -266,11 +266,11 @@ class _Layout:
         """What is wrong with a line that has no word and tag."""
         count, columns = len(cells), (self.token_column, self.tag_column)
         if count not in (self.widths or ()):
-            return f"{count} columns where {' or '.join(map(str, self.widths or ()))} were expected: {line!r}"
+            return f"{count} columns where {' or '.join(map(str, self.widths or ()))} were expected: {line!r}."
         missing = [column for column in columns if not -count <= column < count]
         if missing:
-            return f"no column {missing[0]} (from 0) among {count} columns"
-        return f"columns {columns[0]} (the word) and {columns[1]} (the tag) are the same one of {count}"
+            return f"No column {missing[0]} (from 0) among {count} columns."
+        return f"Columns {columns[0]} (the word) and {columns[1]} (the tag) are the same one of {count}."
 
     def _remedy(self, line: str, cells: list[str]) -> str:
         """What may be wrong with the columns of a line, and the option that helps."""
@@ -295,7 +295,7 @@ class _Layout:
             hints.append(f"If blanks separate the columns, read with {option('delimiter', None)}.")
         elif widths and not hints and "widths" in self.offers:
             hints.append(f"If both are right, read with {option('widths', sorted({*widths, len(cells)}))}.")
-        return f". {' '.join(hints)}" if hints else ""
+        return f" {' '.join(hints)}" if hints else ""
 
 
 def _blocks(

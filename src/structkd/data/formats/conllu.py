@@ -98,8 +98,8 @@ class RelationRule:
         if "replace" in self.offers:
             known = "dep" if "dep" in self.known else next(iter(self.known))
             hints.append(f"To read single ones as others, use replace, say {option('replace', {relation: known})}.")
-        fault = f"unknown relation {name!r}; known: {' '.join(self.known)}"
-        raise ValueError(f"{fault}. {' '.join(hints)}" if hints else fault)
+        fault = f"Unknown relation {name!r}; known: {' '.join(self.known)}."
+        raise ValueError(" ".join([fault, *hints]))
 
 
 def read_conllu(
@@ -164,7 +164,7 @@ def read_conllu(
         fault = tree_fault([head for head, _ in arcs], multiroot=multiroot) if arcs is not None else None
         if fault:
             raise ValueError(
-                f"{path}, line {line}: sentence {sentence_id!r} is not a tree: {fault}{root_hint(arcs, rule.offers)}"
+                f"{path}, line {line}: Sentence {sentence_id!r} is not a tree: {fault}.{root_hint(arcs, rule.offers)}"
             )
         sentences.append(
             DependencySentence(
@@ -178,7 +178,7 @@ def read_conllu(
             )
         )
     if not sentences:
-        raise ValueError(f"{path}: the file holds no sentence")
+        raise ValueError(f"{path}: The file holds no sentence.")
     return sentences
 
 
@@ -187,9 +187,9 @@ def upos_fault(tag: str) -> str | None:
     if tag in UPOS:
         return None
     return (
-        f"unknown part of speech {tag!r}; known: {' '.join(UPOS)}. The tasks upos and spans (base phrases) need these, "
+        f"Unknown part of speech {tag!r}; known: {' '.join(UPOS)}. The tasks upos and spans (base phrases) need these, "
         "trees (task=dependencies) do not. Tags of another set are learnt from column files: data=columns task=upos "
-        "data.token_column=1 data.tag_column=3 data.delimiter=tab"
+        "data.token_column=1 data.tag_column=3 data.delimiter=tab."
     )
 
 
@@ -202,7 +202,7 @@ def root_hint(arcs: Sequence[tuple[int, str]] | None, offers: Collection[str]) -
     """Return the option that helps if a sentence has several roots, else nothing."""
     several = sum(head == 0 for head, _ in arcs or ()) > 1
     return (
-        f". To allow several roots, read with {option('multiroot', True)}." if several and "multiroot" in offers else ""
+        f" To allow several roots, read with {option('multiroot', True)}." if several and "multiroot" in offers else ""
     )
 
 
@@ -226,7 +226,7 @@ def _blocks(path: str | PathLike[str]) -> Iterator[tuple[int, dict[str, str], li
             columns = line.split("\t")
             if len(columns) != 10:
                 raise ValueError(
-                    f"{path}, line {number}: {len(columns)} tab-separated columns where CoNLL-U has 10"
+                    f"{path}, line {number}: {len(columns)} tab-separated columns where CoNLL-U has 10."
                     f"{_column_hint(line, columns)}"
                 )
             if not _RANGE_OR_EMPTY.fullmatch(columns[0]):
@@ -244,7 +244,7 @@ def _check_plus(path: str | PathLike[str], number: int, columns: list[str]) -> N
     if columns != _COLUMNS:
         cut = "" if columns[:10] != _COLUMNS else "; the first ten are those of CoNLL-U: keep them with `cut -f1-10`"
         raise ValueError(
-            f"{path}, line {number}: the file is CoNLL-U Plus, with the columns {' '.join(columns)}. Only the ten "
+            f"{path}, line {number}: The file is CoNLL-U Plus, with the columns {' '.join(columns)}. Only the ten "
             f"columns of CoNLL-U are read, {' '.join(_COLUMNS)}{cut}."
         )
 
@@ -252,21 +252,21 @@ def _check_plus(path: str | PathLike[str], number: int, columns: list[str]) -> N
 def _column_hint(line: str, columns: list[str]) -> str:
     """What may be wrong with the columns of a line."""
     if columns[-1] == "" and len(columns) == 11:
-        return ". The line ends with a tab: remove it."
+        return " The line ends with a tab: remove it."
     if line.startswith("#"):
-        return ". A comment may stand only before a sentence's first word: move it there."
+        return " A comment may stand only before a sentence's first word: move it there."
     if len(columns) == 1 and len(line.split()) == 10:
-        return ". Blanks separate the columns: turn them into tabs."
+        return " Blanks separate the columns: turn them into tabs."
     if len(columns) > 10:
-        return ". In a file of CoNLL-U Plus, CoNLL-2008 or 2009, keep the columns that CoNLL-U has."
+        return " In a file of CoNLL-U Plus, CoNLL-2008 or 2009, keep the columns that CoNLL-U has."
     return ""
 
 
 def _check_word(path: str | PathLike[str], number: int, columns: list[str], expected: int) -> None:
     if columns[0] != str(expected):
         raise ValueError(
-            f"{path}, line {number}: word number {columns[0]!r} where {expected} was expected"
-            + (". A blank line may be missing before it." if columns[0] == "1" else "")
+            f"{path}, line {number}: Word number {columns[0]!r} where {expected} was expected."
+            + (" A blank line may be missing before it." if columns[0] == "1" else "")
         )
 
 
@@ -276,13 +276,13 @@ def _arc(
     head, relation = columns[6:8]
     if head == "_":
         raise ValueError(
-            f"{path}, line {number}: the word has no head. Files without trees serve task=upos; in Python, "
+            f"{path}, line {number}: The word has no head. Files without trees serve task=upos; in Python, "
             "read them with heads=False."
         )
     if not head.isascii() or not head.isdigit() or len(head) > 9 or int(head) > length:
-        raise ValueError(f"{path}, line {number}: head {head[:20]!r} where 0 (root) to {length} was expected")
+        raise ValueError(f"{path}, line {number}: Head {head[:20]!r} where 0 (root) to {length} was expected.")
     if int(head) == int(columns[0]):
-        raise ValueError(f"{path}, line {number}: word {head} is its own head; the root has head 0")
+        raise ValueError(f"{path}, line {number}: Word {head} is its own head; the root has head 0.")
     try:
         return int(head), rule.read(relation)
     except ValueError as error:

@@ -46,10 +46,10 @@ def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterat
         with path.open("rb") as raw:
             magic = raw.read(6)
         if not magic:
-            raise ValueError(f"{path}: the file is empty")
+            raise ValueError(f"{path}: The file is empty.")
         for begin, (what, command) in _REFUSED.items():
             if magic.startswith(begin) and utf8:
-                raise ValueError(f"{path}: the file is {what} first (`{command}`)")
+                raise ValueError(f"{path}: The file is {what} first (`{command}`).")
         packed, unpack = next((each for begin, each in _COMPRESSED.items() if magic.startswith(begin)), ("", None))
         with path.open("rb") if unpack is None else unpack(path) as lines:
             for line in lines:
@@ -57,24 +57,24 @@ def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterat
                 text = line.decode("utf-8-sig" if number == 1 and utf8 else encoding).rstrip("\r\n")
                 if "\r" in text:
                     raise ValueError(
-                        f"{path}, line {number}: a carriage return stands inside the line. If the line ends are those "
-                        "of old Macs, convert them: tr '\\r' '\\n'"
+                        f"{path}, line {number}: A carriage return stands inside the line. If the line ends are those "
+                        "of old Macs, convert them: tr '\\r' '\\n'."
                     )
                 yield number, text
     except FileNotFoundError:
         here = "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
-        raise FileNotFoundError(f"{path}: no such file{here}") from None
+        raise FileNotFoundError(f"{path}: No such file{here}.") from None
     except UnicodeDecodeError as error:
         name = "UTF-8" if utf8 else encoding
-        raise ValueError(f"{path}, line {number}: not {name} ({error.reason}); convert the file to UTF-8") from error
+        raise ValueError(f"{path}, line {number}: Not {name} ({error.reason}). Convert the file to UTF-8.") from error
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if unpack is not None and (not isinstance(error, OSError) or error.errno is None):
             raise ValueError(
-                f"{path}, line {number + 1}: the {packed} data are damaged or cut off ({error}); fetch the file again"
+                f"{path}, line {number + 1}: The {packed} data are damaged or cut off ({error}). Fetch the file again."
             ) from error
-        raise ValueError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise ValueError(f"{path}: The file cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if number == 0:
-        raise ValueError(f"{path}: the file is empty")
+        raise ValueError(f"{path}: The file is empty.")
 
 
 def split_words(line: str) -> list[str]:

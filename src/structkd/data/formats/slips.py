@@ -105,7 +105,7 @@ def without_blank_words(
     blank = [number for number, word in enumerate(words) if not word or word.isspace()]
     if blank_words == "refuse":
         raise ValueError(
-            f"{place(blank[0])}: the word is empty or blank ({words[blank[0]]!r}). To leave such sentences out, read "
+            f"{place(blank[0])}: The word is empty or blank ({words[blank[0]]!r}). To leave such sentences out, read "
             f"with {option('blank_words', 'skip', node=node)}; to read such words as an underscore, with "
             f"{option('blank_words', 'underscore', node=node)}."
         )
@@ -144,7 +144,7 @@ class SentenceIds:
             other = f"{document}/{name}" if document else name
             if other in self._lines and self._repeated == "refuse":
                 raise ValueError(
-                    f"{self._path}, line {line}: sentence id {name!r} occurs before, at line {self._lines[name]}. To "
+                    f"{self._path}, line {line}: Sentence id {name!r} occurs before, at line {self._lines[name]}. To "
                     f"number ids that repeat, read with {option('repeated_ids', 'number')}."
                 )
             self._times[name] += 1

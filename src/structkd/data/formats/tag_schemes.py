@@ -57,7 +57,7 @@ class FileScheme:
         if self.name == "IOB":
             raise ValueError("The tag scheme IOB is either IOB1 or IOB2: give one of these names.")
         if self.name not in _SPELLINGS:
-            raise ValueError(f"unknown tag scheme {self.name!r}; known: {', '.join(_SPELLINGS)}")
+            raise ValueError(f"Unknown tag scheme {self.name!r}; known: {', '.join(_SPELLINGS)}.")
         if not self.separator:
             raise ValueError(
                 "The separator between a tag's prefix and its type is empty; expected a character, as '-'."
