@@ -1,16 +1,13 @@
 """From a profile to its commands, the trainings that these share, and how long they will take.
 
-Nothing is loaded but configurations: two trainings are taken for one if their configurations say so, as the command's
-own fingerprints do with the data in hand.
+Nothing is loaded but configurations: :mod:`structkd.runs.identity` decides whether two trainings are one.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import itertools
-import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +20,7 @@ import yaml
 
 from structkd.files import read_json
 from structkd.records import Timing, TrainingConfig, TrainingFolder
+from structkd.runs.identity import identities, kind_of_training
 
 PROFILES = Path(__file__).with_name("profiles.yaml")
 _FIELDS = {"about", "overrides", "seeds", "runs"}
@@ -200,40 +198,13 @@ class _composing:
 
 def _trainings(config: Mapping[str, Any], guesses: Sequence[float] | None) -> Iterator[Training]:
     """The trainings of one run; guesses: seconds of a teacher and of a student."""
-    of_teacher, of_student = guesses or (None, None)
-    data = config["data"]
-    teachers = {}
-    for where, teacher in {"teacher": config["teacher"], **config["ensemble"]}.items():
-        settings = {key: value for key, value in teacher.items() if key != "weight"}
-        teachers[where] = (_digest(["teacher", data, settings]), teacher)
-        yield Training(teachers[where][0], shown("teacher", teacher, None), teacher["seed"], "teacher", of_teacher)
-    seen = [config["teacher"]["labelled"], config["teacher"]["seed"]]  # which sentences are the teacher's
-    for method in {each["name"]: each for each in (config["kd"], *config["baselines"].values())}.values():
-        student = dict(config["student"])
-        taught = [[identity, teacher["weight"]] for identity, teacher in teachers.values()]
-        if method["loss"] is None:
-            taught, student["unlabelled"], student["text"] = [], 0, None
-        identity = _digest(["student", data, seen, student, _told(method), taught, config["seed"]])
-        yield Training(identity, shown("student", student, method), config["seed"], "student", of_student)
+    from structkd.runs.plan import complete
 
-
-def shown(role: str, settings: Mapping[str, Any], method: Mapping[str, Any] | None) -> str:
-    """The kind of a training, by what its folder's config.json and a run's configuration both show."""
-    from structkd.commands.plan import given
-
-    # Where metrics are logged does not affect the result.
-    trainer = {name: value for name, value in given(settings["trainer"]).items() if name != "report_to"}
-    return _digest([role, settings["model"], trainer, None if method is None else _told(method)])
-
-
-def _told(method: Mapping[str, Any]) -> list[Any]:
-    return [method["name"], method["loss"], method["interpolation"]]
-
-
-def _digest(content: Any) -> str:
-    from structkd.commands.fingerprint import canonical
-
-    return hashlib.sha256(json.dumps(canonical(content), sort_keys=True).encode()).hexdigest()[:16]
+    config = {**config, "teacher": complete(config["teacher"]), "student": complete(config["student"])}
+    config["ensemble"] = {name: complete(each) for name, each in config["ensemble"].items()}
+    seconds = dict(zip(("teacher", "student"), guesses or (None, None), strict=True))
+    for each in identities(config):
+        yield Training(each.identity, each.kind, each.seed, each.role, seconds[each.role])
 
 
 @dataclass
@@ -263,8 +234,7 @@ class Progress:
             if read_json(folder.config).get("code") != self.code:
                 continue
             config = TrainingConfig.read(folder.config)
-            settings = config.settings.plain()
-            kind = shown(config.role, settings, settings["method"])
+            kind = kind_of_training(config.role, config.settings)
             self._done[kind, config.seed] += 1
             taken = _time_taken(folder)
             if taken is not None:

@@ -49,7 +49,7 @@ def main() -> int:
         sys.exit(f"--jobs must be at least 1, got {options.jobs}.")
     work, output = ((folder / options.profile).absolute() for folder in (options.work, options.output))
 
-    from structkd.commands.fingerprint import code_fingerprint
+    from structkd.runs.fingerprint import code_fingerprint
 
     planned = plan(profiles[options.profile])
     progress = Progress(planned, work, code_fingerprint())
@@ -109,7 +109,7 @@ def _left(progress: Progress, jobs: int) -> str:
 
 def _missing(configurations: tuple[dict[str, Any], ...]) -> Iterator[str]:
     """Load every corpus once, before several processes ask for it; tells what cannot be had, and how to get it."""
-    from structkd.commands.instantiate import instantiate
+    from structkd.runs.instantiate import instantiate
 
     begun = time.monotonic()
     asked = set()

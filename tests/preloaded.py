@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-MODULES = ["structkd.commands.distil", "structkd.commands.main", "structkd.training", "pytest"]
+MODULES = ["structkd.runs.distil", "structkd.commands.main", "structkd.training", "pytest"]
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from structkd.records import Failure, MethodSettings, Settings, Timing, TrainingConfig, TrainingFolder
+from structkd.runs.identity import chosen_settings, kind_of_training
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPT = EXPERIMENTS / "reproduce.py"
@@ -22,7 +23,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 sys.path.insert(0, str(EXPERIMENTS))
 
-from planning import BESIDES, Command, Plan, Progress, Training, next_command, plan, read_profiles, shown  # noqa: E402
+from planning import BESIDES, Command, Plan, Progress, Training, next_command, plan, read_profiles  # noqa: E402
 from reproduce import _failures, main  # noqa: E402
 
 
@@ -205,7 +206,7 @@ class TestEstimate:
         os.utime(folder.config, (2e9, 2e9))
 
     def test_measured_guessed_and_scaled(self, tmp_path: Path) -> None:
-        kinds = {name: shown("student", settings(name), METHOD) for name in ("a", "b", "c")}
+        kinds = {name: kind_of_training("student", chosen_settings(settings(name), METHOD)) for name in ("a", "b", "c")}
         trainings = [training(seed, kinds[name], 10.0) for name in ("a", "b") for seed in range(4)]
         trainings += [training(0, kinds["c"], None)]
         progress = Progress(Plan("", ((one_command("x", *trainings),),)), tmp_path, "code")
@@ -227,7 +228,18 @@ class TestEstimate:
 
     def test_nothing_left(self, tmp_path: Path) -> None:
         progress = Progress(
-            Plan("", ((one_command("x", training(0, shown("student", settings("a"), METHOD))),),)), tmp_path, "code"
+            Plan(
+                "",
+                (
+                    (
+                        one_command(
+                            "x", training(0, kind_of_training("student", chosen_settings(settings("a"), METHOD)))
+                        ),
+                    ),
+                ),
+            ),
+            tmp_path,
+            "code",
         )
         self.folder(tmp_path, 1, "a", 0, seconds=30.0)
         progress.update()
@@ -238,7 +250,7 @@ METHOD = {"name": "token", "loss": {"temperature": 1.0}, "interpolation": None, 
 
 
 def settings(name: str) -> dict[str, Any]:
-    return {"model": {"_target_": name}, "trainer": {"max_steps": 3}, "method": METHOD}
+    return {"model": {"_target_": name}, "trainer": {"max_steps": 3, "report_to": "none", "num_train_epochs": None}}
 
 
 def config(name: str, seed: int, code: str) -> TrainingConfig:

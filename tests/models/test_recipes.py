@@ -6,7 +6,6 @@ from importlib.resources import files
 import pytest
 import yaml
 
-from structkd.commands.instantiate import resolve, with_defaults
 from structkd.models import (
     BiLSTMConfig,
     BiLSTMRecipe,
@@ -17,6 +16,7 @@ from structkd.models import (
     TaggerRecipe,
     TransformerRecipe,
 )
+from structkd.runs.instantiate import resolve, with_defaults
 
 CONFIGURATIONS = [path for group in ("model", "encoder") for path in (files("structkd.conf") / group).iterdir()]
 

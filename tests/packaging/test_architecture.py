@@ -1,25 +1,17 @@
 """Imports go one way between the rooms, and each foreign library stays in its room."""
 
 import ast
+import itertools
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from structkd.rooms import MAY_IMPORT
+
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "structkd"
-MAY_IMPORT = {
-    "distributions": set(),
-    "projections": {"distributions"},
-    "losses": {"distributions", "projections"},
-    "testing": set(),
-    "data": set(),
-    "evaluation": {"data"},
-    "models": {"distributions", "projections", "losses", "data"},
-    "training": {"distributions", "projections", "losses", "data", "models", "evaluation"},
-    "reporting": {"evaluation"},
-    "commands": {"distributions", "projections", "losses", "data", "models", "training", "evaluation", "reporting"},
-}
 FILES = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE]
 
 
@@ -40,7 +32,7 @@ def imported(path: Path) -> Iterator[str]:
 def test_rooms_import_one_way(path: Path) -> None:
     room = path.relative_to(SOURCE).parts[0]
     rooms = {name.split(".")[1] for name in imported(path) if name.startswith("structkd.")} & set(MAY_IMPORT)
-    assert rooms - {room} <= MAY_IMPORT[room]
+    assert rooms - {room} <= set(MAY_IMPORT[room])
 
 
 GROUND = [path for path in SOURCE.glob("*.py") if path.stem not in ("__init__", "__main__")]
@@ -55,6 +47,23 @@ def test_tags_need_the_standard_library_only() -> None:
     tree = ast.parse((SOURCE / "tags.py").read_text(encoding="utf-8"))
     modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     assert modules == {"__future__", "collections.abc", "typing"}
+
+
+def reachable(arrows: Mapping[str, Iterable[str]], room: str) -> set[str]:
+    """The rooms that a room may know of, through others or not."""
+    return {below for each in arrows.get(room, ()) for below in (each, *reachable(arrows, each))}
+
+
+def test_the_picture_in_contributing() -> None:
+    text = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn: dict[str, set[str]] = {}
+    for line in re.findall(r"^    (\w+(?: -> \w+)+)$", text, re.MULTILINE):
+        for lower, upper in itertools.pairwise(line.split(" -> ")):
+            drawn.setdefault(upper, set()).add(lower)
+    assert set(MAY_IMPORT) == {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE) == list(MAY_IMPORT)
+    for room in MAY_IMPORT:
+        assert reachable(drawn, room) == reachable(MAY_IMPORT, room), room
 
 
 @pytest.mark.parametrize(

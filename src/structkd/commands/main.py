@@ -35,7 +35,7 @@ _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 def distil_job(config: DictConfig) -> float:
     """One run; returns what a sweeper may optimise, the method's main figure on the development split."""
     # Loads transformers and datasets: not before they are needed, so that --help and messages come at once.
-    from .distil import distil
+    from structkd.runs.distil import distil
 
     run = distil(*_job(config))
     return run.student.dev[run.metric]
@@ -43,7 +43,7 @@ def distil_job(config: DictConfig) -> float:
 
 def targets_job(config: DictConfig) -> None:
     """The teacher's scores for the text of one run, computed and kept."""
-    from .targets import store_targets
+    from structkd.runs.teacher_scores import store_targets
 
     store_targets(*_job(config))
 

@@ -11,7 +11,7 @@ from structkd.training.processes import is_main_process, wait_for_everyone
 
 from .distil import quiet
 from .plan import plan
-from .work import ensure
+from .training_folder import ensure
 
 __all__ = ["store_targets"]
 
@@ -24,7 +24,7 @@ def store_targets(
     """Train the teachers of a run if need be, and write the store that its students will be trained from.
 
     Args:
-        config, output, command, overrides: as in :func:`~structkd.commands.distil.distil`; ``store.part=k/n`` writes
+        config, output, command, overrides: as in :func:`~structkd.runs.distil.distil`; ``store.part=k/n`` writes
             the k-th of n shares, for n machines with one work folder.
 
     Returns:

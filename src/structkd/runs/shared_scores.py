@@ -14,8 +14,9 @@ from structkd.records import TrainingFolder
 from structkd.training import LiveTeacher, ScoreStore, Teacher, TeacherMixture
 from structkd.training.processes import is_main_process, wait_for_everyone
 
-from .fingerprint import digest, file_fingerprints, text_fingerprint
-from .work import Training, locked
+from .fingerprint import file_fingerprints, text_fingerprint
+from .identity import digest
+from .training_folder import Training, locked
 
 __all__ = ["SharedScores", "joined"]
 

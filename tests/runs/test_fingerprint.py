@@ -2,7 +2,8 @@
 
 from datasets import Dataset
 
-from structkd.commands.fingerprint import canonical, digest, text_fingerprint
+from structkd.runs.fingerprint import text_fingerprint
+from structkd.runs.identity import canonical, digest
 
 ROWS = {"id": ["a", "b"], "tokens": [["one"], ["two", "words"]], "upos": [["NUM"], ["NUM", "NOUN"]]}
 

@@ -14,23 +14,17 @@ from typing import Any
 from datasets import Dataset
 
 import structkd
-from structkd.commands.instantiate import plugins, resolve
 from structkd.files import sha256
+from structkd.rooms import DECIDING
 from structkd.training.collate import INPUT_COLUMNS
 
-__all__ = ["canonical", "code_fingerprint", "digest", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
+from .identity import digest
+from .instantiate import plugins, resolve
 
-#: Rooms whose code decides what a training comes out as. Data come with a fingerprint of their own.
-_ROOMS = ("distributions", "projections", "losses", "models", "training", "evaluation")
+__all__ = ["code_fingerprint", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
 
 #: Modules outside of the rooms that decide it, too.
 _GROUND = ("numbering.py", "tags.py")
-
-
-def digest(content: Any) -> str:
-    """sha256 of plain data in canonical JSON."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache
@@ -40,7 +34,7 @@ def code_fingerprint() -> str:
     Taken once per process: files that are edited later are not the code that this process has loaded.
     """
     root = Path(inspect.getfile(structkd)).parent
-    files = sorted(path for room in _ROOMS for path in (root / room).rglob("*.py"))
+    files = sorted(path for room in DECIDING for path in (root / room).rglob("*.py"))
     files += [root / name for name in _GROUND]
     return digest([[path.relative_to(root).as_posix(), _meaning(path)] for path in files])
 
@@ -54,15 +48,6 @@ def plugin_fingerprints(targets: Iterable[str]) -> dict[str, str]:
             source = inspect.getsourcefile(resolve(target))
             found[module] = "" if source is None else _meaning(Path(source))
     return found
-
-
-def canonical(settings: Any) -> Any:
-    """Plain data in which whole numbers are of one kind: a temperature of 1 is one of 1.0."""
-    if isinstance(settings, Mapping):
-        return {name: canonical(value) for name, value in settings.items()}
-    if isinstance(settings, list | tuple):
-        return [canonical(value) for value in settings]
-    return int(settings) if isinstance(settings, float) and settings.is_integer() else settings
 
 
 def file_fingerprints(config: Any) -> dict[str, Any]:

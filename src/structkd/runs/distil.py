@@ -35,9 +35,9 @@ from structkd.records import (
 from structkd.training import TeacherScores, divergence, words_per_second
 from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
-from .fingerprint import digest
+from .identity import digest
 from .plan import Plan, plan
-from .work import Training, ensure
+from .training_folder import Training, ensure
 
 __all__ = ["distil", "quiet"]
 
@@ -139,7 +139,7 @@ def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]
             fingerprint=digest([corpus.fingerprint for corpus in dict.fromkeys((source, target))]),
             licence=_each(source, target, "licence"),
             source=_each(source, target, "source"),
-            notes=" ".join(part for part in (_each(source, target, "notes"), planned.regime.note) if part),
+            notes=" ".join(part for part in (_each(source, target, "notes"), planned.splits.note) if part),
             sentences={split: len(sentences) for split, sentences in target.splits.items()}
             | {"train": len(source.splits["train"])},
         ),

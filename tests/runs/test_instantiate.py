@@ -7,8 +7,8 @@ import textwrap
 import pytest
 
 import structkd
-from structkd.commands.instantiate import InstantiationError, instantiate, plugins, register_plugin, resolve
 from structkd.models import BiLSTMRecipe
+from structkd.runs.instantiate import InstantiationError, instantiate, plugins, register_plugin, resolve
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ class TestAdmitted:
         if how == "environment":
             monkeypatch.setenv("STRUCTKD_PLUGINS", f" other_module, {plugin}")
         else:
-            monkeypatch.setattr("structkd.commands.instantiate._registered", [])
+            monkeypatch.setattr("structkd.runs.instantiate._registered", [])
             register_plugin(plugin)
         assert plugin in plugins()
         outer = instantiate({"_target_": f"{plugin}.Mine", "part": {"_target_": f"{plugin}.Mine.wide"}})
@@ -108,8 +108,8 @@ ATTACKS = [
     "structkd.models.BiLSTMTagger.push_to_hub",
     "structkd.models.BiLSTMTagger.register_for_auto_class",
     # what would widen the rules, or run a whole program
-    "structkd.commands.instantiate.register_plugin",
-    "structkd.commands.instantiate.instantiate",
+    "structkd.runs.instantiate.register_plugin",
+    "structkd.runs.instantiate.instantiate",
     "structkd.commands.main.main",
     "structkd.conf",
     # ways around by attributes

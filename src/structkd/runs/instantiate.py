@@ -24,13 +24,10 @@ from importlib.metadata import entry_points
 from typing import Any, cast
 
 from structkd.data import configured_at
+from structkd.rooms import NAMEABLE
 from structkd.spelling import did_you_mean
 
 __all__ = ["InstantiationError", "instantiate", "plugins", "register_plugin", "resolve", "with_defaults"]
-
-#: Rooms of structkd whose objects are parts of an experiment. The command room is not among them: a configuration
-#: that could call ``register_plugin`` would admit itself.
-_ROOMS = ("distributions", "projections", "losses", "data", "models", "training", "evaluation")
 
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -182,7 +179,7 @@ def _admitted_package(name: str) -> bool:
     # An installed plug-in may live inside structkd's own namespace, hence the order of the two tests.
     if any(_inside(name, plugin) for plugin in plugins()):
         return True
-    return name == "structkd" or any(_inside(name, f"structkd.{room}") for room in _ROOMS)
+    return name == "structkd" or any(_inside(name, f"structkd.{room}") for room in NAMEABLE)
 
 
 def _admitted(found: Any) -> bool:

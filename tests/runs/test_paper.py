@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from stand_ins import small_bert, word_vectors
 
 from structkd import KDObjective
-from structkd.commands.instantiate import instantiate, register_plugin
-from structkd.commands.plan import plan
 from structkd.commands.schema import register_schema
 from structkd.data import Corpus, Transfer, load_toy, load_transfer
+from structkd.runs.instantiate import instantiate, register_plugin
+from structkd.runs.plan import plan
 from structkd.training import DistillationTrainer, fit, main_metric, training_arguments, training_text
 
 CONF = Path(structkd.conf.__file__).parent
@@ -92,9 +92,9 @@ def test_a_published_run_is_laid_out(name: str, sources: Path, tmp_path: Path) -
     methods = [student.name for student in planned.students]
     assert methods == ["structural", *([] if transfer else ["none"]), "token"]
     assert planned.comparisons[-1] == ("structural", "token")
-    assert len(planned.regime.teacher) == len(planned.source.splits["train"]), "all of it"
-    assert len(planned.regime.labelled) == (0 if transfer else len(planned.regime.teacher))
-    assert len(planned.regime.unlabelled) == config["student"]["unlabelled"]
+    assert len(planned.splits.teacher) == len(planned.source.splits["train"]), "all of it"
+    assert len(planned.splits.labelled) == (0 if transfer else len(planned.splits.teacher))
+    assert len(planned.splits.unlabelled) == config["student"]["unlabelled"]
     for training in (*planned.teachers, *planned.students):
         figure = main_metric(training.annotation)
         assert training_arguments(training.settings, tmp_path, 0, figure, training.select)

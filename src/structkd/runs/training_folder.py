@@ -28,7 +28,7 @@ from structkd.records import Timing, TrainingConfig, TrainingFolder, TrainingMet
 from structkd.training import FitResult, Teacher, fit, predict, training_text
 from structkd.training.processes import broadcast, is_main_process
 
-from .fingerprint import digest
+from .identity import digest
 
 __all__ = ["Training", "ensure", "locked"]
 

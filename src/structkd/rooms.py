@@ -1,0 +1,25 @@
+"""The rooms of the package, and which of them may import which: imports go one way."""
+
+from __future__ import annotations
+
+__all__ = ["DECIDING", "MAY_IMPORT", "NAMEABLE"]
+
+#: Every room with the rooms that it may import, lower ones first. Modules beside the rooms are open to all.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "distributions": (),
+    "projections": ("distributions",),
+    "losses": ("distributions", "projections"),
+    "testing": (),
+    "data": (),
+    "evaluation": ("data",),
+    "models": ("distributions", "projections", "losses", "data"),
+    "training": ("distributions", "projections", "losses", "data", "evaluation", "models"),
+    "runs": ("distributions", "projections", "losses", "data", "evaluation", "models", "training"),
+    "reporting": ("evaluation",),
+    "commands": ("runs", "reporting"),
+}
+#: Rooms whose objects are parts of an experiment, so that a configuration may name them. Those that carry experiments
+#: out are not among them: a configuration that could call ``register_plugin`` would admit itself.
+NAMEABLE = tuple(room for room in MAY_IMPORT if room not in ("testing", "runs", "reporting", "commands"))
+#: Rooms whose code decides the result of a training. Data have a fingerprint of their own.
+DECIDING = tuple(room for room in NAMEABLE if room != "data")

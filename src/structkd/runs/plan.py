@@ -1,0 +1,445 @@
+"""What a configuration asks for, checked and ready to be carried out: data, splits, trainings, teacher scores."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from structkd import ConstantInterpolation, KDObjective
+from structkd.data import Annotation, Corpus, Transfer, drawn
+from structkd.models import ModelRecipe
+from structkd.records import Settings, TrainingConfig
+from structkd.training import (
+    Collator,
+    Splits,
+    Teacher,
+    TeacherScores,
+    draw_splits,
+    main_metric,
+    training_arguments,
+    training_text,
+)
+from structkd.training.processes import process_count
+from structkd.training.score_store import DTYPES
+
+from . import identity
+from .fingerprint import code_fingerprint, file_fingerprints, plugin_fingerprints, text_fingerprint
+from .instantiate import InstantiationError, instantiate, with_defaults
+from .shared_scores import SharedScores, joined
+from .training_folder import Training
+
+__all__ = ["Method", "Plan", "complete", "plan"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run before anything of it is trained.
+
+    Attributes:
+        scenario: its name.
+        source, target: the corpora of the teacher and of the student; most often the same.
+        splits: who sees which sentences.
+        teachers: their trainings, the first one's before those of an ensemble.
+        students: the trainings of the method, first, and of its baselines.
+        comparisons: which students' figures are to be compared, (method, baseline).
+        scores: the teachers' scores of the student's text, by where they come from ("store" or "live").
+    """
+
+    scenario: str
+    source: Corpus
+    target: Corpus
+    splits: Splits
+    teachers: list[Training]
+    students: list[Training]
+    comparisons: list[tuple[str, str]]
+    scores: Mapping[str, SharedScores]
+
+    @property
+    def metric(self) -> str:
+        """The figure by which models are chosen and compared."""
+        return main_metric(self.target.annotation)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the results depend on."""
+        trainings = [[each.name, each.key] for each in (*self.teachers, *self.students)]
+        return identity.digest([2, self.scenario, trainings, self.comparisons])
+
+
+def plan(config: Mapping[str, Any], output: Path) -> Plan:
+    """Check a configuration and lay out its run.
+
+    Args:
+        config: plain data in the form of :class:`~structkd.commands.schema.ExperimentConfig`.
+        output: the run's folder (transformers checks a path; nothing is written).
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: for anything wrong with the configuration or the data.
+    """
+    parts = _resolve(config, output)
+    splits = _draw(config, parts)
+    _describe(parts, splits)
+    alone = [method for method in parts.methods if not method.distils]
+    if alone and not len(splits.labelled):
+        raise ValueError(
+            f"student.labelled=0: {alone[0].where} learns from labels alone, and there are none. Leave it out "
+            "(~kd@baselines.none), or give the student labelled sentences."
+        )
+    _try(parts, splits)
+    return _lay_out(config, parts, splits)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training the student.
+
+    Attributes:
+        where: its place in the configuration, for messages.
+        config: loss and interpolation, as they were given.
+        objective: what is minimized.
+    """
+
+    where: str
+    config: Mapping[str, Any]
+    objective: KDObjective
+
+    @property
+    def name(self) -> str:
+        """In tables."""
+        return str(self.config["name"])
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher has a part in it."""
+        return self.objective.kd is not None
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    config: Mapping[str, Any]
+    recipe: ModelRecipe
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The objects that a configuration names.
+
+    Attributes:
+        teachers: by their places in the configuration.
+        student: its recipe.
+        methods: the method, first, and its baselines.
+        source, target: the corpora of the teacher and of the student; most often the same.
+        text: the student's text without labels, if it has one of its own.
+        comparisons: pairs of methods to be compared.
+    """
+
+    teachers: dict[str, _Teacher]
+    student: ModelRecipe
+    methods: list[Method]
+    source: Corpus
+    target: Corpus
+    text: Dataset | None
+    comparisons: list[tuple[str, str]]
+
+
+def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
+    """Create the objects of a configuration; whatever can be refused without data is refused before they are read."""
+    methods = [_method(where, method) for where, method in identity.methods(config).items()]
+    if config["store"]["dtype"] not in DTYPES:
+        raise ValueError(f"store.dtype={config['store']['dtype']}: expected one of {', '.join(DTYPES)}.")
+    comparisons = _comparisons(config["comparisons"], methods)
+    teachers, student = identity.teachers(config), config["student"]
+    for where, each in teachers.items():
+        _check_settings(each["trainer"], "best", where, output)
+        if not each["weight"] > 0:
+            raise ValueError(f"{where}.weight must be positive, got {each['weight']}.")
+    _check_settings(student["trainer"], student["select"], "student", output)
+    recipes = {where: _Teacher(each, _recipe(each["model"], f"{where}.model")) for where, each in teachers.items()}
+    student_recipe = _recipe(student["model"], "student.model")
+    data = instantiate(config["data"], "data")
+    if not isinstance(data, (Corpus, Transfer)):
+        raise InstantiationError(f"data must name a function that loads a Corpus, got {type(data).__name__}.")
+    text = None if student["text"] is None else instantiate(student["text"], "student.text")
+    if text is not None and not isinstance(text, Dataset):
+        raise InstantiationError(f"student.text must name a function that loads a Dataset, got {type(text).__name__}.")
+    source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
+    return _Parts(recipes, student_recipe, methods, source, target, text, comparisons)
+
+
+def _draw(config: Mapping[str, Any], parts: _Parts) -> Splits:
+    """Draw the sentences of the teachers and of the student."""
+    available = len(parts.source.splits["train"])
+    sizes = {where: each.config["labelled"] for where, each in parts.teachers.items()}
+    for where, size in sizes.items():
+        if size is not None and not 1 <= size <= available:
+            raise ValueError(
+                f"{where}.labelled={size}: {parts.source.name} has {available} training sentences. Lower it, or "
+                f"take all with {where}.labelled=null; unless it has a text of its own (student.text), the student's "
+                "unlabelled sentences (student.unlabelled) come out of the rest."
+            )
+    return draw_splits(
+        parts.source if parts.target is parts.source else Transfer(parts.source, parts.target),
+        # The student's unlabelled text is news to every teacher.
+        teacher=None if None in sizes.values() else max(sizes.values()),
+        labelled=config["student"]["labelled"],
+        unlabelled=config["student"]["unlabelled"],
+        text=parts.text,
+        teacher_seed=config["teacher"]["seed"],
+        seed=config["seed"],
+    )
+
+
+def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
+    """Name the trainings of a run by all that they depend on."""
+    source, target, student = parts.source, parts.target, config["student"]
+    common = _common(dict.fromkeys((source, target)))
+    # Trainings have most of their text in common.
+    fingerprint_of = functools.cache(text_fingerprint)
+    judged = {split: target.splits[split] for split in ("dev", "test")}
+    seed = config["teacher"]["seed"]
+    taught = [
+        _training(
+            common, fingerprint_of, "teacher", where.replace("ensemble.", "teacher-"), each.config, each.recipe,
+            seed=each.config["seed"], select="best", annotation=source.annotation,
+            labelled=drawn(splits.teacher, each.config["labelled"] or len(splits.teacher), seed),
+            annotated=splits.teacher, dev=source.splits["dev"], judged=judged,
+        )
+        for where, each in parts.teachers.items()
+    ]  # fmt: skip
+    weights = [each.config["weight"] for each in parts.teachers.values()]
+    scores = {
+        way: SharedScores(
+            way,
+            taught,
+            weights,
+            Path(config["work_dir"]).absolute(),
+            training_text(source.annotation, splits.labelled, splits.unlabelled),
+            dtype=config["store"]["dtype"],
+            shard_sentences=config["store"]["shard_sentences"],
+        )
+        for way in dict.fromkeys(method.config["targets"] for method in parts.methods if method.distils)
+    }
+    sources = [(teacher.key, weight) for teacher, weight in zip(taught, weights, strict=True)]
+    students = []
+    for method in parts.methods:
+        text: dict[str, Any] = {}
+        if method.distils:  # else neither the teachers nor their text have any part in the training
+            text = {"unlabelled": splits.unlabelled, "scores": scores[method.config["targets"]], "teachers": sources}
+        students.append(
+            _training(
+                common, fingerprint_of, "student", method.name, student, parts.student, method, seed=config["seed"],
+                select=student["select"], annotation=target.annotation, labelled=splits.labelled,
+                annotated=splits.teacher, dev=target.splits["dev"], judged=judged, **text,
+            )
+        )  # fmt: skip
+    return Plan(config["name"], source, target, splits, taught, students, parts.comparisons, scores)
+
+
+def _common(corpora: Iterable[Corpus]) -> dict[str, Any]:
+    """Return the fields of a training's configuration that all trainings of a run share."""
+    return {
+        "format": TrainingConfig.FORMAT,
+        "code": code_fingerprint(),
+        # Checkpoints and the last bits of a result depend on these, too.
+        "versions": {
+            # whatever the build, as 2.13.0+cpu
+            name: importlib.metadata.version(name).partition("+")[0]
+            for name in ("torch", "transformers", "accelerate")
+        },
+        "compiled": importlib.util.find_spec("numba") is not None,
+        "accelerator": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else None,
+        "corpora": [
+            (corpus.name, corpus.task, corpus.annotation.description(), corpus.fingerprint) for corpus in corpora
+        ],
+    }
+
+
+def _method(where: str, config: Mapping[str, Any]) -> Method:
+    if config["targets"] not in SharedScores.WAYS:
+        raise ValueError(f"{where}.targets={config['targets']!r}: expected one of {', '.join(SharedScores.WAYS)}.")
+    loss = instantiate(config["loss"], f"{where}.loss")
+    interpolation = instantiate(config["interpolation"], f"{where}.interpolation")
+    if loss is None:
+        return Method(where, config, KDObjective(None))
+    if not callable(loss):
+        raise InstantiationError(f"{where}.loss must be callable; set _partial_: true for a function.")
+    if isinstance(interpolation, dict) or (interpolation is not None and not callable(interpolation)):
+        raise InstantiationError(f"{where}.interpolation must name a schedule such as structkd.LinearAnnealing.")
+    return Method(where, config, KDObjective(loss, interpolation=interpolation or ConstantInterpolation(1.0)))
+
+
+def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Method]) -> list[tuple[str, str]]:
+    """The comparisons declared in the configuration; by default of the method, if it distils, with each baseline."""
+    names = [method.name for method in methods]
+    if declared is None:
+        return [(names[0], baseline) for baseline in names[1:]] if methods[0].distils else []
+    for pair in declared:
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise ValueError(f"comparisons: expected pairs of a method and its baseline, got {list(pair)}.")
+    # A sweep over methods declares what concerns all its runs; this run has some of them.
+    return [(method, baseline) for method, baseline in declared if method in names and baseline in names]
+
+
+def _try(parts: _Parts, splits: Splits) -> None:
+    """Compute every loss once with untrained models, so that what cannot work is refused before anything is trained."""
+    annotation = parts.source.annotation
+    sample = training_text(annotation, splits.teacher.select([0]))
+    student = parts.student.create(annotation, sample, splits.teacher).eval()
+    models = [each.recipe.create(annotation, sample, splits.teacher) for each in parts.teachers.values()]
+    weights = [each.config["weight"] for each in parts.teachers.values()]
+    teacher: Teacher = joined([TeacherScores.compute(model, sample, progress=False) for model in models], weights)
+    batch = Collator(student, teacher)([sample[0]])
+    gold, labelled, teacher_batch = (batch.pop(name) for name in ("gold", "labelled", "teacher"))
+    with torch.no_grad():
+        output = student(**batch)
+    for method in parts.methods:
+        try:
+            method.objective(
+                teacher.distribution(teacher_batch, batch["lengths"]),
+                student.distribution(output, batch["lengths"]),
+                gold,
+                labelled=labelled,
+            )
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise type(error)(f"{method.where}.loss: {error}") from error
+
+
+def _recipe(config: Mapping[str, Any], where: str) -> Any:
+    recipe = instantiate(config, where)
+    if not (hasattr(recipe, "create") and hasattr(recipe, "load")):
+        raise InstantiationError(f"{where} must name a recipe with create and load, got {type(recipe).__name__}.")
+    if isinstance(encoder := getattr(recipe, "encoder", None), str):
+        raise InstantiationError(f"{where}.encoder is chosen from a group: write encoder@{where}.encoder={encoder}.")
+    return recipe
+
+
+def _check_settings(settings: Mapping[str, Any], select: str, role: str, folder: Path) -> None:
+    settings = identity.trainer_settings(settings)
+    steps, epochs = settings.get("max_steps", -1), settings.get("num_train_epochs")
+    if epochs is not None and isinstance(steps, int) and steps > 0:
+        raise ValueError(
+            f"{role}.trainer.max_steps={steps} and {role}.trainer.num_train_epochs={epochs} exclude each other. Add "
+            f"{role}.trainer.max_steps=null to train for epochs, or {role}.trainer.num_train_epochs=null for steps."
+        )
+    try:
+        training_arguments(settings, folder, 0, "accuracy", select)
+    except TypeError as error:
+        raise TypeError(f"{role}.trainer: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{role}: {error}") from error
+
+
+def _training(
+    common: Mapping[str, Any],
+    fingerprint_of: Callable[[Dataset], str],
+    role: str,
+    name: str,
+    config: Mapping[str, Any],
+    recipe: ModelRecipe,
+    method: Method | None = None,
+    *,
+    seed: int,
+    select: str,
+    annotation: Annotation,
+    labelled: Dataset,
+    annotated: Dataset,
+    dev: Dataset,
+    judged: Mapping[str, Dataset],
+    unlabelled: Dataset | None = None,
+    scores: SharedScores | None = None,
+    teachers: list[tuple[str, float]] | None = None,
+) -> Training:
+    settings = Settings(
+        **identity.chosen_settings(complete(config), None if method is None else method.config),
+        patience=config["patience"],
+        batch_words=config["batch_words"],
+        select=select,
+        labelled=len(labelled),
+        unlabelled=len(unlabelled) if unlabelled is not None else 0,
+        processes=process_count() if process_count() > 1 else None,  # each adds its own batch
+        targets=None if scores is None else scores.precision,
+        weights=identity.canonical([weight for _, weight in teachers]) if teachers and len(teachers) > 1 else None,
+    )
+    labelled_text, unlabelled_text, annotated_text = (
+        None if text is None else fingerprint_of(text) for text in (labelled, unlabelled, annotated)
+    )
+    return Training(
+        role=role,
+        name=name,
+        config=TrainingConfig(
+            **common,
+            role=role,
+            settings=settings,
+            seed=seed,
+            teachers=teachers,
+            text=(labelled_text, unlabelled_text, annotated_text),
+            plugins=plugin_fingerprints(_named_in(settings.plain())),
+            files=file_fingerprints(config["model"]),
+        ),
+        recipe=recipe,
+        settings=identity.trainer_settings(config["trainer"]),
+        seed=seed,
+        patience=config["patience"],
+        batch_words=config["batch_words"],
+        select=select,
+        objective=KDObjective(None) if method is None else method.objective,
+        annotation=annotation,
+        labelled=labelled,
+        unlabelled=unlabelled,
+        annotated=annotated,
+        dev=dev,
+        judged=judged,
+        teacher=scores,
+    )
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a teacher or student with all settings of its model, and not those given alone."""
+    return {**config, "model": with_defaults(config["model"])}
+
+
+def _named_in(config: Any) -> list[str]:
+    """Everything named by a configuration."""
+    if isinstance(config, Mapping):
+        inner = [name for value in config.values() for name in _named_in(value)]
+        return [*inner, config["_target_"]] if "_target_" in config else inner
+    if isinstance(config, list):
+        return [name for value in config for name in _named_in(value)]
+    return []
+
+
+def _describe(parts: _Parts, splits: Splits) -> None:
+    for corpus in dict.fromkeys((parts.source, parts.target)):
+        log.info(
+            "%s (%s): %s; train/dev/test %d/%d/%d sentences; licence: %s",
+            corpus.name,
+            corpus.task,
+            corpus.source,
+            *(len(corpus.splits[split]) for split in ("train", "dev", "test")),
+            corpus.licence,
+        )
+        if corpus.notes:
+            log.info("%s", corpus.notes)
+    log.info(
+        "teacher: %d labelled sentences; student: %d of these, and %d others without labels%s",
+        len(splits.teacher),
+        len(splits.labelled),
+        len(splits.unlabelled),
+        f". {splits.note}" if splits.note else "",
+    )
+    losses = {method.name: method.config["loss"] for method in parts.methods if method.distils}
+    temperatures = {name: identity.canonical(loss["temperature"]) for name, loss in losses.items() if "temperature" in loss}
+    if len(set(temperatures.values())) > 1:
+        # kd.loss.temperature is that of the method: its baselines keep theirs.
+        log.info("temperatures differ: %s", ", ".join(f"{name} {value}" for name, value in temperatures.items()))
