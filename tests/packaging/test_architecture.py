@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -47,6 +48,12 @@ def test_tags_need_the_standard_library_only() -> None:
     tree = ast.parse((SOURCE / "tags.py").read_text(encoding="utf-8"))
     modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     assert modules == {"__future__", "collections.abc", "typing"}
+
+
+@pytest.mark.parametrize("name", ["files", "records", "spelling"])
+def test_modules_that_need_the_standard_library_only(name: str) -> None:
+    modules = {module.partition(".")[0] for module in imported(SOURCE / f"{name}.py")}
+    assert modules <= sys.stdlib_module_names | {"structkd"}
 
 
 def reachable(arrows: Mapping[str, Iterable[str]], room: str) -> set[str]:
