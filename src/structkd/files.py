@@ -58,8 +58,8 @@ def move(written: Path, path: Path) -> None:
     """Flush a file, or a folder with all it holds, and rename it; an older one of that name is replaced.
 
     Args:
-        written: where it was written, on the same file system.
-        path: its name from now on.
+        written: its temporary path, on the same file system.
+        path: its final path.
     """
     for part in (*written.rglob("*"), written):
         _flush(part)
@@ -111,7 +111,7 @@ def read_json(path: Path, remedy: str = "Remove it and run the command again.") 
 
     Args:
         path: of the file.
-        remedy: a sentence that tells what to do about a file that cannot be used.
+        remedy: the advice for a file that cannot be used, a sentence.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -135,12 +135,12 @@ def sha256(path: Path) -> str:
 
 
 def fault(path: Path, size: int, digest: str | None = None) -> str | None:
-    """Return how a file differs from what was written, as a part of a sentence; None if it does not.
+    """Describe the difference between a file and the content that was written; None if there is none.
 
     Args:
         path: of the file.
         size: bytes that were written.
-        digest: sha256 of what was written; None compares the size alone, without reading the file.
+        digest: sha256 of the content; None compares the size alone, without reading the file.
     """
     if not path.is_file():
         return "is missing"

@@ -3,7 +3,7 @@
 A training has a folder ``<work_dir>/<role>-<digest>``. The digest covers everything that its result depends on.
 ``metrics.json`` is written last, so a folder that has one is finished::
 
-    config.json          TrainingConfig: what the digest covers
+    config.json          TrainingConfig: the content of the digest
     checkpoints/         while the training runs; an interrupted one continues from here
     model/               weights (safetensors), configuration and vocabulary of the model that was kept
     predictions/         dev.jsonl.gz and test.jsonl.gz: every sentence with its gold and predicted annotation and its
@@ -14,7 +14,7 @@ A training has a folder ``<work_dir>/<role>-<digest>``. The digest covers everyt
 
 A run has a folder ``<work_dir>/runs/<overrides>``. Its ``metrics.json`` is written last, too::
 
-    .hydra/              the configuration in full, as Hydra composed it, and what was overridden
+    .hydra/              the configuration in full, as Hydra composed it, and the overrides
     predictions/         <method>.jsonl.gz: the test sentences, as in the training's folder
     results.md           the results as a table
     run.json             RunRecord: how the results were made
@@ -163,7 +163,7 @@ class Record:
 
     #: Value of the field ``format`` that this version reads and writes.
     FORMAT: ClassVar[int | None] = None
-    #: What to do about a file that cannot be used.
+    #: The advice for a file that cannot be used.
     REMEDY: ClassVar[str] = "Remove it and run the command again."
 
     @classmethod
@@ -172,14 +172,14 @@ class Record:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file cannot be read, was written by another version, lacks a key, has one that is unknown,
-                or one of the wrong type; names the file and the key, and says what to do.
+            ValueError: the file cannot be read, was written by another version, lacks a key, or has a key that is
+                unknown or of the wrong type. The message names the file and the key and gives advice.
         """
         return cls.of(read_json(path, cls.REMEDY), path)
 
     @classmethod
     def find(cls, path: Path) -> Self | None:
-        """Return the record in a file, or None if there is no such file; errors are those of :meth:`read`."""
+        """Return the record in a file, or None if the file does not exist; see :meth:`read`."""
         return cls.read(path) if path.exists() else None
 
     @classmethod
@@ -206,7 +206,7 @@ class Record:
         write_json(path, self.plain())
 
     def plain(self) -> dict[str, Any]:
-        """Return the record as plain data: what JSON gives back."""
+        """Return the record as plain data: the same as reading its file as JSON."""
         fields = [field for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]  # type: ignore[arg-type]
         return {field.name: _plain(getattr(self, field.name)) for field in fields}
 
@@ -232,11 +232,11 @@ class MethodSettings(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Record):
-    """What was set for a training: the same for all seeds. Whole numbers are integers.
+    """The settings of a training, the same for all seeds. Whole numbers are integers.
 
     Attributes:
         model: configuration of the recipe.
-        trainer: fields of TrainingArguments, less where metrics are reported to.
+        trainer: fields of TrainingArguments, without ``report_to``.
         patience, batch_words, select: as in :func:`structkd.training.fit`.
         labelled, unlabelled: sentences of the training text.
         method: None for a teacher.
@@ -268,7 +268,7 @@ class Settings(Record):
         return None if self.method is None else self.method.temperature
 
     def differs_in_method_only(self, other: Settings) -> bool:
-        """Whether two students differ in their methods alone, and in what a student without a teacher does not have."""
+        """Whether two students differ in their methods only; a student without a teacher has no unlabelled text."""
         without: dict[str, Any] = {"method": None, "targets": None, "weights": None}
         if not (self.distils and other.distils):
             without["unlabelled"] = 0
@@ -286,7 +286,7 @@ class TrainingConfig(Record):
         accelerator: of the machine, if it has one.
         corpora: name, task, description of the annotation, and fingerprint of each.
         role: "teacher" or "student".
-        settings: what was set.
+        settings: of the training.
         seed: of weights, order and dropout.
         teachers: name of the training's folder and weight of each; None for a training on labels alone.
         text: fingerprints of the labelled and unlabelled sentences, and of those that inventories come from.
@@ -396,7 +396,7 @@ class RunCorpus(Record):
 
     Attributes:
         name: of the corpus, or of the teacher's and the student's.
-        task: what is predicted.
+        task: to be predicted.
         annotation: its kind and inventory.
         fingerprint: of the data.
         licence, source, notes: for those who read the results.
@@ -464,7 +464,7 @@ class RunRecord(Record):
 
     Attributes:
         command: as typed.
-        overrides: what of it concerns this run.
+        overrides: of this run; a sweep has one command for several runs.
         work_dir: where trainings lie.
         environment: versions of packages and platform.
         finished: when, in ISO format; sorts by time.
@@ -490,7 +490,7 @@ class Failure(Record):
         error: class of the exception.
         message: for the user.
         traceback: in full.
-        overrides: what concerns this run.
+        overrides: of this run.
         sweep: that the run was part of, if any.
         time: in ISO format.
     """
@@ -509,7 +509,7 @@ class SweepRecord(Record):
 
     Attributes:
         folder: of the run.
-        overrides: what concerns this run.
+        overrides: of this run.
         status: "started", "finished", "failed", or "before" if it had been finished already.
         message: of the error.
     """
@@ -530,7 +530,7 @@ class RoundingError(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreLayout(Record):
-    """A score of a teacher: how many axes of words it has, and the shape of what follows them."""
+    """A score of a teacher: the number of its axes of words, and the shape of the axes after them."""
 
     axes: int
     shape: list[int]
@@ -550,7 +550,7 @@ class ScoreFile(Record):
     """A file of scores of a store that may be unfinished.
 
     Attributes:
-        key: digest of what the store is about.
+        key: digest of the store's fingerprint and layout.
         sentences: in the file; 0 for scores that belong to the teacher.
         divergence: lost by rounding; absent for scores that belong to the teacher.
         bytes, sha256: of the file.
@@ -568,7 +568,7 @@ class StoreManifest(Record):
     """A store of a teacher's scores.
 
     Attributes:
-        fingerprint: what the scores depend on.
+        fingerprint: plain data that describe everything the scores depend on.
         dtype: that they are stored in.
         scores: their layout, by name.
         sentences: in all files.

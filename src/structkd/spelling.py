@@ -12,7 +12,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return the known name closest to a given one as a question, or nothing if none is close.
 
     Args:
-        given: what was typed.
+        given: the misspelled name.
         known: names that exist.
 
     >>> did_you_mean("emisions", ["emissions", "transitions"])

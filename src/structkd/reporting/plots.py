@@ -346,7 +346,7 @@ def _columns(labels: Sequence[str]) -> int:
 
 
 def _legend(place: FigureBase, panel: Axes) -> None:
-    """Draw the legend below the axis, where it covers nothing."""
+    """Draw the legend below the axis, so that it covers nothing."""
     handles, labels = panel.get_legend_handles_labels()
     place.legend(handles, labels, loc="outside lower center", ncols=_columns(labels), handlelength=2.8)
 

@@ -24,13 +24,13 @@ Shard = Mapping[str, Tensor]
 
 
 class Teacher(Protocol):
-    """What a training needs of its teacher or teachers: a distribution for every sentence of its text."""
+    """The interface of a teacher, or of several, to a training: a distribution for every sentence of its text."""
 
     def __len__(self) -> int:
         """Return the number of sentences of the text."""
 
     def batch(self, rows: Sequence[int]) -> Any:
-        """Return what :meth:`distribution` needs for some sentences: dictionaries of padded tensors on the CPU."""
+        """Return the input of :meth:`distribution` for some sentences: dictionaries of padded tensors on the CPU."""
 
     def distribution(self, batch: Any, lengths: Tensor) -> Any:
         """Return the distribution that the student learns from.

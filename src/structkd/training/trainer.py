@@ -42,7 +42,7 @@ class DistillationTrainer(Trainer):
     - The loss is a :class:`structkd.KDObjective`; ``num_items_in_batch`` counts all sentences, labelled or not.
     - Batches hold sentences of similar length.
     - Evaluation decodes legal structures and reports the metrics of the annotation (span F1, attachment scores).
-    - The teacher is no part of the model, so that no checkpoint contains it.
+    - The teacher does not belong to the model, so that no checkpoint contains it.
     - A checkpoint gets its name when it is complete (:mod:`~structkd.training.checkpoints`), and a resumed training
       equals an uninterrupted one, bit by bit.
 
@@ -185,7 +185,7 @@ class DistillationTrainer(Trainer):
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
         )
-        # Batches are already divided between the processes, so that accelerate is told of one process only.
+        # Batches are already divided between the processes, so that accelerate must see one process only.
         prepared: DataLoader = prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
