@@ -439,7 +439,9 @@ def _describe(parts: _Parts, splits: Splits) -> None:
         f". {splits.note}" if splits.note else "",
     )
     losses = {method.name: method.config["loss"] for method in parts.methods if method.distils}
-    temperatures = {name: identity.canonical(loss["temperature"]) for name, loss in losses.items() if "temperature" in loss}
+    temperatures = {
+        name: identity.canonical(loss["temperature"]) for name, loss in losses.items() if "temperature" in loss
+    }
     if len(set(temperatures.values())) > 1:
         # kd.loss.temperature is that of the method: its baselines keep theirs.
         log.info("temperatures differ: %s", ", ".join(f"{name} {value}" for name, value in temperatures.items()))
