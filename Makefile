@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check reproduce bench lint format build clean
+.PHONY: help install test check test-peers reproduce bench lint format build clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -33,6 +33,14 @@ test: install  ## run every test (under 5 minutes on 2 cores)
 
 check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (2 minutes)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast
+
+test-peers: install tests_peers/.peers/installed  ## run other libraries' tests on our classes, and compare results
+	$(BIN)/python tests_peers/run.py
+
+tests_peers/.peers/installed: tests_peers/requirements.txt | install
+	rm -rf $(@D)/packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D)/packages -r $<
+	@touch $@
 
 reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 12 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
