@@ -329,7 +329,7 @@ class TestBadInput:
     @pytest.mark.parametrize("name", ["nobody/has-this-encoder", "no/such/folder", "/no/such/folder"])
     def test_models_that_are_not_there(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(FileNotFoundError, match=rf"'{name}' cannot be had .*HF_HOME.*encoder=minilm"):
+        with pytest.raises(FileNotFoundError, match=rf"'{name}' cannot be loaded .*HF_HOME.*encoder=minilm"):
             TransformerRecipe(name=name).create(SENTENCES)
 
     def test_what_is_no_encoder(self, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="one part of speech for each of 2 words, got 1"):
         RelativePoS().encode([0, 1], ["NOUN"])
     for encoding, symbol in ((RelativeOffset(), "0"), (RelativePoS(), "+1"), (RelativePoS(), "x@NOUN")):
-        with pytest.raises(ValueError, match="is no symbol of the head encoding"):
+        with pytest.raises(ValueError, match="is not a symbol of the head encoding"):
             encoding.decode([symbol], ["NOUN"])
     with pytest.raises(ValueError, match="Unknown head encoding 'bracketing': expected one of relative_offset, "):
         head_encoding("bracketing")

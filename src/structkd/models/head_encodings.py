@@ -128,7 +128,7 @@ class HeadEncoding(ABC):
     def _number(self, symbol: str, digits: str) -> int:
         """Return the number in a symbol, which is not 0."""
         if not re.fullmatch(r"[+-]?[1-9][0-9]*", digits, re.ASCII):
-            raise ValueError(f"{symbol!r} is no symbol of the head encoding {self.name!r}.")
+            raise ValueError(f"{symbol!r} is not a symbol of the head encoding {self.name!r}.")
         return int(digits)
 
 

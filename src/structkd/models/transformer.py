@@ -350,7 +350,7 @@ class TransformerRecipe(ConfigRecipe):
             )
         except OSError as error:
             raise FileNotFoundError(
-                f"The pretrained encoder {folder!r} cannot be had ({str(error).splitlines()[0]}). It is no local "
+                f"The pretrained encoder {folder!r} cannot be loaded ({str(error).splitlines()[0]}). It is not a local "
                 "folder with config.json, tokenizer and model.safetensors, and the Hugging Face hub has no such model "
                 "or cannot be reached. Name a local folder, or fetch the model where the hub can be reached and set "
                 "HF_HOME to that cache; encoder=minilm needs the Python package index only."
@@ -363,7 +363,9 @@ class TransformerRecipe(ConfigRecipe):
 
     def _features(self, folder: str, tokenizer: Any, backbone: PreTrainedModel) -> Subwords:
         if not getattr(tokenizer, "is_fast", False):
-            raise ValueError(f"{folder} has no fast tokenizer, which alone tells which subword belongs to which word.")
+            raise ValueError(
+                f"{folder} has no fast tokenizer, and only a fast one aligns subwords with words. Name another model."
+            )
         unknown = next(
             (
                 number
@@ -373,7 +375,9 @@ class TransformerRecipe(ConfigRecipe):
             None,
         )
         if unknown is None:
-            raise ValueError(f"The tokenizer of {folder} has no unknown token for words that it leaves nothing of.")
+            raise ValueError(
+                f"The tokenizer of {folder} has no unknown token, which stands for words without subwords. Name another model."
+            )
         padding = tokenizer.pad_token_id
         limit = _positions(backbone, tokenizer.model_max_length)
         if self.limit is not None and not 1 <= self.limit <= limit:

@@ -63,11 +63,11 @@ def read_vectors(
             size = line.count(" ")
             if size < 1:
                 raise ValueError(
-                    f"{path}, line {number}: expected a word and its numbers, separated by spaces, got {line[:60]!r}. "
-                    "Only text files are read; convert a binary one first"
+                    f"{path}, line {number}: Expected a word and its numbers, separated by spaces, got {line[:60]!r}. "
+                    "Only text files are read; convert a binary file first."
                 )
         if line.count(" ") < size:
-            raise ValueError(f"{path}, line {number}: expected a word and {size} numbers, got {line[:60]!r}")
+            raise ValueError(f"{path}, line {number}: Expected a word and {size} numbers, got {line[:60]!r}.")
         word = line.rsplit(" ", size)[0] if line.count(" ") > size else line[: line.index(" ")]
         folded = word.lower() if lowercase else word
         rank += 1
@@ -80,7 +80,9 @@ def read_vectors(
             otherwise[folded] = _numbers(line, size, path, number)
     found |= {word: vector for word, vector in otherwise.items() if word not in found}
     if not found:
-        raise ValueError(f"{path}: none of the {len(wanted)} words of the text has a vector there; is it the language?")
+        raise ValueError(
+            f"{path}: None of the {len(wanted)} words of the text has a vector there. Check that the vectors are of the text's language."
+        )
     return WordVectors(list(found), torch.from_numpy(np.stack(list(found.values()))))
 
 
@@ -95,7 +97,7 @@ def _numbers(line: str, size: int, path: Path, number: int) -> np.ndarray:
     try:
         vector = np.array([float(field) for field in fields], dtype=np.float32)
     except ValueError as error:
-        raise ValueError(f"{path}, line {number}: expected {size} numbers after the word ({error})") from error
+        raise ValueError(f"{path}, line {number}: Expected {size} numbers after the word ({error}).") from error
     if not np.isfinite(vector).all():
-        raise ValueError(f"{path}, line {number}: the vector holds a number that is not finite")
+        raise ValueError(f"{path}, line {number}: The vector holds a number that is not finite.")
     return vector
