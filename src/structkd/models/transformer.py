@@ -376,7 +376,8 @@ class TransformerRecipe(ConfigRecipe):
         )
         if unknown is None:
             raise ValueError(
-                f"The tokenizer of {folder} has no unknown token, which stands for words without subwords. Name another model."
+                f"The tokenizer of {folder} has no unknown token, which stands for words without subwords. "
+                "Name another model."
             )
         padding = tokenizer.pad_token_id
         limit = _positions(backbone, tokenizer.model_max_length)

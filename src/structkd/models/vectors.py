@@ -81,7 +81,8 @@ def read_vectors(
     found |= {word: vector for word, vector in otherwise.items() if word not in found}
     if not found:
         raise ValueError(
-            f"{path}: None of the {len(wanted)} words of the text has a vector there. Check that the vectors are of the text's language."
+            f"{path}: None of the {len(wanted)} words of the text has a vector there. Check that the vectors "
+            "are of the text's language."
         )
     return WordVectors(list(found), torch.from_numpy(np.stack(list(found.values()))))
 
