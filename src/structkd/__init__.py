@@ -4,39 +4,46 @@
     student = structkd.MaxEnt(logits, lengths=lengths)
     structkd.structural_kd_loss(teacher, student).backward()
 
-This module loads torch and torch-struct only; models, data and the command live in subpackages of their own.
+The names below need torch and torch-struct only, which are loaded when the first of them is used: the command answers
+many questions without them. Models, data and the command live in subpackages of their own.
 """
 
-from .distributions import (
-    DependencyCRF,
-    HeadLabeling,
-    HeadSelection,
-    LinearChainCRF,
-    MaxEnt,
-    MeanFieldDependency,
-    Mixture,
-    NonProjectiveDependencyCRF,
-    RelationScores,
-    Span,
-    SpanCRF,
-)
-from .losses import (
-    ConstantInterpolation,
-    EmissionKDLoss,
-    KDObjective,
-    LinearAnnealing,
-    PosteriorKDLoss,
-    StructuralKDLoss,
-    TokenKDLoss,
-    TopKKDLoss,
-    emission_kd_loss,
-    posterior_kd_loss,
-    structural_kd_loss,
-    supervised_loss,
-    token_kd_loss,
-    topk_kd_loss,
-)
-from .projections import project, register_projection, uncovered
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .distributions import (
+        DependencyCRF,
+        HeadLabeling,
+        HeadSelection,
+        LinearChainCRF,
+        MaxEnt,
+        MeanFieldDependency,
+        Mixture,
+        NonProjectiveDependencyCRF,
+        RelationScores,
+        Span,
+        SpanCRF,
+    )
+    from .losses import (
+        ConstantInterpolation,
+        EmissionKDLoss,
+        KDObjective,
+        LinearAnnealing,
+        PosteriorKDLoss,
+        StructuralKDLoss,
+        TokenKDLoss,
+        TopKKDLoss,
+        emission_kd_loss,
+        posterior_kd_loss,
+        structural_kd_loss,
+        supervised_loss,
+        token_kd_loss,
+        topk_kd_loss,
+    )
+    from .projections import project, register_projection, uncovered
 
 __version__ = "0.1.0"
 
@@ -70,3 +77,21 @@ __all__ = [
     "topk_kd_loss",
     "uncovered",
 ]
+
+if not TYPE_CHECKING:  # a type checker sees the names themselves
+
+    def __getattr__(name: str) -> Any:
+        """Load the mathematics when a name of it is first asked for."""
+        rooms = ("projections", "losses", "distributions")
+        if name in rooms:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name in __all__:
+            for room in rooms:
+                module = importlib.import_module(f"{__name__}.{room}")
+                if hasattr(module, name):
+                    return globals().setdefault(name, getattr(module, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from structkd.spelling import did_you_mean
 
 from . import sweep  # registers the resolver that names run folders, too
+from .help import help_text
 from .messages import explain, is_closed_pipe, is_user_error, silence_output
 from .schema import register_schema
 
@@ -135,6 +136,9 @@ def _run(typed: list[str]) -> None:
         from .report import report
 
         report()
+        return
+    if typed in (["--help"], ["-h"]):
+        print(help_text())
         return
     if typed == ["--version"]:
         print(f"structkd {importlib.metadata.version('structkd')}")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from structkd.reporting import Report
+from structkd.extras import how_to_report
 
 __all__ = ["report"]
 
@@ -49,6 +49,11 @@ def report(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", metavar="DIR", type=Path, help="where to write; without it nothing is written")
     parser.add_argument("--title", default="Results", help="heading of the report (default: Results)")
     options = parser.parse_args(sys.argv[2:] if arguments is None else arguments)
+    if how_to_report():
+        raise NotImplementedError(f"{how_to_report()}. A run's own table is in the file results.md of its folder.")
+    # Loads matplotlib and scipy: not before they are needed.
+    from structkd.reporting import Report
+
     found = Report.of(options.folders, options.title, output=options.output)
     print(found.terminal)
     if options.output is not None:

@@ -27,6 +27,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from structkd.extras import how_to_report
 from structkd.records import Failure, RunFolder, SweepRecord
 
 from .messages import explain, is_closed_pipe
@@ -233,6 +234,8 @@ def _report(records: Sequence[SweepRecord], where: str) -> None:
     print(f"\n{len(records)} {'run' if len(records) == 1 else 'runs'} in {where}: {', '.join(counted)}.")
     if any(RunFolder(Path(record.folder)).metrics.exists() for record in records):
         print(f"Report of all runs in that folder: structkd report {where} --output report")
+        if how_to_report():
+            print(how_to_report())
     sys.stdout.flush()
     for record in failed:
         print(f"\nfailed: {' '.join(record.overrides)}\n  {record.message}", file=sys.stderr)

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from structkd.data import Corpus, drawn
 from structkd.evaluation import metric_rule, metric_title
+from structkd.extras import how_to_report
 from structkd.files import replacing, write_text
 from structkd.models import StructuredModel
 from structkd.records import (
@@ -110,6 +111,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         _write(run, record, folder)
         print(f"\n{folder.results.read_text(encoding='utf-8')}", flush=True)
         log.info("Written to %s", output)
+        if how_to_report():
+            log.info("%s", how_to_report())
     written: RunMetrics = broadcast(run)
     return written
 
