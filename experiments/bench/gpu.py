@@ -42,7 +42,10 @@ def measure(rounds: int, quick: bool, device: str = "cuda") -> list[dict[str, An
         values = {name: float(function()) for name, function in functions.items()}
         worst = max(values.values()) - min(values.values())
         if not worst <= 1e-3 * (1 + abs(values[TORCH])):
-            raise ArithmeticError(f"The implementations do not compute the same loss of {case.title}: {values}")
+            raise ArithmeticError(
+                f"The implementations must compute the same loss of {case.title}, got {values}. Their times are not "
+                "comparable."
+            )
         times = interleaved(functions, rounds, seconds=5.0)
         results.append({**asdict(case), "wall_ms": {name: time.median_wall for name, time in times.items()}})
     return results

@@ -153,7 +153,9 @@ def test_what_the_kernel_refuses_is_done_in_torch() -> None:
     with pytest.raises(ValueError, match=r"no possible structure for batch item\(s\) \[2\]"):
         distilled("compiled", scores, excluded, heads, relations)
     relations[0] = 3
-    with pytest.raises(ValueError, match=r"relations must lie in 0..2, the teacher's; got 3"):
+    with pytest.raises(
+        ValueError, match=r"The student's relations must lie in 0..2, .*, got 3\. Number the student's relations"
+    ):
         distilled("compiled", scores, logits, heads, relations)
 
 

@@ -79,7 +79,10 @@ def _scaled_gradient(
         with torch.no_grad():
             separate = by_sentence()
         if separate is None:
-            raise RuntimeError("A loss that one engine certified was refused by another.")
+            raise RuntimeError(
+                "One engine certified this loss as finite and another found no possible structure. This is a defect of "
+                "structkd; please report it with the scores."
+            )
         return separate[1](weights)
 
     return gradient

@@ -71,7 +71,8 @@ def compiled_for(recursion: str, *tensors: Tensor | None) -> ModuleType | None:
         return import_module(f".compiled.{recursion}", __package__)
     if chosen == "compiled":
         raise ImportError(
-            "The compiled kernels are not available. pip install 'structkd[fast]' installs what they need."
+            "The compiled kernels are not available: numba is missing, untested or does not compile here. The log has "
+            "the reason. Run pip install 'structkd[fast]' to install a tested version."
         )
     return None
 
@@ -94,8 +95,8 @@ def triton_for(scores: Tensor, precision: torch.dtype) -> ModuleType | None:
     assert kernels is not None
     if not kernels.runs_on(scores):
         raise ValueError(
-            f"The Triton kernels run on CUDA tensors, got scores on {scores.device}. Set TRITON_INTERPRET=1 before "
-            "triton is imported to run them in its interpreter."
+            f"The Triton kernels run on CUDA tensors, got scores on {scores.device}. To run them on the CPU in "
+            "Triton's interpreter, set TRITON_INTERPRET=1 before triton is imported."
         )
     raise ValueError(
         f"The Triton kernels hold chains of {kernels.LARGEST[torch.float32]} labels in float32 and "
@@ -109,8 +110,8 @@ def _triton_chain(required: bool) -> ModuleType | None:
     except ImportError as error:
         if required:
             raise ImportError(
-                "The Triton kernels are not available. torch's CUDA builds for Linux bring triton along, elsewhere "
-                f"run pip install triton ({error})."
+                f"The Triton kernels are not available: {error}. Run pip install triton, or install a CUDA build of "
+                "torch for Linux, which includes it."
             ) from error
         return None
     return triton_chain

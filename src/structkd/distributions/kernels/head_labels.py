@@ -126,7 +126,8 @@ def _check_relations(relations: Tensor, count: int, heads: Tensor, lengths: Tens
     wrong = named(heads, lengths) & ((relations < 0) | (relations >= count))
     if wrong.any():
         raise ValueError(
-            f"the student's relations must lie in 0..{count - 1}, the teacher's; got {int(relations[wrong][0])}"
+            f"The student's relations must lie in 0..{count - 1}, the range of the teacher's, got "
+            f"{int(relations[wrong][0])}. Number the student's relations as in the teacher's inventory."
         )
 
 

@@ -107,7 +107,7 @@ def _check_legality(legal: Legality, size: int) -> None:
     shapes = [list(mask.shape) for mask in legal]
     if shapes != [[size], [size, size], [size]] or any(mask.dtype != torch.bool for mask in legal):
         raise ValueError(
-            f"Legal labels are BoolTensors (start, transitions, end) of shapes [{size}], [{size}, {size}] and "
-            f"[{size}]; got {', '.join(f'{list(mask.shape)} of {mask.dtype}' for mask in legal)}. "
-            "structkd.data.legal_transitions makes them from the labels of a tag scheme."
+            f"Legal labels must be BoolTensors (start, transitions, end) of shapes [{size}], [{size}, {size}] and "
+            f"[{size}], got {', '.join(f'{list(mask.shape)} of {mask.dtype}' for mask in legal)}. "
+            "Build them from the labels of a tag scheme with structkd.data.legal_transitions."
         )
