@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -58,7 +57,7 @@ def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None
     second = call(tmp_path, *arguments)
     assert second.returncode == 0, second.stderr
     assert "3 runs by 2 commands, in 2 processes" in second.stdout
-    assert re.search(rf"They share 11 trainings, of which {len(before)} are done; about \d+ min left", second.stdout)
+    assert f"They share 11 trainings, of which {len(before)} are done; " in second.stdout
     assert "11 of 11 trainings done, nothing is left to train" in second.stdout
     after = finished(work)
     assert len(after) == 11, "the plan and the fingerprints agree on what is shared"
