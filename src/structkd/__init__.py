@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .distributions import (
+        NEG_INF,
         DependencyCRF,
         HeadLabeling,
         HeadSelection,
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
         RelationScores,
         Span,
         SpanCRF,
+        StructuredDistribution,
+        check_inventory,
+        check_labels,
+        check_scores,
+        working_precision,
     )
     from .losses import (
         ConstantInterpolation,
@@ -43,11 +49,12 @@ if TYPE_CHECKING:
         token_kd_loss,
         topk_kd_loss,
     )
-    from .projections import project, register_projection, uncovered
+    from .projections import fused, project, register_projection, uncovered
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NEG_INF",
     "ConstantInterpolation",
     "DependencyCRF",
     "EmissionKDLoss",
@@ -65,9 +72,14 @@ __all__ = [
     "Span",
     "SpanCRF",
     "StructuralKDLoss",
+    "StructuredDistribution",
     "TokenKDLoss",
     "TopKKDLoss",
+    "check_inventory",
+    "check_labels",
+    "check_scores",
     "emission_kd_loss",
+    "fused",
     "posterior_kd_loss",
     "project",
     "register_projection",
@@ -76,6 +88,7 @@ __all__ = [
     "token_kd_loss",
     "topk_kd_loss",
     "uncovered",
+    "working_precision",
 ]
 
 if not TYPE_CHECKING:  # a type checker sees the names themselves

@@ -62,14 +62,14 @@ def close(got: Tensor, wanted: Tensor, dtype: torch.dtype = torch.float64) -> bo
 
 def judged(distribution: Any, temperature: float = 1.0) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """log Z, tempered part scores and part marginals: the log-space programme differentiated by autograd."""
-    parts = tuple(part / temperature for part in distribution._parts())
+    parts = tuple(part / temperature for part in distribution.parts())
     if getattr(distribution, "factored", False):
         # transitions for every sentence, so that their marginals are, too
         parts = parts[0], parts[1].expand(len(parts[0]), -1, -1)
     leaves = tuple(part.detach().requires_grad_() for part in parts)
-    value = distribution._inside(Log(), leaves, distribution.lengths)
+    value = distribution.inside(Log(), leaves, distribution.lengths)
     marginals = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
-    return distribution._inside(Log(), parts, distribution.lengths), parts, marginals
+    return distribution.inside(Log(), parts, distribution.lengths), parts, marginals
 
 
 def general(teacher: Any, student: Any, temperature: float, *scores: Tensor | None) -> tuple[Tensor, list[Tensor]]:
@@ -275,7 +275,7 @@ def test_span_expectations(types: int, scale: float) -> None:
     scores[0, 1] = NEG_INF
     distribution = structkd.SpanCRF(scores, LENGTHS)
     value, _, (marginals, outside) = judged(distribution)
-    got = compiled.spans.expectations(spoiled(scores, distribution._event_mask()), LENGTHS)
+    got = compiled.spans.expectations(spoiled(scores, distribution.event_mask()), LENGTHS)
     assert got[3].all()
     assert close(got[0], value)
     assert close(got[1], marginals)

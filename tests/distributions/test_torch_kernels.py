@@ -85,7 +85,7 @@ def test_extreme_scores_are_right_or_refused(words: int, masked: bool, seed: int
     build = structkd.LinearChainCRF.from_scores
     sides = [build(scores, transitions, lengths=lengths) for scores in (emissions, other)]
     wanted = by_log_space(sides[0], sides[1], 1.0)
-    loss, _, ok = chain._factored_kd_in_probability_space(sides[0]._scores, sides[1]._scores, lengths, 1.0)
+    loss, _, ok = chain._factored_kd_in_probability_space(sides[0].scores, sides[1].scores, lengths, 1.0)
     assert not ok or torch.allclose(loss, wanted, rtol=1e-12)
     loss, _, ok = chain._dense_kd_in_probability_space(sides[0].log_potentials, sides[1].log_potentials, lengths, 1.0)
     assert not ok or torch.allclose(loss[lengths > 1], wanted[lengths > 1], rtol=1e-12)

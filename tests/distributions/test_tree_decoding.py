@@ -207,7 +207,7 @@ def test_long_projective_trees(single_root: bool) -> None:
     scores = 3 * torch.randn(9, 120, 120, generator=seeded(1))
     lengths = torch.tensor([120, 3, 119, 1, 2, 77, 120, 120, 64])
     crf = structkd.DependencyCRF(scores, lengths, multiroot=not single_root)
-    values = eisner.inside(Max(), crf._parts()[0], lengths, not single_root)
+    values = eisner.inside(Max(), crf.parts()[0], lengths, not single_root)
     assert torch.allclose(crf.max.double(), values, rtol=1e-6)
     for heads, n in zip(crf.decode().tolist(), lengths.tolist(), strict=True):
         assert is_legal(heads[:n], single_root)

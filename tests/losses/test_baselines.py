@@ -32,7 +32,7 @@ from torch import Tensor
 
 import structkd
 from structkd.data import tag_spans
-from structkd.distributions import structure
+from structkd.distributions.kernels import arithmetic
 
 FUNCTIONS = ["token_kd_loss", "posterior_kd_loss", "emission_kd_loss"]
 CHAIN = Pair(FACTORED, FACTORED)
@@ -149,7 +149,7 @@ def test_likelihood_of_labelled_trees_takes_its_own_way() -> None:
     scores = random(seeded(22), 2, 4, 4, 3)
     trees = structkd.NonProjectiveDependencyCRF(scores, torch.tensor([4, 2]))
     events = trees.sample()
-    found = trees._likelihood(events)
+    found = trees.fused_likelihood(events)
     assert found is not None
     assert agrees(found[0], -trees.log_prob(events))
 
@@ -292,7 +292,7 @@ class TestLikelihoodOfLabels:
     def test_value_and_gradient(
         self, monkeypatch: pytest.MonkeyPatch, cells: int, dtype: torch.dtype, padding: float
     ) -> None:
-        monkeypatch.setattr(structure, "_CACHED_CELLS", cells)
+        monkeypatch.setattr(arithmetic, "_CACHED_CELLS", cells)
         inside = torch.arange(4) < self.LENGTHS.unsqueeze(1)
         scores = random(seeded(31), 3, 4, 5).to(dtype).masked_fill(~inside.unsqueeze(-1), padding)
         scores[0, 1, 3] = -math.inf

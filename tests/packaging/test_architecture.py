@@ -101,3 +101,28 @@ def test_no_two_test_files_have_one_name() -> None:
     """The folders of tests are no packages, so pytest imports every test file as a module of its bare name."""
     names = Counter(path.name for path in Path(__file__).resolve().parents[1].rglob("*.py"))
     assert [name for name, count in names.items() if count > 1 and name != "conftest.py"] == []
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_no_room_reads_a_private_name_of_another() -> None:
+    """Names with one leading underscore belong to the room that defines them."""
+    defined: dict[str, set[str]] = {}
+    read: list[tuple[Path, str]] = []
+    for path in FILES:
+        names = defined.setdefault(path.relative_to(SOURCE).parts[0], set())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                names.add(node.name)
+            elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+                names.add(node.id if isinstance(node, ast.Name) else node.attr)
+            elif isinstance(node, ast.Attribute) and private(node.attr):
+                read.append((path, node.attr))
+            elif isinstance(node, ast.ImportFrom):
+                read += [(path, alias.name) for alias in node.names if private(alias.name)]
+    for path, name in read:
+        room = path.relative_to(SOURCE).parts[0]
+        others = {other for other, names in defined.items() if name in names} - {room}
+        assert name in defined[room] or not others, f"{path.relative_to(SOURCE)} reads {name} of {sorted(others)}"

@@ -1,7 +1,10 @@
 """Distributions over structures. The only room that imports torch_struct."""
 
+from .base import StructuredDistribution
+from .checks import check_inventory, check_labels, check_scores
 from .head_labeling import HeadLabeling
 from .head_selection import HeadSelection
+from .kernels.arithmetic import NEG_INF, working_precision
 from .linear_chain import LinearChainCRF
 from .maxent import MaxEnt
 from .mean_field import MeanFieldDependency
@@ -12,6 +15,7 @@ from .relations import RelationScores
 from .span import Span, SpanCRF
 
 __all__ = [
+    "NEG_INF",
     "DependencyCRF",
     "HeadLabeling",
     "HeadSelection",
@@ -23,4 +27,9 @@ __all__ = [
     "RelationScores",
     "Span",
     "SpanCRF",
+    "StructuredDistribution",
+    "check_inventory",
+    "check_labels",
+    "check_scores",
+    "working_precision",
 ]

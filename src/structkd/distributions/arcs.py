@@ -10,18 +10,13 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..numbering import NOWHERE, UNLABELLED, to_conllu, to_own_index
+from .base import Parts, StructuredDistribution, ordinary_tensors
+from .checks import check_labels, check_scores
 from .faults import HEAD_BEYOND, SEVERAL_PARTS, Faults, choices_of_event
-from .kernels.arithmetic import NEG_INF, working_precision
+from .kernels.arithmetic import NEG_INF, logarithm, working_precision
 from .kernels.relations import Relations
 from .maxent import MaxEnt
 from .relations import RelationScores, Tabulated, along
-from .structure import (
-    Parts,
-    StructuredDistribution,
-    check_labels,
-    check_scores,
-    ordinary_tensors,
-)
 
 Self = TypeVar("Self", bound="ArcDistribution")
 
@@ -43,7 +38,7 @@ class ArcDistribution(StructuredDistribution):
         self._log_potentials = log_potentials
         _, words, *_ = shape = log_potentials.shape
         StructuredDistribution.__init__(self, log_potentials, words, shape[1:], lengths, validate_args)
-        self._check_values("log_potentials", log_potentials, self._event_mask)
+        self.check_values("log_potentials", log_potentials, self.event_mask)
 
     def with_relations(self: Self, relations: Tensor | RelationScores) -> Self:
         """The same with a relation on every arc: P(relation | arc) is the softmax of its scores.
@@ -78,9 +73,13 @@ class ArcDistribution(StructuredDistribution):
 
     @property
     @ordinary_tensors
-    def log_potentials(self) -> Tensor:  # type: ignore[override]
+    def log_potentials(self) -> Tensor:
         """Scores of arcs, [B, N, N], or of labelled arcs, [B, N, N, L]."""
         return self._log_potentials if self._by_arc is None else self._memo("labelled arcs", self._labelled_arcs)
+
+    @log_potentials.setter
+    def log_potentials(self, scores: Tensor) -> None:
+        self._log_potentials, self._by_arc, self._event_shape = scores, None, scores.shape[1:]
 
     def _labelled_arcs(self) -> Tensor:
         assert self._by_arc is not None
@@ -103,7 +102,7 @@ class ArcDistribution(StructuredDistribution):
             raise ValueError(f"relations must have shape {expected}, got {list(relations.shape)}")
         # a sum keeps what is not finite; in the padding, which may hold anything, it does not matter
         if self._validate_args and not relations.detach().sum().isfinite():
-            self._check_values("relations", relations, self._event_mask)
+            self.check_values("relations", relations, self.event_mask)
             impossible = ((relations.detach().amax(-1) == NEG_INF) & self._arc_mask()).nonzero().tolist()
             if impossible:
                 raise ValueError(f"every arc needs a possible relation; cell {impossible[0]} of relations has none")
@@ -117,17 +116,17 @@ class ArcDistribution(StructuredDistribution):
         table = isinstance(given, Tabulated) and given.scores.requires_grad
         return arcs._needs_graph() or (torch.is_grad_enabled() and table)
 
-    def _sources(self) -> tuple[Tensor, ...]:
+    def sources(self) -> tuple[Tensor, ...]:
         if self._by_arc is None:
-            return super()._sources()
+            return super().sources()
         arcs, relations = self._by_arc
-        return *arcs._sources(), relations.along(torch.zeros_like(self.lengths).unsqueeze(1).expand(-1, self.words))
+        return *arcs.sources(), relations.along(torch.zeros_like(self.lengths).unsqueeze(1).expand(-1, self.words))
 
-    def _chain_rule(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
+    def factor_likelihood(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
         if self._by_arc is None:
             return None
         arcs, relations = self._by_arc
-        if not self._is_event(gold):
+        if not self.is_event(gold):
             return [(arcs, gold)]  # heads alone
         if gold.dtype != torch.bool:
             return None
@@ -135,7 +134,7 @@ class ArcDistribution(StructuredDistribution):
         heads = gold_arcs.to(torch.uint8).argmax(1)
         gold_relations = along(gold, heads)
         scores = relations.along(heads)
-        self._check_values("scores of relations along gold arcs", scores, lambda: self.word_mask.unsqueeze(-1))
+        self.check_values("scores of relations along gold arcs", scores, lambda: self.word_mask.unsqueeze(-1))
         return [(arcs, gold_arcs), (MaxEnt(scores, self.lengths, validate_args=False), gold_relations)]
 
     @property
@@ -148,17 +147,34 @@ class ArcDistribution(StructuredDistribution):
         inside = self.word_mask
         return inside.unsqueeze(2) & inside.unsqueeze(1)
 
-    def _event_mask(self) -> Tensor:
+    def event_mask(self) -> Tensor:
         mask = self._arc_mask()
         return mask.unsqueeze(-1) if self.labelled else mask
 
-    def _parts(self) -> Parts:
-        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0) if self.ragged else self.log_potentials
+    def parts(self) -> Parts:
+        scores = self.log_potentials.masked_fill(~self.event_mask(), 0.0) if self.ragged else self.log_potentials
         return (scores.to(working_precision(scores)),)
 
     def arc_marginals(self) -> Tensor:
         """P(arc), [B, N, N] or [B, N, N, L], in working precision; 0 in the padding."""
         return self.expected_parts()[0]
+
+    def certain_of(self, parts: Parts) -> ArcDistribution:
+        # every word picks its head with certainty: a tree needs no other programme
+        return self.words_alone(torch.where(self.event_mask() & (parts[0] == 0), NEG_INF, 0.0))
+
+    def alone(self) -> ArcDistribution:
+        return self.words_alone(self.log_potentials)
+
+    def words_alone(self, scores: Tensor | None = None) -> ArcDistribution:
+        from .head_selection import HeadSelection  # which imports this module
+
+        if scores is None:
+            scores = torch.zeros(1, dtype=self.dtype, device=self._device).expand(*self.batch_shape, *self.event_shape)
+        return HeadSelection(scores, self.lengths, validate_args=False)
+
+    def posterior(self) -> ArcDistribution:
+        return self.words_alone(logarithm(self.arc_marginals()).to(self.dtype))
 
     def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
         """The distribution of unlabelled arcs at a temperature, and P(relation | arc), None without relations.
@@ -171,9 +187,9 @@ class ArcDistribution(StructuredDistribution):
             return self._by_arc[0], Relations(self._all_relations, self.event_shape[-1], temperature)
         relations = Relations(lambda: self.log_potentials, self.event_shape[-1], temperature)
         arcs = relations.normaliser.masked_fill(~self._arc_mask(), 0.0)
-        return self._with_scores(arcs), relations
+        return self.with_scores(arcs), relations
 
-    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+    def parts_of_event(self, marginals: Tensor) -> Parts:
         return (self._in_sentence(marginals).to(working_precision(self.log_potentials)),)
 
     def _check_comparable(self, other: StructuredDistribution) -> None:
@@ -184,16 +200,16 @@ class ArcDistribution(StructuredDistribution):
                 "building it with multiroot=False, or use structkd.structural_kd_loss, which does"
             )
 
-    def _decode(self, parts: Parts) -> Tensor:
+    def structure_of_parts(self, parts: Parts) -> Tensor:
         arcs = parts[0].sum(-1) if self.labelled else parts[0]
         return arcs.argmax(1).masked_fill(~self.word_mask, NOWHERE)
 
-    def _any_event(self) -> Tensor:
+    def placeholder_event(self) -> Tensor:
         event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
         (event[0, :, 0] if self.labelled else event[0]).fill_(True)
         return event
 
-    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+    def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         """One arc a word; of trees, more."""
         return self._faults_of_arcs(event, as_gold)[0]
 
@@ -202,28 +218,28 @@ class ArcDistribution(StructuredDistribution):
         cells, missing, several = choices_of_event(event, self.word_mask, 2, (1,))
         return {SEVERAL_PARTS: several | self._lacks(missing, as_gold)}, cells[..., 1]
 
-    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+    def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
         heads = check_labels(structure, self.word_mask, self.words, name="heads")
         if not self.ragged:
             return heads, {}
         return heads, {HEAD_BEYOND: ((heads >= self.lengths.unsqueeze(1)) & self.word_mask).any(1)}
 
-    def _leaves_open(self, structure: Any) -> bool:
-        return self.labelled or super()._leaves_open(structure)
+    def leaves_open(self, structure: Any) -> bool:
+        return self.labelled or super().leaves_open(structure)
 
-    def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
+    def constrained(self, parts: Parts, structure: Tensor) -> Parts:
         known = (structure != UNLABELLED) & self.word_mask
         position = torch.arange(self.words, device=structure.device).view(1, -1, 1)
         others = known.unsqueeze(1) & (structure.unsqueeze(1) != position)
         return (parts[0].masked_fill(others.unsqueeze(-1) if self.labelled else others, NEG_INF),)
 
-    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+    def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         chosen = torch.where(structure[0] > 0, parts[0].detach(), 0.0).sum(1, keepdim=True)
         return (parts[0] - (chosen.sum(-1, keepdim=True) if self.labelled else chosen),)
 
-    def _encode(self, structure: Tensor) -> Parts:
+    def parts_of_structure(self, structure: Tensor) -> Parts:
         arcs = torch.nn.functional.one_hot(structure.clamp(0, self.words - 1), self.words).transpose(1, 2)
-        return ((arcs * self._event_mask()).to(working_precision(self.log_potentials)),)
+        return ((arcs * self.event_mask()).to(working_precision(self.log_potentials)),)
 
     def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
         """Heads [B, N] in torch-struct's numbering (1-based, 0 = root) as arcs, LongTensor [B, N, N].

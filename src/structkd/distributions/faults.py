@@ -27,6 +27,7 @@ CROSSING = (
 CONTRADICTION = "has bigrams that contradict each other: a word is one label in the first and another in the second"
 STRANGE_SPANS = "has indicators of spans that are neither 0 nor 1"
 OVERLAP = "has spans that overlap. Every word lies in one span at most"
+NOT_ONE_STRUCTURE = f"has cells that no structure has together. Indicators are 1 for its parts {_ONCE}"
 NO_COMPLETION = "has known parts that no structure of the class has together"
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution
+from .base import StructuredDistribution, ordinary_tensors
+from .checks import check_scores
 from .kernels import head_labels
 from .kernels.arborescence import maximum_arborescences
 from .kernels.arithmetic import NEG_INF, Gradient
 from .kernels.relations import Relations
 from .maxent import LabelDistribution
-from .structure import StructuredDistribution, check_scores, ordinary_tensors
 from .transition_counts import scale_gradient_
 
 
@@ -53,12 +54,12 @@ class HeadLabeling(LabelDistribution):
         self.relations = relations
         self.log_potentials = logits
         super().__init__(logits, words, (words, size), lengths, validate_args)
-        self._check_values("logits", logits, self._event_mask)
+        self.check_values("logits", logits, self.event_mask)
         if self._validate_args:
             for name, indices in (("heads", self._heads), ("relations", relations)):
                 if indices is None or not indices.numel() or indices.min() >= -1:
                     continue
-                if ((indices.expand(logits.shape) < -1) & self._event_mask()).any():
+                if ((indices.expand(logits.shape) < -1) & self.event_mask()).any():
                     raise ValueError(f"{name} must be at least -1 (-1: names none), got {int(indices.min())}")
 
     @staticmethod
@@ -81,9 +82,6 @@ class HeadLabeling(LabelDistribution):
         """LongTensor [B, N, K], the head that every label names."""
         return self._heads.long()
 
-    def _with_scores(self, *scores: Tensor | None) -> HeadLabeling:
-        return HeadLabeling(scores[0], self._heads, self.relations, self.lengths, validate_args=False)  # type: ignore[arg-type]
-
     def _check_comparable(self, other: StructuredDistribution) -> None:
         super()._check_comparable(other)
         if not self.names_as(other):
@@ -91,7 +89,7 @@ class HeadLabeling(LabelDistribution):
 
     def names_as(self, other: HeadLabeling) -> bool:
         """Whether both name the same head and relation with every label inside the sentences."""
-        mask = self._event_mask()
+        mask = self.event_mask()
         pairs = [(self._heads, other._heads)]
         if self.relations is not None and other.relations is not None:
             pairs.append((self.relations.expand(self.heads.shape), other.relations.expand(other.heads.shape)))
@@ -119,7 +117,7 @@ class HeadLabeling(LabelDistribution):
         arcs, relations = teacher.apart(temperature)
         return arcs, None if self.relations is None else relations
 
-    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+    def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         """Any teacher over arcs. Nothing of [B, N, K] is made in working precision: sentences take turns."""
         if not isinstance(teacher, ArcDistribution) or teacher.words != self.words:
             return None

@@ -6,26 +6,29 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution
+from .base import Parts
 from .kernels.arithmetic import NEG_INF
 from .kernels.relations import over_relations
-from .structure import Parts
 from .wordwise import WordwiseDistribution
 
 
 class HeadChoice(ArcDistribution, WordwiseDistribution):
     """Base of the distributions in which every word picks its head alone; structures need not be trees."""
 
-    def _choices(self, part: Tensor, lengths: Tensor, impossible: float = NEG_INF) -> Tensor:
+    def posterior(self) -> HeadChoice:
+        return self
+
+    def choices(self, part: Tensor, lengths: Tensor, impossible: float = NEG_INF) -> Tensor:
         heads = torch.arange(part.shape[1], device=part.device) < lengths.unsqueeze(1)
         heads = heads.view(*heads.shape, *[1] * (part.dim() - 2))
         return part.masked_fill(~heads, impossible).transpose(1, 2).flatten(2)
 
-    def _arrange(self, choices: Tensor) -> Tensor:
+    def arrange(self, choices: Tensor) -> Tensor:
         return choices.unflatten(2, (self.words, *self.event_shape[2:])).transpose(1, 2)
 
-    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+    def expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and parts[0].requires_grad:
-            return super()._expectations(parts)
+            return super().expectations(parts)
         # given the head, relations are independent of it all: one softmax less over [B, N, N * L]
         arcs, relations = over_relations(parts[0]) if self.labelled else (parts[0], None)
         padding = ~self.word_mask if self.ragged else None
@@ -60,5 +63,5 @@ class HeadSelection(HeadChoice):
     ) -> None:
         self._initialise(log_potentials, lengths, validate_args)
 
-    def _with_scores(self, *scores: Tensor | None) -> HeadSelection:
-        return HeadSelection(scores[0], self.lengths, validate_args=False)  # type: ignore[arg-type]
+    def alone(self) -> HeadSelection:
+        return self

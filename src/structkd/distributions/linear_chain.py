@@ -10,20 +10,14 @@ import torch_struct
 from torch import Tensor, nn
 
 from ..numbering import UNLABELLED
+from .base import Parts, StructuredDistribution, adopts, ordinary_tensors
+from .checks import check_inventory, check_labels, check_scores
 from .faults import CONTRADICTION, SEVERAL_BIGRAMS, Faults, choices_of_event
 from .kernels import chain
-from .kernels.arithmetic import NEG_INF, Gradient, logsumexp, working_precision
+from .kernels.arithmetic import NEG_INF, Gradient, logarithm, logsumexp, working_precision
 from .kernels.viterbi import Legality, viterbi
+from .maxent import MaxEnt
 from .semirings import Log
-from .structure import (
-    Parts,
-    StructuredDistribution,
-    adopts,
-    check_inventory,
-    check_labels,
-    check_scores,
-    ordinary_tensors,
-)
 from .transition_counts import TransitionCounts, scale_gradient_
 
 
@@ -58,7 +52,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             )
         self.log_potentials = log_potentials
         self._initialise(log_potentials, bigrams + 1, size, lengths, labels, validate_args)
-        self._check_values("log_potentials", log_potentials, self._event_mask)
+        self.check_values("log_potentials", log_potentials, self.event_mask)
 
     def _initialise(
         self,
@@ -107,11 +101,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """BoolTensor [B, N-1]: True where word n has a successor in its sentence."""
         return torch.arange(self.words - 1, device=self.lengths.device) < (self.lengths - 1).unsqueeze(1)
 
-    def _event_mask(self) -> Tensor:
+    def event_mask(self) -> Tensor:
         return self.bigram_mask[:, :, None, None]
-
-    def _with_scores(self, *scores: Tensor | None) -> LinearChainCRF:
-        return LinearChainCRF(scores[0], self.lengths, self.labels, validate_args=False)  # type: ignore[arg-type]
 
     #: Whether targets and gradients are per transition [C, C] rather than per bigram [N-1, C, C].
     factored = False
@@ -120,19 +111,19 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return self.factored
 
     def dense(self) -> LinearChainCRF:
-        """The same distribution as one that takes its targets per bigram."""
+        """Return the same distribution over scores of bigrams; one-word sentences are uniform then."""
         return self
 
     def bigrams(self, labels: Tensor) -> Any:
         """Expected bigrams of independent words with label marginals [B, N, C], in the form of this chain's parts."""
         return labels[:, 1:, :, None] * labels[:, :-1, None, :]
 
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
         dtype = working_precision(self.log_potentials)
-        bigrams = torch.where(self._event_mask(), self.log_potentials.to(dtype), 0.0)
+        bigrams = torch.where(self.event_mask(), self.log_potentials.to(dtype), 0.0)
         return bigrams.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), bigrams
 
-    def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
+    def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
         unary, pairwise = parts
         forward = semiring.lift(unary[:, 0])
         for n in range(1, unary.shape[1]):
@@ -141,19 +132,19 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             forward = torch.where((n < lengths).unsqueeze(-1), reached, forward)
         return semiring.sum(forward)
 
-    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+    def expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         return self._forward_backward(parts, self.dtype)
 
     def _forward_backward(self, parts: Parts, precision: torch.dtype) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
-            return super()._expectations(parts)
+            return super().expectations(parts)
         scores = parts[1].detach()
         (value,), (labels,), (bigrams,) = chain.dense_expectations([scores], self.lengths, precision=precision)
         labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
 
-    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+    def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
             return None
         theirs, own = teacher.log_potentials.detach(), self.log_potentials.detach()
@@ -180,32 +171,32 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             ValueError: if a sentence has no sequence of finite score, with the batch items.
         """
         with torch.no_grad():
-            unary, bigrams = self._parts()
+            unary, bigrams = self.parts()
             return viterbi(unary, bigrams, self.lengths, legal=legal)[1]
 
-    def _best(self) -> tuple[Tensor, Parts]:
+    def best(self) -> tuple[Tensor, Parts]:
         with torch.no_grad():
-            unary, bigrams = self._parts()
+            unary, bigrams = self.parts()
             values, labels = viterbi(unary, bigrams, self.lengths)
-            return values, self._encode(labels)
+            return values, self.parts_of_structure(labels)
 
-    def _event(self, parts: Any) -> Tensor:
+    def event_of_parts(self, parts: Any) -> Tensor:
         return parts[1]
 
-    def _any_event(self) -> Tensor:
+    def placeholder_event(self) -> Tensor:
         event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
         event[:, 0, 0] = True
         return event
 
-    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+    def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         cells, missing, several = choices_of_event(event, self.bigram_mask, 1)
         differ = (cells[:, :-1, 2] != cells[:, 1:, 3]) & self.bigram_mask[:, 1:]
         return {SEVERAL_BIGRAMS: several | missing.any(1), CONTRADICTION: differ.any(1)}
 
-    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+    def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
         return check_labels(structure, self.word_mask, self.event_shape[-1]), {}
 
-    def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
+    def constrained(self, parts: Parts, structure: Tensor) -> Parts:
         known = (structure != UNLABELLED) & self.word_mask
         index = torch.arange(self.event_shape[-1], device=structure.device)
         others = known.unsqueeze(-1) & (structure.unsqueeze(-1) != index)
@@ -213,19 +204,19 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if parts[0].any():  # what scores words counts, too
-            return StructuredDistribution._expectations(self, parts)
+            return StructuredDistribution.expectations(self, parts)
         return self._forward_backward(parts, parts[1].dtype)
 
-    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+    def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         bigrams = parts[1]
         chosen = torch.where(structure[1] > 0, bigrams.detach(), 0.0).sum((2, 3), keepdim=True)
         return parts[0], bigrams - chosen
 
-    def _decode(self, parts: Parts) -> Tensor:
+    def structure_of_parts(self, parts: Parts) -> Tensor:
         mask = self.word_mask
         return parts[0].argmax(-1).reshape(-1, self.words).masked_fill(~mask, -1)
 
-    def _encode(self, structure: Tensor) -> Parts:
+    def parts_of_structure(self, structure: Tensor) -> Parts:
         labels = self._one_hot(structure)
         return labels, self.bigrams(labels)
 
@@ -237,15 +228,36 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         one_hot = torch.zeros(*labels.shape, size, dtype=dtype, device=labels.device).scatter_(-1, index, 1.0)
         return one_hot * self.word_mask.unsqueeze(-1)
 
-    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+    def parts_of_event(self, marginals: Tensor) -> Parts:
         bigrams = self._in_sentence(marginals).to(working_precision(marginals))
         return bigrams.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), bigrams
+
+    def certain_of(self, parts: Parts) -> LinearChainCRF:
+        labels = parts[0]
+        transitions = labels.new_zeros(labels.shape[-1], labels.shape[-1])
+        emissions = torch.where(labels > 0, 0.0, NEG_INF).to(labels.dtype)
+        certain = LinearChainCRF.from_scores(emissions, transitions, None, None, self.lengths, self.labels, False)
+        certain.dtype = self.dtype
+        certain.know((labels, certain.bigrams(labels)))
+        return certain
+
+    def alone(self) -> StructuredDistribution:
+        return self.posterior()
+
+    def words_alone(self, scores: Tensor | None = None) -> MaxEnt:
+        if scores is None:
+            shape = *self.batch_shape, self.words, self.event_shape[-1]
+            scores = torch.zeros(1, dtype=self.dtype, device=self._device).expand(shape)
+        return MaxEnt(scores, self.lengths, self.labels, validate_args=False)
+
+    def posterior(self) -> MaxEnt:
+        return self.words_alone(logarithm(self.label_marginals()).to(self.dtype))
 
     def label_marginals(self) -> Tensor:
         """P(label) for every word, [B, N, C], in working precision; 0 in the padding."""
         return self.expected_parts()[0]
 
-    def _parts_of_event(self, event: Tensor) -> Parts:
+    def _indicators_of_event(self, event: Tensor) -> Parts:
         return event.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), event
 
     def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
@@ -294,18 +306,15 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         self.emissions, self.transitions, self.start, self.end = emissions, transitions, start, end
         self._initialise(emissions, words, size, lengths, labels, validate_args)
         self.dtype = dtype
-        self._check_values("emissions", emissions, lambda: self.word_mask.unsqueeze(-1))
+        self.check_values("emissions", emissions, lambda: self.word_mask.unsqueeze(-1))
         for name, scores in (("transitions", transitions), ("start", start), ("end", end)):
             if scores is not None:
-                self._check_values(name, scores, lambda: torch.ones((), dtype=torch.bool))
+                self.check_values(name, scores, lambda: torch.ones((), dtype=torch.bool))
 
-    @property
-    def _scores(self) -> chain.Scores:
+    score_fields = ("emissions", "transitions", "start", "end")
+
+    def _factors(self) -> chain.Scores:
         return self.emissions, self.transitions, self.start, self.end
-
-    def _with_scores(self, *scores: Tensor | None) -> LinearChainCRF:
-        emissions, transitions, start, end = scores
-        return _FactoredLinearChainCRF(emissions, transitions, start, end, self.lengths, self.labels, False)  # type: ignore[arg-type]
 
     factored = True
 
@@ -313,9 +322,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         return TransitionCounts((labels[:, 1:], labels[:, :-1], None))
 
     def dense(self) -> LinearChainCRF:
-        return _DenseView(
-            self.emissions, self.transitions, self.start, self.end, self.lengths, self.labels, validate_args=False
-        )
+        return LinearChainCRF(self.log_potentials, self.lengths, self.labels, validate_args=False)
 
     @ordinary_tensors
     def decode(self, legal: Legality | None = None) -> Tensor:
@@ -323,6 +330,9 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         with torch.no_grad():
             emissions = self.emissions.to(dtype)
             return viterbi(emissions, self.transitions, self.lengths, self.start, self.end, legal)[1]
+
+    def alone(self) -> MaxEnt:
+        return self.words_alone(self.emissions)
 
     def _unary(self) -> Tensor:
         """Every per-word score, [B, N, C]: emissions, start and end."""
@@ -339,24 +349,24 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     # Parts are (unary [B, N, C], transitions [C, C]), expectations (label marginals, TransitionCounts); a structure is
     # its labels alone.
 
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
         return self._unary(), self.transitions.to(working_precision(self.transitions))
 
     def _forward_backward(self, parts: Parts, precision: torch.dtype) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
             # counts per sentence: the derivative by transitions of its own
             unary, transitions = parts
-            return StructuredDistribution._expectations(self, (unary, transitions.expand(*self.batch_shape, -1, -1)))
+            return StructuredDistribution.expectations(self, (unary, transitions.expand(*self.batch_shape, -1, -1)))
         unary, transitions = (p.detach().unsqueeze(0) for p in parts)
         (value,), (labels,), (counts,) = chain.factored_expectations(unary, transitions, self.lengths, precision)
         self._require_structures(value, parts)
         return value, (labels, counts)
 
-    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+    def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, _FactoredLinearChainCRF) or teacher.emissions.shape != self.emissions.shape:
             return None
         precision = torch.promote_types(teacher.dtype, self.dtype)
-        return chain.factored_kd(teacher._scores, self._scores, self.lengths, temperature, precision)
+        return chain.factored_kd(teacher._factors(), self._factors(), self.lengths, temperature, precision)
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         return self._forward_backward(parts, parts[1].dtype)
@@ -364,11 +374,11 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     def _all_parts(self, structure: Parts) -> Parts:
         return structure[0], self.bigrams(structure[0])
 
-    def _best(self) -> tuple[Tensor, Parts]:
-        value, structure = super()._best()
+    def best(self) -> tuple[Tensor, Parts]:
+        value, structure = super().best()
         return value, structure[:1]
 
-    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+    def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         unary, transitions = (p.detach() for p in parts)
         labels = structure[0]
         finite = transitions.masked_fill(transitions == NEG_INF, 0.0)
@@ -389,26 +399,26 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     @property
     def log_potentials(self) -> Tensor:  # type: ignore[override]
         """[B, N-1, C, C]: the scores as torch-struct wants them, built on request. 0 in the padding."""
-        unary, transitions = self._parts()
+        unary, transitions = self.parts()
         return self._bigram_scores(unary, transitions).to(self.dtype)
 
     def _bigram_scores(self, unary: Tensor, transitions: Tensor) -> Tensor:
         potentials = transitions + unary[:, 1:].unsqueeze(-1)
         at_first = torch.arange(self.words - 1, device=unary.device).view(1, -1, 1, 1) == 0
         potentials = potentials + torch.where(at_first, unary[:, None, None, 0], 0.0)
-        return torch.where(self._event_mask(), potentials, 0.0)
+        return torch.where(self.event_mask(), potentials, 0.0)
 
     def expected_event(self) -> Tensor:
         """Bigram marginals, built on request: the expected parts hold their sums over the sentence only."""
-        parts = self._parts()
+        parts = self.parts()
         self._log_partition(parts)  # a sentence of one word has no bigram to show that it is impossible
         potentials = self._bigram_scores(*parts)
         return LinearChainCRF(potentials, self.lengths, validate_args=False).expected_event()
 
-    def _event(self, parts: Any) -> Tensor:
+    def event_of_parts(self, parts: Any) -> Tensor:
         return LinearChainCRF.bigrams(self, parts[0])
 
-    def _parts_of_event(self, event: Tensor) -> Parts:
+    def _indicators_of_event(self, event: Tensor) -> Parts:
         if self.words == 1:
             return event.new_zeros(*self.batch_shape, 1, self.event_shape[-1]), event.sum(1)
         return labels_of_bigrams(event), event.sum(1)
@@ -417,7 +427,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         # every label of a one-word sentence has the same event, of no bigram: its probability is 1
         return torch.where(self.lengths == 1, logsumexp(parts[0][:, 0]), super()._score_of_event(event, parts))
 
-    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+    def parts_of_event(self, marginals: Tensor) -> Parts:
         alone = (self.lengths == 1).nonzero().flatten().tolist()
         if alone:
             raise ValueError(
@@ -426,24 +436,6 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             )
         bigrams = self._in_sentence(marginals).to(working_precision(marginals))
         return labels_of_bigrams(bigrams), TransitionCounts.from_dense(bigrams.sum(1))
-
-
-class _DenseView(_FactoredLinearChainCRF):
-    """A factored chain that takes its targets per bigram; only shapes and labels are read of it."""
-
-    factored = False
-
-    def dense(self) -> LinearChainCRF:
-        return self
-
-    def bigrams(self, labels: Tensor) -> Tensor:
-        return LinearChainCRF.bigrams(self, labels)
-
-    def _event(self, parts: Any) -> Tensor:
-        return parts[1]
-
-    def marginals_to_targets(self, marginals: Tensor) -> Parts:
-        return LinearChainCRF.marginals_to_targets(self, marginals)
 
 
 def labels_of_bigrams(bigrams: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..numbering import NOWHERE, UNLABELLED
+from .base import Parts, ordinary_tensors
+from .checks import check_inventory, check_labels, check_scores
 from .faults import SEVERAL_PARTS, Faults, choices_of_event
 from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once, working_precision
 from .kernels.viterbi import Legality, viterbi
-from .structure import Parts, check_inventory, check_labels, check_scores, ordinary_tensors
 from .transition_counts import scale_gradient_
 from .wordwise import WordwiseDistribution
 
@@ -20,45 +21,45 @@ from .wordwise import WordwiseDistribution
 class LabelDistribution(WordwiseDistribution):
     """Base of the distributions in which words choose labels alone; event [N, C]."""
 
-    def _parts(self) -> Parts:
-        scores = self.log_potentials.masked_fill(~self._event_mask(), 0.0) if self.ragged else self.log_potentials
+    def parts(self) -> Parts:
+        scores = self.log_potentials.masked_fill(~self.event_mask(), 0.0) if self.ragged else self.log_potentials
         return (scores.to(working_precision(scores)),)
 
-    def _event_mask(self) -> Tensor:
+    def event_mask(self) -> Tensor:
         return self.word_mask.unsqueeze(-1)
 
-    def _decode(self, parts: Parts) -> Tensor:
+    def structure_of_parts(self, parts: Parts) -> Tensor:
         return parts[0].argmax(-1).masked_fill(~self.word_mask, NOWHERE)
 
-    def _any_event(self) -> Tensor:
+    def placeholder_event(self) -> Tensor:
         event = torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
         event[:, 0] = True
         return event
 
-    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+    def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         _, missing, several = choices_of_event(event, self.word_mask, 1)
         return {SEVERAL_PARTS: several | self._lacks(missing, as_gold)}
 
-    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+    def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
         return check_labels(structure, self.word_mask, self.event_shape[-1]), {}
 
-    def _encode(self, structure: Tensor) -> Parts:
+    def parts_of_structure(self, structure: Tensor) -> Parts:
         size = self.event_shape[-1]
         inside = self.word_mask.unsqueeze(-1).to(working_precision(self.log_potentials))
         labels = torch.zeros(*self.batch_shape, *self.event_shape, dtype=inside.dtype, device=structure.device)
         return (labels.scatter_(-1, structure.clamp(0, size - 1).unsqueeze(-1), inside),)
 
-    def _constrained(self, parts: Parts, structure: Tensor) -> Parts:
+    def constrained(self, parts: Parts, structure: Tensor) -> Parts:
         known = (structure != UNLABELLED) & self.word_mask
         index = torch.arange(self.event_shape[-1], device=structure.device)
         return (parts[0].masked_fill(known.unsqueeze(-1) & (structure.unsqueeze(-1) != index), NEG_INF),)
 
-    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+    def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         return (parts[0] - torch.where(structure[0] > 0, parts[0].detach(), 0.0).sum(-1, keepdim=True),)
 
-    def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+    def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
         """Of labels. Nothing of [B, N, K] is made in working precision: sentences take turns."""
-        if self._is_event(gold):
+        if self.is_event(gold):
             return None
         scores, size = self.log_potentials.detach(), self.event_shape[-1]
         inside = self.word_mask
@@ -123,14 +124,11 @@ class MaxEnt(LabelDistribution):
         self.labels = check_inventory("labels", labels, size)
         self.log_potentials = logits
         super().__init__(logits, words, (words, size), lengths, validate_args)
-        self._check_values("logits", logits, self._event_mask)
+        self.check_values("logits", logits, self.event_mask)
 
     @property
     def logits(self) -> Tensor:
         return self.log_potentials
-
-    def _with_scores(self, *scores: Tensor | None) -> MaxEnt:
-        return MaxEnt(scores[0], self.lengths, self.labels, validate_args=False)  # type: ignore[arg-type]
 
     @ordinary_tensors
     def decode(self, legal: Legality | None = None) -> Tensor:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution, check_scores_of_arcs
-from .head_selection import HeadChoice
+from .base import StructuredDistribution, ordinary_tensors
+from .checks import check_count, check_scores
+from .head_selection import HeadChoice, HeadSelection
 from .kernels import mean_field
 from .kernels.arithmetic import NEG_INF, working_precision
 from .kernels.mean_field import Factors
 from .kernels.relations import Relations
-from .structure import StructuredDistribution, check_count, check_scores, check_temperature, ordinary_tensors
 
 
 class MeanFieldDependency(HeadChoice):
@@ -45,6 +46,11 @@ class MeanFieldDependency(HeadChoice):
     ValueError for a wrong kind, shape, length or value.
     """
 
+    #: Scores of siblings and grandparents are tables [B, N, N, N], or the first of three factors.
+    score_fields = ("arcs", "_siblings", "_grandparents", "relations")
+    _sibling_rest: tuple[Tensor, Tensor] | None = None
+    _grandparent_rest: tuple[Tensor, Tensor] | None = None
+
     def __init__(
         self,
         arcs: Tensor,
@@ -64,8 +70,8 @@ class MeanFieldDependency(HeadChoice):
                 expected = [len(arcs), *[self.words] * 3]
                 if list(scores.shape) != expected:
                     raise ValueError(f"{name} must have shape {expected}, got {list(scores.shape)}")
-                self._check_values(name, scores, self._triples)
-        self.siblings, self.grandparents = siblings, grandparents
+                self.check_values(name, scores, self._triples)
+        self._siblings, self._grandparents = siblings, grandparents
 
     def _initialise_field(
         self,
@@ -91,9 +97,9 @@ class MeanFieldDependency(HeadChoice):
         event_shape = arcs.shape[1:] if relations is None else relations.shape[1:]
         StructuredDistribution.__init__(self, arcs, arcs.shape[1], event_shape, lengths, validate_args)
         self.dtype = dtype
-        self._check_values("arcs", arcs, self._arc_mask)
+        self.check_values("arcs", arcs, self._arc_mask)
         if relations is not None:
-            self._check_values("relations", relations, self._event_mask)
+            self.check_values("relations", relations, self.event_mask)
 
     @staticmethod
     def from_factors(
@@ -115,7 +121,12 @@ class MeanFieldDependency(HeadChoice):
 
         A temperature divides the products. Costs O(T N^2 r) time and O(T N (N + r)) memory.
         """
-        return _FactoredMeanField(arcs, siblings, grandparents, lengths, iterations, validate_args, relations)
+        field = MeanFieldDependency(arcs, None, None, lengths, iterations, validate_args, relations)
+        field._siblings, field._sibling_rest = field._check_factors("siblings", siblings)
+        field._grandparents, field._grandparent_rest = field._check_factors("grandparents", grandparents)
+        for factor in (*(siblings or ()), *(grandparents or ())):
+            field.dtype = torch.promote_types(field.dtype, factor.dtype)
+        return field
 
     @property
     @ordinary_tensors
@@ -123,13 +134,27 @@ class MeanFieldDependency(HeadChoice):
         """Scores of relations given the arc, [B, N, N, L], or None."""
         return self._relations if self._by_arc is None else self._all_relations()
 
-    @property
-    def _scores(self) -> tuple[Tensor | None, ...]:
-        return self.arcs, self.siblings, self.grandparents, self.relations
+    @relations.setter
+    def relations(self, relations: Tensor | None) -> None:
+        self._relations, self._by_arc = relations, None
 
-    def _with_scores(self, *scores: Tensor | None) -> MeanFieldDependency:
-        arcs, siblings, grandparents, relations = scores
-        return MeanFieldDependency(arcs, siblings, grandparents, self.lengths, self.iterations, False, relations)  # type: ignore[arg-type]
+    @property
+    def siblings(self) -> Tensor | None:
+        """Scores of siblings [B, N, N, N], or None; of factors, multiplied out when asked for."""
+        return _multiplied(self._siblings, self._sibling_rest)
+
+    @property
+    def grandparents(self) -> Tensor | None:
+        """As `siblings`."""
+        return _multiplied(self._grandparents, self._grandparent_rest)
+
+    def _factors(self) -> list[Factors | None]:
+        """The factors of siblings and grandparents; None where there are none."""
+        tables = (self._siblings, self._sibling_rest), (self._grandparents, self._grandparent_rest)
+        return [None if first is None or rest is None else (first, *rest) for first, rest in tables]
+
+    def sources(self) -> tuple[Tensor, ...]:
+        return *super().sources(), *(self._sibling_rest or ()), *(self._grandparent_rest or ())
 
     def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
         if not self.labelled:
@@ -142,9 +167,15 @@ class MeanFieldDependency(HeadChoice):
             arcs = arcs.masked_fill(impossible & self._arc_mask(), NEG_INF)
         return self._over_arcs(arcs).tempered(temperature), relations
 
+    def alone(self) -> HeadSelection:
+        field = MeanFieldDependency(self.arcs, lengths=self.lengths, iterations=0, relations=self.relations)
+        return HeadSelection(field.log_potentials, self.lengths, validate_args=False)
+
     def _over_arcs(self, arcs: Tensor) -> MeanFieldDependency:
         """The same over other arcs, without relations."""
-        return MeanFieldDependency(arcs, self.siblings, self.grandparents, self.lengths, self.iterations, False)
+        unlabelled = self.with_scores(arcs, self._siblings, self._grandparents, None)
+        unlabelled._event_shape = arcs.shape[1:]
+        return unlabelled
 
     def _triples(self) -> Tensor:
         """BoolTensor [B, N, N, N]: three different words of the sentence."""
@@ -153,14 +184,14 @@ class MeanFieldDependency(HeadChoice):
         distinct = other[:, :, None] & other[:, None, :] & other[None, :, :]
         return (self._arc_mask().unsqueeze(3) & inside[:, None, None, :]).logical_and_(distinct)
 
-    @property
+    @property  # type: ignore[misc]
     def log_potentials(self) -> Tensor:  # type: ignore[override]
         """F after the last iteration, [B, N, N], the posterior's log potentials; with relations [B, N, N, L], F plus
         the log probability of the relation. 0 in the padding.
         """
-        return self._parts()[0].to(self.dtype)
+        return self.parts()[0].to(self.dtype)
 
-    def _parts(self) -> tuple[Tensor, ...]:
+    def parts(self) -> tuple[Tensor, ...]:
         return self._memo("field", lambda: (self._labelled_field(),))
 
     def _labelled_field(self) -> Tensor:
@@ -170,7 +201,7 @@ class MeanFieldDependency(HeadChoice):
             arcs = torch.where(self._arc_mask(), arcs, 0.0)
         if self.relations is None:
             return self._field(arcs)
-        padding = ~self._event_mask()
+        padding = ~self.event_mask()
         relations = self.relations.masked_fill(padding, 0.0).to(dtype)
         impossible = relations.detach().amax(-1) == NEG_INF
         if impossible.any():
@@ -181,40 +212,23 @@ class MeanFieldDependency(HeadChoice):
 
     def _field(self, arcs: Tensor) -> Tensor:
         """F after the last iteration, [B, N, N], from the first-order scores in working precision."""
-        if self.siblings is None and self.grandparents is None:
+        if self._siblings is None and self._grandparents is None:
             return arcs
+        factors = self._factors()
+        if any(triple is not None for triple in factors):
+            cleaned = [self._cleaned(triple, arcs.dtype) for triple in factors]
+            return mean_field.field_of_factors(arcs, cleaned[0], cleaned[1], self.lengths, self.iterations)
         triples = self._triples()
         siblings, grandparents = (
             None if scores is None else torch.where(triples, scores, 0.0).to(arcs.dtype)
-            for scores in (self.siblings, self.grandparents)
+            for scores in (self._siblings, self._grandparents)
         )
         return mean_field.field(arcs, siblings, grandparents, self.lengths, self.iterations)
 
-
-class _FactoredMeanField(MeanFieldDependency):
-    """A mean-field posterior whose second-order scores stay factors; see `MeanFieldDependency.from_factors`."""
-
-    def __init__(
-        self,
-        arcs: Tensor,
-        siblings: Factors | None = None,
-        grandparents: Factors | None = None,
-        lengths: Tensor | None = None,
-        iterations: int = 3,
-        validate_args: bool | None = None,
-        relations: Tensor | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        given = {"siblings": siblings, "grandparents": grandparents}
-        self._initialise_field(
-            arcs, lengths, iterations, validate_args, relations, [f for triple in given.values() for f in triple or ()]
-        )
-        for name, factors in given.items():
-            if factors is not None:
-                self._check_factors(name, factors)
-        self.sibling_factors, self.grandparent_factors, self.scale = siblings, grandparents, scale
-
-    def _check_factors(self, name: str, factors: Any) -> None:
+    def _check_factors(self, name: str, factors: Any) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+        """The first of three factors, which a temperature divides, and the others."""
+        if factors is None:
+            return None, None
         if not isinstance(factors, (tuple, list)) or len(factors) != 3:
             raise TypeError(f"{name} must be three tensors [B, N, r], for h, d and c, got {type(factors).__name__}")
         for factor in factors:
@@ -226,58 +240,20 @@ class _FactoredMeanField(MeanFieldDependency):
                 continue
             if not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
                 raise ValueError(f"the factors of {name} must be finite inside a sentence")
-
-    @property
-    def _scores(self) -> tuple[Tensor | None, ...]:
-        return self.arcs, *(self.sibling_factors or ()), *(self.grandparent_factors or ()), self.relations
-
-    def _over_arcs(self, arcs: Tensor) -> MeanFieldDependency:
-        factors = self.sibling_factors, self.grandparent_factors
-        return _FactoredMeanField(arcs, *factors, self.lengths, self.iterations, False, None, self.scale)
-
-    def tempered(self, temperature: float) -> MeanFieldDependency:
-        temperature = check_temperature(temperature)
-        if temperature == 1:
-            return self
-        dtype = working_precision(self.arcs)
-        tempered = _FactoredMeanField(
-            self.arcs.to(dtype) / temperature,
-            self.sibling_factors,
-            self.grandparent_factors,
-            self.lengths,
-            self.iterations,
-            False,
-            None if self.relations is None else self.relations.to(dtype) / temperature,
-            self.scale / temperature,
-        )
-        tempered.dtype = self.dtype
-        return tempered
-
-    @property
-    def siblings(self) -> Tensor | None:  # type: ignore[override]
-        """The scores multiplied out, [B, N, N, N], O(N^3) memory; built when asked for."""
-        return self._multiplied(self.sibling_factors)
-
-    @property
-    def grandparents(self) -> Tensor | None:  # type: ignore[override]
-        """As `siblings`."""
-        return self._multiplied(self.grandparent_factors)
-
-    def _multiplied(self, factors: Factors | None) -> Tensor | None:
-        return None if factors is None else self.scale * torch.einsum("bhk,bdk,bck->bhdc", *factors)
-
-    def _field(self, arcs: Tensor) -> Tensor:
-        siblings, grandparents = (
-            self._cleaned(f, arcs.dtype) for f in (self.sibling_factors, self.grandparent_factors)
-        )
-        return mean_field.field_of_factors(arcs, siblings, grandparents, self.lengths, self.iterations)
+        first, second, third = factors
+        return first, (second, third)
 
     def _cleaned(self, factors: Factors | None, dtype: torch.dtype) -> Factors | None:
-        """In working precision, 0 in the padding, the first with the scale."""
+        """In working precision, 0 in the padding."""
         if factors is None:
             return None
         first, second, third = (factor.to(dtype) for factor in factors)
         if self.ragged:
             padding = ~self.word_mask.unsqueeze(-1)
             first, second, third = (factor.masked_fill(padding, 0.0) for factor in (first, second, third))
-        return first if self.scale == 1 else first * self.scale, second, third
+        return first, second, third
+
+
+def _multiplied(scores: Tensor | None, rest: tuple[Tensor, Tensor] | None) -> Tensor | None:
+    """Second-order scores, [B, N, N, N], from a table, or a first factor and the others; O(N^3) memory."""
+    return scores if scores is None or rest is None else torch.einsum("bhk,bdk,bck->bhdc", scores, *rest)

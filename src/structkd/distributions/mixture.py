@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.distributions import Distribution
 
-from .structure import adopt, check_number, check_temperature
+from .base import adopt
+from .checks import check_number, check_temperature
 
 
 class Mixture(Distribution):
@@ -51,6 +52,11 @@ class Mixture(Distribution):
 
     def __repr__(self) -> str:
         return f"Mixture({self.components}, weights={self.weights})"
+
+    def alone(self) -> Mixture:
+        """Return the mixture of the components in which every word chooses by its own scores."""
+        alone = [component.alone() if hasattr(component, "alone") else component for component in self.components]
+        return Mixture(alone, self.weights)
 
     def tempered(self, temperature: float) -> Mixture:
         """The mixture of the components, each with its scores divided by `temperature`."""

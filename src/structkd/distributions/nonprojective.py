@@ -9,11 +9,11 @@ import torch
 import torch_struct
 from torch import Tensor
 
+from .base import Parts, adopts
 from .kernels import matrix_tree
 from .kernels.arborescence import k_best_arborescences, maximum_arborescences
 from .kernels.arithmetic import NEG_INF, logsumexp
 from .semirings import Log
-from .structure import Parts, adopts
 from .trees import TreeDistribution, check_multiroot
 
 
@@ -45,10 +45,7 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
         self.multiroot = check_multiroot(multiroot)
         self._initialise(log_potentials, lengths, validate_args)
 
-    def _with_scores(self, *scores: Tensor | None) -> NonProjectiveDependencyCRF:
-        return NonProjectiveDependencyCRF(scores[0], self.lengths, self.multiroot, validate_args=False)  # type: ignore[arg-type]
-
-    def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
+    def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
         # Only log Z has a recursion here: elimination divides, so other semirings have none.
         arcs = logsumexp(parts[0]) if self.labelled else parts[0]
         return matrix_tree.log_matrix_tree(arcs, lengths, self.multiroot)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch_struct
 from torch import Tensor
 
+from .base import Parts, adopts
 from .kernels import eisner
 from .semirings import Log
-from .structure import Parts, adopts
 from .trees import TreeDistribution, check_multiroot
 
 
@@ -41,10 +41,7 @@ class DependencyCRF(TreeDistribution, torch_struct.DependencyCRF):
         self.multiroot = check_multiroot(multiroot)
         self._initialise(log_potentials, lengths, validate_args)
 
-    def _with_scores(self, *scores: Tensor | None) -> DependencyCRF:
-        return DependencyCRF(scores[0], self.lengths, self.multiroot, validate_args=False)  # type: ignore[arg-type]
-
-    def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
+    def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
         arcs = semiring.lift(parts[0])
         if self.labelled:
             arcs = semiring.sum(arcs)

@@ -9,16 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .base import Parts, StructuredDistribution
+from .checks import check_inventory, check_scores
 from .faults import OVERLAP, STRANGE_SPANS, Faults, set_cells, strange_values
 from .kernels.arithmetic import NEG_INF, working_precision
 from .kernels.spans import expectations as span_expectations
 from .semirings import Log
-from .structure import (
-    Parts,
-    StructuredDistribution,
-    check_inventory,
-    check_scores,
-)
 
 
 class Span(NamedTuple):
@@ -58,24 +54,21 @@ class SpanCRF(StructuredDistribution):
         self.types = check_inventory("types", types, size)
         self.log_potentials = log_potentials
         super().__init__(log_potentials, words, (words, words, size), lengths, validate_args)
-        self._check_values("log_potentials", log_potentials, self._event_mask)
+        self.check_values("log_potentials", log_potentials, self.event_mask)
 
-    def _with_scores(self, *scores: Tensor | None) -> SpanCRF:
-        return SpanCRF(scores[0], self.lengths, self.types, validate_args=False)  # type: ignore[arg-type]
-
-    def _event_mask(self) -> Tensor:
+    def event_mask(self) -> Tensor:
         inside = self.word_mask
         forward = torch.ones(self.words, self.words, dtype=torch.bool, device=inside.device).triu()
         return (inside.unsqueeze(2) & inside.unsqueeze(1) & forward).unsqueeze(-1)
 
     # Parts are (spans [B, N, N, L], words outside any span [B, N], always scored 0).
 
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
         scores = self.log_potentials.to(working_precision(self.log_potentials))
-        spans = torch.where(self._event_mask(), scores, NEG_INF)
+        spans = torch.where(self.event_mask(), scores, NEG_INF)
         return spans, spans.new_zeros(*self.batch_shape, self.words)
 
-    def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
+    def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
         spans, outside = parts
         untyped = semiring.sum(semiring.lift(spans))
         # prefix[..., e]: the first e words
@@ -87,22 +80,22 @@ class SpanCRF(StructuredDistribution):
         index = lengths.unsqueeze(-1).expand(*prefix.shape[:-1], 1)
         return torch.take_along_dim(prefix, index, -1).squeeze(-1)
 
-    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+    def expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
-            return super()._expectations(parts)
+            return super().expectations(parts)
         value, marginals, alone = span_expectations(parts[0].detach(), self.lengths)
         return value, (marginals, alone)
 
-    def _decode(self, parts: Parts) -> list[list[Span]]:
+    def structure_of_parts(self, parts: Parts) -> list[list[Span]]:
         spans: list[list[Span]] = [[] for _ in range(self.batch_shape[0])]
         for item, start, end, kind in parts[0].nonzero().tolist():
             spans[item].append(Span(start, end, kind))
         return spans
 
-    def _any_event(self) -> Tensor:
+    def placeholder_event(self) -> Tensor:
         return torch.zeros(self.event_shape, dtype=torch.bool, device=self._device)
 
-    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+    def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         cells = set_cells(event, self.word_mask, (1, 2))
         cells = cells[cells[:, 1] <= cells[:, 2]]
         return {STRANGE_SPANS: strange_values(event, cells), OVERLAP: self._overlap(cells)}
@@ -127,7 +120,7 @@ class SpanCRF(StructuredDistribution):
     def _compact_form(self) -> str:
         return f"a list of spans (start, end, type index) for each of {self.batch_shape[0]} sentences"
 
-    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
+    def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
         """Their cells, LongTensor [M, 4]: item, start, end, type."""
         if not self._is_compact(structure):
             raise TypeError(f"spans must be {self._compact_form()}, got {type(structure).__name__}")
@@ -151,35 +144,45 @@ class SpanCRF(StructuredDistribution):
         found = torch.tensor(cells, dtype=torch.long, device=self._device).view(-1, 4)
         return found, {OVERLAP: self._overlap(found)}
 
-    def _leaves_open(self, structure: Any) -> bool:
+    def leaves_open(self, structure: Any) -> bool:
         return False
 
-    def _encode(self, structure: Tensor) -> Parts:
+    def parts_of_structure(self, structure: Tensor) -> Parts:
         dtype = working_precision(self.log_potentials)
         spans = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=self._device)
         spans[tuple(structure.T)] = 1.0
-        return self._parts_of_event(spans)
+        return self._indicators_of_event(spans)
 
-    def _parts_of_event(self, event: Tensor) -> Parts:
+    def _indicators_of_event(self, event: Tensor) -> Parts:
         return event, (1.0 - self._covering(event)) * self.word_mask
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if parts[1].any():  # what scores words outside any span counts, too
-            return StructuredDistribution._expectations(self, parts)
-        return self._expectations(parts)
+            return StructuredDistribution.expectations(self, parts)
+        return self.expectations(parts)
 
-    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
+    def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         spans, outside = parts
         # the score of a span of the structure belongs to its first word, whatever that word is in
         first = torch.where(structure[0] > 0, spans.detach(), 0.0).sum((2, 3))
         within = first.unsqueeze(1).expand(-1, self.words, -1).triu().cumsum(2)
         return spans - within.unsqueeze(-1), outside - first
 
+    def alone(self) -> StructuredDistribution:
+        # a span's score is of no single word, and each word's choice alone would say little of its tag
+        return self.certain_of(self.best()[1])
+
+    def words_alone(self, scores: Tensor | None = None) -> StructuredDistribution:
+        raise NotImplementedError(
+            "SpanCRF has a distribution per word only in the tags of a tagger, and the student is SpanCRF; use "
+            "structural_kd_loss, or topk_kd_loss"
+        )
+
     def decode(self) -> list[list[Span]]:
         """The best spans of every sentence, from left to right: `Span(start, end, type index)`."""
         return super().decode()
 
-    def marginals_to_targets(self, marginals: Tensor) -> Parts:
+    def parts_of_event(self, marginals: Tensor) -> Parts:
         spans = self._in_sentence(marginals).to(working_precision(self.log_potentials))
         return spans, spans.new_zeros(*self.batch_shape, self.words)
 

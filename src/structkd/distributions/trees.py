@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution
+from .base import Parts, StructuredDistribution
 from .faults import Faults, tree_faults
 from .kernels import general
 from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once
 from .kernels.relations import over_relations
-from .structure import Parts, StructuredDistribution
 from .transition_counts import scale_gradient_
 
 
@@ -37,16 +37,16 @@ class TreeDistribution(ArcDistribution):
     tree = True
     _recursion: ModuleType
 
-    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+    def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         faults, heads = self._faults_of_arcs(event, as_gold)
         return faults | self._faults_of_heads(heads)
 
     def _faults_of_heads(self, heads: Tensor) -> Faults:
         return tree_faults(heads, self.word_mask, self.projective, self.multiroot)
 
-    def _read(self, structure: Any) -> tuple[Tensor, Faults]:
-        heads, faults = super()._read(structure)
-        if StructuredDistribution._leaves_open(self, heads):
+    def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
+        heads, faults = super().read_structure(structure)
+        if StructuredDistribution.leaves_open(self, heads):
             return heads, faults  # whether trees agree with the others will be seen
         return heads, faults | self._faults_of_heads(heads.clamp(0, self.words - 1))
 
@@ -58,9 +58,9 @@ class TreeDistribution(ArcDistribution):
         value, marginals = self._recursion.expectations(arcs, lengths, self.multiroot)
         return value, relations.mul_(marginals.unsqueeze(-1))
 
-    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+    def expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and parts[0].requires_grad:
-            return super()._expectations(parts)
+            return super().expectations(parts)
         value, marginals = self._without_graph(parts[0].detach(), self.lengths)
         self._require_structures(value, parts)
         return value, (marginals,)
@@ -69,9 +69,9 @@ class TreeDistribution(ArcDistribution):
         """The best trees over unlabelled arcs [B, N, N], LongTensor [B, N]; -1 in the padding, and where none is."""
         raise NotImplementedError
 
-    def _best(self) -> tuple[Tensor, Parts]:
+    def best(self) -> tuple[Tensor, Parts]:
         if "best" not in self._cache:
-            self._cache["best"] = self._best_trees(self._parts()[0].detach())
+            self._cache["best"] = self._best_trees(self.parts()[0].detach())
         return self._cache["best"]
 
     def _best_trees(self, scores: Tensor) -> tuple[Tensor, Parts]:
@@ -89,7 +89,7 @@ class TreeDistribution(ArcDistribution):
             event = event.unsqueeze(-1) * relations
         return value, (event,)
 
-    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+    def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         """Any arc-factored teacher whose structures, conditioned on this class's, are this class's."""
         if not isinstance(teacher, ArcDistribution) or teacher.event_shape != self.event_shape:
             return None
@@ -97,7 +97,7 @@ class TreeDistribution(ArcDistribution):
             return None
         own, tempered = self.log_potentials.detach(), teacher.tempered(temperature)
         # scores that the user gave, or a posterior in working precision
-        theirs = (tempered.log_potentials if len(tempered._scores) == 1 else tempered._parts()[0]).detach()
+        theirs = (tempered.log_potentials if len(tempered.scores) == 1 else tempered.parts()[0]).detach()
         if temperature != 1:
             theirs = theirs * temperature
         if self.labelled:
@@ -109,18 +109,18 @@ class TreeDistribution(ArcDistribution):
         loss, gap = found
         return loss, lambda weights: (scale_gradient_(gap, weights),)
 
-    def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+    def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
         """Of labelled trees as events. Nothing of [B, N, N, L] is made in more than the scores' precision, nor, but for
         the gradient, of more sentences than a cache holds.
         """
-        if not (self.labelled and self._is_event(gold)):
+        if not (self.labelled and self.is_event(gold)):
             return None
         scores = self.log_potentials.detach()
         arcs, relations = self.apart()
         assert relations is not None
-        loss, marginals = self._recursion.expectations(arcs._parts()[0], self.lengths, self.multiroot)
+        loss, marginals = self._recursion.expectations(arcs.parts()[0], self.lengths, self.multiroot)
         gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
-        padding = ~self._event_mask() if self.ragged else None
+        padding = ~self.event_mask() if self.ragged else None
         at_once = sentences_at_once(scores)
         for first in range(0, len(scores), at_once):
             some = slice(first, first + at_once)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import reduce
 from operator import add
 from typing import Any
@@ -11,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions import HeadSelection, LinearChainCRF, MaxEnt, MeanFieldDependency, Mixture, SpanCRF
-from ..distributions.arcs import ArcDistribution
-from ..distributions.structure import StructuredDistribution, check_temperature, class_name, ordinary_tensors
+from ..distributions import LinearChainCRF, MaxEnt
+from ..distributions.base import StructuredDistribution, class_name, ordinary_tensors
+from ..distributions.checks import check_temperature
 from ..distributions.transition_counts import weighted_parts
 from ..distributions.wordwise import WordwiseDistribution
-from ..projections.registry import check_distribution, check_pair, check_words
-from ..projections.spans import tag_marginals
+from ..projections.registry import check_distribution, check_pair, check_words, targets
 from ..projections.structures import k_best
 from .structural import Reduction, cross_entropy, structural_kd_loss
 
@@ -39,9 +37,12 @@ def token_kd_loss(
     either; its label marginals stand in. Several teachers (a `Mixture`) average word by word.
     Arguments as in `structural_kd_loss`.
     """
-    source, student = _sides(teacher, student, several=True)
-    alone = _each(source, student, _alone), _alone(student, student)
-    return structural_kd_loss(*alone, temperature, temperature_mode, reduction, num_items)
+    teacher, student = _sides(teacher, student)
+    words = student.alone()
+    if not isinstance(words, WordwiseDistribution):
+        words = student.posterior()
+    alone = teacher.alone() if hasattr(teacher, "alone") else teacher
+    return structural_kd_loss(alone, words, temperature, temperature_mode, reduction, num_items)
 
 
 @ordinary_tensors
@@ -60,12 +61,9 @@ def posterior_kd_loss(
     "global".
     """
     temperature = _global_only("posterior_kd_loss", temperature, temperature_mode)
-    source, student = _sides(teacher, student, several=True)
-    loss = structural_kd_loss(
-        _each(source.tempered(temperature), student, _posterior),
-        _posterior(student.tempered(temperature), student),
-        reduction="none",
-    )
+    teacher, student = _sides(teacher, student)
+    words = student.tempered(temperature).posterior()
+    loss = cross_entropy(words, targets(teacher, words, temperature), 1.0, Reduction(words, "none", None))
     return Reduction(student, reduction, num_items)(loss * temperature**2)
 
 
@@ -91,7 +89,7 @@ def topk_kd_loss(
         others: as in `structural_kd_loss`, in temperature mode "global".
     """
     temperature = _global_only("topk_kd_loss", temperature, temperature_mode)
-    source, student = _sides(teacher, student)
+    source, student = _sides(teacher, student, one=True)
     with torch.no_grad():
         scores, parts = k_best(source, student, k)
         weights = (scores / temperature).softmax(0) if weighted else _equal(scores)
@@ -118,7 +116,7 @@ def emission_kd_loss(
     emissions. Arguments as in `structural_kd_loss`, in temperature mode "global". Scores must be finite.
     """
     _global_only("emission_kd_loss", temperature, temperature_mode)
-    source, student = _sides(teacher, student)
+    source, student = _sides(teacher, student, one=True)
     scores = [_emissions(side) for side in (source, student)]
     if None in [None if s is None else True for s in scores]:
         raise NotImplementedError(
@@ -134,25 +132,18 @@ def emission_kd_loss(
     return Reduction(student, reduction, num_items)(gap.square().mean(-1).sum(-1))
 
 
-def _sides(teacher: Any, student: Any, several: bool = False) -> tuple[Any, StructuredDistribution]:
-    """Both sides checked; `several`: whether a `Mixture` may teach."""
+def _sides(teacher: Any, student: Any, one: bool = False) -> tuple[Any, StructuredDistribution]:
+    """Both sides checked; `one`: whether the teacher has to be a single structured distribution."""
     teacher, student = check_distribution("teacher", teacher), check_distribution("student", student)
     if not isinstance(student, StructuredDistribution):
         raise NotImplementedError(f"{class_name(student)} as student: this loss needs a structured distribution")
-    if not isinstance(teacher, (StructuredDistribution, Mixture) if several else StructuredDistribution):
+    if one and not isinstance(teacher, StructuredDistribution):
         raise NotImplementedError(
             f"{class_name(teacher)} as teacher: this loss needs one structured distribution; of several teachers, "
             "structural_kd_loss, token_kd_loss and posterior_kd_loss take a Mixture"
         )
     check_pair(teacher, student)
     return teacher, student
-
-
-def _each(side: Any, student: StructuredDistribution, view: Callable[..., StructuredDistribution]) -> Any:
-    """A view of a teacher, or of every one of several."""
-    if isinstance(side, Mixture):
-        return Mixture([_each(component, student, view) for component in side.components], side.weights)
-    return view(side, student)
 
 
 def _global_only(name: str, temperature: float, temperature_mode: str) -> float:
@@ -165,55 +156,6 @@ def _emissions(side: StructuredDistribution) -> Tensor | None:
     if isinstance(side, LinearChainCRF):
         return getattr(side, "emissions", None)
     return side.log_potentials if isinstance(side, MaxEnt) else None
-
-
-def _alone(side: StructuredDistribution, student: StructuredDistribution) -> StructuredDistribution:
-    """Every word by its own scores; what spans say, in the student's tags."""
-    emissions = _emissions(side)
-    if emissions is not None:
-        return MaxEnt(emissions, side.lengths, getattr(side, "labels", None), validate_args=False)
-    if isinstance(side, MeanFieldDependency):
-        side = MeanFieldDependency(side.arcs, lengths=side.lengths, iterations=0, relations=side.relations)
-    if isinstance(side, ArcDistribution):
-        return HeadSelection(side.log_potentials, side.lengths, validate_args=False)
-    if isinstance(side, SpanCRF):
-        labels = _labels(side, student)
-        (_, best) = side._best()
-        return MaxEnt(_log(tag_marginals(side, best, labels)).to(side.dtype), side.lengths, labels, validate_args=False)
-    return _posterior(side, student)
-
-
-def _posterior(side: StructuredDistribution, student: StructuredDistribution) -> StructuredDistribution:
-    """Every word by its marginals; those of spans in the student's tags."""
-    if isinstance(side, WordwiseDistribution):
-        return side
-    if isinstance(side, (LinearChainCRF, SpanCRF)):
-        labels = _labels(side, student) if isinstance(side, SpanCRF) else side.labels
-        marginals = (
-            tag_marginals(side, side.expected_parts(), labels) if isinstance(side, SpanCRF) else side.label_marginals()
-        )
-        return MaxEnt(_log(marginals).to(side.dtype), side.lengths, labels, validate_args=False)
-    if isinstance(side, ArcDistribution):
-        return HeadSelection(_log(side.arc_marginals()).to(side.dtype), side.lengths, validate_args=False)
-    raise NotImplementedError(
-        f"{class_name(side)} has no distribution per word; use structural_kd_loss, or topk_kd_loss"
-    )
-
-
-def _labels(spans: SpanCRF, student: StructuredDistribution) -> list[str] | None:
-    """The tags that spans are to be written in."""
-    if not isinstance(student, (LinearChainCRF, MaxEnt)):
-        raise NotImplementedError(
-            "SpanCRF has a distribution per word only in the tags of a tagger, and the student is "
-            f"{class_name(student)}; use structural_kd_loss, or topk_kd_loss"
-        )
-    return student.labels
-
-
-def _log(marginals: Tensor) -> Tensor:
-    """log P, -inf (and gradient 0) at 0."""
-    possible = marginals > 0
-    return torch.where(possible, marginals.masked_fill(~possible, 1.0).log(), float("-inf"))
 
 
 def _equal(scores: Tensor) -> Tensor:

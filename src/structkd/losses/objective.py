@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..distributions.structure import StructuredDistribution, check_number
+from ..distributions.base import StructuredDistribution
+from ..distributions.checks import check_number
 from ..projections.registry import check_distribution
 from .structural import check_num_items, supervised_loss
 
@@ -132,7 +133,7 @@ class KDObjective(nn.Module):
             loss = loss + (1 - share) * supervised
         if not isinstance(loss, Tensor):
             # nothing to learn from in this batch; still a scalar that back-propagates
-            finite = (scores.nan_to_num(0.0, 0.0, 0.0) for scores in student._sources())
+            finite = (scores.nan_to_num(0.0, 0.0, 0.0) for scores in student.sources())
             loss = sum((scores * 0.0).sum() for scores in finite).to(student.dtype)
         return loss.sum() / (check_num_items(num_items) if num_items is not None else student.batch_shape[0] or 1)
 
@@ -140,8 +141,9 @@ class KDObjective(nn.Module):
 def _replaced(student: Any, gold: Any, labelled: Tensor) -> Any:
     """Gold structures with some structure in place of those of unlabelled sentences, which may be anything."""
     if not isinstance(gold, Tensor):
-        return [structure if known else [] for structure, known in zip(gold, labelled.tolist(), strict=True)]
+        structures = zip(gold, student.decode(), labelled.tolist(), strict=True)
+        return [given if known else some for given, some, known in structures]
     known = labelled.view(-1, *[1] * (gold.dim() - 1))
-    if isinstance(student, StructuredDistribution) and student._is_event(gold):
-        return torch.where(known, gold, student._any_event().to(gold.dtype))
+    if isinstance(student, StructuredDistribution) and student.is_event(gold):
+        return torch.where(known, gold, student.placeholder_event().to(gold.dtype))
     return gold.masked_fill(~known, 0)

@@ -10,18 +10,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..distributions.base import Parts, StructuredDistribution, class_name, ordinary_tensors
+from ..distributions.checks import check_number, check_temperature
 from ..distributions.kernels.arithmetic import Gradient
-from ..distributions.structure import (
-    Parts,
-    StructuredDistribution,
-    check_number,
-    check_temperature,
-    class_name,
-    ordinary_tensors,
-)
 from ..distributions.transition_counts import TransitionCounts, weighted_parts
 from ..distributions.wordwise import WordwiseDistribution
-from ..projections.registry import check_distribution, check_pair, runs_jointly, targets
+from ..projections.registry import check_distribution, require_pair
 
 
 class _WithGradient(torch.autograd.Function):
@@ -96,7 +90,7 @@ def cross_entropy(student: StructuredDistribution, target: Parts, temperature: f
     The student's scores are divided by T; the gradient of the result is T (P_s - P_t), computed along with the value.
     Neither pass of the dynamic programme leaves a graph.
     """
-    return _by_parts(student, temperature, reduction, lambda parts: student._cross_entropy(parts, target))
+    return _by_parts(student, temperature, reduction, lambda parts: student.cross_entropy_of_parts(parts, target))
 
 
 def _by_parts(
@@ -106,7 +100,7 @@ def _by_parts(
     compute: Callable[[Parts], tuple[Tensor, Parts]],
 ) -> Tensor:
     """The reduced losses, T^2 times those that are computed, with their gradients, from the student's parts over T."""
-    parts = student._parts()
+    parts = student.parts()
     with torch.no_grad():
         tempered = parts if temperature == 1 else tuple(part / temperature for part in parts)
         value, gradients = compute(tempered)
@@ -121,11 +115,11 @@ def _by_parts(
     return _WithGradient.apply(value * temperature**2, gradient, lambda: gradient, reduction, *parts)
 
 
-def closed_form(
+def with_gradient(
     programme: Callable[[], tuple[Tensor, Gradient] | None], student: StructuredDistribution, reduction: Reduction
 ) -> Tensor | None:
-    """The same where a programme gives losses and gradients straight from the student's scores (`_distil`,
-    `_likelihood`); None where it gives none.
+    """The same where a programme gives losses and gradients straight from the student's scores (`fused_loss`,
+    `fused_likelihood`); None where it gives none.
     """
 
     def again() -> Gradient:
@@ -136,7 +130,7 @@ def closed_form(
 
     with torch.no_grad():
         found = programme()
-    return None if found is None else _WithGradient.apply(*found, again, reduction, *student._scores)
+    return None if found is None else _WithGradient.apply(*found, again, reduction, *student.scores)
 
 
 def check_num_items(num_items: Any) -> Any:
@@ -196,15 +190,14 @@ def structural_kd_loss(
     if isinstance(teacher, Tensor):
         target = _given(teacher, student)
     elif temperature_mode == "local":
-        target = _sharpened(targets(teacher, student), student, temperature)
+        target = _sharpened(require_pair(teacher, student).targets(1.0), student, temperature)
     else:
-        own = check_distribution("teacher", teacher)
-        if runs_jointly(teacher, student):
-            check_pair(own, student)
-            loss = closed_form(partial(student._distil, own, temperature), student, reduced)
+        pair = require_pair(teacher, student)
+        if pair.fused:
+            loss = with_gradient(partial(student.fused_loss, pair.teacher, temperature), student, reduced)
             if loss is not None:
                 return loss
-        target = targets(teacher, student, temperature)
+        target = pair.targets(temperature)
     return cross_entropy(student, target, temperature, reduced)
 
 
@@ -218,21 +211,21 @@ def _given(marginals: Tensor, student: StructuredDistribution) -> Parts:
     if not marginals.is_floating_point():
         raise TypeError(f"projected marginals must be floating point, got {marginals.dtype}")
     marginals = marginals.detach()
-    if student._validate_args:
-        bad = ~((marginals > -1e-4) & (marginals < 1 + 1e-2)) & student._event_mask()
+    if student.checks_values:
+        bad = ~((marginals > -1e-4) & (marginals < 1 + 1e-2)) & student.event_mask()
         if bad.any():
             cell = tuple(bad.nonzero()[0].tolist())
             raise ValueError(
                 f"projected marginals must be probabilities; cell {list(cell)} is {marginals[cell].item()}"
             )
-    return student.marginals_to_targets(marginals)
+    return student.parts_of_event(marginals)
 
 
 def _sharpened(target: Parts, student: WordwiseDistribution, temperature: float) -> Parts:
     """P_t(u)^(1/T), renormalised over each word; a word without mass stays without."""
-    choices = student._choices(target[0], student.lengths).clamp_min(0.0) ** (1.0 / temperature)
+    choices = student.choices(target[0], student.lengths).clamp_min(0.0) ** (1.0 / temperature)
     total = choices.sum(-1, keepdim=True)
-    return (student._arrange(choices / total.masked_fill(total == 0, 1.0)),)
+    return (student.arrange(choices / total.masked_fill(total == 0, 1.0)),)
 
 
 @ordinary_tensors
@@ -260,15 +253,17 @@ def supervised_loss(
     reduced = Reduction(student, reduction, num_items)
     if isinstance(gold, Tensor):
         gold = gold.detach()
-    factors = student._chain_rule(gold)
+    factors = student.factor_likelihood(gold)
     if factors is not None:
         losses = [supervised_loss(factor, part, reduction="none") for factor, part in factors]
         return reduced(torch.stack(losses).sum(0))
-    gold = student._checked(gold)
-    loss = closed_form(partial(student._likelihood, gold), student, reduced)
+    gold = student.checked_gold(gold)
+    loss = with_gradient(partial(student.fused_likelihood, gold), student, reduced)
     if loss is not None:
         return loss
-    if not student._is_event(gold) and student._leaves_open(gold):
-        return _by_parts(student, 1.0, reduced, lambda parts: student._open_likelihood(parts, gold))
-    target = student.marginals_to_targets(gold.to(student.dtype)) if student._is_event(gold) else student._encode(gold)
+    if not student.is_event(gold) and student.leaves_open(gold):
+        return _by_parts(student, 1.0, reduced, lambda parts: student.partial_likelihood(parts, gold))
+    target = (
+        student.parts_of_event(gold.to(student.dtype)) if student.is_event(gold) else student.parts_of_structure(gold)
+    )
     return cross_entropy(student, target, 1.0, reduced)

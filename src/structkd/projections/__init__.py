@@ -2,6 +2,6 @@
 
 from . import labels, mixtures, spans
 from .dependencies import uncovered
-from .registry import project, register_projection
+from .registry import fused, project, register_projection
 
-__all__ = ["labels", "mixtures", "project", "register_projection", "spans", "uncovered"]
+__all__ = ["fused", "labels", "mixtures", "project", "register_projection", "spans", "uncovered"]

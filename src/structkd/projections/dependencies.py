@@ -16,28 +16,31 @@ from ..distributions import (
     NonProjectiveDependencyCRF,
 )
 from ..distributions.arcs import ArcDistribution
+from ..distributions.base import Parts, StructuredDistribution, adopt, class_name
+from ..distributions.checks import check_temperature
 from ..distributions.kernels.head_labels import renormalised
-from ..distributions.structure import Parts, adopt, check_temperature, class_name
-from .registry import check_pair, check_words, joint, register_projection
+from .registry import check_pair, check_words, fused, register_projection
 
 
-def conditioned(teacher: ArcDistribution, student: ArcDistribution) -> ArcDistribution:
-    """The teacher on the structures that both sides allow.
+def conditioned(teacher: StructuredDistribution, student: StructuredDistribution) -> Any:
+    """The teacher on the structures that both sides allow; itself unless both are over arcs.
 
     For arc-factored teachers that is the teacher's scores on trees if either side has trees, projective ones if either
     has, with a single root if either wants one. (A mean-field teacher's scores are its log posterior.)
     """
+    if not (isinstance(teacher, ArcDistribution) and isinstance(student, ArcDistribution)):
+        return teacher
     tree, projective = teacher.tree or student.tree, teacher.projective or student.projective
     multiroot = teacher.multiroot and student.multiroot
     if (tree, projective, multiroot) == (teacher.tree, teacher.projective, teacher.multiroot):
         return teacher
     # working precision: scores of a half-precision teacher are exact in it
-    (scores,) = teacher._parts()
+    (scores,) = teacher.parts()
     kind = DependencyCRF if projective else NonProjectiveDependencyCRF
     return kind(scores, teacher.lengths, multiroot, validate_args=False)
 
 
-@joint
+@fused
 @register_projection(ArcDistribution, HeadSelection)
 @register_projection(ArcDistribution, DependencyCRF)
 @register_projection(ArcDistribution, NonProjectiveDependencyCRF)
@@ -55,7 +58,7 @@ def _(teacher: ArcDistribution, student: ArcDistribution) -> Tensor:
     return arcs.sum(-1) if teacher.labelled and not student.labelled else arcs
 
 
-@joint
+@fused
 @register_projection(ArcDistribution, HeadLabeling)
 def _(teacher: ArcDistribution, student: HeadLabeling, temperature: float) -> Parts:
     """Cases 1b and 2b: a label gets its arc's mass, shared by the labels that name the same arc, renormalised."""

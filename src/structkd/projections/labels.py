@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..distributions import LinearChainCRF, MaxEnt
-from ..distributions.structure import Parts
-from .registry import check_words, joint, register_projection
+from ..distributions.base import Parts
+from .registry import check_words, fused, register_projection
 
 
 @register_projection(LinearChainCRF, MaxEnt)
@@ -23,7 +23,7 @@ def _(teacher: MaxEnt, student: MaxEnt) -> Tensor:
     return teacher.label_marginals()
 
 
-@joint
+@fused
 @register_projection(LinearChainCRF, LinearChainCRF)
 def _(teacher: LinearChainCRF, student: LinearChainCRF) -> Tensor | Parts:
     """Case 1a: P_t(y_n, y_{n+1}), bigram marginals by forward-backward; their sums for a factored student."""

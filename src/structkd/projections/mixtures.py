@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.distributions import Distribution
 
 from ..distributions import Mixture
-from ..distributions.structure import Parts, StructuredDistribution
+from ..distributions.base import Parts, StructuredDistribution
 from .registry import register_projection, targets
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -12,22 +13,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions import LinearChainCRF
-from ..distributions.structure import (
-    Parts,
-    StructuredDistribution,
-    adopt,
-    adopted_class,
-    check_temperature,
-    class_name,
-    ordinary_tensors,
-)
+from ..distributions.base import Parts, StructuredDistribution, adopt, adopted_class, class_name, ordinary_tensors
+from ..distributions.checks import check_temperature
 
 #: P_t over the student's parts: a tensor shaped like `student.marginals`, or the parts a loss works with.
 Projection = Callable[..., Tensor | Parts]
 
 _PROJECTIONS: dict[tuple[type, type], Projection] = {}
-_JOINT: set[Projection] = set()
+_FUSED: set[Projection] = set()
 
 
 def register_projection(teacher_class: type, student_class: type) -> Callable[[Projection], Projection]:
@@ -53,16 +46,61 @@ def register_projection(teacher_class: type, student_class: type) -> Callable[[P
     return register
 
 
-def joint(function: Projection) -> Projection:
-    """Mark a registered projection whose losses a student may compute together with the teacher (`_distil`)."""
-    _JOINT.add(function)
+def fused(function: Projection) -> Projection:
+    """Mark a registered projection whose losses a student may compute together with the teacher (`fused_loss`)."""
+    _FUSED.add(function)
     return function
 
 
-def runs_jointly(teacher: Distribution, student: Distribution) -> bool:
-    """Whether the projection that serves this pair is one marked `joint`, and not one a user put in its place."""
-    found = _serving(teacher, student)
-    return found is not None and found[0] in _JOINT
+@dataclass(frozen=True)
+class Pair:
+    """A checked teacher and student of the same sentences, and the projection that serves them.
+
+    Attributes:
+        teacher: of our class where torch-struct's was given, unless a projection of theirs is registered.
+        student: of our class.
+        project: the registered function.
+    """
+
+    teacher: Any
+    student: Any
+    project: Projection
+
+    @property
+    def fused(self) -> bool:
+        """Whether the student may compute its loss together with the teacher."""
+        return self.project in _FUSED
+
+    @torch.no_grad()
+    def targets(self, temperature: float) -> Parts:
+        """P_t over the student's parts, in the form its losses work with."""
+        result = _call(self.project, self.teacher, self.student, temperature)
+        if isinstance(result, tuple):
+            return result
+        if not isinstance(self.student, StructuredDistribution):
+            return (result.detach(),)
+        return self.student.parts_of_event(_shaped(result, self.student))
+
+
+def find_pair(teacher: Any, student: Any) -> Pair | None:
+    """Check a teacher and a student and find the projection that serves them; None where there is none."""
+    adopted, student = check_distribution("teacher", teacher), check_distribution("student", student)
+    found = _find(type(teacher), type(student))  # type: ignore[arg-type]
+    if found is None:
+        return None
+    function, teacher_class = found
+    if not isinstance(teacher, teacher_class):
+        teacher = adopted
+    check_pair(teacher, student)
+    return Pair(teacher, student, function)
+
+
+def require_pair(teacher: Any, student: Any) -> Pair:
+    """`find_pair`; raises NotImplementedError where no projection serves the pair."""
+    pair = find_pair(teacher, student)
+    if pair is None:
+        raise NotImplementedError(_unknown(teacher, student))
+    return pair
 
 
 @ordinary_tensors
@@ -83,13 +121,14 @@ def project(
     together or an empty structure space.
     """
     student = check_distribution("student", student)
-    if isinstance(student, LinearChainCRF):
-        student = student.dense()
+    if isinstance(student, StructuredDistribution):
+        with torch.no_grad():
+            student = student.dense()
     parts = targets(teacher, student, temperature, samples)
     if not isinstance(student, StructuredDistribution):
         return parts[0]
     dtype = torch.promote_types(getattr(teacher, "dtype", student.dtype), student.dtype)
-    return student._event(parts).to(dtype)
+    return student.event_of_parts(parts).to(dtype)
 
 
 def targets(
@@ -97,27 +136,17 @@ def targets(
 ) -> Parts:
     """P_t over the student's parts, in the form its losses work with; see `project`."""
     temperature = check_temperature(temperature)
-    student = check_distribution("student", student)
-    check_distribution("teacher", teacher)
-    with torch.no_grad():
-        found = _serving(teacher, student)
-        if found is not None or samples is not None:
-            check_pair(teacher, student)
-        if found is None:
-            if samples is None:
-                raise NotImplementedError(_unknown(teacher, student))
-            from .structures import sampled_targets  # which projects structures one by one, through this module
+    pair = find_pair(teacher, student)
+    if pair is not None:
+        return pair.targets(temperature)
+    if samples is None:
+        raise NotImplementedError(_unknown(teacher, student))
+    from .structures import sampled_targets  # which projects structures one by one, through this module
 
-            return sampled_targets(adopt(teacher), student, temperature, samples)
-        function, teacher_class = found
-        if not isinstance(teacher, teacher_class):
-            teacher = adopt(teacher)
-        result = _call(function, teacher, student, temperature)
-        if isinstance(result, tuple):
-            return result
-        if not isinstance(student, StructuredDistribution):
-            return (result.detach(),)
-        return student.marginals_to_targets(_shaped(result, student))
+    teacher, student = adopt(teacher), adopt(student)
+    check_pair(teacher, student)
+    with torch.no_grad():
+        return sampled_targets(teacher, student, temperature, samples)
 
 
 def check_pair(teacher: Distribution, student: Distribution) -> None:
@@ -193,11 +222,6 @@ def _shaped(marginals: Any, student: StructuredDistribution) -> Tensor:
         given = list(marginals.shape) if isinstance(marginals, Tensor) else type(marginals).__name__
         raise ValueError(f"a projection onto {class_name(student)} must return a tensor {list(shape)}, got {given}")
     return marginals.detach()
-
-
-def _serving(teacher: Any, student: Any) -> tuple[Projection, type] | None:
-    classes: Any = type(teacher), type(student)
-    return _find(*classes)
 
 
 @lru_cache

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..distributions import MaxEnt, SpanCRF
-from ..distributions.structure import Parts
+from ..distributions.base import Parts
 from ..tags import PREFIXES, scheme_of
 from .registry import check_words, register_projection
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: From weights, [B] or [], to the weighted sum over sentences of the gradients by `_scores`, in their order. Called
+#: From weights, [B] or [], to the weighted sum over sentences of the gradients by `scores`, in their order. Called
 #: once: what it holds may be changed and given away.
 Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 
@@ -20,6 +20,12 @@ _CACHED_CELLS = 1 << 17
 def working_precision(scores: Tensor) -> torch.dtype:
     """Return the dtype that recursions run in: float64 if the device has it."""
     return torch.float32 if scores.device.type == "mps" else torch.float64
+
+
+def logarithm(probabilities: Tensor) -> Tensor:
+    """Return log P; -inf (and derivatives 0) at 0."""
+    possible = probabilities > 0
+    return torch.where(possible, probabilities.masked_fill(~possible, 1.0).log(), NEG_INF)
 
 
 def logsumexp(x: Tensor) -> Tensor:

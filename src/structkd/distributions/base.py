@@ -1,19 +1,20 @@
-"""What every structured distribution of structkd shares.
+"""The base of all structured distributions, and the interface through which projections and losses use them.
 
-`StructuredDistribution` is the one place that absorbs what torch-struct 0.5 gets wrong. A concrete class says three
-things: its clean part scores (`_parts`), the dynamic programme over them (`_inside`), and how a structure is written
-down (`_encode`, `_decode`). Everything else, from `partition` to `topk`, is derived here.
+`StructuredDistribution` is the one place that absorbs what torch-struct 0.5 gets wrong. A class of one's own writes six
+hooks: its clean part scores (`parts`), the recursion over them (`inside`), the cells of a sentence (`event_mask`), and
+how structures are read and written (`parts_of_structure`, `structure_of_parts`, `parts_of_event`). Everything else,
+from `partition` to `topk`, is derived here. Methods below "What losses and projections ask" have defaults that are
+right for every class; a class that knows a faster way overrides them.
 """
 
 from __future__ import annotations
 
-import math
-import operator
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cached_property, wraps
-from numbers import Real
-from typing import Any, TypeVar
+from functools import cached_property, reduce, wraps
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch_struct
@@ -21,7 +22,8 @@ from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
 from ..numbering import UNLABELLED
-from .faults import NO_COMPLETION, Faults
+from .checks import check_count, check_lengths, check_temperature
+from .faults import NO_COMPLETION, NOT_ONE_STRUCTURE, Faults
 from .kernels.arithmetic import NEG_INF, Gradient, working_precision
 from .semirings import KBest, Log, Max, Sample
 from .transition_counts import expected_score
@@ -29,10 +31,13 @@ from .transition_counts import expected_score
 #: One entry per kind of part: a tensor that starts with the batch, or expected transition counts kept as factors.
 Parts = tuple[Any, ...]
 F = TypeVar("F", bound=Callable[..., Any])
-
+Self = TypeVar("Self", bound="StructuredDistribution")
 
 # Up to this sum of scores the digits of working precision that are left show differences between structures.
 _LARGEST_SUM = 1e5
+
+# The score of a part that a structure must have: e to minus this is 0 at any temperature up to 1000.
+_CERTAIN = 1e6
 
 # Samples are drawn for several copies of the batch at once; this bounds the copies' potentials (128 MiB in float64).
 _MAX_SAMPLED_CELLS = 1 << 24
@@ -62,126 +67,31 @@ def class_name(distribution: Any) -> str:
     return next(kind.__name__ for kind in type(distribution).__mro__ if not kind.__name__.startswith("_"))
 
 
-def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
-    """Refuse what is not a floating-point tensor with as many axes as `shape` names."""
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor of shape [{', '.join(shape)}], got {type(scores).__name__}")
-    if not scores.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {scores.dtype}; convert it with .float()")
-    if scores.dim() != len(shape):
-        raise ValueError(f"{name} must have shape [{', '.join(shape)}], got {list(scores.shape)}")
-    return scores
+class StructuredDistribution(torch_struct.StructDistribution, ABC):
+    """A distribution over the structures of a batch of sentences, P(y) = exp(sum of the scores of y's parts) / Z.
 
+    Recursions run in float64 (float32 on devices without it); results come back in the dtype of the scores. Nothing is
+    stored on classes, the caller's tensors are never changed, and only values that carry no graph are cached: a cached
+    graph could be walked back once only.
 
-def _check_lengths(lengths: Any, batch: int, words: int, device: torch.device) -> tuple[Tensor, bool]:
-    """`lengths` as a LongTensor [B] on `device`, and whether any is less than `words`."""
-    if not isinstance(lengths, Tensor):
-        try:
-            lengths = torch.as_tensor(lengths)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"lengths must be a LongTensor [B], got {type(lengths).__name__}") from error
-    if lengths.shape == (batch, words):
-        raise ValueError(
-            f"lengths must have shape [{batch}], one number of words per sentence, got {list(lengths.shape)}. For a "
-            "mask over words, whose padding comes last, give mask.sum(1)"
-        )
-    if lengths.is_complex() or lengths.dtype == torch.bool:
-        raise TypeError(f"lengths must be a LongTensor [B], got {lengths.dtype}")
-    if lengths.shape != (batch,):
-        raise ValueError(f"lengths must have shape [{batch}], one per sentence, got {list(lengths.shape)}")
-    ragged = False
-    for item, length in enumerate(lengths.tolist()):
-        if isinstance(length, float) and not length.is_integer():
-            raise ValueError(f"lengths must be whole numbers; batch item {item} has {length}")
-        if not 1 <= length <= words:
-            raise ValueError(
-                f"lengths must lie in 1..{words} (the scores' number of words); batch item {item} has {length}"
-            )
-        ragged |= length < words
-    return lengths.detach().to(device=device, dtype=torch.long), ragged
+    A subclass checks its scores (`structkd.check_scores`), stores them under the names in `score_fields`, calls this
+    constructor, and writes the six abstract methods. Three words for what a structure is written as:
 
+    - a *structure*, in the form `decode` returns: labels or heads LongTensor [B, N], or a list for each sentence;
+    - an *event*, indicators or expectations [B, *event_shape], shaped like `marginals`;
+    - *parts*, a tuple of tensors [B, ...] shaped like the tensors of `parts()`, from which scores are summed.
 
-def check_number(name: str, value: Any) -> float:
-    """A real number of Python's or numpy's, or a tensor with one that carries no gradient, as a float."""
-    if isinstance(value, Tensor) and value.requires_grad:
-        raise TypeError(f"{name} is not differentiated; give a number, such as float({name})")
-    number = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
-    if not isinstance(number, Real) or isinstance(number, bool):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    return float(number)
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of Python's or numpy's, or a tensor with one, as an int; refuse one below `least`."""
-    try:
-        if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
-            raise TypeError
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
-    if count < least:
-        raise ValueError(f"{name} must be at least {least}, got {count}")
-    return count
-
-
-def check_temperature(temperature: Any) -> float:
-    """Refuse a temperature that is not a positive, finite number."""
-    temperature = check_number("temperature", temperature)
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    return temperature
-
-
-def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
-    """A tag, type or relation inventory as a list, checked against the number of scores."""
-    if inventory is None:
-        return None
-    if isinstance(inventory, str) or not isinstance(inventory, Sequence):
-        raise TypeError(f"{name} must be a list of strings in score order, got {type(inventory).__name__}")
-    wrong = [label for label in inventory if not isinstance(label, str)]
-    if wrong:
-        raise TypeError(f"{name} must be strings, got {wrong[0]!r}")
-    if len(inventory) != size:
-        raise ValueError(f"{name} lists {len(inventory)} entries but the scores have {size}: {list(inventory)}")
-    repeated = [label for n, label in enumerate(inventory) if label in inventory[:n]]
-    if repeated:
-        raise ValueError(f"{name} lists {repeated[0]!r} more than once: {list(inventory)}")
-    return list(inventory)
-
-
-def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
-    """Labels as a LongTensor [B, N]; refuse those that are neither in 0..size-1 nor UNLABELLED inside the sentences."""
-    if (
-        not isinstance(labels, Tensor)
-        or labels.is_floating_point()
-        or labels.is_complex()
-        or labels.dtype == torch.bool
-    ):
-        raise TypeError(f"{name} must be a LongTensor [B, N], got {getattr(labels, 'dtype', type(labels).__name__)}")
-    if labels.shape != mask.shape:
-        raise ValueError(f"{name} must have shape {list(mask.shape)}, got {list(labels.shape)}")
-    labels = labels.long()
-    strange = ((labels < 0) | (labels >= size)) & mask
-    if strange.any():
-        wrong = (strange & (labels != UNLABELLED)).nonzero().tolist()
-        if wrong:
-            item, word = wrong[0]
-            raise ValueError(
-                f"{name} must lie in 0..{size - 1}, or be {UNLABELLED} where they are not known; word {word} of batch "
-                f"item {item} has {int(labels[item, word])}"
-            )
-    return labels
-
-
-class StructuredDistribution(torch_struct.StructDistribution):
-    """Base of every distribution over the structures of a batch of sentences.
-
-    Dynamic programmes run in float64 (float32 on devices without it); results come back in the dtype of the scores.
-    Nothing is stored on classes, the caller's tensors are never changed, and only values that carry no graph are
-    cached: a cached graph could be walked back once only.
+    Args:
+        scores: any of the score tensors, [B, ...], for its batch, dtype and device.
+        words: N.
+        event_shape: the shape of a sentence's event.
+        lengths: LongTensor [B], 1..N, or None for N.
+        validate_args: check values; None means torch.distributions' default.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type torch.distributions reads
+    #: The attributes that hold score tensors, or None. A temperature divides all of them.
+    score_fields: ClassVar[tuple[str, ...]] = ("log_potentials",)
     log_potentials: Tensor
     #: Whether a sentence is shorter than the batch.
     ragged: bool
@@ -189,7 +99,6 @@ class StructuredDistribution(torch_struct.StructDistribution):
     def __init__(
         self, scores: Tensor, words: int, event_shape: Sequence[int], lengths: Any, validate_args: bool | None
     ) -> None:
-        """What does not depend on the kind: the batch, dtype and device of some scores [B, ...], checked lengths."""
         batch = scores.shape[0]
         if words < 1:
             raise ValueError("a sentence needs at least one word, got scores for none")
@@ -202,7 +111,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
             )
         self.ragged = False
         if lengths is not None:
-            self.lengths, self.ragged = _check_lengths(lengths, batch, words, scores.device)
+            self.lengths, self.ragged = check_lengths(lengths, batch, words, scores.device)
         Distribution.__init__(self, torch.Size([batch]), torch.Size(event_shape), validate_args=validate_args)
         self.dtype, self._device = scores.dtype, scores.device
         self._cache: dict[str, Any] = {}
@@ -210,52 +119,129 @@ class StructuredDistribution(torch_struct.StructDistribution):
     def __repr__(self) -> str:
         return f"{class_name(self)}(batch_shape={list(self.batch_shape)}, event_shape={list(self.event_shape)})"
 
-    # -- what a concrete class says -------------------------------------------------------------------------------
+    # -- what a class of one's own writes -------------------------------------------------------------------------
 
-    @property
-    def _scores(self) -> tuple[Tensor | None, ...]:
-        """The score tensors as the user gave them, in the order `_with_scores` takes them."""
-        return (self.log_potentials,)
+    @abstractmethod
+    def event_mask(self) -> Tensor:
+        """Return the cells of each sentence, BoolTensor broadcastable to [B, *event_shape]."""
 
-    def _with_scores(self, *scores: Tensor | None) -> StructuredDistribution:
-        """The same kind of distribution (root mode, labels, lengths) over other scores."""
-        raise NotImplementedError
+    @abstractmethod
+    def parts(self) -> Parts:
+        """Return the scores of the parts in working precision, every tensor with the batch first.
 
-    def _parts(self) -> Parts:
-        """Scores of the substructures in working precision, padding replaced; every tensor starts with the batch."""
-        raise NotImplementedError
+        Cells outside the sentences, which may hold anything, are replaced by 0 or -inf.
+        """
 
-    def _inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
-        """The semiring sum over all structures, [B]."""
-        raise NotImplementedError
+    @abstractmethod
+    def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
+        """Sum over all structures in a semiring, [B].
 
-    def _event(self, parts: Any) -> Tensor:
-        """Indicators (or expectations) of the parts as an event tensor [B, *event_shape]."""
+        Args:
+            semiring: see `structkd.distributions.semirings`; the programme uses its `lift`, `times`, `sum` and `prod`
+                alone and indexes from the right, since some semirings put an axis in front.
+            parts: shaped as `parts()` gives them, of any number of sentences.
+            lengths: LongTensor, the words of these sentences.
+        """
+
+    @abstractmethod
+    def parts_of_structure(self, structure: Any) -> Parts:
+        """Return indicators of the parts of structures in the form `decode` returns; padding is ignored."""
+
+    @abstractmethod
+    def structure_of_parts(self, parts: Parts) -> Any:
+        """Return the structures whose part indicators these are, in the form `decode` returns."""
+
+    @abstractmethod
+    def parts_of_event(self, marginals: Tensor) -> Parts:
+        """Return a tensor shaped like `marginals` as (expected) part indicators; padding is ignored."""
+
+    def event_of_parts(self, parts: Any) -> Tensor:
+        """Return (expected) part indicators as an event [B, *event_shape]; the first of the parts by default."""
         return parts[0]
 
-    def _read(self, structure: Any) -> tuple[Any, Faults]:
-        """A structure in the form `decode` returns as `_encode` takes it, and what keeps it from being one."""
-        raise NotImplementedError
+    # -- what losses and projections ask ---------------------------------------------------------------------------
 
-    def _faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
-        """What keeps an event [B, *event_shape], of any dtype, from being a structure, or gold; padding is ignored."""
-        raise NotImplementedError
+    @property
+    def scores(self) -> tuple[Tensor | None, ...]:
+        """The score tensors as the user gave them, in the order of `score_fields`."""
+        return tuple(getattr(self, name) for name in self.score_fields)
 
-    def _lacks(self, missing: Tensor, as_gold: bool) -> Tensor:
-        """Whether sentences lack the part of some word, given the words that have none, BoolTensor [B, N]."""
-        return missing.any(1)
+    def with_scores(self: Self, *scores: Tensor | None) -> Self:
+        """Return the same kind of distribution (root mode, labels, lengths) over other scores, unchecked."""
+        other = copy.copy(self)
+        other._cache, other._validate_args = {}, False
+        for name, tensor in zip(self.score_fields, scores, strict=True):
+            setattr(other, name, tensor)
+        dtypes = [tensor.dtype for tensor in scores if tensor is not None]
+        other.dtype = reduce(torch.promote_types, dtypes)
+        return other
 
-    def _any_event(self) -> Tensor:
-        """The event of some structure, [*event_shape], whatever the length of the sentence."""
-        raise NotImplementedError
+    @property
+    def checks_values(self) -> bool:
+        """Whether values are checked (`validate_args`)."""
+        return self._validate_args
 
-    def _decode(self, parts: Parts) -> Any:
-        """The structure whose part indicators these are, in the form `decode` returns."""
-        raise NotImplementedError
+    def read_structure(self, structure: Any) -> tuple[Any, Faults]:
+        """Return structures as `parts_of_structure` takes them, and what keeps them from being structures.
 
-    def _encode(self, structure: Any) -> Parts:
-        """Part indicators of structures in the form `decode` returns; padding is ignored."""
-        raise NotImplementedError
+        Raises TypeError or ValueError for what is not in the form `decode` returns.
+        """
+        return structure, self.faults_of_event(self.event_of_parts(self.parts_of_structure(structure)))
+
+    def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
+        """Say what keeps an event [B, *event_shape], of any dtype, from being a structure, or gold; padding is ignored.
+
+        By default: it is one if the best structure of those that its cells allow has all of them.
+        """
+        inside = self._in_sentence(event).to(working_precision(event))
+        strange = ((inside != 0) & (inside != 1)).flatten(1).any(1)
+        indicators = self._indicators_of_event(inside)
+        allowed = tuple(torch.where(i == 0, NEG_INF, i) for i in indicators)
+        most = self.inside(Max(), allowed, self.lengths)
+        return {NOT_ONE_STRUCTURE: strange | (most != sum(i.flatten(1).sum(1) for i in indicators))}
+
+    def placeholder_event(self) -> Tensor:
+        """Return the event of some structure of every sentence: to stand where there is no gold."""
+        return self.argmax
+
+    def dense(self) -> StructuredDistribution:
+        """Return the same distribution with parts that say all of an event; itself but for factored chains."""
+        return self
+
+    def certain_of(self, parts: Parts) -> StructuredDistribution:
+        """Return the distribution that is certain of one structure per sentence, given by its part indicators.
+
+        For classes whose scores are shaped like events: all other cells are impossible, and those of the structure
+        would be missed by more than working precision can tell.
+        """
+        event = self.event_of_parts(parts)
+        if [score.shape for score in self.scores if score is not None] != [event.shape]:
+            raise NotImplementedError(f"{class_name(self)} has to say how it is certain of a structure (certain_of)")
+        certain = self.with_scores(torch.where(self.event_mask() & (event == 0), NEG_INF, _CERTAIN).expand_as(event))
+        certain.dtype = self.dtype
+        certain.know(parts)
+        return certain
+
+    def know(self, expected: Parts) -> None:
+        """Take these for the expected parts, which somebody has computed already."""
+        self._cache["expectations"] = expected[0].new_zeros(self.batch_shape), expected
+
+    def alone(self) -> Distribution:
+        """Return the distribution in which every word chooses by its own scores; itself if scores are not of words."""
+        return self
+
+    def words_alone(self, scores: Tensor | None = None) -> StructuredDistribution:
+        """Return a distribution of the same words, each of which chooses alone; over scores of 0 if none are given.
+
+        Raises NotImplementedError for classes whose structures do not choose something for every word.
+        """
+        raise NotImplementedError(
+            f"{class_name(self)} has no distribution per word; use structural_kd_loss, or topk_kd_loss"
+        )
+
+    def posterior(self) -> StructuredDistribution:
+        """Return the distribution in which every word chooses by its marginals, differentiable by the scores."""
+        return self.words_alone()
 
     # -- shared arithmetic ----------------------------------------------------------------------------------------
 
@@ -274,19 +260,19 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """BoolTensor [B, N]: True at the words of a sentence, False in the padding."""
         return torch.arange(self.words, device=self.lengths.device) < self.lengths.unsqueeze(1)
 
-    def tempered(self, temperature: float) -> StructuredDistribution:
+    def tempered(self: Self, temperature: float) -> Self:
         """The distribution with every score divided by `temperature`, differentiably; half precision is divided in
         working precision.
         """
         temperature = check_temperature(temperature)
         if temperature == 1:
             return self
-        divided = (None if s is None else s.to(working_precision(s)) / temperature for s in self._scores)
-        tempered = self._with_scores(*divided)
+        divided = (None if s is None else s.to(working_precision(s)) / temperature for s in self.scores)
+        tempered = self.with_scores(*divided)
         tempered.dtype = self.dtype
         return tempered
 
-    def _check_values(self, name: str, scores: Tensor, mask: Callable[[], Tensor]) -> None:
+    def check_values(self, name: str, scores: Tensor, mask: Callable[[], Tensor]) -> None:
         """Refuse NaN and +inf where the mask, asked for only if there are any, is True."""
         # a maximum keeps a NaN; in the padding, which may hold anything, neither matters
         if not self._validate_args or scores.numel() == 0 or bool(scores.detach().amax() < float("inf")):
@@ -300,7 +286,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
             )
 
     def _needs_graph(self) -> bool:
-        return torch.is_grad_enabled() and any(s is not None and s.requires_grad for s in self._scores)
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.sources())
 
     def _memo(self, name: str, compute: Callable[[], Any]) -> Any:
         """Cache what carries no graph."""
@@ -317,7 +303,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         if not suspects.any():
             return
         with torch.no_grad():
-            empty = suspects & (self._inside(Log(), _support(parts), self.lengths) == NEG_INF)
+            empty = suspects & (self.inside(Log(), _support(parts), self.lengths) == NEG_INF)
         items = empty.nonzero().flatten().tolist()
         if items:
             raise ValueError(
@@ -326,30 +312,33 @@ class StructuredDistribution(torch_struct.StructDistribution):
             )
 
     def _log_partition(self, parts: Parts) -> Tensor:
-        value = self._inside(Log(), parts, self.lengths)
+        value = self.inside(Log(), parts, self.lengths)
         self._require_structures(value.detach(), parts)
         return value
 
-    def _expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+    def expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         """log Z [B] and the expected part indicators; differentiable where `parts` are and gradients are enabled."""
         graph = torch.is_grad_enabled() and any(p.requires_grad for p in parts)
         # parts that are constants (scores that are always 0) have expectations, too
         parts = tuple(p if graph and p.requires_grad else p.detach().requires_grad_() for p in parts)
         with torch.enable_grad():
-            value = self._inside(Log(), parts, self.lengths)
+            value = self.inside(Log(), parts, self.lengths)
             self._require_structures(value.detach(), parts)
             grads = torch.autograd.grad(value.sum(), parts, create_graph=graph, materialize_grads=True)
         return (value, grads) if graph else (value.detach(), grads)
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        """`_expectations` in working precision throughout, of parts that may be others than this distribution's own:
+        """`expectations` in working precision throughout, of parts that may be others than this distribution's own:
         constrained, or measured from a structure.
         """
-        return self._expectations(parts)
+        return self.expectations(parts)
 
-    def _measured_from(self, structure: Parts, parts: Parts) -> Parts:
-        """Part scores under which this structure scores 0, every other one its difference to it."""
-        raise NotImplementedError
+    def measured_from(self, structure: Parts, parts: Parts) -> Parts:
+        """Return part scores under which this structure scores 0, every other one its difference to it.
+
+        By default the scores as they are: differences then have the digits that working precision has left.
+        """
+        return parts
 
     def _from_best(self) -> tuple[Parts, Tensor]:
         """Part scores and log Z to take differences of, such as log P.
@@ -357,74 +346,73 @@ class StructuredDistribution(torch_struct.StructDistribution):
         Their own; or, where they are so large that working precision would lose the differences between structures,
         measured from the best structure.
         """
-        parts = self._parts()
+        parts = self.parts()
         if not _is_huge(parts, self.words):
             return parts, self._memo("partition", lambda: self._log_partition(parts))
-        parts = self._measured_from(self._best()[1], parts)
+        parts = self.measured_from(self.best()[1], parts)
         return parts, self._memo("partition from best", lambda: self._log_partition(parts))
 
-    def _leaves_open(self, structure: Any) -> bool:
-        """Whether something of a structure, as `_read` gives it, is not known."""
+    def leaves_open(self, structure: Any) -> bool:
+        """Whether something of a structure, as `read_structure` gives it, is not known."""
         return isinstance(structure, Tensor) and bool(((structure == UNLABELLED) & self.word_mask).any())
 
-    def _constrained(self, parts: Parts, structure: Any) -> Parts:
-        """The parts with -inf in the first for all that contradicts a structure of which something is open."""
-        raise NotImplementedError
+    def constrained(self, parts: Parts, structure: Any) -> Parts:
+        """Return the parts with -inf in the first for all that contradicts a structure of which something is open."""
+        raise NotImplementedError(f"{class_name(self)} takes structures that are known as a whole")
 
-    def _open_likelihood(self, parts: Parts, structure: Any) -> tuple[Tensor, Parts]:
+    def partial_likelihood(self, parts: Parts, structure: Any) -> tuple[Tensor, Parts]:
         """-log P [B] of what is known of structures, and its gradient by the parts: log Z less the log Z of all
         structures that agree with it. +inf where scores of -inf exclude them all.
         """
-        log_partition, expected = self._expectations(parts)
-        constrained = self._constrained(parts, structure)
-        possible = self._inside(Log(), constrained, self.lengths) > NEG_INF
+        log_partition, expected = self.expectations(parts)
+        constrained = self.constrained(parts, structure)
+        possible = self.inside(Log(), constrained, self.lengths) > NEG_INF
         if not possible.all():
-            nothing = self._constrained(tuple(torch.zeros_like(p) for p in parts), structure)
-            self._refuse({NO_COMPLETION: self._inside(Log(), nothing, self.lengths) == NEG_INF})
+            nothing = self.constrained(tuple(torch.zeros_like(p) for p in parts), structure)
+            self._refuse({NO_COMPLETION: self.inside(Log(), nothing, self.lengths) == NEG_INF})
             first = torch.where(possible.view(-1, *[1] * (parts[0].dim() - 1)), constrained[0], parts[0])
             constrained = (first, *constrained[1:])
         agreeing, wanted = self._exact_expectations(constrained)
         loss = (log_partition - agreeing).masked_fill(~possible, float("inf"))
         return loss, tuple(p - t for p, t in zip(expected, wanted, strict=True))
 
-    def _cross_entropy(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
+    def cross_entropy_of_parts(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
         """log Z - sum_u P_t(u) s(u), [B], and its closed-form gradient P_s - P_t. Never differentiated itself."""
-        log_partition, marginals = self._expectations(parts)
+        log_partition, marginals = self.expectations(parts)
         loss = log_partition
         for target, scores in zip(targets, parts, strict=True):
             loss = loss - expected_score(target, scores)
         return loss, tuple(p - t for p, t in zip(marginals, targets, strict=True))
 
-    def _distil(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
-        """The whole structural loss [B] to a teacher, T^2 included, and its gradient by this distribution's `_scores`.
+    def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
+        """The whole structural loss [B] to a teacher, T^2 included, and its gradient by this distribution's `scores`.
 
         For classes that can run the teacher's programme together with their own; None where that cannot be, or where it
-        cannot be certified, and the general way (project, then `_cross_entropy`) is to be taken.
+        cannot be certified, and the general way (project, then `cross_entropy_of_parts`) is to be taken.
         """
         return None
 
-    def _sources(self) -> tuple[Tensor, ...]:
-        """Tensors through which all scores can be differentiated, small ones where there is a choice."""
-        return tuple(scores for scores in self._scores if scores is not None)
+    def sources(self) -> tuple[Tensor, ...]:
+        """Return tensors through which all scores can be differentiated, small ones where there is a choice."""
+        return tuple(scores for scores in self.scores if scores is not None)
 
-    def _is_event(self, structure: Any) -> bool:
+    def is_event(self, structure: Any) -> bool:
         """Whether this has the shape of events."""
         return isinstance(structure, Tensor) and structure.shape == self.batch_shape + self.event_shape
 
     def _is_compact(self, value: Any) -> bool:
         """Whether this is structures [*, B, N] in the form `decode` returns."""
-        return (
-            isinstance(value, Tensor)
-            and not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-            and value.shape[-2:] == (*self.batch_shape, self.words)
-        )
+        if not isinstance(value, Tensor):
+            return isinstance(value, Sequence) and not isinstance(value, str)
+        whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+        return whole and value.shape[-2:] == (*self.batch_shape, self.words)
 
-    def _checked(self, gold: Any) -> Any:
-        """Gold structures as `_encode` takes them, or events as they are; refuse what is no structure."""
-        if self._is_event(gold):
-            faults = self._faults_of_event(gold, as_gold=True)
+    def checked_gold(self, gold: Any) -> Any:
+        """Gold structures as `parts_of_structure` takes them, or events as they are; refuse what is no structure."""
+        if self.is_event(gold):
+            faults = self.faults_of_event(gold, as_gold=True)
         else:
-            gold, faults = self._read(gold)
+            gold, faults = self.read_structure(gold)
         self._refuse(faults)
         return gold
 
@@ -434,33 +422,29 @@ class StructuredDistribution(torch_struct.StructDistribution):
             item = int(wrong.nonzero()[0])
             raise ValueError(f"gold of batch item {item} is not a structure of {class_name(self)}: it {reason}")
 
-    def _chain_rule(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
+    def factor_likelihood(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
         """Distributions, and gold structures of them, whose likelihoods multiply to that of these gold structures.
 
         For classes whose likelihood is cheapest that way; None where there is none.
         """
         return None
 
-    def _likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+    def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
         """-log P [B] of structures, in the form `decode` returns or as events [B, *event_shape], and its gradient by
-        this distribution's `_scores`.
+        this distribution's `scores`.
 
-        For classes that have a cheaper way to it than `_cross_entropy`; None where that cannot be certified.
+        For classes that have a cheaper way to it than `cross_entropy_of_parts`; None where that cannot be certified.
         """
         return None
 
     @ordinary_tensors
     def expected_parts(self) -> Any:
         """Expected part indicators in working precision: what projections work with."""
-        return self._memo("expectations", lambda: self._expectations(self._parts()))[1]
+        return self._memo("expectations", lambda: self.expectations(self.parts()))[1]
 
     def expected_event(self) -> Tensor:
         """Marginals [B, *event_shape] in working precision."""
-        return self._event(self.expected_parts())
-
-    def marginals_to_targets(self, marginals: Tensor) -> Parts:
-        """A tensor shaped like `marginals` as the targets of a loss; padding is ignored."""
-        raise NotImplementedError
+        return self.event_of_parts(self.expected_parts())
 
     # -- the interface of torch-struct ----------------------------------------------------------------------------
 
@@ -468,7 +452,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
     @ordinary_tensors
     def partition(self) -> Tensor:
         """log Z, [B]. Raises ValueError where a structure space is empty."""
-        return self._memo("partition", lambda: self._log_partition(self._parts())).to(self.dtype)
+        return self._memo("partition", lambda: self._log_partition(self.parts())).to(self.dtype)
 
     @property
     @ordinary_tensors
@@ -508,28 +492,24 @@ class StructuredDistribution(torch_struct.StructDistribution):
         return f"integer structures [*, {', '.join(map(str, [*self.batch_shape, self.words]))}]"
 
     def _score_of_event(self, event: Tensor, parts: Parts) -> Tensor:
-        inside = self._parts_of_event(self._in_sentence(event).to(parts[0].dtype))
-        return excluding(_total_score(inside, parts), self._faults_of_event(event))
+        inside = self._indicators_of_event(self._in_sentence(event).to(parts[0].dtype))
+        return excluding(_total_score(inside, parts), self.faults_of_event(event))
 
-    def _parts_of_event(self, event: Tensor) -> Parts:
+    def _indicators_of_event(self, event: Tensor) -> Parts:
         """Indicators of all parts that an event [B, *event_shape], 0 in the padding, stands for."""
         return (event,)
 
     def _score_of_structure(self, structure: Any, parts: Parts) -> Tensor:
-        structure, faults = self._read(structure)
-        if self._leaves_open(structure):
-            score = self._inside(Log(), self._constrained(parts, structure), self.lengths)
+        structure, faults = self.read_structure(structure)
+        if self.leaves_open(structure):
+            score = self.inside(Log(), self.constrained(parts, structure), self.lengths)
         else:
-            score = _total_score(self._encode(structure), parts)
+            score = _total_score(self.parts_of_structure(structure), parts)
         return excluding(score, faults)
 
     def _in_sentence(self, event: Tensor) -> Tensor:
         """An event tensor with the padding set to 0."""
-        return torch.where(self._event_mask(), event, torch.zeros((), dtype=event.dtype, device=event.device))
-
-    def _event_mask(self) -> Tensor:
-        """BoolTensor broadcastable to [B, *event_shape]: True where a cell belongs to the sentence."""
-        raise NotImplementedError
+        return torch.where(self.event_mask(), event, torch.zeros((), dtype=event.dtype, device=event.device))
 
     @property
     @ordinary_tensors
@@ -563,7 +543,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         if self._form() == other._form():
             mine = self._expected_exactly()[1]
         else:
-            mine = other.marginals_to_targets(self.expected_event())
+            mine = other.parts_of_event(self.expected_event())
         return value - _total_score(mine, other_parts)
 
     @ordinary_tensors
@@ -576,6 +556,10 @@ class StructuredDistribution(torch_struct.StructDistribution):
     def _form(self) -> Any:
         """Two distributions of one family whose `_form` is equal have the same kind of parts."""
         return None
+
+    def _lacks(self, missing: Tensor, as_gold: bool) -> Tensor:
+        """Whether sentences lack the part of some word, given the words that have none, BoolTensor [B, N]."""
+        return missing.any(1)
 
     def _check_comparable(self, other: StructuredDistribution) -> None:
         if not (isinstance(other, type(self)) or isinstance(self, type(other))):
@@ -595,12 +579,12 @@ class StructuredDistribution(torch_struct.StructDistribution):
     @ordinary_tensors
     def max(self) -> Tensor:
         """Score of the best structure, [B]; its gradient is `argmax`."""
-        value, best = self._best()
+        value, best = self.best()
         return (self._live_score(best) if self._needs_graph() else value).to(self.dtype)
 
     def _live_score(self, structure: Parts) -> Tensor:
         """The score of a structure that is taken as a constant, differentiable by the scores."""
-        return _total_score(self._all_parts(structure), self._parts())
+        return _total_score(self._all_parts(structure), self.parts())
 
     def _all_parts(self, structure: Parts) -> Parts:
         """Indicators of all parts of a structure, given those that are kept of it."""
@@ -610,7 +594,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
     @ordinary_tensors
     def argmax(self) -> Tensor:
         """The best structure as a one-hot event [B, *event_shape]; a tie goes to one of the best."""
-        return self._event(self._best()[1]).to(self.dtype)
+        return self.event_of_parts(self.best()[1]).to(self.dtype)
 
     @property
     def mode(self) -> Tensor:
@@ -620,12 +604,12 @@ class StructuredDistribution(torch_struct.StructDistribution):
     @ordinary_tensors
     def decode(self) -> Any:
         """The best structure in compact form: LongTensor [B, N] of labels or heads, -1 in the padding."""
-        return self._decode(self._best()[1])
+        return self.structure_of_parts(self.best()[1])
 
     @ordinary_tensors
     def kmax(self, k: int) -> Tensor:
         """Scores of the k best structures, [k, B], falling; -inf where there are fewer. Their gradients are `topk`."""
-        values, structures = self._k_best(k)
+        values, structures = self.k_best(k)
         if self._needs_graph():
             scores = torch.stack([self._live_score(structure) for structure in structures])
             values = torch.where(values > NEG_INF, scores, NEG_INF)
@@ -634,14 +618,14 @@ class StructuredDistribution(torch_struct.StructDistribution):
     @ordinary_tensors
     def topk(self, k: int) -> Tensor:
         """The k best structures as one-hot events [k, B, *event_shape], best first; all zero where there are fewer."""
-        return torch.stack([self._event(parts) for parts in self._k_best(k)[1]]).to(self.dtype)
+        return torch.stack([self.event_of_parts(parts) for parts in self.k_best(k)[1]]).to(self.dtype)
 
     @ordinary_tensors
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 - torch.distributions' default
         """Independent exact samples as one-hot events [*sample_shape, B, *event_shape]; never differentiable."""
         single = not isinstance(sample_shape, Sequence)
         shape = torch.Size([check_count("sample_shape", sample_shape, 0)] if single else sample_shape)
-        draws = self._draw(shape.numel())
+        draws = self.draw(shape.numel())
         event = torch.cat([self._event_of_draws(parts, count) for parts, count in draws])
         return event.to(self.dtype).reshape(*shape, *self.batch_shape, *self.event_shape)
 
@@ -650,7 +634,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
     def count(self) -> Tensor:
         """Number of possible structures, [B], as a float (it grows exponentially with the sentence)."""
         with torch.no_grad():
-            return self._inside(Log(), _support(self._parts()), self.lengths).exp().to(self.dtype)
+            return self.inside(Log(), _support(self.parts()), self.lengths).exp().to(self.dtype)
 
     def gumbel_crf(self, temperature: float = 1.0) -> Tensor:
         raise NotImplementedError("relaxed samples (gumbel_crf) are torch-struct's own; build its class to use them")
@@ -665,18 +649,18 @@ class StructuredDistribution(torch_struct.StructDistribution):
 
     # -- structures by differentiation ----------------------------------------------------------------------------
 
-    def _best(self) -> tuple[Tensor, Parts]:
+    def best(self) -> tuple[Tensor, Parts]:
         values, structures = self._memo_detached("best", lambda parts: self._solve(Max(), parts, self.lengths))
         return values[0], structures[0]
 
-    def _k_best(self, k: int) -> tuple[Tensor, list[Parts]]:
+    def k_best(self, k: int) -> tuple[Tensor, list[Parts]]:
         k = check_count("k", k)
         return self._memo_detached(f"best {k}", lambda parts: self._solve(KBest(k), parts, self.lengths))
 
     def _memo_detached(self, name: str, solve: Callable[[Parts], Any]) -> Any:
         if name not in self._cache:
             with torch.no_grad():
-                parts = tuple(p.detach() for p in self._parts())
+                parts = tuple(p.detach() for p in self.parts())
                 self._log_partition(parts)
             self._cache[name] = solve(parts)
         return self._cache[name]
@@ -685,7 +669,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         """Values [k, B] (k = 1 but for KBest) and, for each, the part indicators that gave it."""
         with torch.enable_grad():
             leaves = tuple(p.detach().requires_grad_() for p in parts)
-            values = self._inside(semiring, leaves, lengths)
+            values = self.inside(semiring, leaves, lengths)
             values = values if isinstance(semiring, KBest) else values.unsqueeze(0)
             structures = []
             for value in values:
@@ -694,10 +678,10 @@ class StructuredDistribution(torch_struct.StructDistribution):
                 structures.append(tuple(g * found.view(-1, *[1] * (g.dim() - 1)) for g in grads))
         return values.detach(), structures
 
-    def _draw(self, samples: int) -> list[tuple[Parts, int]]:
+    def draw(self, samples: int) -> list[tuple[Parts, int]]:
         """Part indicators of `samples` exact samples, as (parts of shape [count * B, ...], count) chunks."""
         with torch.no_grad():
-            parts = tuple(p.detach() for p in self._parts())
+            parts = tuple(p.detach() for p in self.parts())
             self._log_partition(parts)
         largest = max(p.numel() for p in parts)
         chunk = max(1, _MAX_SAMPLED_CELLS // max(largest, 1))
@@ -715,7 +699,7 @@ class StructuredDistribution(torch_struct.StructDistribution):
         return self._solve(Sample(), parts, lengths)[1][0]
 
     def _event_of_draws(self, parts: Parts, count: int) -> Tensor:
-        return self._event(parts).reshape(count, *self.batch_shape, *self.event_shape)
+        return self.event_of_parts(parts).reshape(count, *self.batch_shape, *self.event_shape)
 
 
 def _total_score(indicators: Parts, parts: Parts) -> Tensor:

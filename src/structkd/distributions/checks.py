@@ -1,0 +1,125 @@
+"""Checks of what users give: scores, lengths, numbers, inventories and labels. They raise, or return it cleaned."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..numbering import UNLABELLED
+
+
+def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
+    """Refuse what is not a floating-point tensor with as many axes as `shape` names."""
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of shape [{', '.join(shape)}], got {type(scores).__name__}")
+    if not scores.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {scores.dtype}; convert it with .float()")
+    if scores.dim() != len(shape):
+        raise ValueError(f"{name} must have shape [{', '.join(shape)}], got {list(scores.shape)}")
+    return scores
+
+
+def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) -> tuple[Tensor, bool]:
+    """`lengths` as a LongTensor [B] on `device`, and whether any is less than `words`."""
+    if not isinstance(lengths, Tensor):
+        try:
+            lengths = torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"lengths must be a LongTensor [B], got {type(lengths).__name__}") from error
+    if lengths.shape == (batch, words):
+        raise ValueError(
+            f"lengths must have shape [{batch}], one number of words per sentence, got {list(lengths.shape)}. For a "
+            "mask over words, whose padding comes last, give mask.sum(1)"
+        )
+    if lengths.is_complex() or lengths.dtype == torch.bool:
+        raise TypeError(f"lengths must be a LongTensor [B], got {lengths.dtype}")
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths must have shape [{batch}], one per sentence, got {list(lengths.shape)}")
+    ragged = False
+    for item, length in enumerate(lengths.tolist()):
+        if isinstance(length, float) and not length.is_integer():
+            raise ValueError(f"lengths must be whole numbers; batch item {item} has {length}")
+        if not 1 <= length <= words:
+            raise ValueError(
+                f"lengths must lie in 1..{words} (the scores' number of words); batch item {item} has {length}"
+            )
+        ragged |= length < words
+    return lengths.detach().to(device=device, dtype=torch.long), ragged
+
+
+def check_number(name: str, value: Any) -> float:
+    """A real number of Python's or numpy's, or a tensor with one that carries no gradient, as a float."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise TypeError(f"{name} is not differentiated; give a number, such as float({name})")
+    number = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return float(number)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of Python's or numpy's, or a tensor with one, as an int; refuse one below `least`."""
+    try:
+        if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {count}")
+    return count
+
+
+def check_temperature(temperature: Any) -> float:
+    """Refuse a temperature that is not a positive, finite number."""
+    temperature = check_number("temperature", temperature)
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    return temperature
+
+
+def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
+    """A tag, type or relation inventory as a list, checked against the number of scores."""
+    if inventory is None:
+        return None
+    if isinstance(inventory, str) or not isinstance(inventory, Sequence):
+        raise TypeError(f"{name} must be a list of strings in score order, got {type(inventory).__name__}")
+    wrong = [label for label in inventory if not isinstance(label, str)]
+    if wrong:
+        raise TypeError(f"{name} must be strings, got {wrong[0]!r}")
+    if len(inventory) != size:
+        raise ValueError(f"{name} lists {len(inventory)} entries but the scores have {size}: {list(inventory)}")
+    repeated = [label for n, label in enumerate(inventory) if label in inventory[:n]]
+    if repeated:
+        raise ValueError(f"{name} lists {repeated[0]!r} more than once: {list(inventory)}")
+    return list(inventory)
+
+
+def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
+    """Labels as a LongTensor [B, N]; refuse those that are neither in 0..size-1 nor UNLABELLED inside the sentences."""
+    if (
+        not isinstance(labels, Tensor)
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or labels.dtype == torch.bool
+    ):
+        raise TypeError(f"{name} must be a LongTensor [B, N], got {getattr(labels, 'dtype', type(labels).__name__)}")
+    if labels.shape != mask.shape:
+        raise ValueError(f"{name} must have shape {list(mask.shape)}, got {list(labels.shape)}")
+    labels = labels.long()
+    strange = ((labels < 0) | (labels >= size)) & mask
+    if strange.any():
+        wrong = (strange & (labels != UNLABELLED)).nonzero().tolist()
+        if wrong:
+            item, word = wrong[0]
+            raise ValueError(
+                f"{name} must lie in 0..{size - 1}, or be {UNLABELLED} where they are not known; word {word} of batch "
+                f"item {item} has {int(labels[item, word])}"
+            )
+    return labels
