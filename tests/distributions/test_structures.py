@@ -369,7 +369,7 @@ def test_unlabelled_sentences_may_have_anything_for_gold(family: Family) -> None
 def test_things_that_are_no_structures() -> None:
     student = structkd.MaxEnt(torch.zeros(2, 3, 4))
     for wrong in ([[0, 0, 0], [0, 0, 0]], np.zeros((2, 3), dtype=int), "labels", None):
-        with pytest.raises(TypeError, match="log_prob takes"):
+        with pytest.raises(TypeError, match=r"log_prob takes|labels must be a LongTensor \[B, N\], got list"):
             student.log_prob(wrong)
         with pytest.raises(TypeError, match="labels must be a LongTensor"):
             structkd.supervised_loss(student, wrong)
