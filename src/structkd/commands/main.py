@@ -16,6 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
+from structkd.records import RunFolder
+from structkd.runs.finished import find
 from structkd.spelling import did_you_mean
 
 from . import sweep  # registers the resolver that names run folders, too
@@ -27,6 +29,8 @@ __all__ = ["main"]
 
 register_schema()
 
+log = logging.getLogger(__name__)
+
 #: What may stand in place of the first key=value.
 _COMMANDS = ("targets", "report")
 #: Where a command's folder lies is another place for everybody.
@@ -35,10 +39,15 @@ _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
 def distil_job(config: DictConfig) -> float:
     """One run; returns what a sweeper may optimise, the method's main figure on the development split."""
-    # Loads transformers and datasets: not before they are needed, so that --help and messages come at once.
-    from structkd.runs.distil import distil
+    job = _job(config)
+    run = find(*job[:2])
+    if run is not None:
+        log.info("Finished before: %s", RunFolder(job[1]).results)
+    else:
+        # Loads transformers and datasets: not before they are needed.
+        from structkd.runs.distil import distil
 
-    run = distil(*_job(config))
+        run = distil(*job)
     return run.student.dev[run.metric]
 
 

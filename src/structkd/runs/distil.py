@@ -36,6 +36,7 @@ from structkd.records import (
 from structkd.training import TeacherScores, divergence, words_per_second
 from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
+from .finished import Evidence
 from .identity import digest
 from .plan import Plan, plan
 from .training_folder import Training, ensure
@@ -67,10 +68,14 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     quiet()
     # Connects the processes before transformers does, which lets none of them wait for more than half an hour.
     wait_for_everyone()
-    planned = plan(config, output)
+    evidence = Evidence(config, output)
+    with evidence.gathered():
+        planned = plan(config, output)
     folder = RunFolder(output)
     finished = broadcast(_finished(folder, planned.fingerprint))
     if finished is not None:
+        if is_main_process():
+            evidence.keep(planned.fingerprint)
         log.info("Finished before: %s", folder.results)
         return finished
     # Results of other settings, or of other code, would stand beside the new ones while these are made.
@@ -109,6 +114,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
             },
         )
         _write(run, record, folder)
+        evidence.keep(planned.fingerprint)
         print(f"\n{folder.results.read_text(encoding='utf-8')}", flush=True)
         log.info("Written to %s", output)
         if how_to_report():
