@@ -1,4 +1,4 @@
-"""The folder of the user's in which structkd keeps what it fetched or compiled, and can fetch or compile again."""
+"""The user's cache folder, which holds downloaded corpora and compiled kernels. Deleting it loses no results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder that STRUCTKD_CACHE names, else `structkd` in the platform's folder for caches.
+    """Return the folder that STRUCTKD_CACHE names, else `structkd` in the platform's cache folder.
 
-    The latter is `$XDG_CACHE_HOME` or `~/.cache` on Linux, `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows.
-    Nothing is created. Raises RuntimeError if the user has no home folder.
+    The platform's cache folder is `$XDG_CACHE_HOME` or `~/.cache` on Linux, `~/Library/Caches` on macOS and
+    `%LOCALAPPDATA%` on Windows. The folder is not created.
+
+    Raises:
+        RuntimeError: if the user has no home folder.
     """
     named = os.environ.get("STRUCTKD_CACHE")
     if named:
@@ -22,6 +25,6 @@ def cache_folder() -> Path:
         base = Path.home() / "Library" / "Caches"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        if not base.is_absolute():  # not set; the standard has relative paths ignored
+        if not base.is_absolute():  # unset, or a relative path, which the XDG standard says to ignore
             base = Path.home() / ".cache"
     return base / "structkd"

@@ -1,9 +1,10 @@
-"""What the compiled kernels keep on disk: where, until when, and what happens if they cannot."""
+"""The files of compiled kernels: their folder, their lifetime, and the behavior without a usable disk."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 pytest.importorskip("numba")
 import numba
 
+import structkd
 from structkd import cache, files
 from structkd.distributions.kernels.compiled import disk, lanes
 
@@ -131,21 +133,36 @@ def test_a_folder_that_vanishes_is_no_failure(store: disk.Store, caplog: pytest.
     assert len(caplog.records) == 1
 
 
+def test_compiled_code_lies_in_the_folder_that_names_a_generation() -> None:
+    """The hash covers the folder `compiled`. So nothing outside is compiled, and nothing inside imports from outside.
+
+    `disk` imports functions for paths and files, which are not compiled.
+    """
+    folder, package = Path(disk.__file__).parent, Path(structkd.__file__).parent
+    for path in package.rglob("*.py"):
+        modules = re.findall(r"^\s*(?:from|import)\s+(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if path.parent != folder:
+            assert not {module for module in modules if module.split(".")[0] in ("numba", "llvmlite")}, path
+        elif path.name != "disk.py":
+            assert not {module for module in modules if module.startswith(("..", "structkd"))}, path
+
+
 def test_every_source_and_version_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edited helper is in another file than the kernel that calls it."""
+    """A kernel is in another file than the functions that it calls, so an edit of any file counts."""
     sources = tmp_path / "kernels"
     shutil.copytree(Path(disk.__file__).parent, sources, ignore=shutil.ignore_patterns("__pycache__"))
     names = [disk.generation(Path(disk.__file__).parent)]
     assert disk.generation(sources) == names[0]
-    for file in ("lanes.py", "edmonds.py", "chain.py"):
-        path = sources / file
+    files_of_kernels = sorted(sources.glob("*.py"))
+    for path in files_of_kernels:
         path.write_text(path.read_text() + "\n")
         names.append(disk.generation(sources))
     (sources / "new.py").touch()
     names.append(disk.generation(sources))
     monkeypatch.setattr(numba, "__version__", "0.0")
     names.append(disk.generation(sources))
-    assert len(set(names)) == 6
+    assert len(files_of_kernels) > 10
+    assert len(set(names)) == len(names) == len(files_of_kernels) + 3
 
 
 PROGRAM = """

@@ -1,10 +1,16 @@
-"""What numba compiled, kept in the user's cache folder for later processes.
+"""Files of compiled kernels, which later processes read from the user's cache folder instead of compiling again.
 
-numba's own cache lies beside the sources, where it outlives an uninstallation. It looks at the file of the function
-that Python calls but not at the files of its helpers, and its index is overwritten by processes that start at once.
-Here a folder, a *generation*, is named by a hash of the kernels' sources and of the versions that matter, and a file by
-the function, its signature and the processor. A file appears whole or not at all, so that no process waits for another:
-those that start at once may compile the same kernel, and the last file stays.
+numba's own cache is unsuitable for three reasons. It lies beside the sources, so it remains after the package is
+uninstalled. It checks the file of the function that Python calls, but not the files of the functions called from there.
+Its index loses entries if two processes write it at once.
+
+Here, the files of one state of the sources lie in one folder, a *generation*. Its name is a hash of all Python files
+in this folder and of the versions of numba, llvmlite and Python. The hash covers all code that is compiled: only files
+in this folder use numba, and compiled functions call only functions from here. A change to any of these files
+therefore leads to a new generation. (`disk` itself imports from outside, but nothing that is compiled.)
+
+The name of a file gives the function, its signature and the processor. Files are written under another name and moved
+into place, so processes need not wait for each other. If several compile the same kernel at once, the last file stays.
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ from ....files import remove_unfinished, write_bytes
 
 _logger = logging.getLogger(__name__)
 
-#: So many generations are kept, the most recently used: those of other environments and states of the sources.
+#: Number of generations to keep, the most recently used ones. Other environments may use them.
 KEPT = 8
 
 
@@ -44,20 +50,20 @@ def generation(sources: Path) -> str:
 
 
 class Store:
-    """Files of one generation; or none, if the disk takes nothing, which is logged once."""
+    """The files of one generation. If the disk is not usable, nothing is stored, and one warning is logged."""
 
     def __init__(self) -> None:
         self._writable = True
 
     @cached_property
     def folder(self) -> Path | None:
-        """The generation's folder, which exists and is marked as used; None if it cannot be made."""
+        """The generation's folder, created if necessary and marked as used; None if it cannot be created."""
         try:
             folder = cache_folder() / "kernels" / generation(Path(__file__).parent)
             if not folder.is_dir():
                 folder.mkdir(parents=True, exist_ok=True)
                 self._remove_others(folder.parent)
-            with suppress(OSError):  # it may be another user's
+            with suppress(OSError):  # the folder may belong to another user
                 os.utime(folder)
                 remove_unfinished(folder)
         except (OSError, RuntimeError) as error:
@@ -67,7 +73,7 @@ class Store:
 
     @staticmethod
     def _remove_others(kernels: Path) -> None:
-        """Remove the generations that were not used for longest. A process that uses one goes on in memory."""
+        """Remove the least recently used generations. A process that still uses one continues in memory."""
         with suppress(OSError):
             by_use = sorted(kernels.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
             for folder in by_use[KEPT:]:
@@ -76,13 +82,13 @@ class Store:
     def _give_up(self, error: Exception) -> None:
         self._writable = False
         _logger.warning(
-            "Compiled kernels are not kept on disk, so every process compiles them again: %s. STRUCTKD_CACHE can name "
-            "another folder.",
+            "Compiled kernels are not kept on disk, so every process compiles them again: %s. To use another folder, "
+            "name it in STRUCTKD_CACHE.",
             error,
         )
 
     def read(self, name: str) -> bytes | None:
-        """Return what was written under this name, None if nothing was or if it is damaged."""
+        """Return the content written under a name; None if there is no such file or if it is damaged."""
         if self.folder is None:
             return None
         try:
@@ -92,7 +98,7 @@ class Store:
         return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all."""
+        """Write a file with its checksum. Other processes see either the whole file or none."""
         if self.folder is None or not self._writable:
             return
         try:
@@ -105,10 +111,10 @@ STORE = Store()
 
 
 class KernelCache(FunctionCache):
-    """The cache of one kernel, in the place of the one that numba would give it."""
+    """The cache of one kernel, which replaces the cache that numba would give it."""
 
     def __init__(self, function: Any) -> None:
-        # the base class would choose a folder beside the source
+        # The base class is not initialized, because it would choose a folder beside the source.
         self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.enable()
 
@@ -117,7 +123,7 @@ class KernelCache(FunctionCache):
         return str(STORE.folder)
 
     def flush(self) -> None:
-        """Leave the files, which are right as long as the sources are the same."""
+        """Do nothing: the files stay valid as long as the sources do not change."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
