@@ -1,13 +1,13 @@
-"""Semirings over log scores: one dynamic programme, five answers.
+"""Semirings over log scores: one recursion computes log Z, marginals, best structures and samples.
 
-A programme written with `sum` and `times` gives log Z under `Log`, the best score under `Max`, the k best under
-`KBest(k)`, and by differentiation the marginals, the best structure, the k best structures and (under `Sample`) an
+A recursion written with `sum` and `times` gives log Z under `Log`, the best score under `Max` and the k best scores
+under `KBest(k)`. Its derivative is the marginals, the best structure or the k best structures, and under `Sample` an
 exact sample (Goodman, 1999; Eisner, 2016).
 
-Unlike torch-struct's, these take -inf for "impossible" (torch-struct: -1e5 or -1e9, which a long sentence reaches
-honestly) and their derivatives, of first and second order, are finite there.
+"Impossible" is -inf here, and derivatives of first and second order are finite there. (torch-struct uses -1e5 or -1e9,
+which the scores of a long sentence can reach.)
 
-Elements are tensors. `KBest(k)` puts its k values on a leading axis, so programmes index from the right.
+Elements are tensors. `KBest(k)` puts its k values on a leading axis, so recursions index from the right.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class Log:
     """(logsumexp, +): the value is log Z, its gradient the marginals."""
 
     def lift(self, x: Tensor) -> Tensor:
-        """A tensor of log scores as elements of the semiring."""
+        """Return a tensor of log scores as elements of the semiring."""
         return x
 
     def times(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply elements, with broadcasting."""
         return a + b
 
     def sum(self, x: Tensor) -> Tensor:
@@ -35,10 +36,11 @@ class Log:
         return logsumexp(x)
 
     def prod(self, x: Tensor) -> Tensor:
-        """Product over the last axis."""
+        """Multiply over the last axis."""
         return x.sum(-1)
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """Sum the products of two tensors over the last axis."""
         return self.sum(self.times(a, b))
 
 
@@ -46,7 +48,7 @@ class Max(Log):
     """(max, +): the value is the best score, its gradient one best structure (ties go to one of them)."""
 
     def sum(self, x: Tensor) -> Tensor:
-        # .max(dim) sends its gradient to one maximiser; amax would split it between ties
+        # .max(dim) sends its gradient to one maximizer, whereas amax would split it between ties.
         return x.max(-1).values
 
 
@@ -61,7 +63,7 @@ class _SampledChoice(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        # Gumbel-max: needs no normalisation, so a row of -inf (whose gradient is 0) does no harm
+        # Gumbel-max needs no normalization, so a row of -inf (whose gradient is 0) is harmless.
         noise = torch.empty_like(x).exponential_().clamp_min_(torch.finfo(x.dtype).tiny).log_().neg_()
         choice = (x + noise).argmax(-1, keepdim=True)
         return torch.zeros_like(x).scatter_(-1, choice, grads[0].unsqueeze(-1))
@@ -75,7 +77,7 @@ class Sample(Log):
 
 
 class KBest(Log):
-    """(k-max, +): elements carry their k best values, in falling order, on a leading axis; -inf fills up."""
+    """(k-max, +): elements hold their k best values in falling order on a leading axis, filled up with -inf."""
 
     def __init__(self, k: int) -> None:
         self.k = k

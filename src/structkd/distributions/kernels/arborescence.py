@@ -1,7 +1,7 @@
 """Maximum spanning arborescences, the best and the k best (Chu and Liu, 1965; Edmonds, 1967; Tarjan, 1977).
 
-Most sentences need no search: every word's best head already gives a tree, which is seen for a whole batch at once.
-The others are solved one by one, on small dense matrices, in numpy or compiled.
+Most sentences need no search, because the best heads of all words already form a tree. This is checked for the whole
+batch at once. The other sentences are solved one by one, on dense matrices, by numpy or compiled code.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ def maximum_arborescences(scores: Tensor, lengths: Tensor, single_root: bool = T
         scores: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
             impossible. Cells beyond a sentence's length are ignored.
         lengths: LongTensor [B], 1..N.
-        single_root: exactly one root arc, as in `maximum_arborescence`.
+        single_root: whether a tree has exactly one root arc, as in `maximum_arborescence`.
 
     Returns:
         Heads, LongTensor [B, N], root = own index; -1 in the padding, and throughout a sentence that has no tree.
 
-    Costs O(N^2) a sentence: O(log N) tensor operations for the batch, and a search where best heads form no tree.
+    Costs O(N^2) time a sentence: O(log N) tensor operations for the batch, and a search for each sentence whose best
+    heads do not form a tree.
     """
     scores = scores.detach()
     words = scores.shape[1]
@@ -43,7 +44,7 @@ def maximum_arborescences(scores: Tensor, lengths: Tensor, single_root: bool = T
     inside = position < lengths.unsqueeze(1)
     best, heads = scores.masked_fill(~inside.unsqueeze(2), NEG_INF).max(1)
     heads = torch.where(inside, heads, position)
-    # Following heads 2^k steps at a time: in a tree everybody arrives at a root, in a cycle nobody does.
+    # Follow heads 2^k steps at a time. In a tree, every word arrives at a root; in a cycle, none does.
     reached = heads
     for _ in range(max(words - 1, 1).bit_length()):
         reached = reached.gather(1, reached)
@@ -65,22 +66,22 @@ def maximum_arborescences(scores: Tensor, lengths: Tensor, single_root: bool = T
 
 
 def k_best_arborescences(scores: Scores, k: int, single_root: bool) -> list[Solution]:
-    """Find the k best trees over labelled arcs, best first; fewer if fewer exist.
+    """Find the k best trees over labeled arcs, best first; fewer if fewer exist.
 
     Args:
         scores: [N, N, L]; cell [h, d, l] scores relation l from head h to dependent d, root arcs on the diagonal,
             -inf for impossible.
-        k: how many.
-        single_root: exactly one root arc.
+        k: number of trees.
+        single_root: whether a tree has exactly one root arc.
 
     Returns:
-        (score, heads [N], relations [N]) each; a root word is its own head.
+        A list of (score, heads [N], relations [N]). A root word is its own head.
 
-    Lawler's (1972) partition: the trees other than the best are split by the first word at which they leave it, and
-    the best of each part is a constrained arborescence problem. O(k N) problems of O(N^2).
+    Lawler's (1972) partition splits the trees other than the best one by the first word at which they differ from it.
+    The best tree of each part is a constrained arborescence problem. Costs O(k N) problems of O(N^2) time.
     """
     words = scores.shape[0]
-    order = count()  # breaks ties before arrays would be compared
+    order = count()  # Breaks ties, since arrays cannot be compared.
     best = _best_labelled(scores, single_root)
     queue = [] if best is None else [(-best[0], next(order), best, scores, 0)]
     found: list[Solution] = []
@@ -96,7 +97,7 @@ def k_best_arborescences(scores: Scores, k: int, single_root: bool) -> list[Solu
             candidate = _best_labelled(rest, single_root)
             if candidate is not None:
                 heapq.heappush(queue, (-candidate[0], next(order), candidate, rest, word))
-            # the parts that follow keep this word as it is
+            # The following parts keep the arc of this word.
             only = np.full_like(allowed[:, word], -np.inf)
             only[heads[word], relations[word]] = allowed[heads[word], word, relations[word]]
             allowed = allowed.copy()
@@ -115,18 +116,18 @@ def _best_labelled(scores: Scores, single_root: bool) -> Solution | None:
 
 
 def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np.int64] | None:
-    """Find the heads [N] of the best tree (root = own index); None if there is none. O(N^2).
+    """Find the heads [N] of the best tree (root = own index) in O(N^2) time; None if there is no tree.
 
     Args:
         scores: [N, N]; cell [h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
             impossible.
-        single_root: exactly one root arc. Where the best tree has several, the number of root arcs is minimised before
-            the score is maximised: exact, unlike a large penalty on root arcs.
+        single_root: whether a tree has exactly one root arc. If the best tree has several, the number of root arcs is
+            minimized before the score is maximized. This is exact, unlike a large penalty on root arcs.
     """
     compiled = compiled_for("arborescence")
     search = edmonds if compiled is None else compiled.edmonds
-    # Words whose best head is the root have it in the best tree. Only then is the search for one root, in which nearly
-    # all words end up in one component, the first one: it takes longer.
+    # A word whose best head is the root keeps it in the best tree. If there are several, skip the ordinary search.
+    # Otherwise it comes first, because the search for one root takes longer: it contracts nearly all words.
     several = single_root and _root_arcs(scores.argmax(0)) > 1
     heads = search(scores, reluctant_root=several)
     if single_root and not several and _root_arcs(heads) > 1:

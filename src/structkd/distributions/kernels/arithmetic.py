@@ -1,4 +1,4 @@
-"""What all recursions share: -inf, working precision, sums in log space, and the form of a gradient."""
+"""Arithmetic that all recursions share: -inf, working precision, sums in log space, and the type of a gradient."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: From weights, [B] or [], to the weighted sum over sentences of the gradients by `scores`, in their order. Called
-#: once: what it holds may be changed and given away.
+#: A function from weights, [B] or [], to the weighted sum over sentences of the gradients by `scores`, in their order.
+#: Call it once: it may change the tensors that it holds and return them.
 Gradient = Callable[[Tensor], tuple[Tensor | None, ...]]
 
 NEG_INF = float("-inf")
 
-# Cells whose arithmetic a processor's cache can hold (512 KiB in float32).
+# Number of cells that fit into a processor's cache together with intermediate results (512 KiB in float32).
 _CACHED_CELLS = 1 << 17
 
 
@@ -43,7 +43,7 @@ def logsumexp(x: Tensor) -> Tensor:
 
 
 def logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    """Return log(exp a + exp b), broadcast; -inf (and derivatives 0) where both are -inf."""
+    """Return log(exp a + exp b), broadcast; -inf (and derivatives 0) if both are -inf."""
     if not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
         return torch.logaddexp(a, b)
     top = torch.maximum(a.detach(), b.detach())
@@ -54,7 +54,7 @@ def logaddexp(a: Tensor, b: Tensor) -> Tensor:
 
 
 def finite(shift: Tensor) -> Tensor:
-    """Return a shift to subtract from log scores: 0 where it is -inf, everything being impossible."""
+    """Return a shift that can be subtracted from log scores: 0 instead of -inf, the maximum if all are impossible."""
     return shift.masked_fill(shift == NEG_INF, 0.0)
 
 
@@ -66,7 +66,7 @@ def padding(lengths: Tensor, words: int) -> Tensor | None:
 
 
 def sentences_at_once(cells: Tensor) -> int:
-    """Return how many sentences to take at a time, so that what their cells [B, ...] become stays in the cache."""
+    """Return how many sentences to process at a time, so that arithmetic on their cells [B, ...] stays in the cache."""
     if cells.device.type != "cpu":
         return max(1, len(cells))
     return max(1, _CACHED_CELLS // max(1, cells[:1].numel()))

@@ -1,7 +1,7 @@
 """Eisner's algorithm (1996, 2000): sums and maxima over projective dependency trees.
 
 Arcs are [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
-impossible. With `multiroot` several words may hang from the root, else exactly one.
+impossible. With `multiroot`, a tree may have several root words, else exactly one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def kd(
     Args:
         teacher, student: arc scores [B, N, N]; anything may be in the padding.
         lengths: LongTensor [B], 1..N.
-        multiroot: see above.
+        multiroot: whether several words may be attached to the root, rather than exactly one.
         temperature: T; the scores of both sides are divided by it.
 
     Returns:
@@ -62,9 +62,9 @@ def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor
 def inside(semiring: Log, arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
     """Compute the semiring sum over projective trees, [B], of arc elements [..., B, N, N], roots on the diagonal.
 
-    Spans (i, j) are kept twice, by where they start and by where they end, with the width j - i on the last axis,
-    so that every sum over split points is one dot product of two slices. The root is attached last: its children's
-    complete spans tile the sentence, and each tiling is one derivation.
+    Spans (i, j) are stored twice, by their start and by their end, with the width j - i on the last axis. So every sum
+    over split points is one dot product of two slices. The root is attached last: the complete spans of its children
+    tile the sentence, and each tiling is one derivation. Costs O(N^3) time and O(N^2) memory a sentence.
     """
     words = arcs.shape[-1]
     one = semiring.lift(arcs.new_zeros(arcs.shape[-3], words))
@@ -92,7 +92,7 @@ def inside(semiring: Log, arcs: Tensor, lengths: Tensor, multiroot: bool) -> Ten
 
     roots = arcs.diagonal(0, -2, -1)
     if multiroot:
-        # prefix[e]: the first e words hang from the root; rooted[r]: they do up to r's left edge, and r is a child
+        # prefix[e]: sum over trees of the first e words. rooted[r]: the same, including r's left span and root arc.
         prefix = unit[..., 0, :]
         rooted = prefix[..., :0]
         for end in range(words):
@@ -116,7 +116,7 @@ def _widen(chart: Tensor, column: Tensor) -> Tensor:
 
 
 def _pick(chart: Tensor, index: Tensor) -> Tensor:
-    """chart [..., B, M] at index [B] of its last axis."""
+    """Return chart [..., B, M] at index [B] of its last axis."""
     return torch.take_along_dim(chart, index.unsqueeze(-1).expand(*chart.shape[:-1], 1), -1).squeeze(-1)
 
 
@@ -127,13 +127,13 @@ def best_trees(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
         arcs: [B, N, N]; cell [b, h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
             impossible. Cells beyond a sentence's length are ignored.
         lengths: LongTensor [B], 1..N.
-        multiroot: whether several words may hang from the root, rather than exactly one.
+        multiroot: whether several words may be attached to the root, rather than exactly one.
 
     Returns:
         Heads, LongTensor [B, N], root = own index; -1 in the padding, and throughout a sentence that has no tree.
 
-    Eisner's algorithm (1996), O(N^3): in torch in N steps over all spans of a width, which remember how they came
-    about, and as many as the best spans are deep, which take them apart.
+    Eisner's algorithm (1996) costs O(N^3) time a sentence. torch takes N steps up, each over all spans of one width,
+    which store their best split, and as many steps down as the tree of the best spans is deep.
     """
     compiled = compiled_for("eisner", arcs)
     if compiled is not None:
@@ -142,10 +142,10 @@ def best_trees(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
             return found
     batch, words, _ = arcs.shape
     position = torch.arange(words, device=arcs.device)
-    # Spans headed by h that end before e > h, or begin with e <= h: `whole` ones, and those of `half` whose last word
-    # on this side is h's dependent.
+    # Cell [h, e] is the span headed by h that ends before e > h or begins with e <= h. `whole` holds complete spans,
+    # `half` the incomplete ones, whose other end is a dependent of h.
     whole, half = arcs.new_full((batch, words, words + 1), NEG_INF), torch.full_like(arcs, NEG_INF)
-    # the last dependent in a whole span; where in a half one the words of its two ends, in order, meet
+    # The outermost dependent in a complete span, and the split between the two ends of an incomplete one.
     dependent, meeting = torch.zeros_like(whole, dtype=torch.long), torch.zeros_like(half, dtype=torch.long)
     for width in (0, 1):
         whole.diagonal(width, 1, 2).zero_()
@@ -166,8 +166,8 @@ def best_trees(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
     item, head, edge = _hung_from_root(whole, arcs.diagonal(0, 1, 2), lengths, multiroot)
     heads[item, head] = head
     while len(item):
-        made = (edge != head) & (edge != head + 1)
-        item, head, edge = item[made], head[made], edge[made]
+        composite = (edge != head) & (edge != head + 1)
+        item, head, edge = item[composite], head[composite], edge[composite]
         word = dependent[item, head, edge]
         heads[item, word] = head
         middle = meeting[item, torch.minimum(head, word), torch.maximum(head, word)]
@@ -176,17 +176,22 @@ def best_trees(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
 
 
 def _band(chart: Tensor, row: int, column: int, width: int) -> Tensor:
-    """[b, i, k] is the cell [b, row + i, column + i + k] of the chart, k < width; a view."""
+    """Return a view of the chart whose cell [b, i, k] is chart[b, row + i, column + i + k], for k < width."""
     sentence, down, right = chart.stride()
     shape = (len(chart), min(chart.shape[1:]) - width, width)
     return chart.as_strided(shape, (sentence, down + right, right), row * down + column * right)
 
 
 def _hung_from_root(whole: Tensor, roots: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The whole spans of the best trees' root words, two for every word: sentence, head and edge; none where no tree.
+    """Find the complete spans of the root words of the best trees.
 
     Args:
-        whole: [B, N, N + 1] as in `best_trees`. roots: [B, N], scores of root arcs. lengths: LongTensor [B].
+        whole: [B, N, N + 1] as in `best_trees`.
+        roots: [B, N], scores of root arcs.
+        lengths: LongTensor [B].
+
+    Returns:
+        Sentence, head and edge of the spans, two for every root word; none for a sentence without a tree.
     """
     words = roots.shape[1]
     position = torch.arange(words, device=roots.device)
@@ -197,7 +202,7 @@ def _hung_from_root(whole: Tensor, roots: Tensor, lengths: Tensor, multiroot: bo
         (item,) = (value > NEG_INF).nonzero(as_tuple=True)
         edges = torch.stack([torch.zeros_like(lengths), lengths])
         return item.repeat(2), root[item].repeat(2), edges[:, item].flatten()
-    # done[e]: the first e words; rooted[r]: they do up to r's left edge, and r is a root word
+    # done[e]: the best score of the first e words. rooted[r]: the same, plus that of r's left span and root arc.
     done, rooted = torch.zeros_like(whole[:, 0]), torch.zeros_like(roots)
     begin, last = torch.zeros_like(rooted, dtype=torch.long), torch.zeros_like(done, dtype=torch.long)
     for word in range(words):

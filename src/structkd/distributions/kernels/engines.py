@@ -1,12 +1,12 @@
-"""Which engine runs a recursion: compiled kernels, a Triton kernel, torch in probability space, or torch in log space.
+"""The choice of the engine for a recursion: compiled kernels, a Triton kernel, torch in probability space or log space.
 
-The functions of the other modules in this folder ask here, and nobody else does. `auto`, the default, takes
+Only the other modules in this folder use this one. The default, `auto`, chooses
 
-- on the CPU the compiled kernel if numba is installed (structkd[fast]) and the recursion has one, else torch;
-- on a GPU, for chains, the Triton kernel if triton can be imported and the labels fit, else torch; torch for all else.
+- on the CPU, the compiled kernel if numba is installed (structkd[fast]) and the recursion has one, else torch;
+- on a GPU, the Triton kernel for chains if triton can be imported and the labels fit, else torch.
 
-The other engines are for tests and comparisons: `with using("log"): ...`, or the environment variable STRUCTKD_KERNELS.
-"triton" is about chains alone; with it, other recursions run in torch.
+You can choose another engine for tests and comparisons by `with using("log"): ...` or by the environment variable
+STRUCTKD_KERNELS. The engine "triton" exists for chains only; with it, other recursions run in torch.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ _path: ContextVar[str | None] = ContextVar("structkd_kernels", default=None)
 
 
 def path() -> str:
-    """Return the name of the engine in force in this context. Raises ValueError if STRUCTKD_KERNELS names none."""
+    """Return the name of the engine chosen in this context.
+
+    Raises:
+        ValueError: if STRUCTKD_KERNELS does not name an engine.
+    """
     return _checked(_path.get() or os.environ.get("STRUCTKD_KERNELS") or "auto", "STRUCTKD_KERNELS")
 
 
 class using:
-    """Run a block of this thread by one engine.
+    """A context manager that selects the engine for a block of this thread.
 
-    "compiled" and "triton" raise ImportError if those kernels cannot be had, "triton" also ValueError if it cannot run
-    on the tensors; "log" avoids probability space.
+    "compiled" and "triton" raise ImportError if those kernels are not available. "triton" also raises ValueError if it
+    cannot run on the tensors. "log" avoids probability space.
     """
 
     def __init__(self, chosen: str) -> None:
@@ -53,12 +57,16 @@ def _checked(chosen: str, name: str) -> str:
 
 
 def log_space() -> bool:
-    """Return whether probability space is to be avoided."""
+    """Return whether the chosen engine avoids probability space."""
     return path() == "log"
 
 
 def compiled_for(recursion: str, *tensors: Tensor | None) -> ModuleType | None:
-    """Return the module of compiled kernels for a recursion if it is to run on these tensors and can, else None."""
+    """Return the module of compiled kernels for a recursion, or None if another engine is to run on these tensors.
+
+    Raises:
+        ImportError: if the engine is "compiled" and the kernels are not available.
+    """
     chosen = path()
     if chosen not in ("auto", "compiled"):
         return None
@@ -78,11 +86,15 @@ def compiled_for(recursion: str, *tensors: Tensor | None) -> ModuleType | None:
 
 
 def triton_for(scores: Tensor, precision: torch.dtype) -> ModuleType | None:
-    """Return the module of the Triton kernels for chains if they are to run on these scores and can, else None.
+    """Return the module of the Triton kernels for chains, or None if another engine is to run on these scores.
 
     Args:
-        scores: labels on the last axis.
-        precision: the dtype of the results.
+        scores: tensor with the labels on the last axis.
+        precision: dtype of the results.
+
+    Raises:
+        ImportError: if the engine is "triton" and triton cannot be imported.
+        ValueError: if the engine is "triton" and the scores are not on a GPU or have too many labels.
     """
     chosen, labels = path(), scores.shape[-1]
     if chosen != "triton" and not (chosen == "auto" and scores.is_cuda):

@@ -1,4 +1,4 @@
-"""The general way to expectations and to a loss, for what no faster engine certifies."""
+"""Expectations by autograd, and a structural loss from expectations: the fallback if no faster engine certifies one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .arithmetic import NEG_INF, padding, working_precision
 
 
 def expectations(log_partition: Callable[[Tensor], Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute log Z [B] and its derivative by scores [B, ...], the expectations, by autograd; both without a graph."""
+    """Compute log Z [B] and the expectations, its derivative by scores [B, ...], by autograd. Leaves no graph."""
     with torch.enable_grad():
         leaf = scores.detach().requires_grad_()
         value = log_partition(leaf)
@@ -30,7 +30,7 @@ def kd(
     """Compute a structural loss from the expectations of both sides, as one batch.
 
     Args:
-        both: from scores [2 B, ...] and lengths [2 B] to log Z [2 B] and marginals like the scores.
+        both: function from scores [2 B, ...] and lengths [2 B] to log Z [2 B] and marginals in the scores' shape.
         teacher, student: scores of arcs [B, N, N, ...]; anything may be in the padding.
         lengths: LongTensor [B].
         temperature: T.

@@ -1,7 +1,8 @@
-"""Labels that name heads: the loss of students that parse by labelling words, and arcs out of labels.
+"""Parsing by labels that name heads: the loss of such students, and decoding from labels to arcs.
 
-Throughout, heads are integers [B, N, K], label k of word d names the head heads[b, d, k]; d itself means root, and a
-head outside the sentence names no word. Lengths are LongTensor [B], 1..N. Costs are O(N K + N^2) a sentence.
+In all functions, heads are integers [B, N, K]: label k of word d names the head heads[b, d, k]. The word d itself means
+the root, and a number outside the sentence means that the label names no head. Lengths are LongTensor [B], 1..N. Costs
+are O(N K + N^2) time a sentence.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .arithmetic import NEG_INF, padding, sentences_at_once, working_precision
 from .engines import compiled_for
 from .relations import Relations
 
-# Below this much teacher mass on the heads that a word's labels name, the word has nothing to imitate.
+# A word has no loss if its labels name heads with less than this probability by the teacher.
 _LEAST_COVERED = 1e-6
 
 
@@ -35,11 +36,11 @@ def kd(
 
     Args:
         arcs: the teacher's arc marginals at T, [B, N, N], in working precision.
-        relations: the teacher's relations given the arc, at T; None if relations do not count.
+        relations: the teacher's relations given the arc, at T; None to compare heads only.
         logits: the student's scores [B, N, K], without a graph.
-        heads: see above.
+        heads: integers [B, N, K], the head that every label names.
         label_relations: LongTensor [K] or [B, N, K], the relation that every label names; used with `relations`.
-        lengths: see above.
+        lengths: LongTensor [B], 1..N.
         temperature: T, which divides the logits.
 
     Returns:
@@ -58,36 +59,42 @@ def kd(
     loss = logits.new_empty(len(logits), dtype=working_precision(logits))
     gap = torch.empty_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
     beyond = padding(lengths, logits.shape[1])
-    for some, target in masses(arcs, relations, heads, label_relations, lengths):
+    for block, target in masses(arcs, relations, heads, label_relations, lengths):
         imitated = renormalised(target)
-        tempered = logits[some].to(loss.dtype)  # the caller's own, in float64
+        tempered = logits[block].to(loss.dtype)  # This may be the caller's tensor, so it is not changed in place.
         if temperature != 1:
             tempered = tempered / temperature
         if beyond is not None:
-            tempered = tempered.masked_fill(beyond[some].unsqueeze(-1), 0.0)
+            tempered = tempered.masked_fill(beyond[block].unsqueeze(-1), 0.0)
         probabilities = tempered.softmax(-1)
-        # a word's normaliser is its best score less the logarithm of that label's probability
+        # A word's normalizer is its best score less the logarithm of that label's probability.
         normalisers = tempered.amax(-1) - probabilities.amax(-1).log()
-        loss[some] = (normalisers * imitated).sum(-1) - expected_score(target, tempered)
-        gap[some] = probabilities.mul_(imitated.unsqueeze(-1)).sub_(target)
+        loss[block] = (normalisers * imitated).sum(-1) - expected_score(target, tempered)
+        gap[block] = probabilities.mul_(imitated.unsqueeze(-1)).sub_(target)
     return loss * temperature**2, gap
 
 
 def masses(
     arcs: Tensor, relations: Relations | None, heads: Tensor, label_relations: Tensor | None, lengths: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield, for some sentences at a time, the teacher's mass of the arc (and relation) that each label names.
+    """Yield blocks of sentences with the teacher's probability of the arc (and relation) that each label names.
 
-    Arguments as in `kd`. Masses are [B', N, K] in the precision of the arcs, or of the relations' scores if those
-    count. Labels that name one arc share it equally; those that name no word, and all in the padding, get exactly 0.
-    Raises ValueError for a label that names a head and a relation that the teacher lacks.
+    Args: as in `kd`.
+
+    Yields:
+        A slice of the batch and masses [B', N, K], in the precision of the arcs, or of the relations' scores if
+        relations are given. Labels of a word that name the same arc share its probability equally. Labels that name no
+        head and labels in the padding get exactly 0.
+
+    Raises:
+        ValueError: if a label names a head and a relation that the teacher does not have.
     """
     words = arcs.shape[1]
     if not len(arcs):
         return
     if relations is not None and label_relations is not None:
         _check_relations(label_relations, relations.count, heads, lengths)
-    # where the arc lies that a label names: by head, dependent and relation
+    # The position of the arc that a label names, by head, dependent and relation.
     count = 1 if relations is None else relations.count
     place = torch.arange(words, device=arcs.device).unsqueeze(1) * count
     by_word = None
@@ -100,26 +107,26 @@ def masses(
     ragged = padding(lengths, words) is not None
     at_once = sentences_at_once(heads)
     for first in range(0, len(arcs), at_once):
-        some = slice(first, first + at_once)
-        within = _clamped(heads[some], 0, words - 1)
-        # one comparison, if there is no padding
-        counted = named(heads[some], lengths[some]) if ragged else within == heads[some]
+        block = slice(first, first + at_once)
+        within = _clamped(heads[block], 0, words - 1)
+        # Without padding, one comparison is enough.
+        counted = named(heads[block], lengths[block]) if ragged else within == heads[block]
         cells = within.long().mul_(words * count).add_(place)
         if by_word is not None:
-            cells += by_word[some]
-        found_arcs = arcs[some] if relations is None else relations.times(arcs[some], some)
+            cells += by_word[block]
+        found_arcs = arcs[block] if relations is None else relations.times(arcs[block], block)
         cells, found_arcs = cells.flatten(1), found_arcs.flatten(1)
         found = found_arcs.gather(1, cells).view(counted.shape).masked_fill_(~counted, 0.0)
-        # as many labels of a word as name an arc; most encodings have one at most
+        # The number of labels of a word that name the arc; at most one in most encodings.
         sharing = torch.zeros(found_arcs.shape, dtype=torch.int32, device=cells.device)
         sharing.scatter_add_(1, cells, counted.flatten(1).int())
         if sharing.max() > 1:
             found /= sharing.gather(1, cells).view(found.shape).clamp_min(1)
-        yield some, found
+        yield block, found
 
 
 def _check_relations(relations: Tensor, count: int, heads: Tensor, lengths: Tensor) -> None:
-    """Refuse relations outside 0..count - 1 if their labels name a head."""
+    """Raise ValueError if a label names a head and a relation outside 0..count - 1."""
     if relations.min() >= 0 and relations.max() < count:
         return
     relations = relations.expand(heads.shape)
@@ -134,21 +141,22 @@ def _check_relations(relations: Tensor, count: int, heads: Tensor, lengths: Tens
 def named(heads: Tensor, lengths: Tensor) -> Tensor:
     """Return BoolTensor [B, N, K]: True if a label of a word inside the sentence names a head inside it."""
     inside = torch.arange(heads.shape[1], device=heads.device) < lengths.unsqueeze(1)
-    ends = lengths.unsqueeze(1) * inside  # no head is below 0 in the padding
+    ends = lengths.unsqueeze(1) * inside  # 0 in the padding, so that no label there names a head
     return (heads >= 0) & (heads < ends.unsqueeze(-1))
 
 
 def _clamped(heads: Tensor, least: int, most: int) -> Tensor:
-    """Return heads, those beyond the limits moved there; a tensor of its own."""
-    if heads.dtype not in (torch.int16, torch.int32):  # the smaller the faster, but bytes may not hold N
+    """Return a new tensor of heads clamped to least..most."""
+    if heads.dtype not in (torch.int16, torch.int32):  # Smaller integers are faster, but bytes may not hold N.
         heads = heads.long()
     return heads.clamp(least, most)
 
 
 def renormalised(mass: Tensor) -> Tensor:
-    """Divide the masses of labels by what they cover of each word, in place; a word with too little of it gets 0.
+    """Divide the masses of labels by their sum for each word, in place; set them to 0 if the sum is too small.
 
-    Returns what the words' masses then sum to, 1 or 0, [B, N].
+    Returns:
+        The sums of the words' new masses, 1 or 0, [B, N].
     """
     covered = mass.sum(-1)
     enough = covered >= _LEAST_COVERED
@@ -159,8 +167,8 @@ def renormalised(mass: Tensor) -> Tensor:
 def log_arcs(logits: Tensor, heads: Tensor, lengths: Tensor) -> Tensor:
     """Compute log P(arc), [B, N, N] in working precision, by head and dependent.
 
-    It is the log sum of the probabilities of the labels that name the arc, -inf if none does, NaN for a word whose
-    labels are all impossible. Beyond a sentence it is anything but NaN.
+    The probability of an arc is the sum over the labels that name it. The result is -inf if no label does, NaN for a
+    word whose labels are all impossible, and arbitrary but not NaN in the padding.
     """
     compiled = compiled_for("head_labels", logits)
     if compiled is not None:
@@ -173,17 +181,17 @@ def log_arcs(logits: Tensor, heads: Tensor, lengths: Tensor) -> Tensor:
     represented = -0.9 * math.log(torch.finfo(arcs.dtype).tiny)
     at_once = sentences_at_once(logits)
     for first in range(0, len(logits), at_once):
-        some = slice(first, first + at_once)
-        # with a place for heads before and one for heads behind the sentence
-        places = _clamped(heads[some], -1, words).add_(1).long()
-        labels = logits[some].to(arcs.dtype, copy=True)
+        block = slice(first, first + at_once)
+        # Two more places collect heads before and behind the sentence.
+        places = _clamped(heads[block], -1, words).add_(1).long()
+        labels = logits[block].to(arcs.dtype, copy=True)
         if beyond is not None:
-            labels.masked_fill_(beyond[some].unsqueeze(-1), 0.0)
+            labels.masked_fill_(beyond[block].unsqueeze(-1), 0.0)
         best = labels.amax(-1, keepdim=True)
         if (labels.amin(-1, keepdim=True) > best - represented).all():
-            arcs[some] = torch.zeros_like(arcs[some]).scatter_add_(-1, places, labels.sub_(best).exp_()).log_()
+            arcs[block] = torch.zeros_like(arcs[block]).scatter_add_(-1, places, labels.sub_(best).exp_()).log_()
         else:
-            arcs[some] = _log_sums(labels, places, count)
+            arcs[block] = _log_sums(labels, places, count)
     return (arcs - arcs.logsumexp(-1, keepdim=True))[..., 1:-1].mT
 
 
@@ -195,8 +203,8 @@ def relations_of_arcs(logits: Tensor, heads: Tensor, relations: Tensor, trees: T
         relations: LongTensor [K] or [B, N, K], the relation that every label names; -1 names none.
         trees: LongTensor [B, N], the head of every word.
 
-    The relation is the one with most probability among the labels that name the arc, or among all of the word's if no
-    possible one does.
+    The choice is the relation with the most probability among the labels that name the arc, or among all labels of the
+    word if no possible label names the arc.
     """
     if not len(trees):
         return trees
@@ -212,24 +220,24 @@ def relations_of_arcs(logits: Tensor, heads: Tensor, relations: Tensor, trees: T
     inside = torch.arange(words, device=logits.device) < lengths.unsqueeze(1)
     best, at_once = torch.empty_like(trees), sentences_at_once(logits)
     for first in range(0, len(logits), at_once):
-        some = slice(first, first + at_once)
-        usable = ((relations if relations.dim() == 1 else relations[some]) >= 0) & (logits[some] > NEG_INF)
-        naming = (heads[some].to(dtype) == wanted[some]).logical_and_(usable)
-        unnamed = inside[some] & ~naming.any(-1)
+        block = slice(first, first + at_once)
+        usable = ((relations if relations.dim() == 1 else relations[block]) >= 0) & (logits[block] > NEG_INF)
+        naming = (heads[block].to(dtype) == wanted[block]).logical_and_(usable)
+        unnamed = inside[block] & ~naming.any(-1)
         if unnamed.any():
             naming |= unnamed.unsqueeze(-1) & usable
-        # few labels name one arc: only they are looked at
+        # Few labels name one arc, so sums over these are cheap.
         item, word, label = naming.nonzero(as_tuple=True)
         chosen = item + first, word, label
         scores = logits[chosen].to(working_precision(logits))
         cell = (item * words + word) * size + relations.expand(logits.shape)[chosen]
         total = _log_sums(scores, cell, naming[..., 0].numel() * size).view(*naming.shape[:2], size)
-        best[some] = total.argmax(-1).masked_fill_(~(naming.any(-1) & inside[some]), NOWHERE)
+        best[block] = total.argmax(-1).masked_fill_(~(naming.any(-1) & inside[block]), NOWHERE)
     return best
 
 
 def _log_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
-    """Compute log sum exp by groups: values and groups [..., K] to [..., count]; -inf for an empty group."""
+    """Compute log sum exp by groups, from values and groups [..., K] to [..., count]; -inf for an empty group."""
     shape = (*values.shape[:-1], count)
     top = values.new_full(shape, NEG_INF).scatter_reduce(-1, groups, values, "amax")
     shift = top.masked_fill(top == NEG_INF, 0.0)

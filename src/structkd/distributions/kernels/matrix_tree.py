@@ -12,10 +12,10 @@ from . import general
 from .arithmetic import NEG_INF, logaddexp, logsumexp, working_precision
 from .engines import compiled_for, log_space
 
-# The largest error of a marginal. Sentences that may have a larger one are done again without a subtraction.
+# The largest error of a marginal. Sentences that may have a larger one are computed again without subtractions.
 _LARGEST_ERROR = 1e-10
 
-# Cells of arc scores that are worked on at a time, so that little memory is asked for and given back.
+# Number of arc scores to process at a time, so that temporary tensors are small.
 _CELLS = 1 << 16
 
 
@@ -28,7 +28,7 @@ def kd(
         teacher, student: arc scores [B, N, N]; cell [b, h, d] for head h and dependent d, root arcs on the diagonal;
             anything may be in the padding.
         lengths: LongTensor [B], 1..N.
-        multiroot: several root arcs, or exactly one.
+        multiroot: whether several words may be attached to the root, rather than exactly one.
         temperature: T; the scores of both sides are divided by it.
 
     Returns:
@@ -51,8 +51,8 @@ def kd(
 def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
     """Compute log Z [B] and arc marginals [B, N, N], without a graph; log Z = -inf if there is no tree.
 
-    Arguments as in `kd`, scores in working precision. By the compiled kernel, or from one LU factorisation if that is
-    accurate.
+    Arguments as in `kd`, scores in working precision. Without the compiled kernel, marginals come from one LU
+    factorization if that is accurate, else from elimination in log space. Costs O(N^3) time a sentence.
     """
     if not len(arcs):
         return arcs.new_zeros(0), torch.zeros_like(arcs)
@@ -79,7 +79,7 @@ def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor
         log_partition[rest], expected = general.expectations(exact, arcs[rest])
         marginals[rest] = expected.clamp_min(0.0)
     if arcs.amin() == NEG_INF:
-        # what should vanish does so up to rounding, but an arc in no tree must have probability 0
+        # Rounding may leave a small number, but an arc that is in no tree must have probability exactly 0.
         marginals = marginals.masked_fill(~arcs_in_some_tree(arcs, lengths, multiroot), 0.0)
     return log_partition, marginals
 
@@ -87,15 +87,15 @@ def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor
 def _kd_by_determinant(
     teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
-    """Compute `kd` from one factorisation of both sides; None if a determinant is not certified or a loss infinite."""
+    """Compute `kd` from one LU factorization of both sides; None if that is not certified or a loss is infinite."""
     batch, words, _ = student.shape
     at_once = max(1, _CELLS // words**2)
     if batch <= at_once or not student.is_cpu:
         return _piece_by_determinant(teacher, student, lengths, multiroot, temperature)
     pieces = []
     for first in range(0, batch, at_once):
-        some = slice(first, first + at_once)
-        piece = _piece_by_determinant(teacher[some], student[some], lengths[some], multiroot, temperature)
+        block = slice(first, first + at_once)
+        piece = _piece_by_determinant(teacher[block], student[block], lengths[block], multiroot, temperature)
         if piece is None:
             return None
         pieces.append(piece)
@@ -106,7 +106,7 @@ def _kd_by_determinant(
 def _piece_by_determinant(
     teacher: Tensor, student: Tensor, lengths: Tensor, multiroot: bool, temperature: float
 ) -> tuple[Tensor, Tensor] | None:
-    """Compute `_kd_by_determinant` of all sentences together."""
+    """Compute `_kd_by_determinant` for all sentences together."""
     batch, words, _ = student.shape
     both = torch.cat((teacher, student)).to(working_precision(student))
     if temperature != 1:
@@ -121,7 +121,7 @@ def _piece_by_determinant(
     if columns is not None and not _certified(columns, likeliest).all():
         return None
     target, gap = marginals.chunk(2)
-    # every word has one head: what all its scores have in common leaves log Z_s and the expected score alike
+    # Every word has one head, so a constant added to all its scores shifts log Z_s and the expected score equally.
     scores, likeliest = both[batch:], likeliest[batch:]
     scores.sub_(scores.amax(1, keepdim=True))
     if outside is not None:
@@ -138,26 +138,29 @@ def _piece_by_determinant(
 
 
 def _heads(scores: Tensor, outside: Tensor | None) -> Tensor:
-    """Probabilities [B, N, N] of every word's heads, were they chosen word by word, in working precision.
+    """Compute the softmax of every word's scores over heads, [B, N, N] in working precision.
 
-    0 outside, where scores are -inf. NaN for a word that nothing can head.
+    The result is 0 in the padding, where scores are -inf, and NaN for a word without a possible head.
     """
     heads = scores.softmax(1, dtype=working_precision(scores))
     return heads if outside is None else heads.masked_fill_(outside, 0.0)
 
 
 def _by_determinant(heads: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Koo et al. (2007): with roots on the diagonal (multi-root) or in the first row (single root), Z is the
-    determinant of the Laplacian, and marginals are entries of its inverse.
+    """Compute the determinant of the Laplacian and marginals from its inverse (Koo et al., 2007).
+
+    Roots are on the diagonal (multi-root) or in the first row (single root). Z is then the determinant, and marginals
+    are differences of entries of the inverse.
 
     Args:
-        heads: [B, N, N], weights of the arcs as `_heads` makes them of scores, which divides Z by what
-            `_log_product` multiplies it by and changes no marginal, as every word has one head; is changed.
+        heads: [B, N, N], weights of the arcs from `_heads`; overwritten. Their normalization changes no marginal,
+            because every word has one head. `_log_product` undoes its effect on Z.
 
-    Returns pivots [B, N], whose product is the determinant but for its sign; marginals [B, N, N], up to an error that
-    may put them outside 0..1; and what bounds that error (`_certified`), None where it is small for every sentence.
+    Returns:
+        Pivots [B, N], whose product is the determinant up to its sign; marginals [B, N, N], whose errors may put them
+        outside 0..1; and column sums that bound the error (see `_certified`), None if it is small for all sentences.
     """
-    # The Laplacian's negative, since arcs then keep their sign. No sign of a row changes what is read from it below.
+    # Use the negative Laplacian, in which arcs keep their sign. The signs of rows do not affect the results below.
     laplacian = heads
     diagonal = laplacian.diagonal(0, 1, 2)
     roots = diagonal.clone()
@@ -169,51 +172,50 @@ def _by_determinant(heads: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Ten
         of_first = row.clone()
         row.copy_(roots)
     factors, pivots, _ = torch.linalg.lu_factor_ex(laplacian)
-    # LAPACK keeps columns together, and copies an identity laid out like that fastest
+    # LAPACK stores matrices by column, and an identity in this layout is the fastest to copy.
     identity = torch.eye(laplacian.shape[1], dtype=laplacian.dtype, device=laplacian.device).mT
     inverse = torch.linalg.lu_solve(factors, pivots, identity)
     columns = _columns(inverse)
 
-    own = inverse.diagonal(0, 1, 2)
+    diagonal_inverse = inverse.diagonal(0, 1, 2)
     if multiroot:
-        at_root = roots.mul_(own).neg_()
+        at_root = roots.mul_(diagonal_inverse).neg_()
     else:
-        # the first row holds the roots: it stands for no head, and its word's column for no other dependent
+        # The first row holds root scores in place of the arcs from the first word, which are restored here.
         column = inverse.select(2, 0)
         at_root = roots.mul_(column)
         column.zero_()
         row.copy_(of_first)
-    marginals = torch.sub(inverse.mT, own.unsqueeze(1)).mul_(laplacian)
+    marginals = torch.sub(inverse.mT, diagonal_inverse.unsqueeze(1)).mul_(laplacian)
     marginals.diagonal(0, 1, 2).copy_(at_root)
     return factors.diagonal(0, 1, 2), marginals, columns
 
 
 def _log_product(pivots: Tensor, likeliest: Tensor) -> Tensor:
-    """log |prod_n pivots[b, n] / likeliest[b, n]|, [B].
+    """Compute log |prod_n pivots[b, n] / likeliest[b, n]|, [B].
 
-    With the probabilities [B, N] of every word's likeliest head, that is log Z for scores whose best is 0 for every
-    word: such a head's weight is 1, of which the softmax made that probability.
+    Here `likeliest` [B, N] is the probability of every word's likeliest head. The result is log Z for scores whose
+    maximum is 0 for every word: the weight of such a head is 1, and the softmax scaled it to that probability.
     """
     return pivots.div(likeliest).abs_().log_().sum(1)
 
 
 def _largest_column(dtype: torch.dtype) -> float:
-    """How much a column of the inverse may add up to where the largest of all heads' probabilities is 1.
+    """Return the largest absolute column sum of an inverse that is accurate if the likeliest head has probability 1.
 
-    Rounding changes L by E, |E| < eps * |L| in the norm of the largest absolute column sum, and its inverse X by X E X,
-    which is less than eps * |L| * |X|^2; |L| is 3 at most, and a marginal is the product of a head's probability and a
-    difference in the inverse.
+    Norms are largest absolute column sums. Rounding changes the Laplacian L by E with |E| < eps * |L|, and its inverse
+    X by X E X, whose norm is below eps * |L| * |X|^2. |L| is 3 at most, and a marginal is the product of a head's
+    probability and a difference of entries of the inverse.
     """
     return math.sqrt(_LARGEST_ERROR / (3 * torch.finfo(dtype).eps))
 
 
 def _columns(inverse: Tensor) -> Tensor | None:
-    """Largest absolute column sums [B] of inverses [B, N, N]; None where none is larger than `_largest_column`, or need
-    be taken for larger.
+    """Compute the largest absolute column sums [B] of inverses [B, N, N]; None if all are below `_largest_column`.
 
-    An entry of X E X is no larger than the largest entry of X, times |E|, times the largest column sum of X, which is
-    no larger than sqrt(N) times its Frobenius norm F: so sqrt(N) F^2 serves for |X|^2, and mostly the F of all
-    sentences together, which takes one pass, is small enough.
+    One cheap pass is tried first. An entry of X E X is at most the largest entry of X, times |E|, times the largest
+    column sum of X, which is at most sqrt(N) times the Frobenius norm F of X. So sqrt(N) F^2 can replace |X|^2. The F
+    of all sentences together bounds that of each, and is small enough for most batches.
     """
     frobenius = float(torch.linalg.vector_norm(inverse))
     if frobenius * inverse.shape[1] ** 0.25 < _largest_column(inverse.dtype):
@@ -222,8 +224,11 @@ def _columns(inverse: Tensor) -> Tensor | None:
 
 
 def _certified(columns: Tensor | None, likeliest: Tensor) -> Tensor:
-    """BoolTensor [B]: whether marginals are right to `_LARGEST_ERROR`, from what `_columns` gives and the probabilities
-    [B, N] of every word's likeliest head. What is no number is certified by nothing.
+    """Return whether marginals are accurate to `_LARGEST_ERROR`, BoolTensor [B]; False for NaN.
+
+    Args:
+        columns: from `_columns`.
+        likeliest: probabilities [B, N] of every word's likeliest head.
     """
     if columns is None:
         return torch.ones_like(likeliest[:, 0], dtype=torch.bool)
@@ -231,20 +236,23 @@ def _certified(columns: Tensor | None, likeliest: Tensor) -> Tensor:
 
 
 def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
-    """log of the summed weight of all arborescences, [B]; -inf exactly where there is none.
+    """Compute the log of the summed weight of all arborescences, [B]; exactly -inf if there is none.
 
     Args:
         arcs: [B, N, N] log weights, cell [b, h, d], root arcs on the diagonal, -inf for impossible.
-        lengths: LongTensor [B]. multiroot: several root arcs, or exactly one.
+        lengths: LongTensor [B], 1..N.
+        multiroot: whether several words may be attached to the root, rather than exactly one.
 
-    The matrix-tree theorem gives a determinant, whose floating-point value cancels as soon as words prefer each other
-    to the root. The Laplacian is an M-matrix, so Gaussian elimination needs no subtraction if the diagonal is kept as
-    the sum it is (Grassmann, Taksar and Heyman, 1985): eliminating word n, with weight p(n) = sum_h w(h, n) over the
-    words left (and the root), turns every path h -> n -> d into an arc of weight w(h, n) w(n, d) / p(n); the
-    determinant is the product of the p(n). In log space nothing under- or overflows either.
+    By the matrix-tree theorem, the sum is a determinant. Its floating-point value cancels if words prefer each other to
+    the root. But the Laplacian is an M-matrix, so Gaussian elimination needs no subtraction if the diagonal is
+    computed as a sum (Grassmann, Taksar and Heyman, 1985). Let p(n) = sum_h w(h, n) over the words left (and the root).
+    To eliminate word n is to turn every path h -> n -> d into an arc of weight w(h, n) w(n, d) / p(n), and the
+    determinant is the product of the p(n). Log space avoids underflow and overflow.
 
-    With exactly one root arc, Z is the coefficient of e in the determinant for root weights e * r: leading terms
-    leave the root out of every p(n) but the last, provided the last word can reach all others.
+    With exactly one root arc, Z is the coefficient of e in the determinant for root weights e * r. The leading terms
+    omit the root from every p(n) but the last, provided that the last word can reach all others.
+
+    Costs O(N^3) time a sentence.
     """
     words = arcs.shape[1]
     inside = torch.arange(words, device=arcs.device) < lengths.unsqueeze(1)
@@ -253,7 +261,7 @@ def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
     roots = arcs.diagonal(0, 1, 2).masked_fill(~inside, NEG_INF)
     weights = arcs.masked_fill(outside | itself, NEG_INF)
     if not multiroot:
-        # the word that can be the root and reach all others goes last
+        # A word that can be the root and reach all others must come last.
         order = _root_last(weights.detach(), roots.detach(), inside)
         roots, inside = roots.gather(1, order), inside.gather(1, order)
         weights = weights.gather(1, order.unsqueeze(2).expand_as(weights))
@@ -264,7 +272,7 @@ def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
         into, out_of = weights[:, 1:, 0], weights[:, 0, 1:]
         pivot = logsumexp(torch.cat([roots[:, :1], into], 1) if multiroot else into)
         total = total + torch.where(inside[:, n], pivot, 0.0)
-        # an isolated word (padding, or a dead end that makes Z zero) passes nothing on
+        # An isolated word (in the padding, or a dead end that makes Z zero) has no path to pass on.
         share = out_of - pivot.masked_fill(pivot == NEG_INF, 0.0).unsqueeze(1)
         roots = logaddexp(roots[:, 1:], roots[:, :1] + share)
         through = into.unsqueeze(2) + share.unsqueeze(1)
@@ -273,10 +281,11 @@ def log_matrix_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
 
 
 def arcs_in_some_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
-    """BoolTensor [B, N, N]: the arcs h -> d (roots on the diagonal) that are part of at least one tree.
+    """Find the arcs h -> d (roots on the diagonal) that are part of at least one tree, BoolTensor [B, N, N].
 
-    Where a tree exists, those are the possible arcs whose head a root word reaches without passing d: the path to h and
-    the arc to d extend to a tree over all that is reachable. O(N^3) a step, as many steps as the longest such path.
+    If a tree exists, these are the possible arcs whose head can be reached from a root word without passing d: the path
+    to h and the arc to d extend to a tree over all reachable words. Costs O(N^3) time a step, and as many steps as the
+    longest such path has arcs.
     """
     words = arcs.shape[1]
     inside = torch.arange(words, device=arcs.device) < lengths.unsqueeze(1)
@@ -297,7 +306,7 @@ def arcs_in_some_tree(arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
 
 
 def _reaches_all(between: Tensor, inside: Tensor) -> Tensor:
-    """BoolTensor [B, N]: the words from which arcs, BoolTensor [B, N, N], lead to every word of the sentence."""
+    """Find the words [B, N] from which arcs, BoolTensor [B, N, N], lead to every word of the sentence."""
     words = between.shape[1]
     reach = between.to(torch.float32) + torch.eye(words, device=between.device)
     for _ in range(max(words - 1, 1).bit_length()):
@@ -306,7 +315,7 @@ def _reaches_all(between: Tensor, inside: Tensor) -> Tensor:
 
 
 def _root_last(weights: Tensor, roots: Tensor, inside: Tensor) -> Tensor:
-    """A permutation [B, N] of the words that puts one that can be the single root last, where there is one."""
+    """Return a permutation [B, N] of the words whose last word can be the single root, if there is such a word."""
     batch, words = roots.shape
     root = (_reaches_all(weights > NEG_INF, inside) & (roots > NEG_INF)).to(torch.int8).argmax(1)
     order = torch.arange(words, device=weights.device).repeat(batch, 1)

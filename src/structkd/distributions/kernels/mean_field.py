@@ -27,8 +27,9 @@ def field(
     """Compute F after the last iteration, [B, N, N].
 
     Args:
-        arcs, lengths: see above.
+        arcs: first-order scores [B, N, N] in working precision, 0 in the padding.
         siblings, grandparents: [B, N, N, N] or None, not both; 0 in cells with a repeated index and in the padding.
+        lengths: LongTensor [B], 1..N.
         iterations: T.
 
     Costs O(T N^3) time a sentence.
@@ -45,8 +46,9 @@ def field_of_factors(
     """Compute F after the last iteration, [B, N, N], from second-order scores of low rank.
 
     Args:
-        arcs, lengths: see above.
+        arcs: first-order scores [B, N, N] in working precision, 0 in the padding.
         siblings, grandparents: three tensors [B, N, r] in working precision, 0 in the padding, or None.
+        lengths: LongTensor [B], 1..N.
         iterations: T.
 
     Costs O(T N^2 r) time a sentence.
@@ -73,7 +75,7 @@ def _iterated(arcs: Tensor, message: Message, lengths: Tensor, iterations: int) 
     result = arcs
     for _ in range(iterations):
         scores = result if beyond is None else result.masked_fill(beyond.unsqueeze(2), NEG_INF)
-        # a column may lose its last head on the way: it has no posterior, which `partition` then reports
+        # A word may lose its last possible head during the iterations. `partition` reports that it has no posterior.
         impossible = scores.detach().amax(1, keepdim=True) == NEG_INF
         if impossible.any():
             posterior = scores.masked_fill(impossible, 0.0).softmax(1).masked_fill(impossible, 0.0)
@@ -84,7 +86,7 @@ def _iterated(arcs: Tensor, message: Message, lengths: Tensor, iterations: int) 
 
 
 def _expected(equation: str, scores: Tensor) -> Message:
-    """Return sums of Q * score, where 0 * -inf is 0 and any mass on an impossible pair gives -inf."""
+    """Return a message that sums Q * score, with 0 * -inf = 0; -inf if an impossible pair has any probability."""
     impossible = scores == NEG_INF
     if not impossible.any():
         return lambda posterior: torch.einsum(equation, posterior, scores)
@@ -100,8 +102,8 @@ def _expected(equation: str, scores: Tensor) -> Message:
 def _message_of_factors(siblings: Factors | None, grandparents: Factors | None) -> Message:
     """Return the message of scores of low rank.
 
-    Sums over c run over the whole sentence, and what c = h and c = d contributed is subtracted: that part is Q times a
-    matrix that stays the same.
+    Sums over c run over the whole sentence. Then the contributions of c = h and c = d are subtracted, which are Q times
+    a matrix that does not depend on Q.
     """
     if siblings is not None:
         first, second, third = siblings
@@ -112,7 +114,7 @@ def _message_of_factors(siblings: Factors | None, grandparents: Factors | None) 
         same_line = outer @ middle.mT + middle @ outer.mT
 
     def message(posterior: Tensor) -> Tensor:
-        heads, dependents, repeated = [], [], []  # a sum of products is a product of what lies side by side
+        heads, dependents, repeated = [], [], []  # A sum of matrix products is one product of concatenated factors.
         if siblings is not None:
             heads.append(first * (posterior @ third))
             dependents.append(second)

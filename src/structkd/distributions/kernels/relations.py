@@ -13,10 +13,10 @@ from .engines import compiled_for
 
 
 class Relations:
-    """P(relation | arc), the softmax of scores / temperature, of as many sentences as are asked for.
+    """P(relation | arc), the softmax of scores / temperature. It is computed on demand, for a slice of the batch.
 
     Attributes:
-        count: L.
+        count: L, the number of relations.
         temperature: T.
     """
 
@@ -25,13 +25,13 @@ class Relations:
 
     @cached_property
     def scores(self) -> Tensor:
-        """[B, N, N, L] as they were given, without a graph; anything in the padding."""
+        """The given scores [B, N, N, L] without a graph. The padding may hold anything."""
         with torch.no_grad():
             return self._build().detach()
 
     @cached_property
     def normaliser(self) -> Tensor:
-        """[B, N, N] in working precision, log sum exp over relations; -inf where all are impossible."""
+        """The log sum exp over relations, [B, N, N] in working precision; -inf if all relations are impossible."""
         scores, temperature = self.scores, self.temperature
         compiled = compiled_for("relations", scores)
         found: Tensor | None = None if compiled is None else compiled.normalisers(scores, temperature)
@@ -40,7 +40,7 @@ class Relations:
         normalisers = torch.empty(scores.shape[:3], dtype=working_precision(scores), device=scores.device)
         at_once = sentences_at_once(scores)
         for some, normaliser in zip(scores.split(at_once), normalisers.split(at_once), strict=True):
-            # the best is exact, and what is left lies in 0..log L: the precision of the scores will do, if not half
+            # The best score is exact and the remainder lies in 0..log L, so float32 is precise enough for it.
             some = some.to(torch.promote_types(some.dtype, torch.float32))
             best = some.amax(-1)
             impossible = best == NEG_INF
@@ -52,12 +52,15 @@ class Relations:
 
     @cached_property
     def impossible(self) -> Tensor | None:
-        """BoolTensor [B, N, N]: arcs without a possible relation; None where no cell is -inf or NaN."""
+        """The arcs without a possible relation, BoolTensor [B, N, N]; None if no score is -inf or NaN."""
         return None if not len(self.scores) or self.scores.amin() > NEG_INF else self.normaliser == NEG_INF
 
     def times(self, arcs: Tensor, some: slice) -> Tensor:
-        """P(arc) P(relation | arc), [B', N, N, L], of some sentences with P(arc), [B', N, N]."""
-        # anything in the padding; a softmax is of differences of like scores: their precision will do here, too
+        """Compute P(arc) P(relation | arc), [B', N, N, L], for a slice of sentences with P(arc), [B', N, N].
+
+        The padding may hold anything.
+        """
+        # A softmax depends on differences of scores only, so their own precision is enough.
         scores = self.scores[some].to(torch.promote_types(self.scores.dtype, torch.float32))
         if self.temperature != 1:
             scores = (scores - scores.amax(-1, keepdim=True)).mul_(1.0 / self.temperature)
@@ -68,12 +71,12 @@ class Relations:
 
 
 def over_relations(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute scores [...] of arcs, log sum exp over relations of scores [..., L], and P(relation | arc).
+    """Compute the scores of arcs [...], the log sum exp of scores [..., L] over relations, and P(relation | arc).
 
-    0 for the relations of an impossible arc. Leaves no graph.
+    P(relation | arc) is 0 for an impossible arc. Leaves no graph.
     """
     scores = scores.detach()
     best = scores.amax(-1)
     relations = (scores - best.masked_fill(best == NEG_INF, 0.0).unsqueeze(-1)).exp_()
-    total = relations.sum(-1).clamp_min(1.0)  # the best alone gives 1
+    total = relations.sum(-1).clamp_min(1.0)  # The best relation alone contributes 1.
     return best + total.log(), relations.mul_(1 / total.unsqueeze(-1))

@@ -31,7 +31,7 @@ def expectations(spans: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor
         closed = torch.cat([prefix + untyped[:, : end + 1, end], prefix[:, -1:]], -1)
         prefix = torch.cat([prefix, logsumexp(closed).unsqueeze(-1)], -1)
     value = prefix.gather(1, lengths.unsqueeze(1))
-    # suffix[:, s]: the words from s on; words beyond the sentence bear no span
+    # suffix[:, s] is the log sum over the words from s on. No span includes a word beyond the sentence.
     suffix = spans.new_zeros(len(spans), 1)
     for start in range(words - 1, -1, -1):
         opened = torch.cat([suffix[:, :1], untyped[:, start, start:] + suffix], -1)

@@ -10,7 +10,7 @@ from .arithmetic import NEG_INF
 #: Which labels may start a sentence [C], follow each other [C, C] as [next, previous], and end a sentence [C].
 Legality = tuple[Tensor, Tensor, Tensor]
 
-# Scores of bigrams that are held at once (4 MiB in float64). With hundreds of labels sentences take turns at a word.
+# Number of bigram scores to hold at once (4 MiB in float64). With hundreds of labels, a step takes sentences in groups.
 _HELD_CELLS = 1 << 19
 
 
@@ -65,10 +65,10 @@ def viterbi(
 
 
 def _best(unary: Tensor, pairwise: Tensor, lengths: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """`viterbi` of checked scores. A sentence without any possible sequence has the value -inf.
+    """Compute `viterbi` of checked scores; -inf for a sentence without any possible sequence.
 
-    Pointers are not kept: a maximum alone is faster, and on the way back one comparison of C scores finds the label
-    that a word's label was reached from.
+    Backpointers are not stored, because a maximum without its index is faster. The backward pass finds the previous
+    label by one maximum over C scores.
     """
     batch, words, size = unary.shape
     shortest = int(lengths.min()) if batch else words

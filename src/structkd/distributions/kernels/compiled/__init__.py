@@ -1,11 +1,12 @@
-"""Compiled CPU kernels: torch tensors in, torch tensors out (extra: structkd[fast]). Entered through `engines`.
+"""Compiled CPU kernels that take and return torch tensors (extra: structkd[fast]). `engines` decides on their use.
 
-Every file holds the kernels of one recursion and, beside each, the function that launches it; `runtime` starts threads
-and finds out whether numba works, `lanes` is the vector type that the kernels are written in, `disk` keeps what was
-compiled. Only `runtime` and `edmonds`, which also runs as it is, may be imported without numba.
+Each file holds the kernels of one recursion and the functions that launch them. Three files serve all kernels:
+`runtime` starts threads and checks whether numba works, `lanes` defines the vector type that the kernels are written
+in, and `disk` stores compiled code. Only `runtime` and `edmonds` may be imported without numba; `edmonds` also runs
+uncompiled.
 
-Sums over structures are in float64 probability space, and certified: if a number could have been lost to underflow, if
-no structure is possible or a loss is infinite, `ok` (or a sentence's `safe`) is False, the numbers that come with it
-have no meaning, and the caller takes another engine. Cells in the padding change nothing, and are 0 in the results (-1
-in heads and labels).
+Sums over structures are computed in float64 probability space and certified. `ok` (or `safe` for one sentence) is False
+if a number may have underflowed, if no structure is possible or if a loss is infinite. The numbers returned with it are
+then meaningless, and the caller uses another engine. The padding does not influence the results, which are 0 there (-1
+for heads and labels).
 """

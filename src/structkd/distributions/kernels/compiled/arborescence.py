@@ -1,4 +1,4 @@
-"""The search for the best tree of one sentence, compiled from the source that also runs as it is."""
+"""The compiled search for the best tree of one sentence. Its source, `edmonds`, also runs uncompiled."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ _edmonds = kernel(plain.edmonds)
 
 
 def edmonds(scores: NDArray[np.float64], reluctant_root: bool) -> NDArray[np.int64]:
-    """Return what `edmonds.edmonds` returns; run it as it is if it does not compile."""
+    """Find the best tree by the compiled `edmonds.edmonds`, or by the uncompiled one if it does not compile."""
     heads = call(_edmonds, np.ascontiguousarray(scores, np.float64), reluctant_root)
     return plain.edmonds(scores, reluctant_root) if heads is None else heads

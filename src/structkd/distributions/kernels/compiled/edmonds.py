@@ -1,4 +1,4 @@
-"""Edmonds' search for the best tree of one sentence, one source for numpy and numba."""
+"""Edmonds' algorithm for the best tree of one sentence, in code that runs with numpy alone and that numba compiles."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from numpy.typing import NDArray
 
 
 def edmonds(scores: NDArray[np.float64], reluctant_root: bool) -> NDArray[np.int64]:
-    """Heads of the best tree; with a reluctant root, of the best among those with the fewest root arcs. -1: no tree.
+    """Find the heads of the best tree.
 
-    Every component (a word, or words that a cycle made one) takes its best arc from outside; cycles become components
-    until there are none, and are opened again where a better-placed arc enters them. A component is one row: what
-    each head offers for it, less what the component already has, and the word the head would attach. Only rows merge,
-    so that each merger is a maximum over rows, and all of them cost O(N^2).
+    Args:
+        scores: [N, N]; cell [h, d] scores the arc from head h to dependent d, root arcs on the diagonal, -inf for
+            impossible.
+        reluctant_root: whether to find the best among the trees with the fewest root arcs, rather than the best tree.
 
-    A root arc enters a cycle in place of an arc between words, never of another root arc, so counting root arcs before
-    weighing scores is to ask the root last.
+    Returns:
+        Heads [N], root = own index; all -1 if there is no tree.
 
-    Runs as it is, or compiled by numba (`arborescence.edmonds`).
+    A component is a word or a contracted cycle. Every component takes its best arc from outside, and cycles are
+    contracted until there are none. Then each cycle is opened again at the word that the arc from outside attaches. A
+    component is one row of the table: for every head, the score of its best arc into the component, less the score
+    already taken, and the word that this arc attaches. Contraction merges rows only, as a maximum over rows, so that
+    all contractions together cost O(N^2) time.
+
+    A root arc that enters a cycle replaces an arc between words, never another root arc. Taking root arcs last
+    therefore minimizes their number before the score is maximized.
     """
     words = len(scores)
     offers = np.empty((words, words))  # row: component; column: head
@@ -35,27 +42,27 @@ def edmonds(scores: NDArray[np.float64], reluctant_root: bool) -> NDArray[np.int
     state = [unseen] * words  # of every row
 
     for start in range(words):
-        here = int(component[start])
-        if state[here] != unseen:
+        current = int(component[start])
+        if state[current] != unseen:
             continue
-        path = [here]  # of rows, each taking its arc from the next
+        path = [current]  # of rows, each taking its arc from the next
         while True:
-            state[here] = on_path
-            row = offers[here]
+            state[current] = on_path
+            row = offers[current]
             head = int(row.argmax())
             offer = row[head]
-            if not offer > -np.inf or (not reluctant_root and root[here] > offer):
-                if not root[here] > -np.inf:
+            if not offer > -np.inf or (not reluctant_root and root[current] > offer):
+                if not root[current] > -np.inf:
                     return np.full(words, -1)
-                word_of[live[here]] = root_entry[here]
+                word_of[live[current]] = root_entry[current]
                 break
-            head_of[live[here]], word_of[live[here]] = head, int(entry[here, head])
+            head_of[live[current]], word_of[live[current]] = head, int(entry[current, head])
             row -= offer
-            root[here] -= offer
+            root[current] -= offer
             target = int(component[head])
             if state[target] == unseen:
-                here = target
-                path.append(here)
+                current = target
+                path.append(current)
                 continue
             if state[target] == done:
                 break
@@ -63,20 +70,20 @@ def edmonds(scores: NDArray[np.float64], reluctant_root: bool) -> NDArray[np.int
             merged, attached = offers[target], entry[target]
             parent[live[target]] = len(parent)
             while path[-1] != target:
-                here = path.pop()
-                row = offers[here]
-                attached[:] = np.where(row > merged, entry[here], attached)
+                current = path.pop()
+                row = offers[current]
+                attached[:] = np.where(row > merged, entry[current], attached)
                 merged[:] = np.maximum(row, merged)
-                if root[here] > root[target]:
-                    root[target], root_entry[target] = root[here], root_entry[here]
-                component[component == here] = target
-                parent[live[here]] = len(parent)
+                if root[current] > root[target]:
+                    root[target], root_entry[target] = root[current], root_entry[current]
+                component[component == current] = target
+                parent[live[current]] = len(parent)
             merged[component == target] = -np.inf
             live[target] = len(parent)
             parent.append(-1)
             head_of.append(-1)
             word_of.append(-1)
-            here = target
+            current = target
         for passed in path:
             state[passed] = done
 

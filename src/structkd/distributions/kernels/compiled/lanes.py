@@ -1,11 +1,11 @@
-"""Eight float64 numbers at a time: a vector type for numba.
+"""A vector type for numba: eight float64 numbers, which one operation processes together.
 
-Numba leaves vectorisation to LLVM's loop vectoriser, which gives up on short loops of unknown length, and those are all
-that dynamic programmes over labels and spans consist of. Here a vector of `WIDTH` lanes is a value: it has arithmetic,
-loads and stores, and LLVM lays it out for the processor at hand (one AVX-512 register, two AVX2, four NEON or SSE).
+numba leaves vectorization to LLVM, which gives up on short loops of unknown length. Recursions over labels and spans
+consist of such loops only. Here, a vector of `WIDTH` numbers (lanes) is a value with arithmetic, loads and stores. LLVM
+maps it to the registers of the processor: one for AVX-512, two for AVX2, four for NEON or SSE.
 
-Positions are flat ones, into one-dimensional views of contiguous arrays, and are not checked. float32 arrays are
-widened on loading and rounded on storing.
+Positions are indices into one-dimensional views of contiguous arrays. They are not checked. float32 arrays are widened
+on loading and rounded on storing.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -23,17 +23,17 @@ from numba.extending import intrinsic, lower_builtin, models, register_model, ty
 from .disk import KernelCache
 
 WIDTH = 8
-#: Factors are multiplied up before a logarithm is taken, while their product is this far from under- and overflow.
+#: A product of factors replaces a sum of their logarithms as long as it stays in PRODUCT..1 / PRODUCT.
 PRODUCT = 1e-150
 
-#: Decorators of the functions that kernels call.
+#: Decorators for the functions that kernels call.
 inner = njit(error_model="numpy", nogil=True)
 inlined = njit(error_model="numpy", nogil=True, forceinline=True)
 
 _FLOAT, _INTEGER = ir.DoubleType(), ir.IntType(64)
 _FLOATS, _INTEGERS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_INTEGER, WIDTH)
 
-#: exp on |x| <= log(2) / 2: the polynomial of least relative error, 2.2e-16.
+#: Coefficients of the minimax polynomial for exp on |x| <= log(2) / 2, whose relative error is 2.2e-16.
 _EXP = (
     1.0,
     1.0000000000000064,
@@ -47,7 +47,7 @@ _EXP = (
     2.7639850353088152e-06,
     2.748837736096306e-07,
 )
-#: exp is 0 below this, so that every other result is a normal number.
+#: `exp` returns 0 below this number, so that every other result is a normal number.
 _LOWEST = -708.0
 
 
@@ -92,7 +92,7 @@ def _broadcast(builder: Any, x: Any, kind: Any) -> Any:
 
 
 def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[Any, int]:
-    """A pointer to the vector that starts at arguments[1] in the array arguments[0], and the bytes of an element."""
+    """Return a pointer to the vector at position arguments[1] of the array arguments[0], and an element's bytes."""
     kind = signature.args[0]
     array = context.make_array(kind)(context, builder, arguments[0])
     position = context.cast(builder, arguments[1], signature.args[1], types.intp)
@@ -119,7 +119,7 @@ _arithmetic(operator.truediv, "fdiv")
 
 @intrinsic
 def splat(context: Any, x: Any) -> Any:
-    """The number x in every lane."""
+    """Return a vector with the number x in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _broadcast(builder, context.cast(builder, arguments[0], signature.args[0], types.float64), _FLOATS)
@@ -129,7 +129,7 @@ def splat(context: Any, x: Any) -> Any:
 
 @intrinsic
 def load(context: Any, array: Any, position: Any) -> Any:
-    """array[position : position + WIDTH]."""
+    """Return array[position : position + WIDTH]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer, size = _address(context, builder, signature, arguments)
@@ -141,7 +141,7 @@ def load(context: Any, array: Any, position: Any) -> Any:
 
 @intrinsic
 def store(context: Any, array: Any, position: Any, x: Any) -> Any:
-    """array[position : position + WIDTH] = x."""
+    """Store x to array[position : position + WIDTH]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer, size = _address(context, builder, signature, arguments)
@@ -154,7 +154,7 @@ def store(context: Any, array: Any, position: Any, x: Any) -> Any:
 
 @intrinsic
 def spread(context: Any, array: Any, position: Any) -> Any:
-    """The number array[position] in every lane."""
+    """Return a vector with the number array[position] in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
@@ -167,7 +167,7 @@ def spread(context: Any, array: Any, position: Any) -> Any:
 
 @intrinsic
 def lane(context: Any, x: Any, which: Any) -> Any:
-    """The number in one lane."""
+    """Return the number in one lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         index = context.cast(builder, arguments[1], signature.args[1], types.int64)
@@ -178,7 +178,7 @@ def lane(context: Any, x: Any, which: Any) -> Any:
 
 @intrinsic
 def with_lane(context: Any, x: Any, which: Any, value: Any) -> Any:
-    """x with the number in one lane replaced."""
+    """Return x with the number in one lane replaced."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         index = context.cast(builder, arguments[1], signature.args[1], types.int64)
@@ -189,7 +189,7 @@ def with_lane(context: Any, x: Any, which: Any, value: Any) -> Any:
 
 @intrinsic
 def keep(context: Any, x: Any, count: Any, fill: Any) -> Any:
-    """x in the first `count` lanes, the number `fill` in the others."""
+    """Return x in the first `count` lanes and the number `fill` in the others."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         limit = context.cast(builder, arguments[1], signature.args[1], types.int64)
@@ -201,7 +201,7 @@ def keep(context: Any, x: Any, count: Any, fill: Any) -> Any:
 
 @intrinsic
 def fma(context: Any, x: Any, y: Any, z: Any) -> Any:
-    """x * y + z, rounded once where the processor can."""
+    """Return x * y + z, rounded once if the processor has fused multiply-add."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call(builder, "llvm.fmuladd", _FLOATS, list(arguments))
@@ -211,7 +211,7 @@ def fma(context: Any, x: Any, y: Any, z: Any) -> Any:
 
 @intrinsic
 def maximum(context: Any, x: Any, y: Any) -> Any:
-    """The larger of two numbers in every lane; y where one is NaN."""
+    """Return the larger of two numbers in every lane; y if one of them is NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
@@ -221,7 +221,7 @@ def maximum(context: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def weighted(context: Any, p: Any, x: Any) -> Any:
-    """p * x, where 0 * -inf is 0."""
+    """Return p * x, with 0 * -inf = 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         p, x = arguments
@@ -232,7 +232,7 @@ def weighted(context: Any, p: Any, x: Any) -> Any:
 
 @intrinsic
 def total(context: Any, x: Any) -> Any:
-    """The sum of the lanes."""
+    """Return the sum of the lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         zero = ir.Constant(_FLOAT, -0.0)
@@ -243,7 +243,7 @@ def total(context: Any, x: Any) -> Any:
 
 @intrinsic
 def largest(context: Any, x: Any) -> Any:
-    """The largest of the lanes."""
+    """Return the largest of the lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call(builder, "llvm.vector.reduce.fmax", _FLOAT, [arguments[0]])
@@ -253,7 +253,7 @@ def largest(context: Any, x: Any) -> Any:
 
 @intrinsic
 def totals(context: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
-    """Lane k is the sum of the lanes of the k-th argument."""
+    """Return a vector whose lane k is the sum of the lanes of the k-th argument."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def fold(x: Any, y: Any, left: tuple[int, ...], right: tuple[int, ...]) -> Any:
@@ -273,7 +273,7 @@ def totals(context: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any,
 
 @intrinsic
 def exp(context: Any, x: Any) -> Any:
-    """exp of numbers up to 0, to a relative error of 1e-15 (3e-14 at the smallest); 0 below -708; NaN stays NaN."""
+    """Return exp of numbers up to 0, to a relative error of 1e-15 (3e-14 near -708); 0 below -708; NaN for NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def fused(*factors: Any) -> Any:
@@ -283,7 +283,7 @@ def exp(context: Any, x: Any) -> Any:
         lowest = _constant(_LOWEST)
         below = builder.fcmp_ordered("<", x, lowest)
         y = builder.select(below, lowest, x)
-        # adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits
+        # Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits.
         shift = _constant(1.5 * 2.0**52)
         rounded = fused(y, _constant(1.4426950408889634), shift)
         rest = fused(builder.fsub(rounded, shift), _constant(-0.6931471805599453), y)
@@ -306,7 +306,7 @@ def _load_end(array, position):
 
 @inlined
 def load_within(array, position):
-    """array[position : position + WIDTH], 0 beyond the end of the array."""
+    """Return array[position : position + WIDTH], with 0 beyond the end of the array."""
     if position + WIDTH <= array.size:
         return load(array, position)
     return _load_end(array, position)
@@ -314,13 +314,13 @@ def load_within(array, position):
 
 @inlined
 def load_first(array, position, count, fill):
-    """The first `count` lanes from array[position:], `fill` in the others; reads nothing beyond the array."""
+    """Return `count` numbers of array[position:] and `fill` in the other lanes, without reading beyond the array."""
     return keep(load_within(array, position), count, fill)
 
 
 @inlined
 def store_first(array, position, x, count):
-    """The first `count` lanes to array[position:], and nothing beyond."""
+    """Store the first `count` lanes to array[position:], and nothing beyond them."""
     if count >= WIDTH:
         store(array, position, x)
     else:
@@ -330,7 +330,7 @@ def store_first(array, position, x, count):
 
 @inner
 def aligned(count):
-    """Room for `count` numbers, from a cache line on; a whole vector beyond them can be read and written, too."""
+    """Allocate `count` numbers, aligned to a cache line. One vector beyond them may also be read and written."""
     array = np.empty(count + 2 * WIDTH)
     offset = (-array.ctypes.data % 64) // 8
     return array[offset : offset + count + WIDTH]
@@ -338,7 +338,7 @@ def aligned(count):
 
 @inner
 def aligned_zeros(count):
-    """The same, all 0."""
+    """Allocate as `aligned` does, and fill with 0."""
     array = aligned(count)
     array[:] = 0.0
     return array
@@ -346,7 +346,10 @@ def aligned_zeros(count):
 
 @inlined
 def store_row(array, position, x, count, stop):
-    """The first `count` lanes to array[position:]; what else is written, up to `stop`, is still to be overwritten."""
+    """Store the first `count` lanes to array[position:]. The other lanes may also be stored, but not from `stop` on.
+
+    So rows must be stored in order, since each may overwrite the beginning of the next one.
+    """
     if position + WIDTH <= stop:
         store(array, position, x)
     else:
@@ -354,7 +357,7 @@ def store_row(array, position, x, count, stop):
 
 
 def kernel(function: Any) -> Any:
-    """Compile a function that Python calls: it runs without the interpreter lock and is kept on disk."""
+    """Compile a function for calls from Python. It runs without the interpreter lock, and its code is kept on disk."""
     dispatcher: Any = njit(error_model="numpy", nogil=True)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
@@ -362,5 +365,5 @@ def kernel(function: Any) -> Any:
 
 @kernel
 def probe(x):
-    """exp of 8 numbers, in place: whether compiling works at all."""
+    """Compute exp of 8 numbers in place. `runtime` calls this to check whether compiling works at all."""
     store(x, 0, exp(load(x, 0)))

@@ -1,7 +1,7 @@
 """Compiled mean field for second-order parsing from factors, see `MeanFieldDependency.from_factors`.
 
-One sentence at a time, in float64 log space: nothing can underflow that matters, and what
-is impossible stays so. Matrices have rows of whole vectors, and whole blocks of `_ROWS` rows; what lies beyond is 0.
+Sentences are processed one by one, in float64. The field is in log space, so underflow is harmless and impossible arcs
+stay impossible. Matrices are padded with 0 to rows of whole vectors and to whole blocks of `_ROWS` rows.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -14,7 +14,7 @@ from torch import Tensor
 from .lanes import WIDTH, aligned_zeros, exp, fma, inner, keep, kernel, load, maximum, splat, spread, store, weighted
 from .runtime import array, launch, ranges
 
-#: Of h, d and c, [B, N, r] each.
+#: Factors of h, d and c, each [B, N, r].
 Factors = tuple[Tensor, Tensor, Tensor]
 
 _ROWS = 4
@@ -22,7 +22,7 @@ _ROWS = 4
 
 @inner
 def _product(left, stride, right, width, rows, count, out, out_stride):
-    """out[i, :width] = sum over k < count of left[i, k] right[k, :width], for rows in whole blocks."""
+    """Compute out[i, :width] = sum over k < count of left[i, k] right[k, :width], for rows in whole blocks."""
     for i in range(0, rows, _ROWS):
         a, b = i * stride, (i + 1) * stride
         c, d = (i + 2) * stride, (i + 3) * stride
@@ -69,10 +69,10 @@ def _product(left, stride, right, width, rows, count, out, out_stride):
 
 @inner
 def _posterior(field, length, width, posterior, transposed):
-    """The softmax of every column, 0 on the diagonal, and its transpose; 0 where a column is impossible."""
+    """Compute the softmax of every column, with 0 on the diagonal, and its transpose; 0 in an impossible column."""
     none, one = splat(0.0), splat(1.0)
     for v in range(0, width, WIDTH):
-        top = splat(-1e300)  # an impossible column stays impossible
+        top = splat(-1e300)  # Finite, so that an impossible column gives exp(-inf) = 0 rather than NaN.
         for k in range(v, length * width, width):
             top = maximum(load(field, k), top)
         sums = none
@@ -91,22 +91,22 @@ def _posterior(field, length, width, posterior, transposed):
 
 @inner
 def _blocks(count, size):
-    """The next multiple of `size`."""
+    """Round up to a multiple of `size`."""
     return -(-count // size) * size
 
 
 @kernel
 def _field(arcs, siblings, grandparents, iterations, lengths, first, last, field):
-    """Sentences first..last - 1 of `field`; factors are [3, B, N, r], r = 0 for none."""
+    """Compute sentences first..last - 1 of `field`; factors are [3, B, N, r], with r = 0 if there are none."""
     words, s, g = arcs.shape[1], siblings.shape[3], grandparents.shape[3]
     inner, widest = s + 2 * g, _blocks(words, WIDTH)
     s_width, g_width = _blocks(s, WIDTH), _blocks(g, WIDTH)
     room = _blocks(words, _ROWS)
     square = room * widest
-    own, scores, message = aligned_zeros(square), aligned_zeros(square), aligned_zeros(square)
+    first_order, scores, message = aligned_zeros(square), aligned_zeros(square), aligned_zeros(square)
     posterior, transposed = aligned_zeros(square), aligned_zeros(square)
     same_head, same_line = aligned_zeros(square), aligned_zeros(square)
-    # of what is given, rows of words; of the product: factors of heads, and of dependents in rows of factors
+    # The rows of third, above and heads are words; those of dependents are factors. heads @ dependents is the message.
     third, above = aligned_zeros(words * s_width), aligned_zeros(words * g_width)
     heads, dependents = np.zeros(room * inner), aligned_zeros((inner + _ROWS) * widest)
     middle = aligned_zeros((g + _ROWS) * widest)
@@ -116,8 +116,8 @@ def _field(arcs, siblings, grandparents, iterations, lengths, first, last, field
         width, rows = _blocks(n, WIDTH), _blocks(n, _ROWS)
         for h in range(n):
             for d in range(n):
-                own[h * width + d] = scores[h * width + d] = arcs[b, h, d]
-        # what a repeated index would have given, by Q
+                first_order[h * width + d] = scores[h * width + d] = arcs[b, h, d]
+        # The contributions of repeated indices, per unit of Q, which are subtracted from the sums.
         for h in range(n):
             for k in range(s):
                 heads[h * s + k] = siblings[0, b, h, k]
@@ -156,10 +156,10 @@ def _field(arcs, siblings, grandparents, iterations, lengths, first, last, field
                     store(dependents, s * width + k, load(middle, k) * load(expected, k))
             _product(heads, inner, dependents, width, rows, inner, message, width)
             for k in range(0, n * width, WIDTH):
-                x = load(own, k) + load(message, k) - load(posterior, k) * load(same_head, k)
+                x = load(first_order, k) + load(message, k) - load(posterior, k) * load(same_head, k)
                 store(scores, k, x - load(transposed, k) * load(same_line, k))
             for d in range(n):
-                scores[d * width + d] = own[d * width + d]
+                scores[d * width + d] = first_order[d * width + d]
         field[b] = 0.0
         for h in range(n):
             field[b, h, :n] = scores[h * width : h * width + n]
@@ -176,7 +176,7 @@ def field(
         siblings, grandparents: three tensors [B, N, r], or None.
         lengths: LongTensor [B], 1..N. iterations: T.
 
-    None if it does not compile. Costs O(T N^2 r) time a sentence and O(N (N + r)) memory a thread.
+    Returns None if the kernel does not compile. Costs O(T N^2 r) time a sentence and O(N (N + r)) memory a thread.
     """
     batch, words, _ = arcs.shape
     none = (arcs.new_empty(batch, words, 0),) * 3

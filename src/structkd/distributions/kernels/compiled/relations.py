@@ -15,7 +15,7 @@ from .runtime import array, common_dtype, launch, ranges
 
 @kernel
 def _normalisers(scores, temperature, first, last, normalisers):
-    """Rows first..last - 1 of `normalisers`."""
+    """Compute rows first..last - 1 of `normalisers`."""
     size = scores.shape[1]
     flat = scores.reshape(-1)
     scale = splat(1.0 / temperature)
@@ -45,9 +45,10 @@ def normalisers(scores: Tensor, temperature: float = 1.0) -> Tensor | None:
     """Compute log sum over relations of exp(scores / temperature), [B, N, N] float64; -inf if all are impossible.
 
     Args:
-        scores: [B, N, N, L], float32 or float64, on the CPU. NaN and +inf stay in their cell.
+        scores: [B, N, N, L], float32 or float64, on the CPU. NaN and +inf affect only their own cell of the result.
+        temperature: T.
 
-    None if it does not compile.
+    Returns None if the kernel does not compile. Costs O(N^2 L) time a sentence.
     """
     rows = array(scores.flatten(0, 2), common_dtype(scores))
     result = torch.empty(scores.shape[:3], dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""Whether the compiled kernels work here, and how one is launched over the sentences of a batch.
+"""Check whether the compiled kernels work on this machine, and launch a kernel over the sentences of a batch.
 
-numba is imported, and compiles, at the first use. Sentences are spread over as many threads as torch may use, if there
-is enough to do; neither torch's nor numba's thread settings are touched.
+numba is imported and compiles at the first use. Large batches are divided among as many threads as torch may use. The
+thread settings of torch and numba stay unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 TESTED = ((0, 61), (0, 69))
 INSTALL = "pip install 'structkd[fast]'"
 
-#: What a thread must have to do, in nanoseconds, to be worth waking.
+#: The least work, in nanoseconds, for which it pays to wake a thread.
 _WORTHWHILE = 200_000
 
 Ranges = list[tuple[int, int]]
@@ -37,7 +37,7 @@ _executor: ThreadPoolExecutor | None = None
 
 
 def _forget_threads() -> None:
-    """A forked process has none of its parent's threads, nor whoever held its locks."""
+    """Reset the pool and the lock after a fork: the parent's threads, which may hold the lock, do not exist here."""
     global _executor, _lock
     _executor, _lock = None, threading.RLock()
 
@@ -47,7 +47,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def available() -> bool:
-    """Return whether numba is there and compiles. The first call finds out; a failure is logged, once, and final."""
+    """Return whether numba is installed and compiles. The first call checks it; a failure is logged once and final."""
     global _usable
     if _usable is None:
         with _lock:
@@ -58,7 +58,7 @@ def available() -> bool:
 
 def _works() -> bool:
     try:
-        # looked up, not imported: an untested version may fail in any way
+        # Look the version up before importing numba, because an untested version may fail in any way.
         installed = version("numba")
         first, beyond = (".".join(map(str, bound)) for bound in TESTED)
         if not TESTED[0] <= tuple(map(int, re.findall(r"\d+", installed)[:2])) < TESTED[1]:
@@ -85,13 +85,16 @@ def _off(reason: str, level: int = logging.WARNING) -> None:
 
 
 def ranges(count: int, cost: float, least: int = 1, pieces: int = 1) -> Ranges:
-    """Divide sentences 0..count - 1 among the threads worth using.
+    """Divide sentences 0..count - 1 into ranges for as many threads as the work justifies.
 
     Args:
         count: number of sentences.
-        cost: nanoseconds that they take altogether.
-        least: the ranges, the last one aside, are multiples of this many sentences.
-        pieces: ranges for each thread.
+        cost: nanoseconds that all sentences take together.
+        least: the length of every range but the last is a multiple of this number.
+        pieces: number of ranges for each thread.
+
+    Returns:
+        Pairs of the first sentence and the one after the last.
     """
     threads = min(torch.get_num_threads(), int(cost / _WORTHWHILE), -(-count // least))
     if threads <= 1:
@@ -101,9 +104,10 @@ def ranges(count: int, cost: float, least: int = 1, pieces: int = 1) -> Ranges:
 
 
 def call(kernel: Any, *arguments: Any) -> Any:
-    """Return kernel(*arguments), a function made by `lanes.kernel`, which compiles at its first call.
+    """Call a function decorated by `lanes.kernel`, which compiles at its first call.
 
-    None if it does not compile, which ends the use of all kernels.
+    Returns:
+        The kernel's result; None if it does not compile, which switches all compiled kernels off.
     """
     global _usable
     if not available():
@@ -117,24 +121,28 @@ def call(kernel: Any, *arguments: Any) -> Any:
 
 
 def launch(
-    kernel: Any, over: Ranges, arguments: Sequence[Any], outputs: Sequence[Any], own: np.ndarray | None = None
+    kernel: Any, over: Ranges, arguments: Sequence[Any], outputs: Sequence[Any], by_range: np.ndarray | None = None
 ) -> bool:
-    """Call kernel(*arguments, first, last, *outputs) for every range, the first in this thread and others in a pool.
+    """Call kernel(*arguments, first, last, *outputs) for every range of sentences.
+
+    The first range runs in this thread and the others run in a pool of threads.
 
     Args:
-        kernel: see `call`.
-        over: ranges of sentences.
-        arguments, outputs: tensors, arrays or numbers; the kernel writes to the outputs.
-        own: one more output for each range, a row of this array, which ranges do not share.
+        kernel: a function decorated by `lanes.kernel`.
+        over: ranges of sentences, from `ranges`.
+        arguments: tensors, arrays or numbers.
+        outputs: tensors or arrays, which the kernel writes to.
+        by_range: an array with one row for each range, which is passed as one more output.
 
-    Returns whether every call returned True.
+    Returns:
+        Whether every call returned True.
     """
     global _executor
     given = [x.numpy() if isinstance(x, Tensor) else x for x in arguments]
     written = [x.numpy() if isinstance(x, Tensor) else x for x in outputs]
 
     def work(number: int) -> Any:
-        return call(kernel, *given, *over[number], *written, *(() if own is None else (own[number],)))
+        return call(kernel, *given, *over[number], *written, *(() if by_range is None else (by_range[number],)))
 
     if len(over) == 1:
         return bool(work(0))
@@ -153,7 +161,7 @@ def common_dtype(*tensors: Tensor | None) -> torch.dtype:
 
 
 def array(tensor: Tensor | None, dtype: torch.dtype = torch.float64) -> np.ndarray:
-    """Return the numbers of a tensor in a contiguous array, the tensor's own if possible; an empty one for None."""
+    """Return a tensor as a contiguous array, which shares its memory if possible; an empty array for None."""
     if tensor is None:
         return np.empty(0, np.float64 if dtype == torch.float64 else np.float32)
     return tensor.detach().to(dtype).contiguous().numpy()

@@ -28,7 +28,7 @@ from .runtime import array, launch, ranges
 
 @inner
 def _log_sum(left, at, right, to, count, alone):
-    """log of exp(alone) + sum over k < count of exp(left[at + k] + right[to + k]), `alone` being finite."""
+    """Return log(exp(alone) + sum over k < count of exp(left[at + k] + right[to + k])) for a finite `alone`."""
     top = splat(alone)
     for k in range(0, count, WIDTH):
         x = keep(load(left, at + k) + load(right, to + k), count - k, -math.inf)
@@ -43,13 +43,14 @@ def _log_sum(left, at, right, to, count, alone):
 
 @kernel
 def _expectations(spans, lengths, first, last, log_partition, marginals, outside, safe):
-    """Sentences first..last - 1 of `expectations`.
+    """Compute sentences first..last - 1 of `expectations`.
 
-    Types are summed in probability space, each span shifted by its best type; prefixes and suffixes are in log space.
+    Types are summed in probability space, after subtracting the score of the span's best type. Prefixes and suffixes
+    are summed in log space.
     """
     words, types = spans.shape[1], spans.shape[3]
     scores, flat = spans.reshape(-1), marginals.reshape(-1)
-    # log-sum-exp over types: by_start[i, j - i], by_end[j, i]; and the best score
+    # by_start[i, j - i] and by_end[j, i] hold the log-sum-exp over types, best[i, j - i] the best score.
     row = -(-words // WIDTH) * WIDTH
     by_start, by_end, best = aligned(words * row), aligned(words * row), aligned(words * row)
     prefix, suffix = aligned(words + 1), aligned(words + 1)
