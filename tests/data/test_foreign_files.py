@@ -62,7 +62,9 @@ SPELLED = {
     "SBIEO": "B-PER E-PER O S-PER S-LOC",
     "BILOU": "B-PER L-PER O U-PER U-LOC",
     "BILUO": "B-PER L-PER O U-PER U-LOC",
+    "BIOLU": "B-PER L-PER O U-PER U-LOC",
     "BMEWO": "B-PER E-PER O W-PER W-LOC",
+    "BMEOW": "B-PER E-PER O W-PER W-LOC",
     "BMES": "B-PER E-PER O S-PER S-LOC",
     "BMESO": "B-PER E-PER O S-PER S-LOC",
     "IOE1": "I-PER I-PER O I-PER I-LOC",
@@ -81,6 +83,19 @@ def test_one_sentence_in_the_spelling_of_every_tool(tmp_path: Path, scheme: str,
             path, ["PER", "LOC"], **WORDS, scheme=name, separator=separator, target_scheme="BIOES"
         )
         assert sentence.tags == ("B-PER", "E-PER", "O", "S-PER", "S-LOC")
+
+
+def test_a_wrong_encoding_names_the_option(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes("José B-PER\n".encode("latin-1"))
+    offered = r"line 1: Not UTF-8 .*to UTF-8, or read it with another encoding, say encoding='latin-1' \("
+    with pytest.raises(ValueError, match=offered + r"data\.encoding=latin-1\)\.$"):
+        load_columns(path, path, path)
+    with pytest.raises(ValueError, match=offered + r"student\.text\.encoding=latin-1\)\.$"):
+        load_text(path)
+    for read in (read_conllu, lambda file: read_columns(file, None, offers=())):
+        with pytest.raises(ValueError, match=r"Convert the file to UTF-8\.$"):
+            read(path)
 
 
 def test_words_outside_told_apart_by_their_neighbors() -> None:

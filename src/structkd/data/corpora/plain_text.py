@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from structkd.data.corpus import sentence_dataset, with_note
 from structkd.data.formats.lines import numbered_lines, split_words
-from structkd.data.formats.slips import BLANK_WORDS, check_option, without_blank_words
+from structkd.data.formats.slips import BLANK_WORDS, check_option, option, without_blank_words
 
 _NODE = "student.text"
 
@@ -47,7 +47,7 @@ def load_text(
     changes: Counter[str] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number, line in numbered_lines(path, encoding):
+        for number, line in numbered_lines(path, encoding, option("encoding", "latin-1", node=_NODE)):
             words = split_words(line) if line.strip() else []
             if longest is not None and len(words) > longest:
                 changes["long"] += 1

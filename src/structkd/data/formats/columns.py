@@ -17,7 +17,7 @@ from structkd.tags import convert_tags
 DOCUMENT_MARK = "-DOCSTART-"
 COLUMN_OPTIONS: tuple[str, ...] = (
     *("types", "scheme", "separator", "widths", "delimiter", "comment", "replace", "repair"),
-    *("blank_words", "repeated_ids"),
+    *("blank_words", "repeated_ids", "encoding"),
 )
 """The options of `read_columns` that its messages offer."""
 
@@ -107,7 +107,8 @@ def read_columns(
     ids = SentenceIds(path, repeated_ids, changes)
     known: set[str] = set()
     sentences: list[TaggedSentence] = []
-    for comments, rows in _blocks(path, layout.is_comment, comment, encoding):
+    offer = option("encoding", "latin-1") if "encoding" in offers else None
+    for comments, rows in _blocks(path, layout.is_comment, comment, encoding, offer):
         if any(cell.startswith(DOCUMENT_MARK) for cell in layout.cells(rows[0][1])):
             rows = rows[1:]
         words, given, tags = [], [], []
@@ -299,13 +300,17 @@ class _Layout:
 
 
 def _blocks(
-    path: str | PathLike[str], is_comment: Callable[[str], bool], comment: str | None, encoding: str
+    path: str | PathLike[str],
+    is_comment: Callable[[str], bool],
+    comment: str | None,
+    encoding: str,
+    encoding_offer: str | None,
 ) -> Iterator[tuple[dict[str, str], list[tuple[int, str]]]]:
     """Yield (comments, [(line, text)]) of every sentence."""
     document: dict[str, str] = {}
     comments: dict[str, str] = {}
     rows: list[tuple[int, str]] = []
-    for number, line in numbered_lines(path, encoding):
+    for number, line in numbered_lines(path, encoding, encoding_offer):
         if not rows and is_comment(line):
             key, equals, value = line[len(comment or "") :].partition("=")
             if key.split()[:1] == ["newdoc"]:

@@ -27,14 +27,21 @@ _REFUSED = {
 }
 
 
-def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def numbered_lines(
+    path: str | PathLike[str], encoding: str = "utf-8", offer: str | None = None
+) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its line end) of a text file.
 
-    gzip, bzip2 and xz are told by the file's first bytes, not by its name.
+    gzip, bzip2 and xz are recognized by the first bytes of the file, not by its name.
+
+    Args:
+        path: the file.
+        encoding: the encoding of the file.
+        offer: the caller's option for another encoding, as it is typed. The message about a wrong encoding names it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        LookupError: an encoding that Python does not know.
+        LookupError: Python does not know the encoding.
         ValueError: the file cannot be read, is empty, is not in `encoding`, or is compressed and damaged, cut off or
             packed in another way.
     """
@@ -66,7 +73,10 @@ def numbered_lines(path: str | PathLike[str], encoding: str = "utf-8") -> Iterat
         raise FileNotFoundError(f"{path}: No such file{here}.") from None
     except UnicodeDecodeError as error:
         name = "UTF-8" if utf8 else encoding
-        raise ValueError(f"{path}, line {number}: Not {name} ({error.reason}). Convert the file to UTF-8.") from error
+        remedy = f", or read it with another encoding, say {offer}" if offer else ""
+        raise ValueError(
+            f"{path}, line {number}: Not {name} ({error.reason}). Convert the file to UTF-8{remedy}."
+        ) from error
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if unpack is not None and (not isinstance(error, OSError) or error.errno is None):
             raise ValueError(

@@ -19,7 +19,9 @@ _SPELLINGS: dict[str, tuple[str, str, bool]] = {
     "SBIEO": ("BIOES", "BIES", False),
     "BILOU": ("BIOES", "BILU", False),
     "BILUO": ("BIOES", "BILU", False),
+    "BIOLU": ("BIOES", "BILU", False),
     "BMEWO": ("BIOES", "BMEW", False),
+    "BMEOW": ("BIOES", "BMEW", False),
     "BMEWO+": ("BIOES", "BMEW", False),
     "BMES": ("BIOES", "BMES", False),
     "BMESO": ("BIOES", "BMES", False),
@@ -35,10 +37,15 @@ _SEPARATORS = ("-", "_", ":", "/", ".", "|")
 class FileScheme:
     """How the files of a tool spell the tags of a scheme.
 
-    The tools' names of the schemes: IOB2 is BIO; IOBES and SBIEO are BIOES, as are BILOU (or BILUO) with L and U for E
-    and S, BMEWO with M and W for I and S, and BMES (or BMESO) with M for I. BMEWO+ also tells words outside by their
-    neighbors (``O_PER``, ``MM_O``). IOE1 and IOE2 mark the ends of spans as IOB1 and BIO mark their beginnings.
-    In IO a tag may be the type alone (``PER``).
+    Other tools have these names and spellings:
+
+    - IOB2 is BIO. IOBES and SBIEO are BIOES.
+    - BILOU (or BILUO, BIOLU) is BIOES with L for E and U for S.
+    - BMEWO (or BMEOW) is BIOES with M for I and W for S. BMEWO+ also marks the words outside of spans that have a span
+      beside them (``O_PER``, ``MM_O``).
+    - BMES (or BMESO) is BIOES with M for I.
+    - IOE1 and IOE2 mark the ends of spans as IOB1 and BIO mark their beginnings.
+    - In IO a tag may be the type alone (``PER``).
 
     Attributes:
         name: of the scheme, one of `FILE_SCHEMES`, in any case.
