@@ -195,7 +195,7 @@ class TestErrors:
             (["student.unlabelled=51"], r"student\.unlabelled=51.*less the teacher's 70, has 50 sentences"),
             (["teacher.labelled=121"], r"teacher\.labelled=121.*120"),
             (["student.labelled=0"], r"student\.labelled=0"),
-            (["student.select=first"], r"student: Unknown selection 'first': expected one of best, last"),
+            (["student.select=first"], r"student: Unknown selection 'first'; expected one of best, last"),
             (
                 ["student.trainer.num_train_epochs=2"],
                 r"student\.trainer\.max_steps=30 and student\.trainer\.num_train_epochs=2 exclude each other\. "
@@ -309,7 +309,7 @@ def test_a_users_own_scenario_data_models_method_and_code(tmp_path: Path) -> Non
     (tmp_path / "my_distillation.py").write_text(
         textwrap.dedent(
             """
-            from dataclasses import dataclass, replace
+            from dataclasses import replace
 
             import structkd
             from structkd.data import load_toy
@@ -321,7 +321,6 @@ def test_a_users_own_scenario_data_models_method_and_code(tmp_path: Path) -> Non
             def doubled(teacher, student, reduction="none", factor=1.0):
                 return factor * structkd.structural_kd_loss(teacher, student, reduction=reduction)
 
-            @dataclass(frozen=True, kw_only=True)
             class Timid(TaggerRecipe):
                 def create(self, annotation, text, annotated):
                     model = super().create(annotation, text, annotated)
