@@ -74,7 +74,7 @@ def main(ways: list[str]) -> None:
     print(json.dumps(statuses))
 
 
-def wait(pid: int, seconds: float = 30.0) -> int | None:
+def wait(pid: int, seconds: float = 120.0) -> int | None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)

@@ -88,7 +88,7 @@ def test_processes_end_however_a_training_ends() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=560,
         check=False,
     )
     assert done.returncode == 0, done.stderr
