@@ -91,7 +91,7 @@ def _combine(rows_a, weights_a, out_a, rows_b, weights_b, out_b, at, stride, fir
         store(out_b, to + v, x)
         store(out_b, to + v + WIDTH, y)
     elif v < width:
-        # even and odd rows apart
+        # Even and odd rows have separate sums, so that additions need not wait for each other.
         p, q = splat(0.0), splat(0.0)
         x, y = splat(0.0), splat(0.0)
         row = at + v
@@ -124,7 +124,7 @@ def _sum(array, count):
 
 @inner
 def _log_product(norm, start, stop):
-    """Sum of the logarithms of norm[start:stop]; NaN where one is not above `_SMALL`."""
+    """Sum the logarithms of norm[start:stop]; NaN if a number is not above `_SMALL`."""
     logarithm, product = 0.0, 1.0
     for n in range(start, stop):
         if not norm[n] > _SMALL:
@@ -141,7 +141,7 @@ def _log_product(norm, start, stop):
 
 @inner
 def _moves(transitions, factor, moved, by_previous, width):
-    """exp(transitions * factor - shift) as rows [next, previous] and as [previous, next]; returns the shift."""
+    """Compute exp(transitions * factor - shift) as [next, previous] and as [previous, next]; return the shift."""
     size = transitions.shape[0]
     flat = transitions.reshape(-1)
     shift = -math.inf
@@ -161,7 +161,7 @@ def _moves(transitions, factor, moved, by_previous, width):
 
 @inner
 def _emit(emissions, start, end, factor, sentence, length, width, scores, emitted):
-    """A sentence's tempered scores, start and end included, and their shifted exponentials; returns the shifts' sum."""
+    """Compute a sentence's tempered scores, with start and end, and shifted exponentials; return the sum of shifts."""
     words, size = emissions.shape[1], emissions.shape[2]
     flat = emissions.reshape(-1)
     shifts = 0.0
@@ -191,7 +191,7 @@ def _forward_backward(
     length_b, by_previous_b, moved_b, emitted_b, message_b, norm_b, ahead_b, future_b,
     size, width,
 ):  # fmt: skip
-    """Forward and backward messages of two chains, rows of `width` per word.
+    """Compute the forward and backward messages of two chains, in rows of `width` per word.
 
     message[n] sums to 1 after division by norm[n]; message[n] * future[n] are the label marginals at n, and
     moved[j, i] * ahead[n, j] * message[n - 1, i] those of label i at n - 1 followed by j. Rows beyond a chain's length
@@ -249,7 +249,7 @@ def _collect(x, cell, moved, factor, counts, weights, product):
 
 @inner
 def _count(ahead, message, length, size, width, moved, factor, counts, weights):
-    """counts[j, i] += factor * E[j, i], a sentence's expected transitions; returns sum of weights[j, i] * E[j, i].
+    """Add factor * E[j, i], a sentence's expected transitions, to counts; return the sum of weights[j, i] * E[j, i].
 
     E[j, i] = moved[j, i] * sum over n of ahead[n, j] * message[n - 1, i]: a matrix product, by four rows and two
     vectors at once.
@@ -257,7 +257,7 @@ def _count(ahead, message, length, size, width, moved, factor, counts, weights):
     product = splat(0.0)
     for j in range(0, size, 4):
         for v in range(0, width, 2 * WIDTH):
-            # a last vector that is alone is paired with itself
+            # If the number of vectors is odd, the last one is paired with itself.
             second = min(v + WIDTH, width - WIDTH)
             a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
             e, f, g, h = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
@@ -286,9 +286,9 @@ def _factored_kd(
     emissions_t, transitions_t, start_t, end_t, emissions_s, transitions_s, start_s, end_s,
     lengths, temperature, first, last, loss, gradient, shared,
 ):  # fmt: skip
-    """Sentences first..last - 1 of `factored_kd`; False where one cannot be certified.
+    """Compute sentences first..last - 1 of `factored_kd`; return False if one cannot be certified.
 
-    `start` and `end` are empty where there are none. `shared` [C * C + 2 C] receives the gradients by transitions,
+    `start` and `end` are empty if there are none. `shared` [C * C + 2 C] receives the gradients by transitions,
     start and end.
     """
     words, size = emissions_s.shape[1], emissions_s.shape[2]
@@ -385,7 +385,7 @@ def _write_expectations(
 
 @kernel
 def _factored_expectations(unary, transitions, lengths, order, first, last, log_partition, labels, bigrams, safe):
-    """Sentences order[first..last - 1] of `factored_expectations`, two at a time."""
+    """Compute sentences order[first..last - 1] of `factored_expectations`, two at a time."""
     words, size = unary.shape[1], unary.shape[2]
     width = -(-size // WIDTH) * WIDTH
     cells = -(-size // 4) * 4 * width
@@ -423,14 +423,14 @@ def _factored_expectations(unary, transitions, lengths, order, first, last, log_
 
 @inner
 def _exponentials(potentials, start, cells, factor, moved, to):
-    """exp((scores - shift) * factor) of the bigram at potentials[start:], into moved[to:]; returns shift * factor."""
+    """Store exp((scores - shift) * factor) of the bigram at potentials[start:] to moved[to:]; return shift * factor."""
     top = splat(-math.inf)
     for cell in range(0, cells - WIDTH + 1, WIDTH):
         top = maximum(load(potentials, start + cell), top)
     rest = cells - cells % WIDTH
     if rest < cells:
         top = maximum(load_first(potentials, start + rest, cells - rest, -math.inf), top)
-    # `maximum` drops a NaN, which the exponentials then show
+    # `maximum` drops a NaN, but the exponentials keep it.
     shift = largest(top) * factor
     if shift == -math.inf:
         shift = 0.0
@@ -444,7 +444,7 @@ def _exponentials(potentials, start, cells, factor, moved, to):
 
 @inlined
 def _normalise(future, here, size, width):
-    """Divides future[here:] by its sum, after setting to 0 what lies beyond the labels; returns the sum."""
+    """Set the cells beyond the labels to 0, and divide future[here:] by its sum; return the sum."""
     sums = splat(0.0)
     for v in range(0, width, WIDTH):
         x = keep(load(future, here + v), size - v, 0.0)
@@ -459,7 +459,7 @@ def _normalise(future, here, size, width):
 
 @inlined
 def _first(array, here, size, width, number):
-    """The number at every label, 0 beyond."""
+    """Store a number for every label, and 0 beyond the labels."""
     for v in range(0, width, WIDTH):
         store(array, here + v, keep(splat(number), size - v, 0.0))
 
@@ -470,7 +470,7 @@ def _dense_backward(
     potentials_b, start_b, length_b, moved_b, future_b, norm_b,
     size, width, factor,
 ):  # fmt: skip
-    """Messages from the end of two sentences, rows of `width`, each summing to 1 after division by its norm.
+    """Compute the backward messages of two sentences, in rows of `width`, each divided by its sum, the norm.
 
     The bigrams' scores start at flat positions; their shifted exponentials are whole vectors, moved[n * block :].
     Returns the sums of the shifts.
@@ -478,7 +478,7 @@ def _dense_backward(
     cells = size * size
     block = -(-cells // WIDTH) * WIDTH
     shifts_a, shifts_b = 0.0, 0.0
-    # rows are read in whole vectors, the last ones beyond their end
+    # Rows are read in whole vectors, so the last row is read beyond its end.
     _fill(moved_a, (length_a - 1) * block, width, 0.0)
     _fill(moved_b, (length_b - 1) * block, width, 0.0)
     for n in range(max(length_a, length_b) - 2, -1, -1):
@@ -505,7 +505,7 @@ def _dense_backward(
 
 @inlined
 def _advance(sums, size, width, norm, past):
-    """past[j] = (sum of the lanes of sums[j * WIDTH :]) / norm; returns their sum."""
+    """Compute past[j] = (sum of the lanes of sums[j * WIDTH :]) / norm; return the sum of past."""
     inverse = splat(1.0 / norm)
     everything = splat(0.0)
     for j in range(0, size, WIDTH):
@@ -521,7 +521,7 @@ def _advance(sums, size, width, norm, past):
 
 @kernel
 def _dense_kd(teacher, student, lengths, temperature, first, last, loss, gradient):
-    """Sentences first..last - 1 of `dense_kd`; False where one cannot be certified.
+    """Compute sentences first..last - 1 of `dense_kd`; return False if one cannot be certified.
 
     past[i] * future[n, i] are the label marginals at n, and past[i] * moved[n, j, i] * future[n + 1, j] / norm[n] those
     of bigrams: forward, marginals, loss and gradient take one pass over `moved`.
@@ -557,7 +557,7 @@ def _dense_kd(teacher, student, lengths, temperature, first, last, loss, gradien
             row, cell = n * block, base + n * cells
             source, at = scores_s, cell
             if cell + cells + width > scores_s.size:
-                # the last bigram of all has nothing behind it to read
+                # Whole vectors would be read beyond the end of the array, so copy the last bigram.
                 last_bigram[:cells] = scores_s[cell : cell + cells]
                 source, at = last_bigram, 0
             to = 0
@@ -629,7 +629,7 @@ def _write_dense_expectations(
 
 @kernel
 def _dense_expectations(potentials, lengths, order, first, last, log_partition, labels, marginals, safe):
-    """Sentences order[first..last - 1] of `dense_expectations`, two at a time."""
+    """Compute sentences order[first..last - 1] of `dense_expectations`, two at a time."""
     bigrams, size = potentials.shape[1], potentials.shape[2]
     cells = size * size
     width = -(-size // WIDTH) * WIDTH
@@ -763,5 +763,5 @@ def dense_expectations(potentials: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
 
 
 def _cost(words: int, size: int) -> float:
-    """Nanoseconds that so many words take."""
+    """Estimate the time for a number of words, in nanoseconds."""
     return words * (100.0 + 0.5 * size * size)

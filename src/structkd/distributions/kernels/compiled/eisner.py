@@ -41,7 +41,7 @@ _spliced = njit(error_model="numpy", nogil=True, inline="always")
 
 @inlined
 def _dot(left, at, step, right, to, stride, count):
-    """Sum over k < count of left[at + k * step] * right[to + k * stride], cells."""
+    """Sum left[at + k * step] * right[to + k * stride], cells of `WIDTH` numbers, over k < count."""
     a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
     for _ in range(count // 4):
         a = fma(load(left, at), load(right, to), a)
@@ -59,7 +59,7 @@ def _dot(left, at, step, right, to, stride, count):
 
 @inner
 def _inside(words, arc, half, whole, weights):
-    """Fills `half` and `whole`; weights[width] receives the summed weight of all spans of a width."""
+    """Fill `half` and `whole`, and weights[width] with the summed weight of all spans of a width."""
     row = (words + 1) * WIDTH  # of `whole`; those of the others are `words` cells
     arcs = words * WIDTH
     for i in range(words):
@@ -86,10 +86,10 @@ def _inside(words, arc, half, whole, weights):
 
 @inner
 def _partition(words, lengths, multiroot, arc, whole, prefix, rooted, partition):
-    """Attaches the root's children: the weight of all trees, by lane.
+    """Attach the root's children and compute the weight of all trees, by lane.
 
-    With several roots, prefix[e] is the weight of the first e words done, rooted[r] that of the words left of r done
-    and r hanging from the root.
+    With several roots, prefix[e] is the weight of all trees of the first e words. rooted[r] is the same up to the left
+    edge of r's span, including that span's left part and r's root arc.
     """
     row, diagonal = (words + 1) * WIDTH, (words + 1) * WIDTH
     if multiroot:
@@ -110,9 +110,9 @@ def _partition(words, lengths, multiroot, arc, whole, prefix, rooted, partition)
 
 @inner
 def _roots(words, lengths, multiroot, arc, whole, prefix, rooted, partition, suffix, around):
-    """`around`: the weight, over that of all trees, of what the root leaves around its children's spans; 0 elsewhere.
+    """Compute the weights outside the spans of root words, divided by that of all trees, in `around`; 0 elsewhere.
 
-    Turns the roots' scores in `arc` into probabilities. Returns the summed weight of prefixes and suffixes.
+    Replace the root scores in `arc` by probabilities. Return the summed weight of prefixes and suffixes.
     """
     row, diagonal = (words + 1) * WIDTH, (words + 1) * WIDTH
     around[: words * row] = 0.0
@@ -149,7 +149,7 @@ def _roots(words, lengths, multiroot, arc, whole, prefix, rooted, partition, suf
 
 @inner
 def _outside(words, arc, half, whole, around, middles):
-    """Turns `arc` into probabilities, from the widest spans to the narrowest; returns the summed weight outside.
+    """Replace `arc` by probabilities, from the widest spans to the narrowest; return the summed outside weight.
 
     around[h, ...] are the weights outside `whole`, over Z, to which the roots' contributions have been added;
     middles[i, j] = middles[j, i] those outside the middle of words i..j.
@@ -188,7 +188,7 @@ def _outside(words, arc, half, whole, around, middles):
 
 @inner
 def _fill(arcs, sentence, length, words, factor, k, arc):
-    """A sentence's tempered scores into lane k of `arc`. Words beyond it hang from the root with score 0."""
+    """Store a sentence's tempered scores to lane k of `arc`. Words in the padding are roots with score 0."""
     for h in range(words):
         at = h * words * WIDTH + k
         for d in range(words):
@@ -201,7 +201,7 @@ def _fill(arcs, sentence, length, words, factor, k, arc):
 
 @inner
 def _normalise(words, arc, shifts):
-    """exp of the scores, over each column's sum; `shifts` receives the sums of the logarithms of those, by lane."""
+    """Divide exp of the scores by each column's sum; store the sum of the sums' logarithms to `shifts`, by lane."""
     row = words * WIDTH
     shift, product = splat(0.0), splat(1.0)
     shifts[:] = 0.0
@@ -229,7 +229,7 @@ def _normalise(words, arc, shifts):
 
 @_spliced
 def _spans(words, lengths, multiroot, arc, half, whole, weights, prefix, rooted, partition, shifts):
-    """Inside weights in a range that float64 holds, if a constant for every word can bring them there."""
+    """Compute inside weights, scaled into the range of float64 by a constant for every word if possible."""
     row = words * WIDTH
     factors = aligned(WIDTH)
     for attempt in range(4):
@@ -243,7 +243,7 @@ def _spans(words, lengths, multiroot, arc, half, whole, weights, prefix, rooted,
                     factors[k] = math.exp(-math.log(partition[k]) / lengths[k])
                     rescaled = True
             elif attempt < 3:
-                # the widest spans that are in range tell what a word costs
+                # Estimate the constant from the widest spans whose weight is in range.
                 width = lengths[k] - 1
                 while width > 0 and not _FAR < weights[width * WIDTH + k] < 1.0 / _FAR:
                     width -= 1
@@ -263,7 +263,7 @@ def _spans(words, lengths, multiroot, arc, half, whole, weights, prefix, rooted,
 def _probabilities(
     words, lengths, multiroot, arc, half, whole, around, middles, weights, vectors, partition, shifts, safe
 ):
-    """From scores to probabilities of arcs, in `arc`, log partitions, in `shifts`, and what can be certified."""
+    """Replace scores in `arc` by probabilities; compute log Z, in `shifts`, and whether both are certified."""
     _normalise(words, arc, shifts)
     prefix, rooted, suffix = vectors[0], vectors[1], vectors[2]
     _spans(words, lengths, multiroot, arc, half, whole, weights, prefix, rooted, partition, shifts)
@@ -278,7 +278,7 @@ def _probabilities(
 
 @kernel
 def _kd(teacher, student, lengths, order, multiroot, temperature, first, last, loss, gradient):
-    """Sentences order[first..last - 1] of `kd`; False where one cannot be certified.
+    """Compute sentences order[first..last - 1] of `kd`; return False if one cannot be certified.
 
     Teachers are in the first half of the lanes, their students in the second.
     """
@@ -293,7 +293,7 @@ def _kd(teacher, student, lengths, order, multiroot, temperature, first, last, l
     for start in range(first, last, half_width):
         words = 1
         for k in range(half_width):
-            # places without a sentence repeat the last one
+            # Lanes without a sentence repeat the last one.
             b = order[min(start + k, last - 1)]
             block[k] = block[k + half_width] = lengths[b]
             words = max(words, lengths[b])
@@ -329,7 +329,7 @@ def _kd(teacher, student, lengths, order, multiroot, temperature, first, last, l
 
 @kernel
 def _expectations(arcs, lengths, order, multiroot, first, last, log_partition, marginals, safe):
-    """Sentences order[first..last - 1] of `expectations`."""
+    """Compute sentences order[first..last - 1] of `expectations`."""
     longest = 0
     for n in range(first, last):
         longest = max(longest, lengths[order[n]])
@@ -360,7 +360,7 @@ def _expectations(arcs, lengths, order, multiroot, first, last, log_partition, m
 
 @inlined
 def _best_dot(left, at, step, right, to, stride, count):
-    """The largest of left[at + k * step] + right[to + k * stride] over k < count, cells."""
+    """Return the maximum of left[at + k * step] + right[to + k * stride], cells, over k < count."""
     a = b = splat(-math.inf)
     for _ in range(count // 2):
         a = maximum(load(left, at) + load(right, to), a)
@@ -374,7 +374,7 @@ def _best_dot(left, at, step, right, to, stride, count):
 
 @inner
 def _best_inside(words, arc, half, whole):
-    """`_inside` of scores, and of the best of all ways to build a span."""
+    """Compute `_inside` with maxima and sums of scores in place of sums and products of weights."""
     row = (words + 1) * WIDTH  # of `whole`; those of the others are `words` cells
     arcs = words * WIDTH
     for i in range(words):
@@ -397,7 +397,7 @@ def _best_inside(words, arc, half, whole):
 
 @inner
 def _best_split(left, at, right, to, stride, count):
-    """Which k < count makes left[at + k * WIDTH] + right[to + k * stride], numbers of one lane, the largest."""
+    """Find the k < count that maximizes left[at + k * WIDTH] + right[to + k * stride], numbers of one lane."""
     best, found = -math.inf, 0
     for k in range(count):
         x = left[at + k * WIDTH] + right[to + k * stride]
@@ -408,7 +408,7 @@ def _best_split(left, at, right, to, stride, count):
 
 @inner
 def _best_roots(words, length, multiroot, k, arc, whole, stack, heads):
-    """Fills the stack with the whole spans, as head and edge, of the root words of lane k's best tree; their number."""
+    """Push the spans (head, edge) of the root words of lane k's best tree on the stack; return their number."""
     row = (words + 1) * WIDTH
     if not multiroot:
         best, root = -math.inf, -1
@@ -446,7 +446,7 @@ def _best_roots(words, length, multiroot, k, arc, whole, stack, heads):
 
 @kernel
 def _best_trees(arcs, lengths, order, multiroot, first, last, heads):
-    """Sentences order[first..last - 1] of `best_trees`, heads all -1."""
+    """Compute sentences order[first..last - 1] of `best_trees`; all heads are -1 at first."""
     longest = 0
     for n in range(first, last):
         longest = max(longest, lengths[order[n]])
@@ -470,7 +470,7 @@ def _best_trees(arcs, lengths, order, multiroot, first, last, heads):
                 h, edge = stack[size]
                 if edge == h or edge == h + 1:
                     continue
-                # h's last dependent in the span, and where the words of the two meet
+                # d is h's outermost dependent in the span, and t the split between the words of h and d.
                 d = edge if edge < h else h + 1
                 at = h * column + d * WIDTH + k
                 d += _best_split(half, at, whole, d * row + edge * WIDTH + k, row, abs(edge - h) - (edge > h))
@@ -538,11 +538,11 @@ def best_trees(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> Tensor
 
 
 def _longest_first(lengths: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The lengths, and the order of the sentences in which the longest is the first."""
+    """Return the lengths, and the order of sentences from the longest to the shortest."""
     count = array(lengths, torch.long)
     return count, np.argsort(count)[::-1].copy()
 
 
 def _cost(arcs: Tensor) -> float:
-    """Nanoseconds that the sentences take."""
+    """Estimate the time for the sentences, in nanoseconds."""
     return len(arcs) * (500.0 + 0.8 * arcs.shape[1] ** 3)

@@ -36,7 +36,7 @@ from .runtime import array, common_dtype, launch, ranges
 
 @inner
 def _relations_of(scores, row, count, scale, mass, out, at):
-    """out[at : at + count] = mass * the softmax of a row of scores; the rest of the last vector is overwritten, too."""
+    """Store mass * the softmax of a row of scores to out[at : at + count], rounded up to whole vectors."""
     start = row * count
     whole = count - count % WIDTH
     rest = load_first(scores, start + whole, count - whole, -math.inf)
@@ -59,7 +59,7 @@ def _relations_of(scores, row, count, scale, mass, out, at):
 
 @kernel
 def _kd(arcs, scores, logits, heads, relations, by_word, lengths, least, temperature, first, last, loss, gradient):
-    """Sentences first..last - 1 of `kd`; whether the results can be relied on."""
+    """Compute sentences first..last - 1 of `kd`; return False if one cannot be certified."""
     words, size = logits.shape[1], logits.shape[2]
     count = scores.shape[1]
     kinds = max(count, 1)
@@ -150,8 +150,9 @@ _REPRESENTED = 600.0
 
 @kernel
 def _log_arcs(logits, heads, lengths, first, last, arcs):
-    """Sentences first..last - 1 of `log_arcs`, arcs [B, N, N] by dependent and head; False where a
-    word's scores are all -inf, or one is NaN or +inf.
+    """Compute sentences first..last - 1 of `log_arcs`, arcs [B, N, N] by dependent and head.
+
+    Return False if a word's scores are all -inf, or if one is NaN or +inf.
     """
     words, size = logits.shape[1:]
     flat = logits.reshape(-1)
@@ -201,7 +202,7 @@ def _log_arcs(logits, heads, lengths, first, last, arcs):
 
 @kernel
 def _relations_of_arcs(logits, heads, relations, trees, lengths, count, first, last, best):
-    """Sentences first..last - 1 of `relations_of_arcs`."""
+    """Compute sentences first..last - 1 of `relations_of_arcs`."""
     size = logits.shape[2]
     masses, naming = np.empty(count), np.empty(size, np.int64)
     for b in range(first, last):

@@ -52,7 +52,7 @@ _SMALL = 1e-200
 
 @inlined
 def _swap(array, width, word, length):
-    """Words 0 and `word` change places."""
+    """Exchange words 0 and `word`."""
     for k in range(0, length * width, width):
         array[k], array[k + word] = array[k + word], array[k]
     for k in range(length):
@@ -61,7 +61,7 @@ def _swap(array, width, word, length):
 
 @inner
 def _reaches_all(weight, word, length, width):
-    """Whether arcs lead from a word to every other."""
+    """Return whether arcs lead from a word to every other one."""
     reached = np.zeros(length, np.bool_)
     stack = np.empty(length, np.int64)
     reached[word], stack[0] = True, word
@@ -78,10 +78,10 @@ def _reaches_all(weight, word, length, width):
 
 @inner
 def _weights(arcs, sentence, length, width, multiroot, factor, weight, roots, shift):
-    """A sentence's exponentiated scores, scaled by column; roots apart, and 0 on the diagonal.
+    """Exponentiate a sentence's scores, scaled by column, with root scores in `roots` and 0 on the diagonal.
 
-    Returns the sum of what was taken from the scores, and the word that changes places with the first one: with a
-    single root, the last word to be left must be able to bear it.
+    Return the sum of the shifts subtracted from the scores, and the word that is exchanged with the first one. With a
+    single root, the last word to be eliminated must be able to be the root.
     """
     words = arcs.shape[1]
     flat = arcs.reshape(-1)
@@ -135,7 +135,7 @@ def _weights(arcs, sentence, length, width, multiroot, factor, weight, roots, sh
 
 @inlined
 def _add_multiples(factors, row, first, target, width, count, stop):
-    """target[k, :stop] += factors[k] * row[first : first + stop] for the first `count` rows of width `width`."""
+    """Add factors[k] * row[first : first + stop] to target[k, :stop], for the first `count` rows of width `width`."""
     v = 0
     while v + 3 * WIDTH < stop:
         a, b = load(row, first + v), load(row, first + v + WIDTH)
@@ -160,7 +160,7 @@ def _add_multiples(factors, row, first, target, width, count, stop):
 
 @inlined
 def _combine(rows, width, factors, first, count, out, stop):
-    """out[:stop] = sum over k < count of factors[first + k] * rows[k, :stop]; the caller knows what lies beyond."""
+    """Compute out[:stop] = sum over k < count of factors[first + k] * rows[k, :stop], rounded up to whole vectors."""
     v = 0
     while v + 3 * WIDTH < stop:
         a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
@@ -291,7 +291,7 @@ def _room(words):
 
 @kernel
 def _kd(teacher, student, lengths, multiroot, temperature, first, last, loss, gradient):
-    """Sentences first..last - 1 of `kd`; False where one cannot be certified."""
+    """Compute sentences first..last - 1 of `kd`; return False if one cannot be certified."""
     words = student.shape[1]
     factor = 1.0 / temperature
     work_t, vectors = _room(words)
@@ -325,7 +325,7 @@ def _kd(teacher, student, lengths, multiroot, temperature, first, last, loss, gr
 
 @kernel
 def _expectations(arcs, lengths, multiroot, first, last, log_partition, marginals, safe):
-    """Sentences first..last - 1 of `expectations`."""
+    """Compute sentences first..last - 1 of `expectations`."""
     words = arcs.shape[1]
     work, vectors = _room(words)
     for b in range(first, last):
@@ -362,6 +362,6 @@ def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> tupl
 
 
 def _cost(arcs: Tensor) -> float:
-    """Nanoseconds that the sentences take."""
+    """Estimate the time for the sentences, in nanoseconds."""
     batch, words, _ = arcs.shape
     return batch * words * (100.0 + 0.1 * words**2)
