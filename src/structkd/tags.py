@@ -47,7 +47,7 @@ class Span(NamedTuple):
 
 
 def tag_inventory(types: Sequence[str], scheme: str = "BIOES") -> list[str]:
-    """Every tag of a scheme: ``O`` first, then type by type in the order given.
+    """Return every tag of a scheme: ``O`` first, then type by type in the order given.
 
     ``tag_inventory(["NP", "VP"], "BIO")`` is ``["O", "B-NP", "I-NP", "B-VP", "I-VP"]``; BIOES has B, I, E, S.
 
@@ -65,10 +65,9 @@ def tag_inventory(types: Sequence[str], scheme: str = "BIOES") -> list[str]:
 
 
 def find_violation(tags: Sequence[str], scheme: str) -> tuple[int, str] | None:
-    """The first word at which `tags` is not a sequence of `scheme`, with the reason, or None.
+    """Return the first word at which `tags` violates `scheme`, with the reason, or None.
 
-    The position is that of the tag that cannot stand where it does; it is ``len(tags)`` where the sentence ends
-    inside a BIOES span.
+    The position is that of the illegal tag; it is ``len(tags)`` if the sentence ends inside a BIOES span.
     """
     _check_scheme(scheme)
     previous = _BOUNDARY
@@ -94,7 +93,7 @@ def validate_tags(tags: Sequence[str], scheme: str) -> None:
 
 
 def spans(tags: Sequence[str], scheme: str = "BIOES") -> list[Span]:
-    """The flat typed spans that a legal tag sequence stands for, left to right.
+    """Return the flat typed spans of a legal tag sequence, left to right.
 
     Raises:
         ValueError: the sequence is illegal in `scheme`; names the word and the tag.
@@ -169,7 +168,7 @@ def tag_spans(spans: Iterable[tuple[int, int, str]], length: int, scheme: str = 
 
 
 def convert_tags(tags: Sequence[str], source: str, target: str) -> list[str]:
-    """Rewrite a legal sequence of scheme `source` in scheme `target`; the spans stay what they are.
+    """Rewrite a legal sequence of scheme `source` in scheme `target`; the spans stay the same.
 
     Raises:
         ValueError: the sequence is illegal in `source`; an unknown scheme.
@@ -180,8 +179,8 @@ def convert_tags(tags: Sequence[str], source: str, target: str) -> list[str]:
 def repair_tags(tags: Sequence[str], scheme: str = "BIO") -> tuple[list[str], int]:
     """Read tags as the scorer of CoNLL-2000 does, whether or not they are a legal sequence.
 
-    An I (or E) that continues no span of its type begins one, and a span ends where nothing continues it. Tags that are
-    none of the scheme stay as they are.
+    An I (or E) that continues no span of its type begins one, and a span ends if nothing continues it. Tags outside the
+    scheme stay as they are.
 
     Returns:
         The tags, legal in `scheme` if their forms were, and how many were changed.
@@ -197,13 +196,13 @@ def repair_tags(tags: Sequence[str], scheme: str = "BIO") -> tuple[list[str], in
 
 
 def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Which tags may start a sentence, follow one another and end it: the mask of constrained decoding.
+    """Return the tags that may start a sentence, follow one another and end it, as masks for constrained decoding.
 
     The scheme is BIOES if any label has the prefix E or S, else BIO. For decoding only: training scores stay
     unmasked.
 
     Args:
-        labels: the tag inventory in order, C tags of which none is repeated.
+        labels: the tag inventory in order, C distinct tags.
 
     Returns:
         A triple. start: BoolTensor [C]; cell [c] says whether label c may tag the first word.
@@ -211,7 +210,7 @@ def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         end: BoolTensor [C]; cell [c] says whether label c may tag the last word.
 
     Raises:
-        ValueError: a label is no tag of the scheme (part-of-speech labels, say, have no illegal sequences).
+        ValueError: a label is not a tag of the scheme (part-of-speech labels, say, have no illegal sequences).
     """
     import torch
 
@@ -225,18 +224,18 @@ def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
 
 def scheme_of(labels: Iterable[str], types: Iterable[str] | None = None) -> str:
     """Return the scheme of an inventory: BIOES if it has E or S tags (of some types, if given), else BIO."""
-    own = {f"{prefix}-{each}" for each in types for prefix in "ES"} if types is not None else None
-    closed = (label in own if own is not None else label[:2] in ("E-", "S-") for label in labels)
+    closing = {f"{prefix}-{name}" for name in types for prefix in "ES"} if types is not None else None
+    closed = (label in closing if closing is not None else label[:2] in ("E-", "S-") for label in labels)
     return "BIOES" if any(closed) else "BIO"
 
 
 def legal_pairs(labels: Sequence[str], scheme: str) -> set[tuple[int, int]]:
-    """The pairs (previous, next) of label indices that may stand side by side in `scheme`.
+    """Return the pairs (previous, next) of label indices that may stand side by side in `scheme`.
 
     Index ``len(labels)`` is the edge of the sentence, before its first and after its last word.
 
     Raises:
-        ValueError: a label is repeated or no tag of the scheme.
+        ValueError: a label is repeated or not a tag of the scheme.
     """
     _check_scheme(scheme)
     parts = [*_inventory_parts(labels, scheme), _BOUNDARY]
@@ -263,7 +262,7 @@ def _inventory_parts(labels: Sequence[str], scheme: str) -> list[tuple[str, str]
 
 
 def _split(tag: str, scheme: str) -> tuple[str, str] | None:
-    """(prefix, type) of a tag, ("O", "") of O, None of anything else."""
+    """Return (prefix, type) of a tag, ("O", "") of O, and None of anything else."""
     if tag == "O":
         return _BOUNDARY
     prefix, hyphen, span_type = tag.partition("-")
@@ -271,7 +270,7 @@ def _split(tag: str, scheme: str) -> tuple[str, str] | None:
 
 
 def _read(parts: Sequence[tuple[str, str]]) -> Iterator[Span]:
-    """The spans of tags as the scorer of CoNLL-2000 reads them; of a legal sequence, those of its scheme."""
+    """Yield the spans of tags as the scorer of CoNLL-2000 reads them; of a legal sequence, those of its scheme."""
     start, previous = 0, _BOUNDARY
     for position, current in enumerate([*parts, _BOUNDARY]):
         begins = current[0] in "BS" or previous[0] in "OES" or previous[1] != current[1]
@@ -283,14 +282,14 @@ def _read(parts: Sequence[tuple[str, str]]) -> Iterator[Span]:
 
 
 def _follows(previous: tuple[str, str], current: tuple[str, str], scheme: str) -> bool:
-    """Whether `current` may come directly after `previous`; the edges of a sentence count as O."""
+    """Return whether `current` may come directly after `previous`; the edges of a sentence count as O."""
     if scheme == "IO":
         return True
-    if scheme == "IOB1":  # B only where it separates two spans of one type
+    if scheme == "IOB1":  # B only if it separates two spans of one type
         return current[0] != "B" or previous[1] == current[1]
     if scheme == "BIO":
         return current[0] != "I" or previous[1] == current[1]
-    # BIOES: after B and I the span goes on with its own type, after anything else it does not.
+    # BIOES: a span continues with its own type after B and I, and only then.
     return (previous[0] in "BI") == (current[0] in "IE") and (previous[0] not in "BI" or previous[1] == current[1])
 
 

@@ -110,7 +110,7 @@ def test_petrogold_is_split_by_document_and_kept_apart(small_petrogold: Callable
 
 def test_petrogold_has_no_unknown_document(small_petrogold: Callable[[str], None]) -> None:
     small_petrogold(treebank(("other-1", "a")))
-    with pytest.raises(ValueError, match="sentence 'other-1': document 'other' belongs to no split"):
+    with pytest.raises(ValueError, match="sentence 'other-1': Document 'other' belongs to no split"):
         load_petrogold()
 
 

@@ -1,7 +1,7 @@
-"""What a corpus says about its sentences: a tag per word, or a dependency tree.
+"""Kinds of annotation: a tag per word, or a dependency tree.
 
-An annotation knows its columns, its inventory and what makes a sentence's values well formed; corpora, models and
-metrics ask it instead of asking which task this is. A new kind of annotation is a new subclass.
+An annotation defines its columns, its inventory and the check of a sentence's values. Corpora, models and metrics use
+this interface and do not distinguish tasks. A new kind of annotation is a new subclass.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Annotation(ABC):
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """Kind and inventories as plain JSON; what fingerprints and result files store."""
+        """Return the kind and the inventories as plain JSON, for fingerprints and result files."""
 
     @abstractmethod
     def names(self, values: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
-        """The values of one sentence in readable form, for files of predictions; None where hidden."""
+        """Return the values of one sentence in readable form, for files of predictions; None for hidden values."""
 
     @abstractmethod
     def fault(self, values: Mapping[str, Sequence[int]]) -> str | None:
-        """Why the values of a sentence that is not hidden are not well formed, or None."""
+        """Return the reason why the values of a sentence are not well formed, or None. No value is hidden."""
 
     def check(self, words: Sequence[str], values: Mapping[str, Sequence[int]]) -> None:
         """Check the annotation of one sentence.
@@ -48,8 +48,8 @@ class Annotation(ABC):
             values: for every column, one value per word.
 
         Raises:
-            ValueError: a column is missing, has not one value per word, is hidden in part, or `fault` finds a fault.
-                Neither corpus nor sentence is named: whoever knows them adds them.
+            ValueError: a column is missing, does not have one value per word, or is hidden in part, or `fault` finds a
+                fault. The caller adds the names of the corpus and the sentence.
         """
         for column in self.columns:
             if column not in values:
@@ -73,8 +73,8 @@ class TagAnnotation(Annotation):
     """One tag per word, in column ``labels``: indices into the inventory.
 
     Attributes:
-        labels: tag inventory in order; any sequence is taken and kept as a tuple.
-        scheme: "BIO" or "BIOES" where the tags stand for flat typed spans, else None.
+        labels: tag inventory in order; any sequence is accepted and kept as a tuple.
+        scheme: "BIO" or "BIOES" if the tags stand for flat typed spans, else None.
 
     Raises:
         ValueError: no or repeated labels; with a scheme, labels that are not `tag_inventory` of their types.
@@ -96,12 +96,12 @@ class TagAnnotation(Annotation):
 
     @classmethod
     def of_spans(cls, types: Sequence[str], scheme: str = "BIOES") -> TagAnnotation:
-        """Flat spans of these types, in order, written in `scheme` ("BIO" or "BIOES")."""
+        """Return the annotation of flat spans of these types, in order, in `scheme` ("BIO" or "BIOES")."""
         return cls(tuple(tag_inventory(types, scheme)), scheme)
 
     @property
     def types(self) -> tuple[str, ...] | None:
-        """Span types in order, or None where tags are no spans."""
+        """Span types in order, or None if the tags do not stand for spans."""
         if self.scheme is None:
             return None
         return tuple(label[2:] for label in self.labels if label.startswith("B-"))
@@ -119,7 +119,7 @@ class TagAnnotation(Annotation):
         return {"kind": "tags", "labels": list(self.labels), "scheme": self.scheme}
 
     def names(self, values: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
-        """``{"labels": ["B-PER", ...]}``."""
+        """Return ``{"labels": ["B-PER", ...]}``."""
         return {"labels": _named(values["labels"], self.labels)}
 
     def fault(self, values: Mapping[str, Sequence[int]]) -> str | None:
@@ -127,8 +127,8 @@ class TagAnnotation(Annotation):
         strange = _strange(labels, self.labels)
         if strange:
             return (
-                f"Labels {strange} are no indices of the {len(self.labels)} labels "
-                f"(nor is the whole sentence {UNLABELLED}, which stands for unlabelled)."
+                f"Labels {strange} are outside 0..{len(self.labels) - 1}. To hide a sentence's annotation, set all of "
+                f"its labels to {UNLABELLED}."
             )
         if self._legal is not None:
             edge = len(self.labels)
@@ -172,7 +172,7 @@ class TreeAnnotation(Annotation):
         return {"kind": "tree", "relations": list(self.relations), "multiroot": self.multiroot}
 
     def names(self, values: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
-        """``{"heads": [2, 0, ...], "relations": ["nsubj", "root", ...]}``."""
+        """Return ``{"heads": [2, 0, ...], "relations": ["nsubj", "root", ...]}``."""
         heads = [None if head == UNLABELLED else head for head in values["heads"]]
         return {"heads": heads, "relations": _named(values["relations"], self.relations)}
 
@@ -180,18 +180,18 @@ class TreeAnnotation(Annotation):
         heads = values["heads"]
         outside = [head for head in heads if not 0 <= head <= len(heads)]
         if outside:
-            return f"Heads {sorted(set(outside))} where 0 (root) to {len(heads)} was expected."
+            return f"Heads {sorted(set(outside))} are outside 0 (root) to {len(heads)}."
         fault = tree_fault(heads, multiroot=self.multiroot)
         if fault:
             return f"It is not a tree: {fault}."
         strange = _strange(values["relations"], self.relations)
         if strange:
-            return f"Relations {strange} are no indices of the {len(self.relations)} relations."
+            return f"Relations {strange} are outside 0..{len(self.relations) - 1}."
         return None
 
 
 def tree_fault(heads: Sequence[int], *, multiroot: bool = False) -> str | None:
-    """Why 1-based heads (0 = root) are no tree, or None where they are one. O(n) time."""
+    """Return the reason why 1-based heads (0 = root) are not a tree, or None if they are one. O(n) time."""
     roots = [word for word, head in enumerate(heads, 1) if head == 0]
     if not roots:
         return "it has no root (no head is 0)"
@@ -206,7 +206,7 @@ def tree_fault(heads: Sequence[int], *, multiroot: bool = False) -> str | None:
             settled[ancestor] = True
             path.append(ancestor)
             ancestor = heads[ancestor - 1]
-        # Either the walk met a word settled before it began, or it bit its own tail.
+        # The walk ended at a word that was settled before it began, or at a word of its own path.
         if ancestor in path:
             cycle = list(map(str, [*path[path.index(ancestor) :], ancestor]))
             shown = [*cycle[:_SHOWN], "...", cycle[-1]] if len(cycle) > _SHOWN + 1 else cycle
@@ -219,5 +219,5 @@ def _named(indices: Sequence[int], inventory: Sequence[str]) -> list[str | None]
 
 
 def _strange(indices: Sequence[int], inventory: Sequence[str]) -> list[int]:
-    """The indices that lie outside an inventory."""
+    """Return the indices that lie outside an inventory."""
     return sorted(index for index in set(indices) if not 0 <= index < len(inventory))

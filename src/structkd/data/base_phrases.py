@@ -2,9 +2,9 @@
 
 CoNLL-2000 (Tjong Kim Sang and Buchholz 2000) derived its chunks from the constituents of the Penn Treebank: a chunk
 is a head with its modifiers, without arguments, attached prepositional phrases, clauses and coordinated phrases. The
-rule below is its counterpart on Universal Dependencies. Like it, it keeps a preposition apart from its noun phrase
-(PP is the preposition alone) and a complementizer apart from its clause (SBAR). Unlike English base noun phrases,
-which end at their head, adjectives and numerals *after* a noun belong to its phrase, as Romance languages want it.
+rule below is its counterpart on Universal Dependencies. As in CoNLL-2000, a preposition does not belong to its noun
+phrase (PP is the preposition alone), nor a complementizer to its clause (SBAR). English base noun phrases end at their
+head; here, adjectives and numerals *after* a noun belong to its phrase, because Romance languages put them there.
 
 **The rule.** Let every word but the root hang on its head by a dependency arc.
 
@@ -59,12 +59,12 @@ _TYPE_OF_UPOS = {"VERB": "VP", "AUX": "VP", "ADJ": "ADJP", "ADV": "ADVP", "ADP":
 
 
 def base_phrases(upos: Sequence[str], heads: Sequence[int], relations: Sequence[str]) -> list[Span]:
-    """The base phrases of one sentence, left to right, by the rule at the top of this module.
+    """Return the base phrases of one sentence, left to right, by the rule at the top of this module.
 
     Args:
         upos: universal part of speech of every word.
         heads: 1-based head of every word, 0 for the root; a tree.
-        relations: dependency relation of every word to its head; subtypes are dropped, save ``nmod:poss``.
+        relations: dependency relation of every word to its head; subtypes are dropped, except in ``nmod:poss``.
 
     Returns:
         Spans with 0-based words, both ends inclusive, and a type of `BASE_PHRASE_TYPES`. O(N) time but for the depth
@@ -101,13 +101,13 @@ def base_phrases(upos: Sequence[str], heads: Sequence[int], relations: Sequence[
 
 
 def _with_auxiliaries_on_copulas(head: list[int], plain: list[str]) -> list[int]:
-    """Step 1; heads are 0-based here, -1 for the root."""
+    """Attach auxiliaries to copulas (step 1); heads are 0-based, -1 for the root."""
     copula = {head[word]: word for word, relation in enumerate(plain) if relation == "cop"}
     return [copula.get(head[word], head[word]) if plain[word] == "aux" else head[word] for word in range(len(head))]
 
 
 def _inner_arcs(upos: Sequence[str], head: list[int], relations: Sequence[str], plain: list[str]) -> list[bool]:
-    """Step 2: for every word, whether the arc to its head is inner."""
+    """Return for every word whether the arc to its head is inner (step 2)."""
     auxiliaries: dict[int, list[int]] = {}
     for word, relation in enumerate(plain):
         if relation == "aux":
@@ -140,7 +140,7 @@ def _inner_arcs(upos: Sequence[str], head: list[int], relations: Sequence[str], 
 
 
 def _groups(head: list[int], inner: list[bool]) -> tuple[list[int], list[int]]:
-    """Step 3: for every word, the top of its group and the number of arcs up to it."""
+    """Return for every word the top of its group and the number of arcs up to it (step 3)."""
     top: list[int] = [-1] * len(head)
     depth = [0] * len(head)
     for word in range(len(head)):
@@ -157,7 +157,7 @@ def _groups(head: list[int], inner: list[bool]) -> tuple[list[int], list[int]]:
 
 
 def _phrase_type(phrase_head: int, words: range, upos: Sequence[str], head: list[int], plain: list[str]) -> str | None:
-    """Step 4: the type of the phrase over `words`."""
+    """Return the type of the phrase over `words` (step 4)."""
     if plain[phrase_head] in _TYPE_OF_RELATION:
         return _TYPE_OF_RELATION[plain[phrase_head]]
     if upos[phrase_head] in _NOMINAL or any(plain[word] == "det" and head[word] == phrase_head for word in words):

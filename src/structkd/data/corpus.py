@@ -1,4 +1,4 @@
-"""Corpora: fixed train, dev and test splits of annotated sentences, checked, fingerprinted and kept apart."""
+"""Corpora: fixed train, dev and test splits of annotated sentences, checked, fingerprinted and without overlap."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Corpus:
 
     Attributes:
         name: the corpus, as ``petrogold``.
-        task: what the annotation is, as ``base_phrases``.
+        task: the kind of annotation, as ``base_phrases``.
         splits: ``datasets.DatasetDict`` with ``train``, ``dev`` and ``test``, of columns ``id`` (str), ``tokens``
             (list of str), the columns of `annotation` (list of int; -100 throughout a sentence that is unlabelled)
-            and, where the corpus has them, ``upos`` (list of str: an input, never hidden).
+            and, if the corpus has them, ``upos`` (list of str: an input, never hidden).
         annotation: kind of the annotation, with its inventories.
         licence: terms under which the text may be used.
         source: where the text comes from.
-        notes: what a reader of the results has to know.
+        notes: remarks for readers of the results.
         fingerprint: sha256, in hex, of the annotation's description and of every sentence; computed, never given.
             The same on every machine, and another one as soon as a word or a label changes.
 
     Raises:
-        ValueError: on construction, where a split is missing or empty, a column is missing, columns differ in length,
+        ValueError: on construction, if a split is missing or empty, a column is missing, columns differ in length,
             an id occurs twice in a split, the annotation of a sentence is not well formed (a label outside the
-            inventory, illegal tags, no tree), or a test sentence of three words or more occurs in train or dev.
+            inventory, illegal tags, not a tree), or a test sentence of three words or more occurs in train or dev.
             Sentence ids are named.
     """
 
@@ -75,7 +75,7 @@ class Corpus:
                 digest.update(_canonical([split, *row]))
             words[split] = _texts(columns)
         for split in ("train", "dev"):
-            _check_apart(self.name, split, words[split], self.name, words["test"])
+            _check_no_overlap(self.name, split, words[split], self.name, words["test"])
         object.__setattr__(self, "fingerprint", digest.hexdigest())
 
     def _columns(self, split: str) -> dict[str, list[Any]]:
@@ -113,10 +113,10 @@ class Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """A teacher trained on one corpus for a student that is judged on another, of the same annotation.
+    """Two corpora of the same annotation: one for the teacher, another for the student and its evaluation.
 
     The teacher learns from ``source`` train and dev; the student's unlabelled text is ``target`` train with the
-    annotation hidden; both are judged on ``target`` dev and test. `load_transfer` makes one of any two corpora.
+    annotation hidden; both are evaluated on ``target`` dev and test. `load_transfer` makes one of any two corpora.
 
     Attributes:
         source: the teacher's corpus.
@@ -124,7 +124,7 @@ class Transfer:
         fingerprint: sha256, in hex, of the two fingerprints; computed, never given.
 
     Raises:
-        ValueError: on construction, where the annotations differ (both are printed), or a test sentence of the target
+        ValueError: on construction, if the annotations differ (both are printed), or a test sentence of the target
             occurs in train or dev of either corpus.
     """
 
@@ -136,7 +136,7 @@ class Transfer:
         _check_same_annotation(self.source, self.target)
         test = _texts(self.target.splits["test"])
         for split in ("train", "dev"):  # those of the target were checked when the target was made
-            _check_apart(self.source.name, split, _texts(self.source.splits[split]), self.target.name, test)
+            _check_no_overlap(self.source.name, split, _texts(self.source.splits[split]), self.target.name, test)
         digest = hashlib.sha256(_canonical([self.source.fingerprint, self.target.fingerprint]))
         object.__setattr__(self, "fingerprint", digest.hexdigest())
 
@@ -157,7 +157,7 @@ class Transfer:
 
 
 def load_transfer(source: Corpus, target: Corpus) -> Transfer:
-    """`Transfer` between two corpora, without the text that they share.
+    """Return the `Transfer` between two corpora, without the text that they share.
 
     Sentences of three words or more of source train and dev that occur word for word in target dev or test are dropped,
     and the notes of the source say how many.
@@ -182,7 +182,7 @@ def load_transfer(source: Corpus, target: Corpus) -> Transfer:
 
 
 def sentence_dataset(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ("labels",)) -> Dataset:
-    """A ``datasets.Dataset`` in the form that `Corpus` takes.
+    """Return a ``datasets.Dataset`` in the form that `Corpus` takes.
 
     Args:
         rows: sentences with the keys ``id`` and ``tokens`` and those of `columns`.
@@ -195,7 +195,7 @@ def sentence_dataset(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] =
         features[column] = List(Value("string" if column == "upos" else "int64"))
     source = iter(rows)
     pieces: list[Dataset] = []
-    # Arrow takes a tenth of what Python's objects do: they are there for a piece of the text at a time.
+    # Arrow needs a tenth of the memory of Python objects. Only one piece of the text exists as objects at a time.
     while (piece := list(itertools.islice(source, _PIECE))) or not pieces:
         data: dict[str, list[Any]] = {"id": [row["id"] for row in piece]}
         for column in ("tokens", *columns):
@@ -207,14 +207,14 @@ def sentence_dataset(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] =
 def sentence_splits(
     splits: Mapping[str, Iterable[Mapping[str, Any]]], columns: Sequence[str] = ("labels",)
 ) -> DatasetDict:
-    """`sentence_dataset` for every split, in the order train, dev, test."""
+    """Return `sentence_dataset` of every split, in the order train, dev, test."""
     from datasets import DatasetDict
 
     return DatasetDict({split: sentence_dataset(splits[split], columns) for split in SPLITS})
 
 
 def drop_repeated(splits: Mapping[str, Iterable[Any]]) -> tuple[dict[str, list[Any]], dict[str, int]]:
-    """Keep text apart: drop from train what occurs in dev or test, and from dev what occurs in test.
+    """Drop the sentences of train that occur in dev or test, and those of dev that occur in test.
 
     Sentences of fewer than three words stay: they repeat by nature.
 
@@ -239,7 +239,7 @@ def drop_repeated(splits: Mapping[str, Iterable[Any]]) -> tuple[dict[str, list[A
 
 
 def dropped_note(dropped: Mapping[str, int]) -> str:
-    """One sentence for `Corpus.notes` on what `drop_repeated` dropped."""
+    """Return a sentence for `Corpus.notes` on the sentences that `drop_repeated` dropped."""
     return (
         f"Sentences of {SHORTEST_LEAK} words or more that are repeated word for word were dropped: {dropped['train']} "
         f"from train that occur in dev or test, {dropped['dev']} from dev that occur in test."
@@ -249,14 +249,14 @@ def dropped_note(dropped: Mapping[str, int]) -> str:
 def without_test_sentences(text: Dataset, test: Dataset) -> tuple[Dataset, int]:
     """Drop from a text, labelled or not, the sentences of three words or more that occur in a test split.
 
-    Two sentences are the same if their words are, whichever blanks stand between or inside them.
+    Two sentences are the same if their words are, regardless of the blanks between or inside words.
 
     Args:
         text: with a column ``tokens``.
         test: likewise.
 
     Returns:
-        What is left of `text`, and how many sentences were dropped. O(words) time.
+        The remaining text, and the number of sentences dropped. O(words) time.
     """
     return _without(text, _texts(test))
 
@@ -267,7 +267,7 @@ def drawn(sentences: Dataset, count: int, seed: int) -> Dataset:
     The draw is the same on every machine, and a larger `count` with the same seed only adds sentences.
 
     Raises:
-        TypeError: `count` is no whole number.
+        TypeError: `count` is not a whole number.
         ValueError: `count` is negative, or larger than the number of sentences; says how many there are.
     """
     if isinstance(count, bool) or not isinstance(count, int):
@@ -280,10 +280,10 @@ def drawn(sentences: Dataset, count: int, seed: int) -> Dataset:
 
 
 def hidden(sentences: Dataset, annotation: Annotation) -> Dataset:
-    """The same sentences with every column of `annotation` at -100: words to learn from, without their labels.
+    """Return the sentences with every column of `annotation` at -100, as unlabelled text.
 
     Args:
-        sentences: with columns ``id`` and ``tokens``; ``upos`` is kept where there is one, all others go.
+        sentences: with columns ``id`` and ``tokens``; ``upos`` is kept if there is one; all other columns are dropped.
         annotation: says which columns to hide; `sentences` need not have them.
     """
     kept = ["upos"] if "upos" in sentences.column_names else []
@@ -299,13 +299,13 @@ def hidden(sentences: Dataset, annotation: Annotation) -> Dataset:
 
 
 def with_note(text: Dataset, note: str) -> Dataset:
-    """Write on a text what was left out of it, for `note_of`."""
+    """Attach a note on omitted sentences to a text, for `note_of`."""
     text.info.description, text.info.homepage = note, _NOTED
     return text
 
 
 def note_of(text: Dataset) -> str:
-    """Return what `with_note` wrote on a text, or nothing."""
+    """Return the note that `with_note` attached to a text, or an empty string."""
     return text.info.description if text.info.homepage == _NOTED else ""
 
 
@@ -316,13 +316,13 @@ def check_task(name: str, task: str, known: Sequence[str] | Mapping[str, str]) -
 
 
 def _text(tokens: Sequence[str]) -> str | None:
-    """The text of a sentence, by which it is known in other splits; None if it is too short to be a leak."""
+    """Return the text of a sentence, to find it in other splits; None if it is too short to be a leak."""
     text = " ".join(tokens)
     return text if text.count(" ") + 1 >= SHORTEST_LEAK else None
 
 
 def _texts(sentences: Mapping[str, Any] | Dataset) -> dict[str, str]:
-    """Sentence ids by the text of the sentences, without the short ones."""
+    """Return the sentence ids by the text of the sentences, without short sentences."""
     pairs = zip(sentences["id"], sentences["tokens"], strict=True)
     return {text: sentence_id for sentence_id, tokens in pairs if (text := _text(tokens)) is not None}
 
@@ -334,11 +334,11 @@ def _without(text: Dataset, sentences: Mapping[str, str]) -> tuple[Dataset, int]
     return (text.select(kept) if dropped else text), dropped
 
 
-def _check_apart(name: str, split: str, here: Mapping[str, str], test_name: str, test: Mapping[str, str]) -> None:
-    common = [text for text in test if text in here]
+def _check_no_overlap(name: str, split: str, texts: Mapping[str, str], test_name: str, test: Mapping[str, str]) -> None:
+    common = [text for text in test if text in texts]
     if not common:
         return
-    shown = ", ".join(f"{test[text]} (= {here[text]})" for text in common[:_SHOWN])
+    shown = ", ".join(f"{test[text]} (= {texts[text]})" for text in common[:_SHOWN])
     more = f" and {len(common) - _SHOWN} more" if len(common) > _SHOWN else ""
     if name == test_name:
         where, remedy = split, "structkd.data.drop_repeated"
@@ -359,5 +359,5 @@ def _check_same_annotation(source: Corpus, target: Corpus) -> None:
 
 
 def _canonical(value: object) -> bytes:
-    """One line of JSON without blanks; ASCII, so that no locale or normalisation has a say."""
+    """Return one line of JSON without blanks, in ASCII, so that it does not depend on locale or normalization."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"

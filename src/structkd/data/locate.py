@@ -1,4 +1,4 @@
-"""Files of a corpus in a folder of the user's."""
+"""Find the files of a corpus in a folder of the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from structkd.data.corpus import SPLITS
 
 
 def data_folder(folder: str | None) -> Path | None:
-    """The folder given, or else the one that ``STRUCTKD_DATA`` names, or None."""
+    """Return the folder given, or else the one that ``STRUCTKD_DATA`` names, or None."""
     named = folder or os.environ.get("STRUCTKD_DATA")
     return Path(named).expanduser() if named else None
 
@@ -18,15 +18,15 @@ def split_files(folder: Path | None, pattern: str, splits: tuple[str, ...] = SPL
     """Find the files of a corpus in a folder, or at most two folders below.
 
     Args:
-        folder: where to look.
+        folder: the folder to search.
         pattern: the file's name, as ``en_ewt-ud-{split}.conllu``; the file may be there as ``.gz``.
-        splits: what to find.
+        splits: the splits to find.
 
     Returns:
-        The path of every split, or None where there is no folder or none of the files in it.
+        The path of every split, or None if there is no folder or it has none of the files.
 
     Raises:
-        FileNotFoundError: some splits are there and some are not; names what is missing.
+        FileNotFoundError: some splits exist and others do not; the missing file is named.
     """
     if folder is None:
         return None
@@ -52,7 +52,7 @@ def split_files(folder: Path | None, pattern: str, splits: tuple[str, ...] = SPL
 
 
 def how_to_get(what: str, folder: Path | None, pattern: str, dataset: str, config: str, failure: str) -> str:
-    """The message for data that are neither in a folder nor on the hub, with both ways to get them."""
+    """Return the message for data that are neither in a folder nor on the hub, with both ways to get them."""
     files = pattern.format(split="{train,dev,test}")
     looked = f"Looked for {files} (plain or .gz) in {folder} and below" if folder else "STRUCTKD_DATA names no folder"
     return (

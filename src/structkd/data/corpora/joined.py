@@ -1,4 +1,4 @@
-"""Several corpora of one annotation as one: a multilingual teacher's."""
+"""Join several corpora of one annotation, for a multilingual teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load_joined(name: str, **corpora: Corpus) -> Corpus:
-    """One corpus of several, split by split, in the order given.
+    """Join several corpora, split by split, in the order given.
 
     Sentence ids get the name of their corpus before them (``de:17``). Sentences that occur word for word in dev or test
     of another corpus are dropped, from train, and those of test from dev; the notes say how many.
@@ -65,7 +65,7 @@ def _named(key: str, sentences: Dataset, columns: list[str]) -> Dataset:
 
 
 def _each(corpora: dict[str, Corpus], what: str) -> str:
-    """One statement where all corpora make the same, else one for each."""
+    """Return the statement that all corpora share, or else the statement of each."""
     statements: dict[str, str] = {key: getattr(corpus, what) for key, corpus in corpora.items()}
     if len(set(statements.values())) == 1:
         return next(iter(statements.values()))

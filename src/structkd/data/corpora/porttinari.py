@@ -28,7 +28,7 @@ PORTTINARI = PackageFile(
 
 
 def load_porttinari(task: str = "upos") -> Corpus:
-    """Porttinari-base as a corpus; fetched on first use (23 MB) and cached, a few seconds after that.
+    """Load Porttinari-base. The first call fetches it (23 MB) into the cache; later calls take a few seconds.
 
     The split is by whole documents: by the remainder of the sha256 of the document's name modulo 10, 0 is dev, 1 is
     test, the others are train. (UD_Portuguese-Porttinari, released with trees later, has a split of its own.)
@@ -38,7 +38,7 @@ def load_porttinari(task: str = "upos") -> Corpus:
 
     Raises:
         ValueError: unknown task; a fetched file that is not the one expected.
-        FileNotFoundError: the file could not be fetched; says how to get it.
+        FileNotFoundError: the file could not be fetched; the message names a way to get it.
     """
     check_task("Porttinari", task, ("upos",))
     annotation = treebank_annotation("Porttinari", task)
@@ -57,7 +57,7 @@ def load_porttinari(task: str = "upos") -> Corpus:
 
 
 def load_porttinari_text() -> Dataset:
-    """All of Porttinari-base as text without labels, for tasks that it has no annotation for.
+    """Load all of Porttinari-base as unlabelled text, for tasks that it has no annotation for.
 
     Returns:
         A ``datasets.Dataset`` with columns ``id``, ``tokens`` and ``upos``, an input that some parsers read.
@@ -71,6 +71,6 @@ def load_porttinari_text() -> Dataset:
 
 
 def document_split(document: str) -> str:
-    """The split of a document, by the rule of `load_porttinari`."""
+    """Return the split of a document, by the rule of `load_porttinari`."""
     remainder = int(hashlib.sha256(document.encode()).hexdigest(), 16) % 10
     return {0: "dev", 1: "test"}.get(remainder, "train")

@@ -1,4 +1,4 @@
-"""Corpora of tagged sentences: from any reader, and from column files of one's own."""
+"""Corpora of tagged sentences, from any reader or from column files."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def tagged_corpus(
     notes: str = "",
     changes: Mapping[str, Counter[str]] | None = None,
 ) -> Corpus:
-    """A corpus of tagged sentences, without those that a later split repeats.
+    """Return a corpus of tagged sentences, without those that a later split repeats.
 
     Args:
         name: of the corpus.
         splits: sentences of train, dev and test.
-        annotation: the tags wanted; where it has a scheme, tags are converted to it.
-        scheme: tag scheme of the sentences; None where the tags are no spans.
-        task: what the annotation is, as ``entities``.
-        licence, source, notes: see `Corpus`; to the notes is added how many sentences were dropped.
-        changes: what the readers of the splits changed, for the notes.
+        annotation: the tags wanted; if it has a scheme, tags are converted to it.
+        scheme: tag scheme of the sentences; None if the tags do not stand for spans.
+        task: the kind of annotation, as ``entities``.
+        licence, source, notes: see `Corpus`; the number of dropped sentences is added to the notes.
+        changes: counts of the changes that the readers made to the splits, for the notes.
 
     Raises:
         ValueError: a tag that the inventory lacks or that is illegal in `scheme` (split and sentence named); see
@@ -95,7 +95,7 @@ def load_columns(
     licence: str = "not stated",
     source: str | None = None,
 ) -> Corpus:
-    """A corpus of three column files of one's own.
+    """Load a corpus of three column files.
 
     Args:
         train, dev, test: the files, plain or compressed; sentences that a later split repeats are dropped.

@@ -86,12 +86,12 @@ class Word:
 
 
 def _sentence(generator: random.Random) -> list[Word]:
-    """Subject, verb group, object, sometimes a prepositional phrase, full stop."""
+    """Draw a subject, a verb group, an object, sometimes a prepositional phrase, and a full stop."""
     words: list[Word] = []
     phrase = 0
 
     def noun_phrase() -> int:
-        """Append the phrase; the number of its head."""
+        """Append a phrase and return the number of its head."""
         nonlocal phrase
         phrase += 1
         inside = (phrase, "NP")
@@ -101,7 +101,7 @@ def _sentence(generator: random.Random) -> list[Word]:
         modifiers = []
         if generator.random() < 0.7:
             modifiers.append(Word(generator.choice(_DETERMINERS), "DET", inside, relation="det"))
-        # Adjectives share their stems with nouns and verbs; only the ending tells them apart.
+        # Adjectives share their stems with nouns and verbs; only the ending distinguishes them.
         for _ in range(generator.choice((0, 0, 1, 2))):
             form = generator.choice(_NOUN_STEMS + _VERB_STEMS) + "ish"
             modifiers.append(Word(form, "ADJ", inside, relation="amod"))

@@ -1,4 +1,4 @@
-"""What a treebank is used for: base phrases, parts of speech or dependency trees."""
+"""Corpora of treebanks: base phrases, parts of speech or dependency trees."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from structkd.data.formats.slips import changes_note
 from structkd.tags import tag_spans
 
 TREEBANK_TASKS: dict[str, str] = {"spans": "base_phrases", "upos": "upos", "dependencies": "dependencies"}
-"""What a loader calls the tasks of a treebank, and what their corpora call them."""
+"""The tasks of a treebank by the names that loaders take, with the names that corpora give them."""
 
 
 def treebank_annotation(name: str, task: str, scheme: str = "BIOES", multiroot: bool = False) -> Annotation:
-    """The annotation of a Universal Dependencies treebank for one task.
+    """Return the annotation of a Universal Dependencies treebank for one task.
 
     Args:
         name: of the treebank, for messages.
@@ -51,7 +51,7 @@ def relation_rule(
     replace: Mapping[str, str] | None = None,
     offers: Collection[str] = TREE_OPTIONS,
 ) -> RelationRule:
-    """Return how the relations of a treebank are read.
+    """Return the rule by which the relations of a treebank are read.
 
     Args:
         relations: "universal", the 37 universal relations, and with `subtypes` those of their subtypes that the files
@@ -80,7 +80,7 @@ def read_treebank(
     repeated_ids: str = "refuse",
     changes: Counter[str] | None = None,
 ) -> list[DependencySentence]:
-    """Read of a CoNLL-U file what an annotation needs.
+    """Read the columns of a CoNLL-U file that an annotation needs.
 
     Args:
         path: the file, plain or compressed.
@@ -120,17 +120,17 @@ def treebank_corpus(
     rule: RelationRule | None = None,
     changes: Mapping[str, Counter[str]] | None = None,
 ) -> Corpus:
-    """A corpus of the sentences of a treebank, without those that a later split repeats.
+    """Return a corpus of the sentences of a treebank, without those that a later split repeats.
 
     Args:
         name: of the corpus.
         splits: sentences of train, dev and test.
-        annotation: what to make of them: trees (with the parts of speech, if every word has one, as a further column
+        annotation: the target: trees (with the parts of speech, if every word has one, as a further column
             ``upos``); spans, by the rule for base phrases; other tags, the parts of speech.
-        licence, source, notes: see `Corpus`; to the notes is added how many sentences were dropped.
-        rule: how the relations were read; where it leaves the inventory open, that of the trees is the relations of all
-            splits, in alphabetical order, and the notes name those that train lacks.
-        changes: what the readers of the splits changed, for the notes.
+        licence, source, notes: see `Corpus`; the number of dropped sentences is added to the notes.
+        rule: the rule by which relations were read; if it leaves the inventory open, the trees have the relations
+            of all splits, in alphabetical order, and the notes name those that train lacks.
+        changes: counts of the changes that the readers made to the splits, for the notes.
 
     Raises:
         ValueError: see `Corpus`.
@@ -183,7 +183,7 @@ def load_conllu(
     licence: str = "not stated",
     source: str | None = None,
 ) -> Corpus:
-    """A corpus of three CoNLL-U files, as those of any treebank of Universal Dependencies, or CoNLL-X files.
+    """Load a corpus of three CoNLL-U files, as of any treebank of Universal Dependencies, or of CoNLL-X files.
 
     Parts of speech must be universal ones for the tasks "upos" and "spans" only.
 

@@ -24,7 +24,7 @@ def load_universal_dependencies(
     folder: str | None = None,
     name: str | None = None,
 ) -> Corpus:
-    """A treebank of Universal Dependencies, from a local folder or else from the Hugging Face hub.
+    """Load a treebank of Universal Dependencies, from a local folder or else from the Hugging Face hub.
 
     Args:
         treebank: language and treebank, as ``en_ewt``; the files are ``en_ewt-ud-{train,dev,test}.conllu``, plain or
@@ -39,8 +39,8 @@ def load_universal_dependencies(
         name: of the corpus; None: ``ud_<treebank>``.
 
     Raises:
-        ValueError: unknown task or scheme; a file that is not what it should be (file and line named).
-        FileNotFoundError: neither way leads to the data; says where it was looked for and both ways to get it.
+        ValueError: unknown task or scheme; a malformed file (file and line named).
+        FileNotFoundError: neither has the data; the message names the places searched and both ways to get the data.
     """
     name = name or f"ud_{treebank}"
     treebank_annotation(name, task, scheme)  # refuse before any work
@@ -81,5 +81,5 @@ def load_universal_dependencies(
 def load_ud_ewt(
     task: str = "dependencies", scheme: str = "BIOES", subtypes: bool = False, folder: str | None = None
 ) -> Corpus:
-    """UD English-EWT, English web text (Silveira et al. 2014): `load_universal_dependencies` of ``en_ewt``."""
+    """Load UD English-EWT, English web text (Silveira et al. 2014): `load_universal_dependencies` of ``en_ewt``."""
     return load_universal_dependencies("en_ewt", task, scheme, subtypes=subtypes, folder=folder, name="ud_ewt")

@@ -33,7 +33,7 @@ def load_uner(
     folder: str | None = None,
     name: str | None = None,
 ) -> Corpus:
-    """A treebank of Universal NER as a corpus, from a local folder or else from the Hugging Face hub.
+    """Load a treebank of Universal NER, from a local folder or else from the Hugging Face hub.
 
     Files are ``<treebank>-ud-{train,dev,test}.iob2``, plain or ``.gz``, in IOB2 with the columns
     ``id token tag - annotator`` (the last two may be missing). Two kinds of tags of the pre-release train file of
@@ -50,11 +50,11 @@ def load_uner(
             ``hr_set`` and ``sr_set`` have some after a B of type OTH).
         folder: the folder that holds the files, or folders of theirs; None: the one that ``STRUCTKD_DATA`` names.
             Without such files the data set ``universalner/universal_ner`` is loaded from the hub.
-        name: of the corpus; None: ``uner_<treebank>``, with `test` where it is given.
+        name: of the corpus; None: ``uner_<treebank>``, with `test` if it is given.
 
     Raises:
-        ValueError: unknown task or scheme; a file that is not what it should be (file and line named).
-        FileNotFoundError: neither way leads to the data; says where it was looked for and both ways to get it.
+        ValueError: unknown task or scheme; a malformed file (file and line named).
+        FileNotFoundError: neither has the data; the message names the places searched and both ways to get the data.
     """
     check_task("Universal NER", task, ("spans",))
     annotation = TagAnnotation.of_spans(ENTITY_TYPES, scheme)
@@ -85,7 +85,7 @@ def load_uner(
 def load_uner_ewt(
     task: str = "spans", scheme: str = "BIOES", repair: bool = False, folder: str | None = None
 ) -> Corpus:
-    """Universal NER English-EWT, web text: `load_uner` of ``en_ewt``."""
+    """Load Universal NER English-EWT, web text: `load_uner` of ``en_ewt``."""
     return load_uner("en_ewt", task, scheme, repair=repair, folder=folder, name="uner_ewt")
 
 

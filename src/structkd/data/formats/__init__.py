@@ -1,1 +1,1 @@
-"""Formats of files: how lines become sentences. What a corpus is made of them is in `structkd.data.corpora`."""
+"""Formats of files: the conversion of lines into sentences. The corpora made of them are in `structkd.data.corpora`."""

@@ -30,7 +30,7 @@ class TaggedSentence:
     """The words and tags of one sentence, one tag per word.
 
     Attributes:
-        id: ``# sent_id``, or the sentence's number in the file (from 1) where there is none.
+        id: ``# sent_id``, or the sentence's number in the file (from 1) if there is none.
         tokens: word forms.
         tags: tags in the scheme asked for.
         replaced: how many tags the reader replaced.
@@ -71,26 +71,26 @@ def read_columns(
 
     Args:
         path: the file.
-        types: the span types that may occur, or the tags themselves where `scheme` is None; None: any.
+        types: the span types that may occur, or the tags themselves if `scheme` is None; None: any.
         token_column: column of the word, from 0; negative counts from the right.
         tag_column: column of the tag, likewise.
         widths: the numbers of columns a line may have; None: as many as the file's first word.
-        delimiter: what separates columns, a character or its name, ``tab`` or ``blank``; None: any run of blanks and
+        delimiter: the separator of columns, a character or its name, ``tab`` or ``blank``; None: any run of blanks and
             tabs, as in CoNLL-2000.
         comment: a line that begins so, before a sentence's first word, is a comment (``sent_id`` is read from it),
             unless it has the columns of a word, as a hashtag and its tag; None: no comments.
-        scheme: the file's tag scheme, one of `FILE_SCHEMES`, see `FileScheme`; None: tags are no spans.
-        separator: what stands between the prefix and the type of a tag.
+        scheme: the file's tag scheme, one of `FILE_SCHEMES`, see `FileScheme`; None: tags do not stand for spans.
+        separator: the characters between the prefix and the type of a tag.
         target_scheme: the scheme wanted; None: the file's own, with our prefixes (that of IOE1 and IOE2: BIO).
         replace: tags of the file to read as other tags, before anything is checked.
         repair: read tags that are illegal in `scheme` as the scorer of CoNLL-2000 does (an I that continues no span
             begins one), instead of refusing them.
-        blank_words: what to do about a word that is empty or nothing but white space: "refuse" the file, "skip" the
+        blank_words: treatment of a word that is empty or nothing but white space: "refuse" the file, "skip" the
             sentence, or read the word as an "underscore".
-        repeated_ids: what to do about a ``sent_id`` that occurs before: "refuse" the file, or "number" it. (One that
+        repeated_ids: treatment of a ``sent_id`` that occurs before: "refuse" the file, or "number" it. (One that
             occurs before in another document, ``newdoc id``, gets the document's name before it.)
         encoding: of the file.
-        changes: is counted in, if given: what `repair`, `blank_words` and `repeated_ids` changed, see `changes_note`.
+        changes: a counter, if given, of the changes by `repair`, `blank_words` and `repeated_ids`; see `changes_note`.
         offers: the options that messages may offer, by name.
 
     Raises:
@@ -140,7 +140,7 @@ def read_columns(
 
 
 def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str], key: str = "file_scheme") -> str:
-    """Return what to do about a sequence of tags that is illegal in a scheme, to follow the reason."""
+    """Return the remedies for a sequence of tags that is illegal in a scheme, to follow the reason."""
     question = f"; is the tag scheme really {spelling.name}?" if "scheme" in offers else "."
     hints = []
     other = spelling.others(tags) if "scheme" in offers else None
@@ -168,7 +168,7 @@ def _read_tags(
     changes: Counter[str],
     offers: Collection[str],
 ) -> list[str]:
-    """The tags of one sentence in the scheme of the spelling, or a ValueError with file and line."""
+    """Return the tags of one sentence in the scheme of the spelling, or raise a ValueError with file and line."""
     try:
         read, changed = spelling.read(tags, repair)
     except ValueError:
@@ -186,7 +186,7 @@ def _read_tags(
 
 
 def _unknown(tag: str, types: Sequence[str] | None, spelling: FileScheme | None, offers: Collection[str]) -> str | None:
-    """Why a tag is outside the inventory, or None."""
+    """Return the reason why a tag is outside the inventory, or None."""
     if types is None:
         return None
     name: str | None = tag
@@ -218,7 +218,7 @@ def _delimiter(given: str | None) -> str | None:
 
 @dataclass
 class _Layout:
-    """Where a line of a file has its word and its tag; `widths` is learnt from the first word."""
+    """The columns of the word and the tag in the lines of a file; the first word sets `widths`."""
 
     path: str | PathLike[str]
     token_column: int
@@ -234,7 +234,7 @@ class _Layout:
         return split_words(line) if self.delimiter is None else line.split(self.delimiter)
 
     def is_comment(self, line: str) -> bool:
-        """Whether a line that stands before a sentence's first word is a comment: a row of a word is none."""
+        """Return whether a line before a sentence's first word is a comment, and not the row of a word."""
         if not self.comment or not line.startswith(self.comment):
             return False
         rest = line[len(self.comment) :]
@@ -264,7 +264,7 @@ class _Layout:
         raise ValueError(f"{self.path}, line {number}: {self._fault(line, cells)}{self._remedy(line, cells)}")
 
     def _fault(self, line: str, cells: list[str]) -> str:
-        """What is wrong with a line that has no word and tag."""
+        """Return the fault of a line that has no word and tag."""
         count, columns = len(cells), (self.token_column, self.tag_column)
         if count not in (self.widths or ()):
             return f"{count} columns where {' or '.join(map(str, self.widths or ()))} were expected: {line!r}."
@@ -274,7 +274,7 @@ class _Layout:
         return f"Columns {columns[0]} (the word) and {columns[1]} (the tag) are the same one of {count}."
 
     def _remedy(self, line: str, cells: list[str]) -> str:
-        """What may be wrong with the columns of a line, and the option that helps."""
+        """Return the likely causes of a fault in the columns of a line, and the option that helps."""
         hints = []
         marked = [(number, text) for number, text in (self.first or (0, ""), (0, line)) if text.startswith("#")]
         if marked and not self.comment and "comment" in self.offers:

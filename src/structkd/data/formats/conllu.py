@@ -43,12 +43,12 @@ class DependencySentence:
     """The syntactic words of one CoNLL-U sentence; all tuples have one entry per word.
 
     Attributes:
-        id: ``# sent_id``, or the sentence's number in the file (from 1) where there is none.
+        id: ``# sent_id``, or the sentence's number in the file (from 1) if there is none.
         document: ``# newdoc id`` in force, or None.
         tokens: word forms.
         upos: part-of-speech tags as the file has them, ``_`` for none.
-        heads: the file's own numbering, kept as it is: 1-based, 0 for the root. None where not read.
-        relations: dependency relations, as ``aux:pass``. None where heads is None.
+        heads: the file's own numbering, kept as it is: 1-based, 0 for the root. None if not read.
+        relations: dependency relations, as ``aux:pass``. None if heads is None.
         line: line of the file on which the first word stands.
     """
 
@@ -63,7 +63,7 @@ class DependencySentence:
 
 @dataclass(frozen=True)
 class RelationRule:
-    """How the relations of a file are read.
+    """The rule by which the relations of a file are read.
 
     Attributes:
         known: the relations that may occur, as they are after `subtypes` and `replace`; None: any.
@@ -80,10 +80,10 @@ class RelationRule:
     offers: Collection[str] = TREE_OPTIONS
 
     def read(self, relation: str) -> str:
-        """Return the relation to be learnt for one of the file.
+        """Return the relation of the corpus for a relation of the file.
 
         Raises:
-            ValueError: an unknown relation; names it and an option that helps, but neither file nor line.
+            ValueError: an unknown relation; the message names it and an option that helps, but neither file nor line.
         """
         name = self.replace.get(relation, relation)
         universal = name.partition(":")[0]
@@ -129,18 +129,18 @@ def read_conllu(
         subtypes: False drops the subtypes of relations: ``aux:pass`` is read as ``aux``.
         relations: the relations that may occur, as they are after that; None: any.
         replace: relations of the file to read as other relations, before anything is checked.
-        blank_words: what to do about a form that is empty or nothing but white space: "refuse" the file, "skip" the
+        blank_words: treatment of a form that is empty or nothing but white space: "refuse" the file, "skip" the
             sentence, or read the form as an "underscore".
-        repeated_ids: what to do about a ``sent_id`` that occurs before: "refuse" the file, or "number" it. (One that
+        repeated_ids: treatment of a ``sent_id`` that occurs before: "refuse" the file, or "number" it. (One that
             occurs before in another document, ``newdoc id``, gets the document's name before it.)
-        changes: is counted in, if given: what `blank_words` and `repeated_ids` changed, see `changes_note`.
+        changes: a counter, if given, of the changes by `blank_words` and `repeated_ids`; see `changes_note`.
         rule: in place of `subtypes`, `relations` and `replace`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: unreadable, empty or cut-off file; CoNLL-U Plus; not ten tab-separated columns; words not numbered
             1, 2, ...; an empty form; an unknown part of speech; a relation that is not among `relations`; a head that
-            is no word of the sentence (file and line named); no root, several roots or a cycle (file, line and
+            is not a word of the sentence (file and line named); no root, several roots or a cycle (file, line and
             sentence named); a repeated sentence id.
     """
     rule = rule or RelationRule(relations, subtypes, replace or {})
@@ -183,7 +183,7 @@ def read_conllu(
 
 
 def upos_fault(tag: str) -> str | None:
-    """Return why a tag is not a universal part of speech, and what to do, or None if it is one."""
+    """Return the reason why a tag is not a universal part of speech and a remedy, or None if it is one."""
     if tag in UPOS:
         return None
     return (
@@ -250,7 +250,7 @@ def _check_plus(path: str | PathLike[str], number: int, columns: list[str]) -> N
 
 
 def _column_hint(line: str, columns: list[str]) -> str:
-    """What may be wrong with the columns of a line."""
+    """Return the likely cause of a fault in the columns of a line."""
     if columns[-1] == "" and len(columns) == 11:
         return " The line ends with a tab: remove it."
     if line.startswith("#"):

@@ -1,4 +1,4 @@
-"""Slips of files: what readers do about them on request, how many there were, and the options that messages offer."""
+"""Errors in files: the ways to read past them, their counts, and the options that messages offer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 BLANK_WORDS: tuple[str, ...] = ("refuse", "skip", "underscore")
-"""What to do about words that are empty or nothing but white space."""
+"""The treatments of words that are empty or nothing but white space."""
 REPEATED_IDS: tuple[str, ...] = ("refuse", "number")
-"""What to do about sentence ids that occur before in the file."""
+"""The treatments of sentence ids that occur before in the file."""
 
 _node: ContextVar[str | None] = ContextVar("node", default=None)
 _UNDERSCORE = "_"
@@ -27,7 +27,7 @@ _NOTES = {
 
 
 def changes_note(changes: Mapping[str, Counter[str]]) -> str:
-    """Return the sentences for `Corpus.notes` on what the readers of the splits changed.
+    """Return the sentences for `Corpus.notes` on the changes that the readers made to the splits.
 
     Args:
         changes: for every split, how often each of "blank", "skipped", "empty", "renamed" and "repaired" occurred.
@@ -41,7 +41,7 @@ def changes_note(changes: Mapping[str, Counter[str]]) -> str:
 
 @contextmanager
 def configured_at(node: str) -> Iterator[None]:
-    """Let the options of messages be those of a node of the configuration, as ``data.source``, in this block."""
+    """Name options in messages by a node of the configuration, as ``data.source``, within the block."""
     token = _node.set(node)
     try:
         yield
@@ -65,7 +65,7 @@ def option(name: str, value: object, key: str | None = None, node: str = "data")
 
 
 def _typed(value: object) -> str:
-    """A value in the grammar of command lines."""
+    """Return a value in the grammar of command lines."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, list | tuple):
@@ -94,7 +94,7 @@ def without_blank_words(
         words: the sentence.
         place: where a word, counted from 0, stands, for messages.
         blank_words: one of `BLANK_WORDS`.
-        changes: is counted in.
+        changes: the counter of changes.
         node: of the configuration, see `option`.
 
     Raises:
@@ -124,7 +124,7 @@ class SentenceIds:
     Args:
         path: the file, for messages.
         repeated: "refuse", or "number" to write ``#2`` and so on after an id that occurs before.
-        changes: is counted in.
+        changes: the counter of changes.
     """
 
     def __init__(self, path: object, repeated: str, changes: Counter[str]) -> None:

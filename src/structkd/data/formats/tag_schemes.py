@@ -1,4 +1,4 @@
-"""How the files of other tools spell tag schemes: IOB2, BILOU, BMEWO, ``B_PER``, types alone."""
+"""The spellings of tag schemes in the files of other tools: IOB2, BILOU, BMEWO, ``B_PER``, types alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from structkd.tags import PREFIXES, find_violation, repair_tags, spans, tag_spans, validate_tags
 
-#: What other tools call a scheme: the scheme, its prefixes in the order of `PREFIXES`, and whether spans are marked at
-#: their ends, as IOB1 and BIO mark them at their beginnings.
+#: For every name that a tool gives to a scheme: the scheme, its prefixes in the order of `PREFIXES`, and whether it
+#: marks the ends of spans as IOB1 and BIO mark their beginnings.
 _SPELLINGS: dict[str, tuple[str, str, bool]] = {
     "BIO": ("BIO", "BI", False),
     "BIOES": ("BIOES", "BIES", False),
@@ -35,7 +35,7 @@ _SEPARATORS = ("-", "_", ":", "/", ".", "|")
 
 @dataclass(frozen=True)
 class FileScheme:
-    """How the files of a tool spell the tags of a scheme.
+    """The spelling of a scheme's tags in the files of a tool.
 
     Other tools have these names and spellings:
 
