@@ -96,7 +96,7 @@ def test_what_is_no_structure() -> None:
     crf = SegmentCRF(torch.zeros(1, 3, 3, 2))
     for wrong in ([], [(0, 0, 0)], [(0, 1, 0), (1, 2, 0)], [(0, 2, 0), (1, 1, 1)], [(0, 2, 0), (0, 2, 1)]):
         assert crf.log_prob([wrong]) == -math.inf
-        with pytest.raises(ValueError, match="gold of batch item 0 is not a structure of SegmentCRF"):
+        with pytest.raises(ValueError, match="Gold of batch item 0 is not a structure of SegmentCRF"):
             structkd.supervised_loss(crf, [wrong])
     event = crf.argmax
     assert crf.log_prob(event / 2) == -math.inf

@@ -76,7 +76,7 @@ def test_lengths(family: Family, validate_args: bool | None) -> None:
     with pytest.raises(ValueError, match=r"(?i)length"):
         family.build(scores, lengths_tensor(good)[:, None], validate_args=validate_args)
     for wrong in (0.5, math.nan, math.inf):
-        with pytest.raises(ValueError, match=r"lengths must be whole numbers; batch item 0 has"):
+        with pytest.raises(ValueError, match=r"lengths must be whole numbers, and batch item 0 has"):
             family.build(scores, torch.tensor([wrong, *good[1:]]), validate_args=validate_args)
     with pytest.raises(TypeError, match=r"(?i)length"):
         family.build(scores, torch.tensor(good) > 1, validate_args=validate_args)
@@ -331,7 +331,7 @@ def test_what_is_no_number() -> None:
             teacher.tempered(wrong)
         with pytest.raises(TypeError, match="k must be an int"):
             teacher.topk(wrong)
-    with pytest.raises(TypeError, match=r"temperature is not differentiated; give a number, such as float"):
+    with pytest.raises(TypeError, match=r"temperature is not differentiated.*Give a number, such as float"):
         structkd.structural_kd_loss(teacher, student, torch.tensor(2.0, requires_grad=True))
     for wrong in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="temperature must be positive and finite"):

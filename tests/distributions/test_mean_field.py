@@ -254,7 +254,7 @@ def test_wrong_factors() -> None:
     good = torch.zeros(2, 3, 4)
     with pytest.raises(TypeError, match="siblings must be three tensors"):
         build(arcs, siblings=(good, good))
-    with pytest.raises(ValueError, match=r"every factor of grandparents must have shape \[2, 3, 4\]"):
+    with pytest.raises(ValueError, match=r"Every factor of grandparents must have shape \[2, 3, 4\]"):
         build(arcs, grandparents=(good, good, torch.zeros(2, 3, 5)))
     with pytest.raises(ValueError, match="must be finite"):
         build(arcs, siblings=(good, good, good.fill_(-math.inf)))

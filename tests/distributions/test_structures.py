@@ -264,7 +264,7 @@ def test_what_is_no_structure_is_refused_as_gold(build: Callable[[], Any], struc
     assert log_probs[0] > -math.inf
     assert log_probs[1] == -math.inf
     name = type(student).__name__
-    with pytest.raises(ValueError, match=rf"gold of batch item 1 is not a structure of {name}: it .*{reason}"):
+    with pytest.raises(ValueError, match=rf"Gold of batch item 1 is not a structure of {name}: it .*{reason}"):
         structkd.supervised_loss(student, gold)
     with pytest.raises(ValueError, match=rf"batch item 1 .*{reason}"):
         structkd.KDObjective(None)(None, student, gold)
@@ -308,7 +308,7 @@ def test_events_that_are_no_structure(family: Family, dtype: torch.dtype) -> Non
             loss = structkd.supervised_loss(sample.distribution, event, reduction="none")
             assert 0 < loss[item] < -sample.distribution.log_prob(right)[item]
             event[item] = 0
-        with pytest.raises(ValueError, match=rf"gold of batch item {item} is not a structure"):
+        with pytest.raises(ValueError, match=rf"Gold of batch item {item} is not a structure"):
             structkd.supervised_loss(sample.distribution, event)
 
 
@@ -379,7 +379,7 @@ def test_things_that_are_no_structures() -> None:
     spans = structkd.SpanCRF(torch.zeros(2, 3, 3, 1))
     with pytest.raises(ValueError, match="for 2 sentences, got 1"):
         spans.log_prob([[]])
-    with pytest.raises(ValueError, match=r"span \(1, 3, 0\) of batch item 1"):
+    with pytest.raises(ValueError, match=r"Span \(1, 3, 0\) of batch item 1"):
         spans.log_prob([[], [(1, 3, 0)]])
     for wrong in (3, [[], None], [[(0, 1)], []], [[(0.0, 1, 0)], []], [[(0, 1, 0, 0)], []]):
         with pytest.raises(TypeError, match="a list of spans"):

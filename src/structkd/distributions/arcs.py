@@ -53,7 +53,10 @@ class ArcDistribution(StructuredDistribution):
         value, and for arcs that bear relations already.
         """
         if self.labelled:
-            raise ValueError(f"these arcs bear relations already: event_shape is {list(self.event_shape)}")
+            raise ValueError(
+                f"These arcs bear relations already: their event_shape is {list(self.event_shape)}. Call "
+                "with_relations on the distribution of unlabelled arcs."
+            )
         given: RelationScores
         if isinstance(relations, Tensor):
             given = Tabulated(check_scores("relations", relations, ("B", "N", "N", "L")))
@@ -61,7 +64,8 @@ class ArcDistribution(StructuredDistribution):
             given = relations if self._needs_graph() else Tabulated(relations.everywhere())
         else:
             raise TypeError(
-                f"relations must be a tensor [B, N, N, L] or structkd.RelationScores, got {type(relations).__name__}"
+                "The relations must be a tensor [B, N, N, L] or structkd.RelationScores, got "
+                f"{type(relations).__name__}."
             )
         labelled = copy.copy(self)
         labelled._by_arc, labelled._cache = (self, given), {}
@@ -99,13 +103,16 @@ class ArcDistribution(StructuredDistribution):
     def _check_relations(self, relations: Tensor) -> Tensor:
         if relations.shape != self.batch_shape + self.event_shape or not relations.shape[-1]:
             expected = [*self.batch_shape, *self.event_shape[:2], "L >= 1"]
-            raise ValueError(f"relations must have shape {expected}, got {list(relations.shape)}")
+            raise ValueError(f"The relations must have shape {expected}, got {list(relations.shape)}.")
         # a sum keeps what is not finite; in the padding, which may hold anything, it does not matter
         if self._validate_args and not relations.detach().sum().isfinite():
             self.check_values("relations", relations, self.event_mask)
             impossible = ((relations.detach().amax(-1) == NEG_INF) & self._arc_mask()).nonzero().tolist()
             if impossible:
-                raise ValueError(f"every arc needs a possible relation; cell {impossible[0]} of relations has none")
+                raise ValueError(
+                    f"Every arc needs a possible relation, and cell {impossible[0]} (batch item first) of relations "
+                    "has none. To exclude an arc, set its own score to -inf."
+                )
         return relations
 
     def _needs_graph(self) -> bool:
@@ -196,8 +203,8 @@ class ArcDistribution(StructuredDistribution):
         super()._check_comparable(other)
         if self.multiroot and not getattr(other, "multiroot", True):
             raise ValueError(
-                "cross-entropy from a multi-root to a single-root distribution is infinite; condition the first by "
-                "building it with multiroot=False, or use structkd.structural_kd_loss, which does"
+                "The cross-entropy from a multi-root to a single-root distribution is infinite. Build the first with "
+                "multiroot=False, or use structkd.structural_kd_loss, which conditions it on a single root."
             )
 
     def structure_of_parts(self, parts: Parts) -> Tensor:
@@ -265,9 +272,9 @@ def check_scores_of_arcs(name: str, scores: Any, labelled: bool = False) -> Tens
     if labelled and isinstance(scores, Tensor) and scores.dim() == 4:
         check_scores(name, scores, ("B", "N", "N", "L"))
         if scores.shape[-1] < 1:
-            raise ValueError(f"{name} must have at least one relation, got {list(scores.shape)}")
+            raise ValueError(f"{name} must have shape [B, N, N, L] with L >= 1, got {list(scores.shape)}.")
     else:
         check_scores(name, scores, ("B", "N", "N"))
     if scores.shape[1] != scores.shape[2]:
-        raise ValueError(f"{name} must have shape [B, N, N], heads by dependents, got {list(scores.shape)}")
+        raise ValueError(f"{name} must have shape [B, N, N], heads by dependents, got {list(scores.shape)}.")
     return scores

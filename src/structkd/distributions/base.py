@@ -101,13 +101,13 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     ) -> None:
         batch = scores.shape[0]
         if words < 1:
-            raise ValueError("a sentence needs at least one word, got scores for none")
+            raise ValueError("A sentence needs at least one word, got scores for none. Drop empty sentences.")
         if scores.is_meta:
-            raise ValueError("the scores are on the meta device and have no values; move the model to a device first")
+            raise ValueError("The scores are on the meta device and have no values. Move the model to a device first.")
         if not (validate_args is None or isinstance(validate_args, bool)):
             raise TypeError(
-                f"validate_args must be True, False or None, got {type(validate_args).__name__}; torch-struct's order "
-                "of arguments is another: name them"
+                f"The argument validate_args must be True, False or None, got {type(validate_args).__name__}. "
+                "torch-struct orders its arguments differently, so give them by name."
             )
         self.ragged = False
         if lengths is not None:
@@ -216,7 +216,9 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         """
         event = self.event_of_parts(parts)
         if [score.shape for score in self.scores if score is not None] != [event.shape]:
-            raise NotImplementedError(f"{class_name(self)} has to say how it is certain of a structure (certain_of)")
+            raise NotImplementedError(
+                f"{class_name(self)} has scores that are not shaped like events. Write the method `certain_of` for it."
+            )
         certain = self.with_scores(torch.where(self.event_mask() & (event == 0), NEG_INF, _CERTAIN).expand_as(event))
         certain.dtype = self.dtype
         certain.know(parts)
@@ -236,7 +238,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         Raises NotImplementedError for classes whose structures do not choose something for every word.
         """
         raise NotImplementedError(
-            f"{class_name(self)} has no distribution per word; use structural_kd_loss, or topk_kd_loss"
+            f"{class_name(self)} has no distribution per word. Use structural_kd_loss or topk_kd_loss instead."
         )
 
     def posterior(self) -> StructuredDistribution:
@@ -281,8 +283,8 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         if bad.any():
             cell = bad.nonzero()[0].tolist()
             raise ValueError(
-                f"{name} must be finite or -inf inside a sentence; cell {cell} (batch item first) is "
-                f"{scores[tuple(cell)].item()}"
+                f"{name} must be finite or -inf inside a sentence, and cell {cell} (batch item first) is "
+                f"{scores[tuple(cell)].item()}."
             )
 
     def _needs_graph(self) -> bool:
@@ -308,7 +310,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         if items:
             raise ValueError(
                 f"{class_name(self)} has no possible structure for batch item(s) {items}: scores of -inf exclude "
-                "them all. Use a finite score where something must remain possible"
+                "them all. Use finite scores for the parts that must remain possible."
             )
 
     def _log_partition(self, parts: Parts) -> Tensor:
@@ -358,7 +360,10 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
     def constrained(self, parts: Parts, structure: Any) -> Parts:
         """Return the parts with -inf in the first for all that contradicts a structure of which something is open."""
-        raise NotImplementedError(f"{class_name(self)} takes structures that are known as a whole")
+        raise NotImplementedError(
+            f"{class_name(self)} takes structures that are known as a whole, got one that is known in part. Write the "
+            "method `constrained` to support the others."
+        )
 
     def partial_likelihood(self, parts: Parts, structure: Any) -> tuple[Tensor, Parts]:
         """-log P [B] of what is known of structures, and its gradient by the parts: log Z less the log Z of all
@@ -420,7 +425,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         if faults and torch.stack(list(faults.values())).any():
             reason, wrong = next((reason, wrong) for reason, wrong in faults.items() if wrong.any())
             item = int(wrong.nonzero()[0])
-            raise ValueError(f"gold of batch item {item} is not a structure of {class_name(self)}: it {reason}")
+            raise ValueError(f"Gold of batch item {item} is not a structure of {class_name(self)}: it {reason}.")
 
     def factor_likelihood(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
         """Distributions, and gold structures of them, whose likelihoods multiply to that of these gold structures.
@@ -479,7 +484,8 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         else:
             kind = f"{list(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
             raise (ValueError if isinstance(value, Tensor) else TypeError)(
-                f"log_prob takes one-hot events [*, {', '.join(map(str, shape))}] or {self._compact_form()}, got {kind}"
+                f"log_prob takes one-hot events [*, {', '.join(map(str, shape))}] or {self._compact_form()}, got "
+                f"{kind}."
             )
         parts, log_partition = self._from_best()
         each = value.reshape(lead.numel(), *shape) if isinstance(value, Tensor) else [value]
@@ -564,16 +570,18 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def _check_comparable(self, other: StructuredDistribution) -> None:
         if not (isinstance(other, type(self)) or isinstance(self, type(other))):
             raise NotImplementedError(
-                f"no cross-entropy from {class_name(self)} to {class_name(other)}: their parts differ. "
-                "structkd.structural_kd_loss projects one onto the other"
+                f"There is no cross-entropy from {class_name(self)} to {class_name(other)}, because their parts "
+                "differ. Use structkd.structural_kd_loss, which projects one onto the other."
             )
         if self.event_shape != other.event_shape or self.batch_shape != other.batch_shape:
             raise ValueError(
-                f"cross-entropy needs equal shapes, got {list(self.batch_shape + self.event_shape)} and "
-                f"{list(other.batch_shape + other.event_shape)}"
+                f"A cross-entropy needs equal shapes, got {list(self.batch_shape + self.event_shape)} and "
+                f"{list(other.batch_shape + other.event_shape)}."
             )
         if not torch.equal(self.lengths, other.lengths):
-            raise ValueError(f"lengths differ: {self.lengths.tolist()} and {other.lengths.tolist()}")
+            raise ValueError(
+                f"A cross-entropy needs equal lengths, got {self.lengths.tolist()} and {other.lengths.tolist()}."
+            )
 
     @property
     @ordinary_tensors
@@ -637,15 +645,21 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
             return self.inside(Log(), _support(self.parts()), self.lengths).exp().to(self.dtype)
 
     def gumbel_crf(self, temperature: float = 1.0) -> Tensor:
-        raise NotImplementedError("relaxed samples (gumbel_crf) are torch-struct's own; build its class to use them")
+        raise NotImplementedError(
+            "There are no relaxed samples (gumbel_crf) in structkd. Build the class of torch-struct to use them."
+        )
 
     def to_event(self, sequence: Any, extra: Any = None, lengths: Any = None) -> Tensor:
         """Compact structures, in torch-struct's convention, as one-hot events."""
-        raise NotImplementedError(f"{class_name(self)} has no compact form in torch-struct")
+        raise NotImplementedError(
+            f"{class_name(self)} has no compact form in torch-struct. Use decode() and log_prob instead."
+        )
 
     def from_event(self, event: Tensor) -> Any:
         """One-hot events as compact structures, in torch-struct's convention."""
-        raise NotImplementedError(f"{class_name(self)} has no compact form in torch-struct")
+        raise NotImplementedError(
+            f"{class_name(self)} has no compact form in torch-struct. Use decode() and log_prob instead."
+        )
 
     # -- structures by differentiation ----------------------------------------------------------------------------
 

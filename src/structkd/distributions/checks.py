@@ -17,11 +17,11 @@ from ..numbering import UNLABELLED
 def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
     """Refuse what is not a floating-point tensor with as many axes as `shape` names."""
     if not isinstance(scores, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor of shape [{', '.join(shape)}], got {type(scores).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor of shape [{', '.join(shape)}], got {type(scores).__name__}.")
     if not scores.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {scores.dtype}; convert it with .float()")
+        raise TypeError(f"{name} must be floating point, got {scores.dtype}. Convert it with .float().")
     if scores.dim() != len(shape):
-        raise ValueError(f"{name} must have shape [{', '.join(shape)}], got {list(scores.shape)}")
+        raise ValueError(f"{name} must have shape [{', '.join(shape)}], got {list(scores.shape)}.")
     return scores
 
 
@@ -31,23 +31,24 @@ def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) ->
         try:
             lengths = torch.as_tensor(lengths)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"lengths must be a LongTensor [B], got {type(lengths).__name__}") from error
+            raise TypeError(f"The lengths must be a LongTensor [B], got {type(lengths).__name__}.") from error
     if lengths.shape == (batch, words):
         raise ValueError(
-            f"lengths must have shape [{batch}], one number of words per sentence, got {list(lengths.shape)}. For a "
-            "mask over words, whose padding comes last, give mask.sum(1)"
+            f"The lengths must have shape [{batch}], one number of words per sentence, got {list(lengths.shape)}. If "
+            "this is a mask over words whose padding comes last, give mask.sum(1)."
         )
     if lengths.is_complex() or lengths.dtype == torch.bool:
-        raise TypeError(f"lengths must be a LongTensor [B], got {lengths.dtype}")
+        raise TypeError(f"The lengths must be a LongTensor [B], got {lengths.dtype}.")
     if lengths.shape != (batch,):
-        raise ValueError(f"lengths must have shape [{batch}], one per sentence, got {list(lengths.shape)}")
+        raise ValueError(f"The lengths must have shape [{batch}], one per sentence, got {list(lengths.shape)}.")
     ragged = False
     for item, length in enumerate(lengths.tolist()):
         if isinstance(length, float) and not length.is_integer():
-            raise ValueError(f"lengths must be whole numbers; batch item {item} has {length}")
+            raise ValueError(f"The lengths must be whole numbers, and batch item {item} has {length}.")
         if not 1 <= length <= words:
             raise ValueError(
-                f"lengths must lie in 1..{words} (the scores' number of words); batch item {item} has {length}"
+                f"The lengths must lie in 1..{words} (the scores' number of words), and batch item {item} has "
+                f"{length}. Drop empty sentences, and give scores for every word."
             )
         ragged |= length < words
     return lengths.detach().to(device=device, dtype=torch.long), ragged
@@ -56,10 +57,13 @@ def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) ->
 def check_number(name: str, value: Any) -> float:
     """A real number of Python's or numpy's, or a tensor with one that carries no gradient, as a float."""
     if isinstance(value, Tensor) and value.requires_grad:
-        raise TypeError(f"{name} is not differentiated; give a number, such as float({name})")
+        raise TypeError(
+            f"{name} is not differentiated, got a tensor that requires a gradient. Give a number, such as "
+            f"float({name})."
+        )
     number = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
     if not isinstance(number, Real) or isinstance(number, bool):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}.")
     return float(number)
 
 
@@ -70,9 +74,9 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
             raise TypeError
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}.") from None
     if count < least:
-        raise ValueError(f"{name} must be at least {least}, got {count}")
+        raise ValueError(f"{name} must be at least {least}, got {count}.")
     return count
 
 
@@ -80,7 +84,7 @@ def check_temperature(temperature: Any) -> float:
     """Refuse a temperature that is not a positive, finite number."""
     temperature = check_number("temperature", temperature)
     if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        raise ValueError(f"The temperature must be positive and finite, got {temperature}.")
     return temperature
 
 
@@ -89,15 +93,15 @@ def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
     if inventory is None:
         return None
     if isinstance(inventory, str) or not isinstance(inventory, Sequence):
-        raise TypeError(f"{name} must be a list of strings in score order, got {type(inventory).__name__}")
+        raise TypeError(f"{name} must be a list of strings in score order, got {type(inventory).__name__}.")
     wrong = [label for label in inventory if not isinstance(label, str)]
     if wrong:
-        raise TypeError(f"{name} must be strings, got {wrong[0]!r}")
+        raise TypeError(f"{name} must be strings, got {wrong[0]!r}.")
     if len(inventory) != size:
-        raise ValueError(f"{name} lists {len(inventory)} entries but the scores have {size}: {list(inventory)}")
+        raise ValueError(f"{name} must list {size} entries, one per score, got {len(inventory)}: {list(inventory)}.")
     repeated = [label for n, label in enumerate(inventory) if label in inventory[:n]]
     if repeated:
-        raise ValueError(f"{name} lists {repeated[0]!r} more than once: {list(inventory)}")
+        raise ValueError(f"{name} must be distinct, but {repeated[0]!r} occurs more than once: {list(inventory)}.")
     return list(inventory)
 
 
@@ -109,9 +113,9 @@ def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> 
         or labels.is_complex()
         or labels.dtype == torch.bool
     ):
-        raise TypeError(f"{name} must be a LongTensor [B, N], got {getattr(labels, 'dtype', type(labels).__name__)}")
+        raise TypeError(f"{name} must be a LongTensor [B, N], got {getattr(labels, 'dtype', type(labels).__name__)}.")
     if labels.shape != mask.shape:
-        raise ValueError(f"{name} must have shape {list(mask.shape)}, got {list(labels.shape)}")
+        raise ValueError(f"{name} must have shape {list(mask.shape)}, got {list(labels.shape)}.")
     labels = labels.long()
     strange = ((labels < 0) | (labels >= size)) & mask
     if strange.any():
@@ -119,7 +123,7 @@ def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> 
         if wrong:
             item, word = wrong[0]
             raise ValueError(
-                f"{name} must lie in 0..{size - 1}, or be {UNLABELLED} where they are not known; word {word} of batch "
-                f"item {item} has {int(labels[item, word])}"
+                f"{name} must lie in 0..{size - 1}, or be {UNLABELLED} if they are not known; word {word} of batch "
+                f"item {item} has {int(labels[item, word])}."
             )
     return labels

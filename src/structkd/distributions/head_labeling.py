@@ -47,7 +47,7 @@ class HeadLabeling(LabelDistribution):
         check_scores("logits", logits, ("B", "N", "K"))
         _, words, size = logits.shape
         if size < 1:
-            raise ValueError(f"logits must have shape [B, N, K] with K >= 1, got {list(logits.shape)}")
+            raise ValueError(f"The logits must have shape [B, N, K] with K >= 1, got {list(logits.shape)}.")
         self._heads = self._check_indices("heads", heads, [logits.shape])
         if relations is not None:
             relations = self._check_indices("relations", relations, [logits.shape, logits.shape[-1:]]).long()
@@ -60,17 +60,19 @@ class HeadLabeling(LabelDistribution):
                 if indices is None or not indices.numel() or indices.min() >= -1:
                     continue
                 if ((indices.expand(logits.shape) < -1) & self.event_mask()).any():
-                    raise ValueError(f"{name} must be at least -1 (-1: names none), got {int(indices.min())}")
+                    raise ValueError(
+                        f"{name} must be at least -1 (a label with -1 names none), got {int(indices.min())}."
+                    )
 
     @staticmethod
     def _check_indices(name: str, indices: Tensor, shapes: list[torch.Size]) -> Tensor:
         if not isinstance(indices, Tensor):
-            raise TypeError(f"{name} must be a LongTensor, got {type(indices).__name__}")
+            raise TypeError(f"{name} must be a LongTensor, got {type(indices).__name__}.")
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-            raise TypeError(f"{name} must be a LongTensor, got {indices.dtype}")
+            raise TypeError(f"{name} must be a LongTensor, got {indices.dtype}.")
         if indices.shape not in shapes:
             expected = " or ".join(str(list(shape)) for shape in shapes)
-            raise ValueError(f"{name} must have shape {expected} to go with the logits, got {list(indices.shape)}")
+            raise ValueError(f"{name} must have shape {expected} to go with the logits, got {list(indices.shape)}.")
         return indices if indices.dtype.is_signed else indices.long()  # -1 is no number of the others
 
     @property
@@ -85,7 +87,10 @@ class HeadLabeling(LabelDistribution):
     def _check_comparable(self, other: StructuredDistribution) -> None:
         super()._check_comparable(other)
         if not self.names_as(other):
-            raise ValueError("cross-entropy needs labels that name the same heads and relations in both distributions")
+            raise ValueError(
+                "A cross-entropy needs labels that name the same heads and relations in both distributions. Use "
+                "structkd.structural_kd_loss with a teacher over arcs instead."
+            )
 
     def names_as(self, other: HeadLabeling) -> bool:
         """Whether both name the same head and relation with every label inside the sentences."""

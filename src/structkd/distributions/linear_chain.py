@@ -48,7 +48,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         _, bigrams, size, previous = log_potentials.shape
         if size != previous or size < 1:
             raise ValueError(
-                f"log_potentials must have shape [B, N-1, C, C] (next, previous), got {list(log_potentials.shape)}"
+                f"The log_potentials must have shape [B, N-1, C, C] (next, previous), got {list(log_potentials.shape)}."
             )
         self.log_potentials = log_potentials
         self._initialise(log_potentials, bigrams + 1, size, lengths, labels, validate_args)
@@ -290,18 +290,18 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         check_scores("transitions", transitions, ("C", "C"))
         _, words, size = emissions.shape
         if size < 1:
-            raise ValueError(f"emissions must have shape [B, N, C] with C >= 1, got {list(emissions.shape)}")
+            raise ValueError(f"The emissions must have shape [B, N, C] with C >= 1, got {list(emissions.shape)}.")
         if transitions.shape != (size, size):
             raise ValueError(
-                f"transitions must have shape [{size}, {size}] (next, previous) to go with emissions "
-                f"{list(emissions.shape)}, got {list(transitions.shape)}"
+                f"The transitions must have shape [{size}, {size}] (next, previous) to go with emissions "
+                f"{list(emissions.shape)}, got {list(transitions.shape)}."
             )
         dtype = torch.promote_types(emissions.dtype, transitions.dtype)
         for name, scores in (("start", start), ("end", end)):
             if scores is not None:
                 check_scores(name, scores, ("C",))
                 if scores.shape != (size,):
-                    raise ValueError(f"{name} must have shape [{size}], got {list(scores.shape)}")
+                    raise ValueError(f"{name} must have shape [{size}], got {list(scores.shape)}.")
                 dtype = torch.promote_types(dtype, scores.dtype)
         self.emissions, self.transitions, self.start, self.end = emissions, transitions, start, end
         self._initialise(emissions, words, size, lengths, labels, validate_args)
@@ -431,8 +431,9 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         alone = (self.lengths == 1).nonzero().flatten().tolist()
         if alone:
             raise ValueError(
-                f"bigram marginals [B, N-1, C, C] say nothing of the one-word sentence(s) {alone}; give the teacher as "
-                "a distribution built by LinearChainCRF.from_scores or MaxEnt, or drop sentences of one word"
+                f"Bigram marginals [B, N-1, C, C] do not determine the labels of the one-word sentence(s) {alone}. "
+                "Give the teacher as a distribution built by LinearChainCRF.from_scores or MaxEnt, or drop sentences "
+                "of one word."
             )
         bigrams = self._in_sentence(marginals).to(working_precision(marginals))
         return labels_of_bigrams(bigrams), TransitionCounts.from_dense(bigrams.sum(1))

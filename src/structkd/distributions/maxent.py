@@ -120,7 +120,7 @@ class MaxEnt(LabelDistribution):
         check_scores("logits", logits, ("B", "N", "C"))
         _, words, size = logits.shape
         if size < 1:
-            raise ValueError(f"logits must have shape [B, N, C] with C >= 1, got {list(logits.shape)}")
+            raise ValueError(f"The logits must have shape [B, N, C] with C >= 1, got {list(logits.shape)}.")
         self.labels = check_inventory("labels", labels, size)
         self.log_potentials = logits
         super().__init__(logits, words, (words, size), lengths, validate_args)

@@ -69,7 +69,7 @@ class MeanFieldDependency(HeadChoice):
                 check_scores(name, scores, ("B", "N", "N", "N"))
                 expected = [len(arcs), *[self.words] * 3]
                 if list(scores.shape) != expected:
-                    raise ValueError(f"{name} must have shape {expected}, got {list(scores.shape)}")
+                    raise ValueError(f"{name} must have shape {expected}, got {list(scores.shape)}.")
                 self.check_values(name, scores, self._triples)
         self._siblings, self._grandparents = siblings, grandparents
 
@@ -88,7 +88,9 @@ class MeanFieldDependency(HeadChoice):
         if relations is not None:
             check_scores("relations", relations, ("B", "N", "N", "L"))
             if relations.shape[:3] != arcs.shape or relations.shape[3] < 1:
-                raise ValueError(f"relations must have shape {[*arcs.shape]} and L >= 1, got {list(relations.shape)}")
+                raise ValueError(
+                    f"The relations must have shape {[*arcs.shape, 'L >= 1']}, got {list(relations.shape)}."
+                )
         for scores in (relations, *others):
             if isinstance(scores, Tensor):
                 dtype = torch.promote_types(dtype, scores.dtype)
@@ -230,16 +232,16 @@ class MeanFieldDependency(HeadChoice):
         if factors is None:
             return None, None
         if not isinstance(factors, (tuple, list)) or len(factors) != 3:
-            raise TypeError(f"{name} must be three tensors [B, N, r], for h, d and c, got {type(factors).__name__}")
+            raise TypeError(f"{name} must be three tensors [B, N, r], for h, d and c, got {type(factors).__name__}.")
         for factor in factors:
-            check_scores(f"every factor of {name}", factor, ("B", "N", "r"))
+            check_scores(f"Every factor of {name}", factor, ("B", "N", "r"))
             expected = (*self.batch_shape, self.words, factors[0].shape[-1])
             if factor.shape != expected:
-                raise ValueError(f"every factor of {name} must have shape {list(expected)}, got {list(factor.shape)}")
+                raise ValueError(f"Every factor of {name} must have shape {list(expected)}, got {list(factor.shape)}.")
             if not self._validate_args or factor.detach().sum().isfinite():  # a sum keeps what is not
                 continue
             if not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
-                raise ValueError(f"the factors of {name} must be finite inside a sentence")
+                raise ValueError(f"The factors of {name} must be finite inside a sentence, got an infinity or NaN.")
         first, second, third = factors
         return first, (second, third)
 

@@ -34,19 +34,24 @@ class Mixture(Distribution):
     ) -> None:
         components = [components] if isinstance(components, Distribution) else list(components)
         if not components:
-            raise ValueError("a Mixture needs at least one component, got none")
+            raise ValueError("A Mixture needs at least one component, got none.")
         for component in components:
             if not isinstance(component, Distribution):
-                raise TypeError(f"components must be distributions, got {type(component).__name__}")
+                raise TypeError(f"The components must be distributions, got {type(component).__name__}.")
         self.components = [adopt(component) for component in components]
         self.weights = _check_weights(weights, len(components))
         first = self.components[0]
         for component in self.components[1:]:
             if component.batch_shape != first.batch_shape:
-                raise ValueError(f"batch shapes differ: {list(first.batch_shape)} and {list(component.batch_shape)}")
+                raise ValueError(
+                    "The components must have equal batch shapes, got "
+                    f"{list(first.batch_shape)} and {list(component.batch_shape)}."
+                )
             lengths = getattr(component, "lengths", None), getattr(first, "lengths", None)
             if None not in lengths and lengths[0].tolist() != lengths[1].tolist():  # type: ignore[union-attr]
-                raise ValueError(f"lengths differ: {lengths[1].tolist()} and {lengths[0].tolist()}")  # type: ignore[union-attr]
+                raise ValueError(
+                    f"The components must have equal lengths, got {lengths[1].tolist()} and {lengths[0].tolist()}."  # type: ignore[union-attr]
+                )
         self.lengths = getattr(first, "lengths", None)
         super().__init__(first.batch_shape, validate_args=validate_args)
 
@@ -71,12 +76,12 @@ def _check_weights(weights: Any, components: int) -> list[float]:
         return [1.0 / components] * components
     values = weights.tolist() if isinstance(weights, torch.Tensor) else weights
     if not isinstance(values, Iterable):
-        raise TypeError(f"weights must be a sequence of {components} numbers, got {type(weights).__name__}")
+        raise TypeError(f"The weights must be a sequence of {components} numbers, got {type(weights).__name__}.")
     values = [check_number("weights", weight) for weight in values]
     if len(values) != components:
-        raise ValueError(f"weights must name one number per component ({components}), got {len(values)}")
+        raise ValueError(f"The weights must be one number per component ({components}), got {len(values)}.")
     if any(not math.isfinite(w) or w < 0 for w in values):
-        raise ValueError(f"weights must be finite and not negative, got {values}")
+        raise ValueError(f"The weights must be finite and not negative, got {values}.")
     if abs(sum(values) - 1.0) > 1e-6:
-        raise ValueError(f"weights must sum to 1, got {values} with sum {sum(values)}")
+        raise ValueError(f"The weights must sum to 1, got {values} with sum {sum(values)}.")
     return values

@@ -50,7 +50,9 @@ class SpanCRF(StructuredDistribution):
         check_scores("log_potentials", log_potentials, ("B", "N", "N", "L"))
         _, words, ends, size = log_potentials.shape
         if words != ends or size < 1:
-            raise ValueError(f"log_potentials must have shape [B, N, N, L], got {list(log_potentials.shape)}")
+            raise ValueError(
+                f"The log_potentials must have shape [B, N, N, L] with L >= 1, got {list(log_potentials.shape)}."
+            )
         self.types = check_inventory("types", types, size)
         self.log_potentials = log_potentials
         super().__init__(log_potentials, words, (words, words, size), lengths, validate_args)
@@ -123,9 +125,9 @@ class SpanCRF(StructuredDistribution):
     def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
         """Their cells, LongTensor [M, 4]: item, start, end, type."""
         if not self._is_compact(structure):
-            raise TypeError(f"spans must be {self._compact_form()}, got {type(structure).__name__}")
+            raise TypeError(f"The spans must be {self._compact_form()}, got {type(structure).__name__}.")
         if len(structure) != self.batch_shape[0]:
-            raise ValueError(f"spans must be given for {self.batch_shape[0]} sentences, got {len(structure)}")
+            raise ValueError(f"The spans must be lists for {self.batch_shape[0]} sentences, got {len(structure)}.")
         cells = []
         for item, (sentence, length) in enumerate(zip(structure, self.lengths.tolist(), strict=True)):
             try:
@@ -133,12 +135,14 @@ class SpanCRF(StructuredDistribution):
                     (operator.index(start), operator.index(end), operator.index(k)) for start, end, k in sentence
                 ]
             except (TypeError, ValueError):
-                raise TypeError(f"spans must be {self._compact_form()}; batch item {item} has {sentence!r}") from None
+                raise TypeError(
+                    f"The spans must be {self._compact_form()}, and batch item {item} has {sentence!r}."
+                ) from None
             for start, end, kind in triples:
                 if not (0 <= start <= end < length and 0 <= kind < self.event_shape[-1]):
                     raise ValueError(
-                        f"span {(start, end, kind)} of batch item {item} does not lie in its {length} words and "
-                        f"{self.event_shape[-1]} types"
+                        f"Span {(start, end, kind)} of batch item {item} does not lie in its {length} words and "
+                        f"{self.event_shape[-1]} types. A span is (first word, last word, type), 0-based and inclusive."
                     )
                 cells.append((item, start, end, kind))
         found = torch.tensor(cells, dtype=torch.long, device=self._device).view(-1, 4)
@@ -174,8 +178,8 @@ class SpanCRF(StructuredDistribution):
 
     def words_alone(self, scores: Tensor | None = None) -> StructuredDistribution:
         raise NotImplementedError(
-            "SpanCRF has a distribution per word only in the tags of a tagger, and the student is SpanCRF; use "
-            "structural_kd_loss, or topk_kd_loss"
+            "SpanCRF has a distribution per word only in the tags of a tagger, and the student is SpanCRF. Use "
+            "structural_kd_loss or topk_kd_loss instead."
         )
 
     def decode(self) -> list[list[Span]]:

@@ -22,8 +22,8 @@ def check_multiroot(multiroot: Any) -> bool:
     """Refuse what is no truth value, such as the `args` that torch-struct's constructors take in this place."""
     if not isinstance(multiroot, (bool, np.bool_)):
         raise TypeError(
-            f"multiroot must be True or False, got {type(multiroot).__name__}; torch-struct's order of arguments is "
-            "another: name them"
+            f"The argument multiroot must be True or False, got {type(multiroot).__name__}. torch-struct orders its "
+            "arguments differently, so give them by name."
         )
     return bool(multiroot)
 
