@@ -6,6 +6,19 @@ import importlib
 import pytest
 
 MODULES = [
+    "distributions",
+    "distributions.base",
+    "distributions.checks",
+    "distributions.head_labeling",
+    "distributions.head_selection",
+    "distributions.linear_chain",
+    "distributions.maxent",
+    "distributions.mean_field",
+    "distributions.mixture",
+    "distributions.nonprojective",
+    "distributions.projective",
+    "distributions.relations",
+    "distributions.span",
     "evaluation.attachment",
     "evaluation.metrics",
     "evaluation.spans",

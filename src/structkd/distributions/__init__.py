@@ -1,4 +1,13 @@
-"""Distributions over structures. The only room that imports torch_struct."""
+"""Distributions over structures. The only room that imports torch_struct.
+
+`NEG_INF` is the score of an impossible part. `working_precision` gives the dtype that recursions run in.
+
+Example:
+    >>> import torch
+    >>> import structkd
+    >>> structkd.working_precision(torch.zeros(2)), structkd.NEG_INF
+    (torch.float64, -inf)
+"""
 
 from .base import StructuredDistribution
 from .checks import check_inventory, check_labels, check_scores

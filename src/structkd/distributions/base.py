@@ -87,6 +87,14 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         event_shape: the shape of a sentence's event.
         lengths: LongTensor [B], 1..N, or None for N.
         validate_args: check values; None means torch.distributions' default.
+
+    Example:
+        >>> import structkd
+        >>> distribution = structkd.MaxEnt(torch.zeros(2, 3, 4))
+        >>> isinstance(distribution, StructuredDistribution), distribution
+        (True, MaxEnt(batch_shape=[2], event_shape=[3, 4]))
+        >>> distribution.entropy.exp().round().tolist()  # 4^3 structures of equal probability
+        [64.0, 64.0]
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type torch.distributions reads

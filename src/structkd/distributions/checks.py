@@ -15,7 +15,19 @@ from ..numbering import UNLABELLED
 
 
 def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
-    """Refuse what is not a floating-point tensor with as many axes as `shape` names."""
+    """Return `scores` if they are a floating-point tensor with as many axes as `shape` names.
+
+    Raises:
+        TypeError: if `scores` are not a tensor, or not of a floating-point type.
+        ValueError: if the number of axes differs.
+
+    Example:
+        >>> check_scores("logits", torch.zeros(1, 2, 3), ("B", "N", "C")).shape
+        torch.Size([1, 2, 3])
+        >>> check_scores("logits", torch.zeros(2, 3), ("B", "N", "C"))
+        Traceback (most recent call last):
+        ValueError: logits must have shape [B, N, C], got [2, 3].
+    """
     if not isinstance(scores, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor of shape [{', '.join(shape)}], got {type(scores).__name__}.")
     if not scores.is_floating_point():
@@ -89,7 +101,19 @@ def check_temperature(temperature: Any) -> float:
 
 
 def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
-    """A tag, type or relation inventory as a list, checked against the number of scores."""
+    """Return a tag, type or relation inventory as a list of `size` different strings; None stays None.
+
+    Raises:
+        TypeError: if `inventory` is not a sequence of strings.
+        ValueError: if the number of entries is not `size`, or an entry occurs twice.
+
+    Example:
+        >>> check_inventory("labels", ("O", "B-PER"), 2)
+        ['O', 'B-PER']
+        >>> check_inventory("labels", ("O", "O"), 2)
+        Traceback (most recent call last):
+        ValueError: labels must be distinct, but 'O' occurs more than once: ['O', 'O'].
+    """
     if inventory is None:
         return None
     if isinstance(inventory, str) or not isinstance(inventory, Sequence):
@@ -106,7 +130,23 @@ def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
 
 
 def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:
-    """Labels as a LongTensor [B, N]; refuse those that are neither in 0..size-1 nor UNLABELLED inside the sentences."""
+    """Return labels as a LongTensor [B, N].
+
+    Args:
+        labels: an integer tensor [B, N]; -100 marks labels that are not known, and padding may hold anything.
+        mask: BoolTensor [B, N], the words of the sentences.
+        size: the number of labels.
+        name: the name of the argument in error messages.
+
+    Raises:
+        TypeError: if `labels` are not an integer tensor.
+        ValueError: if the shape differs from the mask's, or a label inside a sentence is neither in 0..size-1 nor -100.
+
+    Example:
+        >>> mask = torch.tensor([[True, True, False]])
+        >>> check_labels(torch.tensor([[1, -100, 7]]), mask, 2).tolist()
+        [[1, -100, 7]]
+    """
     if (
         not isinstance(labels, Tensor)
         or labels.is_floating_point()

@@ -34,6 +34,15 @@ class HeadLabeling(LabelDistribution):
     Parts are labels: `marginals` are [B, N, K] and `decode()` gives label indices [B, N]; `decode_heads()` gives the
     best tree over what the labels name. Costs O(N K); trees O(N K + N^2).
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
+
+    Example:
+        >>> import torch
+        >>> named = torch.tensor([[[0, 1], [0, 1]]])  # label k names word k; a word's own index is the root
+        >>> labeling = HeadLabeling(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), named)
+        >>> labeling.decode().tolist()  # both words are roots
+        [[0, 1]]
+        >>> labeling.decode_heads().tolist()  # the best tree with a single root
+        [[0, 0]]
     """
 
     def __init__(

@@ -56,6 +56,14 @@ class HeadSelection(HeadChoice):
 
     `marginals` have the shape of the scores, `decode()` gives heads [B, N], which need not form a tree. Costs O(N^2).
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
+
+    Example:
+        >>> import torch
+        >>> heads = HeadSelection(torch.tensor([[[0.0, 2.0], [1.0, 0.0]]]))
+        >>> heads.decode().tolist()  # a cycle: words choose independently
+        [[1, 0]]
+        >>> heads.marginals.sum(1).round().tolist()
+        [[1.0, 1.0]]
     """
 
     def __init__(

@@ -35,6 +35,14 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     has a place for its scores. `marginals` are [B, N-1, C, C], `decode()` labels [B, N].
 
     Raises TypeError or ValueError for a wrong kind, shape, length, inventory or value. Costs O(N C^2) a sentence.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.zeros(1, 1, 2, 2)  # two words, two labels
+        >>> scores[0, 0, 1, 0] = 2.0  # label 0, followed by label 1
+        >>> chain = LinearChainCRF(scores)
+        >>> chain.decode().tolist(), round(chain.partition.item(), 3)
+        ([[0, 1]], 2.341)
     """
 
     def __init__(
@@ -86,6 +94,13 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
 
         [B, N-1, C, C] is built only when `log_potentials` or `marginals` are asked for: a loss needs O(B (N C + C^2))
         memory.
+
+        Example:
+            >>> import torch
+            >>> emissions = torch.tensor([[[2.0, 0.0], [0.0, 0.5], [0.0, 2.0]]])
+            >>> chain = LinearChainCRF.from_scores(emissions, torch.eye(2), labels=["O", "B"])
+            >>> chain.decode().tolist(), chain.max.tolist()
+            ([[0, 1, 1]], [5.5])
         """
         return _FactoredLinearChainCRF(emissions, transitions, start, end, lengths, labels, validate_args)
 

@@ -108,6 +108,14 @@ class MaxEnt(LabelDistribution):
 
     `marginals` are [B, N, C], `decode()` labels [B, N]. Costs O(N C).
     Raises TypeError or ValueError for a wrong kind, shape, length, inventory or value.
+
+    Example:
+        >>> import torch
+        >>> tagger = MaxEnt(torch.tensor([[[0.0, 1.0], [2.0, 0.0]]]))
+        >>> tagger.decode().tolist()
+        [[1, 0]]
+        >>> [[round(p, 2) for p in word] for word in tagger.marginals[0].tolist()]
+        [[0.27, 0.73], [0.88, 0.12]]
     """
 
     def __init__(

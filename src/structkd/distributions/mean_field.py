@@ -44,6 +44,14 @@ class MeanFieldDependency(HeadChoice):
 
     Costs O(T N^3) time and O(N^3) memory; scores of low rank are better given to `from_factors`. Raises TypeError or
     ValueError for a wrong kind, shape, length or value.
+
+    Example:
+        >>> import torch
+        >>> siblings = torch.zeros(1, 3, 3, 3)
+        >>> siblings[0, 0, 1, 2] = 4.0  # word 0 as the head of both 1 and 2
+        >>> field = MeanFieldDependency(torch.zeros(1, 3, 3), siblings, iterations=3)
+        >>> field.decode()[0, 1].item()
+        0
     """
 
     #: Scores of siblings and grandparents are tables [B, N, N, N], or the first of three factors.

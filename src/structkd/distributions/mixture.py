@@ -22,6 +22,15 @@ class Mixture(Distribution):
         weights: non-negative numbers, one per component, that sum to 1; None means equal weights.
 
     Temperature applies to every component. Raises TypeError or ValueError for a wrong kind, number or value.
+
+    Example:
+        >>> import torch
+        >>> import structkd
+        >>> teachers = [structkd.MaxEnt(torch.tensor([[[0.0, x]]])) for x in (0.0, 2.0)]
+        >>> student = structkd.MaxEnt(torch.zeros(1, 1, 2))
+        >>> loss = structkd.structural_kd_loss(Mixture(teachers, weights=[0.25, 0.75]), student)
+        >>> round(loss.item(), 4)  # log 2, since the student is uniform
+        0.6931
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type torch.distributions reads

@@ -31,6 +31,15 @@ class NonProjectiveDependencyCRF(TreeDistribution, torch_struct.NonProjectiveDep
     subtraction (see `kernels.matrix_tree`). `decode()` gives the maximum spanning arborescence (Chu and Liu, 1965;
     Edmonds, 1967) as heads [B, N], root = own index. Costs O(N^3) time in N parallel steps; a sample, N times that.
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
+
+    Example:
+        >>> import torch
+        >>> trees = NonProjectiveDependencyCRF(torch.zeros(1, 3, 3))
+        >>> trees.partition.exp().round().tolist()  # trees of three words with one root
+        [9.0]
+        >>> scores = torch.tensor([[[2.0, 3.0, 0.0], [0.0, 1.0, 3.0], [0.0, 0.0, 0.0]]])
+        >>> NonProjectiveDependencyCRF(scores).decode().tolist()
+        [[0, 0, 1]]
     """
 
     _recursion = matrix_tree

@@ -10,7 +10,26 @@ from torch import Tensor
 
 @runtime_checkable
 class RelationScores(Protocol):
-    """Scores of relations given the arc, [B, N, N, L], by what they are made of: a parser's bilinear form, say."""
+    """Scores of relations given the arc, [B, N, N, L], computed on request from their factors, such as a parser's
+    bilinear form.
+
+    Example:
+        >>> import structkd
+        >>> class Bilinear:
+        ...     def __init__(self, heads, dependents):  # each [B, N, L]
+        ...         self.heads, self.dependents = heads, dependents
+        ...         self.count, self.dtype = heads.shape[-1], heads.dtype
+        ...     def everywhere(self):
+        ...         return self.heads.unsqueeze(2) * self.dependents.unsqueeze(1)
+        ...     def along(self, heads):
+        ...         index = heads.unsqueeze(-1).expand(self.dependents.shape)
+        ...         return self.heads.gather(1, index) * self.dependents
+        >>> relations = Bilinear(torch.ones(1, 3, 4), torch.ones(1, 3, 4))
+        >>> isinstance(relations, RelationScores)
+        True
+        >>> structkd.DependencyCRF(torch.zeros(1, 3, 3)).with_relations(relations).event_shape
+        torch.Size([3, 3, 4])
+    """
 
     @property
     def count(self) -> int:

@@ -18,7 +18,13 @@ from .semirings import Log
 
 
 class Span(NamedTuple):
-    """Words start..end (inclusive, 0-based) bear entity type number `type`."""
+    """Words start..end (inclusive, 0-based) bear entity type number `type`.
+
+    Example:
+        >>> span = Span(start=1, end=2, type=0)
+        >>> span.end - span.start + 1  # words
+        2
+    """
 
     start: int
     end: int
@@ -38,6 +44,13 @@ class SpanCRF(StructuredDistribution):
     A structure scores the sum of its spans; the empty set scores 0, so there always is one. `marginals` have the
     shape of the scores, `decode()` gives, for every sentence, its spans `(start, end, type index)` from left to right.
     Costs O(N^2 L). Raises TypeError or ValueError for a wrong kind, shape, length, inventory or value.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.full((1, 3, 3, 1), -1.0)
+        >>> scores[0, 0, 1, 0] = 2.0
+        >>> SpanCRF(scores, types=["PER"]).decode()
+        [[Span(start=0, end=1, type=0)]]
     """
 
     def __init__(
