@@ -153,7 +153,7 @@ def test_as_a_teacher_of_chains() -> None:
     scores = FACTORED.with_grad(FACTORED.scores(seeded(11), len(LENGTHS), WIDTH))
     student = FACTORED.build(scores, lengths_tensor(LENGTHS))
     pushed = [e.pushed(tags) for e in teacher.enumerations]
-    with pytest.raises(NotImplementedError, match="no projection from SegmentCRF to LinearChainCRF"):
+    with pytest.raises(NotImplementedError, match="There is no projection from SegmentCRF to LinearChainCRF"):
         structkd.project(teacher.crf, student)
     drawn = structkd.project(teacher.crf, student, samples=150)
     assert torch.allclose(drawn, FACTORED.events(pushed, WIDTH), atol=0.2)

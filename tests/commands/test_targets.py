@@ -91,10 +91,10 @@ def test_a_live_teacher_says_the_same(run, work: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["store.part=3/2"], r"store\.part=3/2: expected k/n with 1 <= k <= n"),
-        (["store.part=half"], r"store\.part=half: expected k/n"),
-        (["store.dtype=bfloat16"], r"store\.dtype=bfloat16: expected one of float32, float16"),
-        (["kd.targets=disk"], r"kd\.targets='disk': expected one of store, live"),
+        (["store.part=3/2"], r"store\.part=3/2: Expected k/n with 1 <= k <= n"),
+        (["store.part=half"], r"store\.part=half: Expected k/n"),
+        (["store.dtype=bfloat16"], r"store\.dtype=bfloat16: Expected one of float32, float16"),
+        (["kd.targets=disk"], r"kd\.targets='disk': Expected one of store, live"),
         (["kd.targets=live", "~kd@baselines.token"], r"No method of this run reads a store"),
         (["kd=none", "~kd@baselines.none", "~kd@baselines.token"], r"No method of this run reads a store"),
     ],

@@ -120,9 +120,10 @@ def emission_kd_loss(
     scores = [_emissions(side) for side in (source, student)]
     if None in [None if s is None else True for s in scores]:
         raise NotImplementedError(
-            f"emission_kd_loss compares the scores of labels, word by word, and needs emissions over one inventory on "
-            f"both sides (LinearChainCRF.from_scores or MaxEnt), got {class_name(source)} and {class_name(student)}; "
-            "structural_kd_loss distils between different factorizations"
+            "The loss emission_kd_loss compares the scores of labels, word by word, and needs emissions over one "
+            "inventory on both sides (LinearChainCRF.from_scores or MaxEnt), got a teacher "
+            f"{class_name(source)} and a student {class_name(student)}. Use structural_kd_loss, which distils between "
+            "different factorizations."
         )
     theirs, ours = (s.double() for s in scores)  # type: ignore[union-attr]
     mask = student.word_mask.unsqueeze(-1)
@@ -136,11 +137,14 @@ def _sides(teacher: Any, student: Any, one: bool = False) -> tuple[Any, Structur
     """Both sides checked; `one`: whether the teacher has to be a single structured distribution."""
     teacher, student = check_distribution("teacher", teacher), check_distribution("student", student)
     if not isinstance(student, StructuredDistribution):
-        raise NotImplementedError(f"{class_name(student)} as student: this loss needs a structured distribution")
+        raise NotImplementedError(
+            f"The student must be a structured distribution, got {class_name(student)}. Give one of structkd's "
+            "classes, or a subclass of structkd.StructuredDistribution."
+        )
     if one and not isinstance(teacher, StructuredDistribution):
         raise NotImplementedError(
-            f"{class_name(teacher)} as teacher: this loss needs one structured distribution; of several teachers, "
-            "structural_kd_loss, token_kd_loss and posterior_kd_loss take a Mixture"
+            f"The teacher of this loss must be a single structured distribution, got {class_name(teacher)}. For "
+            "several teachers, give a Mixture to structural_kd_loss, token_kd_loss or posterior_kd_loss."
         )
     check_pair(teacher, student)
     return teacher, student
@@ -148,7 +152,7 @@ def _sides(teacher: Any, student: Any, one: bool = False) -> tuple[Any, Structur
 
 def _global_only(name: str, temperature: float, temperature_mode: str) -> float:
     if temperature_mode != "global":
-        raise ValueError(f"{name} has temperature_mode 'global' only, got {temperature_mode!r}")
+        raise ValueError(f"The temperature_mode of {name} must be 'global', got {temperature_mode!r}.")
     return check_temperature(temperature)
 
 

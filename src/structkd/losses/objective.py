@@ -54,7 +54,8 @@ class LinearAnnealing:
 def _share(name: str, share: Any, least: float = 0.0) -> float:
     share = check_number(name, share)
     if not (least <= share <= 1.0 and share > -math.inf):
-        raise ValueError(f"{name} must lie in 0..1, got {share}")
+        bounds = "lie in 0..1" if least == 0 else "be finite and at most 1"
+        raise ValueError(f"The share of distillation must {bounds}, got {name}={share}.")
     return share
 
 
@@ -112,19 +113,25 @@ class KDObjective(nn.Module):
             labelled = torch.as_tensor(labelled).bool()
             if labelled.shape != student.batch_shape:
                 raise ValueError(
-                    f"labelled must have shape {list(student.batch_shape)}, one truth value per sentence, got "
-                    f"{list(labelled.shape)}"
+                    f"The mask `labelled` must have shape {list(student.batch_shape)}, one truth value per sentence, "
+                    f"got {list(labelled.shape)}."
                 )
         share = self.share(progress)
         loss: Any = 0.0
         if share > 0:
             if teacher is None:
-                raise ValueError(f"the share of distillation is {share} but no teacher was given")
+                raise ValueError(
+                    f"The share of distillation is {share}, but no teacher was given. Give a teacher, or set the "
+                    "interpolation to 0."
+                )
             assert self.kd is not None
             loss = share * self.kd(teacher, student, reduction="none")
         if share < 1 and (labelled is None or labelled.any()):
             if gold is None:
-                raise ValueError(f"the share of supervision is {1 - share} but no gold structures were given")
+                raise ValueError(
+                    f"The share of supervision is {1 - share}, but no gold structures were given. Give gold "
+                    "structures, mark all sentences as unlabelled, or set the interpolation to 1."
+                )
             if labelled is not None:
                 gold = _replaced(student, gold, labelled)
             supervised = self.supervised(student, gold, reduction="none")

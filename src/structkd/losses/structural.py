@@ -46,9 +46,9 @@ class _WithGradient(torch.autograd.Function):
         # silently 0; this refuses whenever a graph of the gradient is asked for
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "structural distillation losses differentiate once (create_graph=True asks for more). For a second "
-                "derivative write the loss as student.partition - (target * student.log_potentials).sum(...), with "
-                "target = structkd.project(teacher, student)"
+                "Structural distillation losses can be differentiated once, and create_graph=True asks for a second "
+                "derivative. Write the loss as student.partition - (target * student.log_potentials).sum(...) instead, "
+                "with target = structkd.project(teacher, student)."
             )
         if ctx.gradient is None:
             _ = ctx.saved_tensors  # torch refuses where the graph was not kept, or scores were changed in place
@@ -62,12 +62,15 @@ class Reduction:
 
     def __init__(self, student: StructuredDistribution, reduction: str, num_items: Any) -> None:
         if reduction not in ("none", "sum", "batchmean", "token"):
-            raise ValueError(f"reduction must be 'none', 'sum', 'batchmean' or 'token', got {reduction!r}")
+            raise ValueError(f"The reduction must be 'none', 'sum', 'batchmean' or 'token', got {reduction!r}.")
         self.dtype = student.dtype if student.dtype in (torch.float32, torch.float64) else torch.float32
         self.divisor: float | Tensor | None = None
         if reduction == "none":
             if num_items is not None:
-                raise ValueError("num_items divides a summed loss; reduction='none' has none")
+                raise ValueError(
+                    f"The divisor num_items={num_items} was given with reduction='none', which sums nothing. Leave "
+                    "num_items out, or use reduction='sum'."
+                )
         elif num_items is not None:
             self.divisor = check_num_items(num_items)
         elif reduction == "sum" or not student.batch_shape[0]:
@@ -137,19 +140,20 @@ def check_num_items(num_items: Any) -> Any:
     if not isinstance(num_items, Tensor):
         num_items = check_number("num_items", num_items)
     elif num_items.numel() != 1:
-        raise ValueError(f"num_items must be one number, got a tensor {list(num_items.shape)}")
+        raise ValueError(f"The divisor num_items must be one number, got a tensor of shape {list(num_items.shape)}.")
     if not num_items > 0:
-        raise ValueError(f"num_items must be positive, got {num_items}")
+        raise ValueError(f"The divisor num_items must be positive, got {num_items}.")
     return num_items.reshape(()) if isinstance(num_items, Tensor) else num_items
 
 
 def check_mode(temperature_mode: str, student: Distribution) -> None:
     if temperature_mode not in ("global", "local"):
-        raise ValueError(f"temperature_mode must be 'global' or 'local', got {temperature_mode!r}")
+        raise ValueError(f"The temperature_mode must be 'global' or 'local', got {temperature_mode!r}.")
     if temperature_mode == "local" and not isinstance(student, WordwiseDistribution):
         raise ValueError(
-            f"temperature_mode='local' sharpens every word's marginals alone, which for {class_name(student)} are not "
-            "the marginals of any distribution: the loss would have no lower bound. Use temperature_mode='global'"
+            f"The temperature_mode 'local' needs a student that factorizes over words, got {class_name(student)}. "
+            "Marginals that are sharpened word by word would belong to no distribution of that class, and the loss "
+            "would have no lower bound. Use temperature_mode='global'."
         )
 
 
@@ -185,7 +189,10 @@ def structural_kd_loss(
     student = check_distribution("student", student)
     check_mode(temperature_mode, student)
     if not isinstance(student, StructuredDistribution):
-        raise NotImplementedError(f"{class_name(student)} cannot be a student: it has no parts to train")
+        raise NotImplementedError(
+            f"The student must be a structured distribution, which has parts to train, got {class_name(student)}. Give "
+            "one of structkd's other classes, or write a subclass of structkd.StructuredDistribution."
+        )
     reduced = Reduction(student, reduction, num_items)
     if isinstance(teacher, Tensor):
         target = _given(teacher, student)
@@ -206,17 +213,21 @@ def _given(marginals: Tensor, student: StructuredDistribution) -> Parts:
     shape = student.batch_shape + student.event_shape
     if marginals.shape != shape:
         raise ValueError(
-            f"projected marginals must be shaped like student.marginals, {list(shape)}, got {list(marginals.shape)}"
+            f"Projected marginals must have the shape of student.marginals, {list(shape)}, got "
+            f"{list(marginals.shape)}. Compute them with structkd.project(teacher, student)."
         )
     if not marginals.is_floating_point():
-        raise TypeError(f"projected marginals must be floating point, got {marginals.dtype}")
+        raise TypeError(
+            f"Projected marginals must be floating point, got {marginals.dtype}. Convert them with .float()."
+        )
     marginals = marginals.detach()
     if student.checks_values:
         bad = ~((marginals > -1e-4) & (marginals < 1 + 1e-2)) & student.event_mask()
         if bad.any():
             cell = tuple(bad.nonzero()[0].tolist())
             raise ValueError(
-                f"projected marginals must be probabilities; cell {list(cell)} is {marginals[cell].item()}"
+                f"Projected marginals must be probabilities; cell {list(cell)} is {marginals[cell].item()}. Compute "
+                "them with structkd.project(teacher, student)."
             )
     return student.parts_of_event(marginals)
 

@@ -49,8 +49,8 @@ def _(teacher: ArcDistribution, student: ArcDistribution) -> Tensor:
     check_words(teacher, student, trailing=0)
     if student.labelled and not teacher.labelled:
         raise ValueError(
-            "an unlabelled teacher says nothing of the student's relations: give the teacher's scores a last axis of "
-            "relations, or the student's none (logsumexp over it)"
+            "The student has relations, and the teacher has none. Give the teacher's scores a last axis of relations, "
+            "or sum the student's relations out with scores.logsumexp(-1)."
         )
     if student.labelled:
         check_words(teacher, student, trailing=1)
@@ -95,12 +95,15 @@ def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float)
     """
     if isinstance(teacher, HeadLabeling):
         if teacher.event_shape != student.event_shape or not teacher.names_as(student):
-            raise ValueError("teacher and student must name the same heads and relations with the same labels")
+            raise ValueError(
+                "Teacher and student must name the same heads and relations with the same labels, and their labels "
+                "differ. Build both with the same label inventory."
+            )
         return teacher.tempered(temperature).expected_parts()[0]
     if not isinstance(teacher, ArcDistribution):
         raise NotImplementedError(
-            f"no projection from {class_name(teacher)} to HeadLabeling within a Mixture: components must be "
-            "dependency distributions"
+            "The components of a Mixture that teaches a HeadLabeling student must be dependency distributions, got "
+            f"{class_name(teacher)}."
         )
     check_words(teacher, student, trailing=0)
     masses = [mass for _, mass in student.label_masses(teacher, temperature)]
@@ -114,7 +117,10 @@ def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> 
     """
     teacher = adopt(teacher)
     if not isinstance(student, HeadLabeling):
-        raise TypeError(f"uncovered() is about HeadLabeling students, got {class_name(student)}")
+        raise TypeError(
+            f"The student of uncovered() must be a HeadLabeling, got {class_name(student)}. All other students cover "
+            "every arc."
+        )
     check_pair(teacher, student)
     temperature = check_temperature(temperature)
     with torch.no_grad():

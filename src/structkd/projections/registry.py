@@ -36,7 +36,7 @@ def register_projection(teacher_class: type, student_class: type) -> Callable[[P
     """
     for role, kind in (("teacher", teacher_class), ("student", student_class)):
         if not isinstance(kind, type):
-            raise TypeError(f"the {role} of a projection must be a class, got {kind!r}")
+            raise TypeError(f"The {role} of a projection must be a class, got {kind!r}.")
 
     def register(function: Projection) -> Projection:
         _PROJECTIONS[teacher_class, student_class] = function
@@ -153,21 +153,21 @@ def check_pair(teacher: Distribution, student: Distribution) -> None:
     """Refuse a teacher and a student of different sentences or inventories."""
     if teacher.batch_shape != student.batch_shape:
         raise ValueError(
-            f"teacher and student must have one batch: the teacher's has {list(teacher.batch_shape)} sentences, the "
-            f"student's {list(student.batch_shape)}"
+            f"Teacher and student must have the same batch shape, got {list(teacher.batch_shape)} for the teacher and "
+            f"{list(student.batch_shape)} for the student. Build both from the same sentences."
         )
     theirs, ours = _lengths(teacher), _lengths(student)
     if theirs is not None and ours is not None and theirs != ours:
         raise ValueError(
-            f"teacher and student must have the same sentences: the teacher's lengths are {theirs}, the "
-            f"student's {ours}"
+            f"Teacher and student must have the same lengths, got {theirs} for the teacher and {ours} for the student. "
+            "Build both from the same sentences, in the same order."
         )
     for inventory in ("labels", "types"):
         theirs, ours = getattr(teacher, inventory, None), getattr(student, inventory, None)
         if theirs is not None and ours is not None and theirs != ours:
             raise ValueError(
-                f"teacher and student must have the same {inventory} in the same order: the teacher has {theirs}, the "
-                f"student {ours}"
+                f"Teacher and student must have the same {inventory} in the same order, got {theirs} for the teacher "
+                f"and {ours} for the student. Reorder the scores of one of them."
             )
 
 
@@ -182,20 +182,23 @@ def check_words(teacher: StructuredDistribution, student: StructuredDistribution
     """Refuse scores padded to different numbers of words or of different inventories' sizes."""
     if teacher.words != student.words:
         raise ValueError(
-            f"teacher and student must be padded alike: the teacher has room for {teacher.words} words, the student "
-            f"for {student.words}"
+            f"Teacher and student must be padded to the same number of words, got {teacher.words} for the teacher and "
+            f"{student.words} for the student. Pad the scores of one, or cut the padding of the other."
         )
     if trailing and teacher.event_shape[-1] != student.event_shape[-1]:
         raise ValueError(
-            f"teacher and student must have inventories of one size: the teacher has {teacher.event_shape[-1]} "
-            f"entries, the student {student.event_shape[-1]}"
+            f"Teacher and student must have inventories of the same size, got {teacher.event_shape[-1]} entries for "
+            f"the teacher and {student.event_shape[-1]} for the student. Score the same labels on both sides."
         )
 
 
 def check_distribution(role: str, distribution: Any) -> Any:
     """A teacher or student as ours where it is torch-struct's; refuse what is no distribution."""
     if not isinstance(distribution, Distribution):
-        raise TypeError(f"the {role} must be a distribution, got {class_name(distribution)}")
+        raise TypeError(
+            f"The {role} must be a distribution, got {class_name(distribution)}. Wrap the scores in one of structkd's "
+            "classes, such as structkd.MaxEnt(scores, lengths=lengths)."
+        )
     return adopt(distribution)
 
 
@@ -209,8 +212,8 @@ def _call(function: Projection, teacher: Any, student: Any, temperature: float) 
     if temperature != 1:
         if not hasattr(teacher, "tempered"):
             raise ValueError(
-                f"{class_name(teacher)} cannot be taken to temperature {temperature}: give it a method "
-                "tempered(temperature), or its projection a parameter `temperature`"
+                f"The teacher {class_name(teacher)} has no method tempered(temperature), and temperature {temperature} "
+                "was asked for. Write that method, or give its projection a parameter `temperature`."
             )
         teacher = teacher.tempered(temperature)
     return function(teacher, student)
@@ -220,7 +223,10 @@ def _shaped(marginals: Any, student: StructuredDistribution) -> Tensor:
     shape = student.batch_shape + student.event_shape
     if not isinstance(marginals, Tensor) or marginals.shape != shape:
         given = list(marginals.shape) if isinstance(marginals, Tensor) else type(marginals).__name__
-        raise ValueError(f"a projection onto {class_name(student)} must return a tensor {list(shape)}, got {given}")
+        raise ValueError(
+            f"A projection onto {class_name(student)} must return a tensor of shape {list(shape)}, like "
+            f"student.marginals, got {given}."
+        )
     return marginals.detach()
 
 
@@ -235,9 +241,9 @@ def _find(teacher_class: Any, student_class: Any) -> tuple[Projection, type] | N
     _, _, other_t, other_s = min(ranked, key=lambda r: (r[1], r[0]))
     if _PROJECTIONS[t, s] is not _PROJECTIONS[other_t, other_s]:
         warnings.warn(
-            f"two projections fit {teacher[0].__name__} -> {student[0].__name__} equally well: "
-            f"({t.__name__}, {s.__name__}) and ({other_t.__name__}, {other_s.__name__}); the first is taken. Register "
-            "the pair itself to decide",
+            f"Two projections fit {teacher[0].__name__} -> {student[0].__name__} equally well: "
+            f"({t.__name__}, {s.__name__}) and ({other_t.__name__}, {other_s.__name__}). The first is used. Register "
+            "the pair itself to decide.",
             RuntimeWarning,
             stacklevel=5,
         )
@@ -247,7 +253,7 @@ def _find(teacher_class: Any, student_class: Any) -> tuple[Projection, type] | N
 def _unknown(teacher: Distribution, student: Distribution) -> str:
     known = "\n".join(sorted(f"  {t.__name__} -> {s.__name__}" for t, s in _PROJECTIONS))
     return (
-        f"no projection from {class_name(teacher)} to {class_name(student)}. Registered (teacher -> student):\n"
-        f"{known}\nAdd one with @structkd.register_projection({class_name(teacher)}, {class_name(student)}), or pass "
-        "samples=K to project() for a Monte Carlo estimate"
+        f"There is no projection from {class_name(teacher)} to {class_name(student)}. Registered (teacher -> student):"
+        f"\n{known}\nAdd one with @structkd.register_projection({class_name(teacher)}, {class_name(student)}), or pass "
+        "samples=K to project() for a Monte Carlo estimate."
     )

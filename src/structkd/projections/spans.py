@@ -61,14 +61,16 @@ def _inventories(spans: SpanCRF, labels: list[str] | None) -> tuple[list[str], l
     if types is None or labels is None:
         missing = "the span model's types" if types is None else "the tagger's labels"
         raise ValueError(
-            f"spans become tags by name, and {missing} are not known: build SpanCRF with types=[...] and the tagger "
-            "with labels=[...]"
+            f"Spans become tags by their names, and {missing} have no names. Build the SpanCRF with types=[...] and "
+            "the tagger with labels=[...]."
         )
     scheme = scheme_of(labels, types)
     needed = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in PREFIXES[scheme])]
     missing_tags = [tag for tag in needed if tag not in labels]
     if missing_tags:
-        raise ValueError(f"the tagger's {scheme} inventory lacks {missing_tags}; it has {labels}")
+        raise ValueError(
+            f"The tagger's {scheme} inventory lacks {missing_tags}; it has {labels}. Add the missing tags."
+        )
     return types, labels, scheme
 
 

@@ -19,7 +19,10 @@ def sampled_targets(teacher: Any, student: Any, temperature: float, samples: Any
     samples = check_count("samples", samples)
     if temperature != 1:
         if not hasattr(teacher, "tempered"):
-            raise ValueError(f"{class_name(teacher)} has no method tempered(temperature); sample it at temperature 1")
+            raise ValueError(
+                f"The teacher {class_name(teacher)} has no method tempered(temperature), and temperature {temperature} "
+                "was asked for. Write that method, or use temperature 1."
+            )
         teacher = teacher.tempered(temperature)
     if isinstance(teacher, StructuredDistribution):
         drawn = [parts for draw, count in teacher.draw(samples) for parts in _separate(draw, count)]
@@ -72,8 +75,9 @@ def _foreign(teacher: Distribution, structure: Tensor, student: StructuredDistri
     if structure.shape == (*student.batch_shape, student.words) and not structure.is_floating_point():
         return student.parts_of_structure(student.read_structure(structure)[0])
     raise NotImplementedError(
-        f"samples of {class_name(teacher)} have shape {list(structure.shape)} a batch; {class_name(student)} reads "
-        f"events {list(student.batch_shape + student.event_shape)} or integers {[*student.batch_shape, student.words]}"
+        f"One sample of {class_name(teacher)} has shape {list(structure.shape)}; {class_name(student)} reads events of "
+        f"shape {list(student.batch_shape + student.event_shape)} or integers of shape "
+        f"{[*student.batch_shape, student.words]}. Let the teacher's sample() return one of them."
     )
 
 

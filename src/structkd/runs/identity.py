@@ -86,7 +86,7 @@ def methods(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         name = method["name"]
         if named.setdefault(name, method) != method:
             raise ValueError(
-                f"kd and {where} are both called {name!r} but differ; give one of them another name, "
+                f"The methods kd and {where} are both called {name!r} but differ. Give one of them another name, "
                 f"for instance kd.name={name}-mine."
             )
         if named[name] is method:

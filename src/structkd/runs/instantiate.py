@@ -112,7 +112,9 @@ def resolve(target: str) -> Callable[..., Any]:
         InstantiationError: if it is not found or not admitted.
     """
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
-        raise InstantiationError(f"_target_ must be a dotted name such as structkd.structural_kd_loss, got {target!r}.")
+        raise InstantiationError(
+            f"The _target_ must be a dotted name such as structkd.structural_kd_loss, got {target!r}."
+        )
     package = next((name for name in ("structkd", *plugins()) if _inside(target, name)), None)
     if package is None:
         raise _refused(target, "it is not part of structkd or of a registered plug-in")
@@ -144,10 +146,10 @@ def _create(target: Any, values: dict[str, Any], partial: Any, where: str) -> An
     except InstantiationError as error:
         raise InstantiationError(f"{where}: {error}") from error
     if not isinstance(partial, bool):
-        raise InstantiationError(f"{where}: _partial_ must be true or false, got {partial!r}.")
+        raise InstantiationError(f"{where}: The value of _partial_ must be true or false, got {partial!r}.")
     arguments = values.pop("_args_", [])
     if not isinstance(arguments, list):
-        raise InstantiationError(f"{where}: _args_ must be a list, got {arguments!r}.")
+        raise InstantiationError(f"{where}: The value of _args_ must be a list, got {arguments!r}.")
     unexpected = [name for name in values if not isinstance(name, str) or name.startswith("_")]
     if unexpected:
         raise InstantiationError(f"{where}: {', '.join(map(repr, unexpected))} cannot be given to {target}.")

@@ -93,8 +93,8 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     alone = [method for method in parts.methods if not method.distils]
     if alone and not len(splits.labelled):
         raise ValueError(
-            f"student.labelled=0: {alone[0].where} learns from labels alone, and there are none. Leave it out "
-            "(~kd@baselines.none), or give the student labelled sentences."
+            f"student.labelled=0: The method {alone[0].where} learns from labels alone, and there are none. Leave it "
+            "out (~kd@baselines.none), or give the student labelled sentences."
         )
     _try(parts, splits)
     return _lay_out(config, parts, splits)
@@ -157,7 +157,7 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
     """Create the objects of a configuration; whatever can be refused without data is refused before they are read."""
     methods = [_method(where, method) for where, method in identity.methods(config).items()]
     if config["store"]["dtype"] not in DTYPES:
-        raise ValueError(f"store.dtype={config['store']['dtype']}: expected one of {', '.join(DTYPES)}.")
+        raise ValueError(f"store.dtype={config['store']['dtype']}: Expected one of {', '.join(DTYPES)}.")
     comparisons = _comparisons(config["comparisons"], methods)
     teachers, student = identity.teachers(config), config["student"]
     for where, each in teachers.items():
@@ -169,10 +169,14 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
     student_recipe = _recipe(student["model"], "student.model")
     data = instantiate(config["data"], "data")
     if not isinstance(data, (Corpus, Transfer)):
-        raise InstantiationError(f"data must name a function that loads a Corpus, got {type(data).__name__}.")
+        raise InstantiationError(
+            f"data: The _target_ must name a function that loads a Corpus, got {type(data).__name__}."
+        )
     text = None if student["text"] is None else instantiate(student["text"], "student.text")
     if text is not None and not isinstance(text, Dataset):
-        raise InstantiationError(f"student.text must name a function that loads a Dataset, got {type(text).__name__}.")
+        raise InstantiationError(
+            f"student.text: The _target_ must name a function that loads a Dataset, got {type(text).__name__}."
+        )
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
     return _Parts(recipes, student_recipe, methods, source, target, text, comparisons)
 
@@ -267,7 +271,7 @@ def _common(corpora: Iterable[Corpus]) -> dict[str, Any]:
 
 def _method(where: str, config: Mapping[str, Any]) -> Method:
     if config["targets"] not in SharedScores.WAYS:
-        raise ValueError(f"{where}.targets={config['targets']!r}: expected one of {', '.join(SharedScores.WAYS)}.")
+        raise ValueError(f"{where}.targets={config['targets']!r}: Expected one of {', '.join(SharedScores.WAYS)}.")
     loss = instantiate(config["loss"], f"{where}.loss")
     interpolation = instantiate(config["interpolation"], f"{where}.interpolation")
     if loss is None:
@@ -286,7 +290,7 @@ def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Met
         return [(names[0], baseline) for baseline in names[1:]] if methods[0].distils else []
     for pair in declared:
         if len(pair) != 2 or pair[0] == pair[1]:
-            raise ValueError(f"comparisons: expected pairs of a method and its baseline, got {list(pair)}.")
+            raise ValueError(f"comparisons: Expected pairs of a method and its baseline, got {list(pair)}.")
     # A sweep over methods declares what concerns all its runs; this run has some of them.
     return [(method, baseline) for method, baseline in declared if method in names and baseline in names]
 

@@ -75,5 +75,5 @@ def _part(text: str) -> tuple[int, int]:
     """ "2/4" -> (1, 4)."""
     number, _, count = str(text).partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise ValueError(f"store.part={text}: expected k/n with 1 <= k <= n, such as 2/4, the second of four shares.")
+        raise ValueError(f"store.part={text}: Expected k/n with 1 <= k <= n, such as 2/4, the second of four shares.")
     return int(number) - 1, int(count)
