@@ -5,6 +5,9 @@ import importlib
 
 import pytest
 
+import structkd
+from structkd.projections import registry
+
 MODULES = [
     "distributions",
     "distributions.base",
@@ -37,3 +40,20 @@ def test_examples(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"structkd.{name}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+NAMES = [
+    name
+    for name in structkd.__all__
+    if getattr(getattr(structkd, name), "__module__", "").startswith(("structkd.losses", "structkd.projections"))
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_public_names_have_an_example_that_can_be_pasted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Examples that register a projection do so for themselves.
+    monkeypatch.setattr(registry, "_PROJECTIONS", dict(registry._PROJECTIONS))
+    monkeypatch.setattr(registry, "_FUSED", set(registry._FUSED))
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(structkd, name), name, module=False, globs={})
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0

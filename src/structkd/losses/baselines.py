@@ -1,4 +1,4 @@
-"""Distillation losses of the literature that do without the teacher's structure distribution, for comparison."""
+"""Distillation losses from the literature that do not use the teacher's structure distribution, for comparison."""
 
 from __future__ import annotations
 
@@ -29,13 +29,21 @@ def token_kd_loss(
     reduction: str = "batchmean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    """Token-level distillation: every word's own scores, softmaxed, on both sides; structure is left out.
+    """Compute the token-level loss: every word's scores are softmaxed on both sides, and structure is left out.
 
-    Emissions of a chain, arc scores of a parser over heads (first-order ones), logits of a tagger (Hinton et al., 2015,
-    word by word). A span's score is of no single word, and what a word would choose alone says little about its
-    tag: the tags of the best segmentation stand in, as hard targets. A chain of dense potentials has no per-word scores
-    either; its label marginals stand in. Several teachers (a `Mixture`) average word by word.
-    Arguments as in `structural_kd_loss`.
+    The scores are the emissions of a chain, the first-order arc scores of a parser (a softmax over heads), or the
+    logits of a tagger (Hinton et al., 2015, word by word). Two classes have no scores per word. For spans, the tags of
+    the best segmentation are hard targets. For a chain of dense potentials, the targets are its label marginals.
+    Several teachers (a `Mixture`) are averaged word by word.
+
+    Args, Returns and Raises are as in `structural_kd_loss`.
+
+    >>> import structkd, torch
+    >>> emissions, transitions = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
+    >>> teacher = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> round(structkd.token_kd_loss(teacher, student).item(), 4)
+    1.1256
     """
     teacher, student = _sides(teacher, student)
     words = student.alone()
@@ -54,11 +62,19 @@ def posterior_kd_loss(
     reduction: str = "batchmean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    """Posterior distillation (Wang et al., 2020, section 3.2): cross-entropy of every word's marginals on both sides.
+    """Compute the cross-entropy between every word's marginals on both sides (Wang et al., 2020, section 3.2).
 
-    T^2 * -sum_n sum_j P_t(y_n = j) log P_s(y_n = j), with P_t and P_s the marginals of the tempered structure
-    distributions. Several teachers (a `Mixture`) average. Arguments as in `structural_kd_loss`, in temperature mode
-    "global".
+    The loss is T^2 * -sum_n sum_j P_t(y_n = j) log P_s(y_n = j), with P_t and P_s the marginals of the tempered
+    structure distributions. Several teachers (a `Mixture`) are averaged.
+
+    Args, Returns and Raises are as in `structural_kd_loss`; the temperature mode must be "global".
+
+    >>> import structkd, torch
+    >>> emissions, transitions = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
+    >>> teacher = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    >>> student = structkd.LinearChainCRF.from_scores(torch.zeros(1, 2, 2), torch.zeros(2, 2))
+    >>> round(structkd.posterior_kd_loss(teacher, student).item(), 4)
+    1.3863
     """
     temperature = _global_only("posterior_kd_loss", temperature, temperature_mode)
     teacher, student = _sides(teacher, student)
@@ -79,14 +95,23 @@ def topk_kd_loss(
     k: int,
     weighted: bool = False,
 ) -> Tensor:
-    """Top-K distillation (Kim and Rush, 2016; Wang et al., 2020): -sum_k w_k log P_s(y_k) over the teacher's k best.
+    """Compute -sum_k w_k log P_s(y_k) over the teacher's k best structures (Kim and Rush, 2016; Wang et al., 2020).
 
-    A word whose arc no label of a head-labelling student names takes no part in the loss of that structure.
+    If no label of a head-labelling student names a word's arc, that word is left out of the loss of that structure.
 
     Args:
-        k: structures per sentence, exactly the best (fewer where fewer exist).
-        weighted: weights in proportion to the teacher's probabilities at `temperature`; otherwise equal.
-        others: as in `structural_kd_loss`, in temperature mode "global".
+        k: the number of structures per sentence. They are exactly the best; a sentence that has fewer gives fewer.
+        weighted: if true, weight the structures by the teacher's probabilities at `temperature`; otherwise equally.
+        others: as in `structural_kd_loss`; the temperature mode must be "global".
+
+    Returns and Raises are as in `structural_kd_loss`, but the teacher must be a single structured distribution.
+
+    >>> import structkd, torch
+    >>> emissions, transitions = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
+    >>> teacher = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> round(structkd.topk_kd_loss(teacher, student, k=2).item(), 4)
+    1.0064
     """
     temperature = _global_only("topk_kd_loss", temperature, temperature_mode)
     source, student = _sides(teacher, student, one=True)
@@ -109,11 +134,19 @@ def emission_kd_loss(
     reduction: str = "batchmean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    """Emission matching (Ba and Caruana, 2014): squared differences of the words' scores on both sides.
+    """Compute the squared differences between the words' scores on both sides (Ba and Caruana, 2014).
 
-    Summed over words and averaged over labels, after each word's scores are centred (a constant per word changes no
-    distribution). Scores divided by T and a loss multiplied by T^2 leave no trace of the temperature. For taggers with
-    emissions. Arguments as in `structural_kd_loss`, in temperature mode "global". Scores must be finite.
+    They are summed over words and averaged over labels, after each word's scores are centered, because a constant per
+    word does not change a distribution. The temperature has no effect: scores are divided by T and the loss is
+    multiplied by T^2. Both sides must be taggers with finite emissions.
+
+    Args, Returns and Raises are as in `structural_kd_loss`; the temperature mode must be "global".
+
+    >>> import structkd, torch
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> structkd.emission_kd_loss(teacher, student).item()
+    0.5
     """
     _global_only("emission_kd_loss", temperature, temperature_mode)
     source, student = _sides(teacher, student, one=True)
@@ -134,7 +167,7 @@ def emission_kd_loss(
 
 
 def _sides(teacher: Any, student: Any, one: bool = False) -> tuple[Any, StructuredDistribution]:
-    """Both sides checked; `one`: whether the teacher has to be a single structured distribution."""
+    """Check both sides; if `one`, refuse a teacher that is not a single structured distribution."""
     teacher, student = check_distribution("teacher", teacher), check_distribution("student", student)
     if not isinstance(student, StructuredDistribution):
         raise NotImplementedError(

@@ -1,4 +1,4 @@
-"""The losses as modules, for configs and for models that keep their loss."""
+"""The losses as modules, for configurations and for models that hold their loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .structural import structural_kd_loss
 
 
 class KDLoss(nn.Module):
-    """Base of the distillation losses as modules: options are kept, `forward` takes the two sides."""
+    """Base of the distillation losses as modules: the constructor takes options, and `forward` takes the two sides."""
 
     function: ClassVar[Callable[..., Tensor]]
 
@@ -35,7 +35,7 @@ class KDLoss(nn.Module):
         num_items: float | Tensor | None = None,
         reduction: str | None = None,
     ) -> Tensor:
-        """The loss; `reduction`, if given, replaces the module's own for this call."""
+        """Compute the loss; a `reduction` that is given here replaces the module's for this call."""
         options = self.options if reduction is None else {**self.options, "reduction": reduction}
         return type(self).function(teacher, student, num_items=num_items, **options)
 
@@ -44,31 +44,86 @@ class KDLoss(nn.Module):
 
 
 class StructuralKDLoss(KDLoss):
-    """`structkd.structural_kd_loss` as a module."""
+    """`structkd.structural_kd_loss` as a module.
+
+    Args:
+        temperature, temperature_mode, reduction: as in the function.
+
+    >>> import structkd, torch
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> loss = structkd.StructuralKDLoss(temperature=2.0)
+    >>> round(loss(teacher, student).item(), 4)
+    5.2068
+    """
 
     function = staticmethod(structural_kd_loss)
 
 
 class TokenKDLoss(KDLoss):
-    """`structkd.token_kd_loss` as a module."""
+    """`structkd.token_kd_loss` as a module.
+
+    Args:
+        temperature, temperature_mode, reduction: as in the function.
+
+    >>> import structkd, torch
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> loss = structkd.TokenKDLoss(temperature=2.0)
+    >>> round(loss(teacher, student).item(), 4)
+    5.2068
+    """
 
     function = staticmethod(token_kd_loss)
 
 
 class PosteriorKDLoss(KDLoss):
-    """`structkd.posterior_kd_loss` as a module."""
+    """`structkd.posterior_kd_loss` as a module.
+
+    Args:
+        temperature, temperature_mode, reduction: as in the function.
+
+    >>> import structkd, torch
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> loss = structkd.PosteriorKDLoss(temperature=2.0)
+    >>> round(loss(teacher, student).item(), 4)
+    5.2068
+    """
 
     function = staticmethod(posterior_kd_loss)
 
 
 class EmissionKDLoss(KDLoss):
-    """`structkd.emission_kd_loss` as a module."""
+    """`structkd.emission_kd_loss` as a module.
+
+    Args:
+        temperature, temperature_mode, reduction: as in the function.
+
+    >>> import structkd, torch
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> loss = structkd.EmissionKDLoss(reduction="sum")
+    >>> round(loss(teacher, student).item(), 4)
+    0.5
+    """
 
     function = staticmethod(emission_kd_loss)
 
 
 class TopKKDLoss(KDLoss):
-    """`structkd.topk_kd_loss` as a module."""
+    """`structkd.topk_kd_loss` as a module.
+
+    Args:
+        k, weighted, temperature, temperature_mode, reduction: as in the function.
+
+    >>> import structkd, torch
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> loss = structkd.TopKKDLoss(k=2)
+    >>> round(loss(teacher, student).item(), 4)
+    1.0064
+    """
 
     function = staticmethod(topk_kd_loss)
 

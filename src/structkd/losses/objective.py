@@ -1,4 +1,4 @@
-"""What a student is trained on: distillation and supervision, interpolated."""
+"""The training objective of a student: distillation and supervision, interpolated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from .structural import check_num_items, supervised_loss
 
 @dataclass(frozen=True)
 class ConstantInterpolation:
-    """The same share of distillation throughout."""
+    """A share of distillation that is the same from the first step to the last.
+
+    Args:
+        value: the share, in 0..1.
+
+    >>> import structkd
+    >>> schedule = structkd.ConstantInterpolation(0.3)
+    >>> [schedule(progress) for progress in (0.0, 0.5, 1.0)]
+    [0.3, 0.3, 0.3]
+    """
 
     value: float = 0.5
 
@@ -32,11 +41,18 @@ class ConstantInterpolation:
 
 @dataclass(frozen=True)
 class LinearAnnealing:
-    """The share of distillation moves linearly from `start` to `end` as training progresses from 0 to 1 (teacher
-    annealing, Clark et al., 2019).
+    """A share of distillation that moves linearly from `start` to `end` (teacher annealing, Clark et al., 2019).
 
-    `end` may lie below 0: the share then reaches 0 before the training ends, and stays there. The schedule
-    max(0, 1 - a * epoch / 100) of Wang et al. (2021) over E epochs is `LinearAnnealing(1, 1 - a * E / 100)`.
+    Args:
+        start: the share at progress 0, in 0..1.
+        end: the share at progress 1, at most 1. If it lies below 0, the share reaches 0 before the training ends, and
+            stays there. The schedule max(0, 1 - a * epoch / 100) of Wang et al. (2021) over E epochs is
+            `LinearAnnealing(1, 1 - a * E / 100)`.
+
+    >>> import structkd
+    >>> schedule = structkd.LinearAnnealing(start=1.0, end=0.0)
+    >>> [schedule(progress) for progress in (0.0, 0.25, 1.0)]
+    [1.0, 0.75, 0.0]
     """
 
     start: float = 1.0
@@ -60,16 +76,23 @@ def _share(name: str, share: Any, least: float = 0.0) -> float:
 
 
 class KDObjective(nn.Module):
-    """interpolation * KD + (1 - interpolation) * supervised, summed over sentences and divided once.
+    """The objective interpolation * KD + (1 - interpolation) * supervised, summed over sentences and divided once.
 
     Args:
-        kd: callable (teacher, student, reduction="none") -> [B], such as `StructuralKDLoss()`; None for no
-            distillation, whatever the interpolation.
+        kd: callable (teacher, student, reduction="none") -> [B], such as `StructuralKDLoss()`. None turns distillation
+            off and sets the interpolation to 0.
         supervised: callable (student, gold, reduction="none") -> [B]; None means `structkd.supervised_loss`.
         interpolation: a number in 0..1 or a schedule, callable from progress in 0..1 to such a number
             (`ConstantInterpolation`, `LinearAnnealing`).
 
-    Unlabelled sentences take part in the distillation only.
+    Unlabelled sentences contribute to the distillation only.
+
+    >>> import structkd, torch
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> student, gold = structkd.MaxEnt(torch.zeros(1, 2, 2)), torch.tensor([[0, 1]])
+    >>> objective = structkd.KDObjective(structkd.StructuralKDLoss(), interpolation=0.5)
+    >>> round(objective(teacher, student, gold).item(), 4)
+    1.3863
     """
 
     def __init__(
@@ -84,7 +107,7 @@ class KDObjective(nn.Module):
         self.interpolation = interpolation if callable(interpolation) else ConstantInterpolation(interpolation)
 
     def share(self, progress: float) -> float:
-        """The share of distillation at this progress."""
+        """Return the share of distillation at this progress, 0..1."""
         return 0.0 if self.kd is None else self.interpolation(progress)
 
     def forward(
@@ -97,16 +120,22 @@ class KDObjective(nn.Module):
         labelled: Tensor | None = None,
         num_items: float | Tensor | None = None,
     ) -> Tensor:
-        """The loss, a scalar.
+        """Compute the loss.
 
         Args:
-            teacher: a distribution or projected marginals; may be None where the share of distillation is 0.
+            teacher: a distribution or projected marginals; may be None if the share of distillation is 0.
             student: a distribution whose scores require grad.
-            gold: structures as `student.decode()` gives them; may be None where nothing is labelled or the share of
-                supervision is 0. Rows of unlabelled sentences are ignored.
-            progress: how far training is, 0..1.
-            labelled: BoolTensor [B], which sentences have gold structures; None means all.
+            gold: structures in the form that `student.decode()` returns; may be None if no sentence is labelled or the
+                share of supervision is 0. Rows of unlabelled sentences are ignored.
+            progress: the share of the training that is done, 0..1.
+            labelled: BoolTensor [B], true for sentences that have gold structures; None means all.
             num_items: the divisor; None means B.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: if the teacher or the gold structures are needed and missing, or shapes do not match.
         """
         student = check_distribution("student", student)
         if labelled is not None:
@@ -139,14 +168,14 @@ class KDObjective(nn.Module):
                 supervised = torch.where(labelled, supervised, 0.0)
             loss = loss + (1 - share) * supervised
         if not isinstance(loss, Tensor):
-            # nothing to learn from in this batch; still a scalar that back-propagates
+            # The batch has nothing to learn from, and callers still back-propagate through the result.
             finite = (scores.nan_to_num(0.0, 0.0, 0.0) for scores in student.sources())
             loss = sum((scores * 0.0).sum() for scores in finite).to(student.dtype)
         return loss.sum() / (check_num_items(num_items) if num_items is not None else student.batch_shape[0] or 1)
 
 
 def _replaced(student: Any, gold: Any, labelled: Tensor) -> Any:
-    """Gold structures with some structure in place of those of unlabelled sentences, which may be anything."""
+    """Replace the gold structures of unlabelled sentences, which may hold any values, by valid ones."""
     if not isinstance(gold, Tensor):
         structures = zip(gold, student.decode(), labelled.tolist(), strict=True)
         return [given if known else some for given, some, known in structures]

@@ -19,10 +19,10 @@ from ..projections.registry import check_distribution, require_pair
 
 
 class _WithGradient(torch.autograd.Function):
-    """Losses [B], or what is left of them after a reduction, whose gradient is known in closed form.
+    """Losses [B], or their reduction, with a gradient in closed form.
 
-    `gradient` takes the weights that arrive from above, [B] or [], and is called once: so it may give away the tensors
-    it holds, which are as large as the scores. Where a graph is kept and asked again, `again` makes another.
+    `gradient` takes the incoming gradient, [B] or [], and is called once. It may therefore give away the tensors it
+    holds, which are as large as the scores. If the graph is retained and walked again, `again` computes a new one.
     """
 
     @staticmethod
@@ -42,8 +42,8 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # torch's once_differentiable lets a constant upstream gradient through, and the second derivative is then
-        # silently 0; this refuses whenever a graph of the gradient is asked for
+        # torch's once_differentiable accepts a constant incoming gradient, and the second derivative is then silently
+        # 0. This check refuses every request for a graph of the gradient.
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "Structural distillation losses can be differentiated once, and create_graph=True asks for a second "
@@ -51,14 +51,14 @@ class _WithGradient(torch.autograd.Function):
                 "with target = structkd.project(teacher, student)."
             )
         if ctx.gradient is None:
-            _ = ctx.saved_tensors  # torch refuses where the graph was not kept, or scores were changed in place
+            _ = ctx.saved_tensors  # torch refuses if the graph was freed or the scores were changed in place
             ctx.gradient = ctx.again()
         gradient, ctx.gradient = ctx.gradient, None
         return None, None, None, None, *gradient(ctx.reduction.weights(grads[0].to(ctx.precision)))
 
 
 class Reduction:
-    """How losses [B] become what is asked for: their sum over a divisor, or all of them, in some dtype."""
+    """The reduction of losses [B]: their sum over a divisor, or all of them, in the dtype of the result."""
 
     def __init__(self, student: StructuredDistribution, reduction: str, num_items: Any) -> None:
         if reduction not in ("none", "sum", "batchmean", "token"):
@@ -79,19 +79,19 @@ class Reduction:
             self.divisor = student.lengths.sum() if reduction == "token" else student.batch_shape[0]
 
     def __call__(self, loss: Tensor) -> Tensor:
-        """The reduced losses, in the student's dtype (float32 for half precision)."""
+        """Reduce the losses [B], in the student's dtype (float32 for half precision)."""
         return (loss if self.divisor is None else loss.sum() / self.divisor).to(self.dtype)
 
     def weights(self, grad: Tensor) -> Tensor:
-        """What every loss, [B], counts for, given the gradient by what they were reduced to; [] where all alike."""
+        """Return the gradient by every loss, [B], or [] if it is the same for all, given that of the reduced value."""
         return grad if self.divisor is None else grad / self.divisor
 
 
 def cross_entropy(student: StructuredDistribution, target: Parts, temperature: float, reduction: Reduction) -> Tensor:
-    """T^2 times the cross-entropy of target part marginals to the student at temperature T, reduced.
+    """Compute T^2 times the cross-entropy of target part marginals to the student at temperature T, reduced.
 
-    The student's scores are divided by T; the gradient of the result is T (P_s - P_t), computed along with the value.
-    Neither pass of the dynamic programme leaves a graph.
+    The student's scores are divided by T. The gradient of the result is T (P_s - P_t), which is computed along with the
+    value, so that the recursion does not record a graph.
     """
     return _by_parts(student, temperature, reduction, lambda parts: student.cross_entropy_of_parts(parts, target))
 
@@ -102,7 +102,7 @@ def _by_parts(
     reduction: Reduction,
     compute: Callable[[Parts], tuple[Tensor, Parts]],
 ) -> Tensor:
-    """The reduced losses, T^2 times those that are computed, with their gradients, from the student's parts over T."""
+    """Multiply by T^2 and reduce the losses that `compute` returns, with gradients, from the student's parts over T."""
     parts = student.parts()
     with torch.no_grad():
         tempered = parts if temperature == 1 else tuple(part / temperature for part in parts)
@@ -119,20 +119,21 @@ def _by_parts(
 
 
 def with_gradient(
-    programme: Callable[[], tuple[Tensor, Gradient] | None], student: StructuredDistribution, reduction: Reduction
+    recursion: Callable[[], tuple[Tensor, Gradient] | None], student: StructuredDistribution, reduction: Reduction
 ) -> Tensor | None:
-    """The same where a programme gives losses and gradients straight from the student's scores (`fused_loss`,
-    `fused_likelihood`); None where it gives none.
+    """Reduce the losses of a recursion that returns them, with gradients, directly from the student's scores.
+
+    Such recursions are `fused_loss` and `fused_likelihood`. Returns None if the recursion does not apply.
     """
 
     def again() -> Gradient:
         with torch.no_grad():
-            found = programme()
+            found = recursion()
         assert found is not None
         return found[1]
 
     with torch.no_grad():
-        found = programme()
+        found = recursion()
     return None if found is None else _WithGradient.apply(*found, again, reduction, *student.scores)
 
 
@@ -166,24 +167,38 @@ def structural_kd_loss(
     reduction: str = "batchmean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of the teacher's structure distribution to the student's, T^2 (log Z_s - sum_u P_t(u) s_s(u)).
+    """Compute the cross-entropy of the teacher's structure distribution to the student's.
 
-    u runs over the student's substructures (Wang et al., 2021, equation 3). The gradient is T (P_s(u) - P_t(u)),
-    computed in closed form; nothing flows to the teacher.
+    The loss is T^2 (log Z_s - sum_u P_t(u) s_s(u)), with u over the student's substructures (Wang et al., 2021,
+    equation 3). The gradient by the student's scores is T (P_s(u) - P_t(u)), computed in closed form. The teacher
+    receives no gradient.
 
     Args:
-        teacher: a distribution over the same sentences, or a tensor shaped like `student.marginals` that holds its
-            marginals already projected at this temperature (see `structkd.project`).
+        teacher: a distribution over the same sentences, or a tensor shaped like `student.marginals` that holds the
+            teacher's marginals, already projected at this temperature (see `structkd.project`).
         student: a distribution whose scores require grad.
         temperature: T; scores of both sides are divided by it.
-        temperature_mode: "global" tempers scores before anything else. "local" (the published code's) raises the
-            teacher's marginals at T = 1 to the power 1/T and renormalises them per word; only for students that
-            factorise over words.
-        reduction: "none" gives [B]; "sum"; "batchmean" divides by B; "token" by the number of words.
-        num_items: divide the sum by this instead (gradient accumulation).
+        temperature_mode: "global" divides the scores by T before the marginals are computed. "local", the mode of the
+            published code, raises the teacher's marginals at T = 1 to the power 1/T and renormalizes them per word; it
+            needs a student that factorizes over words.
+        reduction: "none" keeps the losses, [B]. The others sum them: "sum" stops there, "batchmean" divides by B, and
+            "token" divides by the number of words.
+        num_items: divide the sum by this number instead (for gradient accumulation).
 
-    Returns a tensor of the student's dtype (float32 for half precision); +inf where the student excludes what the
-    teacher allows. Raises ValueError for sides that do not fit together, NotImplementedError for an unknown pair.
+    Returns:
+        A tensor [] or [B] of the student's dtype (float32 for half precision). It is +inf if the student excludes a
+        structure that the teacher allows.
+
+    Raises:
+        ValueError: if the two sides have different sentences or inventories.
+        NotImplementedError: if no projection serves the pair.
+
+    >>> import structkd, torch
+    >>> emissions, transitions = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
+    >>> teacher = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> round(structkd.structural_kd_loss(teacher, student).item(), 4)
+    1.1792
     """
     temperature = check_temperature(temperature)
     student = check_distribution("student", student)
@@ -209,7 +224,7 @@ def structural_kd_loss(
 
 
 def _given(marginals: Tensor, student: StructuredDistribution) -> Parts:
-    """Marginals that the caller projected, checked."""
+    """Check marginals that the caller projected, and return them as parts."""
     shape = student.batch_shape + student.event_shape
     if marginals.shape != shape:
         raise ValueError(
@@ -233,7 +248,7 @@ def _given(marginals: Tensor, student: StructuredDistribution) -> Parts:
 
 
 def _sharpened(target: Parts, student: WordwiseDistribution, temperature: float) -> Parts:
-    """P_t(u)^(1/T), renormalised over each word; a word without mass stays without."""
+    """Compute P_t(u)^(1/T), renormalized over each word; a word without mass keeps none."""
     choices = student.choices(target[0], student.lengths).clamp_min(0.0) ** (1.0 / temperature)
     total = choices.sum(-1, keepdim=True)
     return (student.arrange(choices / total.masked_fill(total == 0, 1.0)),)
@@ -246,19 +261,30 @@ def supervised_loss(
     reduction: str = "batchmean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    """-log P_s(gold): the cross-entropy to a teacher that is certain.
+    """Compute -log P_s(gold), the cross-entropy to a teacher that is certain of the gold structure.
 
     Args:
         student: a distribution whose scores require grad.
-        gold: structures in the form `student.decode()` gives them (LongTensor [B, N] of labels or heads, lists of
-            spans; padding ignored), or one-hot events shaped like `student.marginals`. -100 in place of a label or
-            head means that it is not known: the likelihood is that of all structures that agree with the others. A word
-            that chooses alone (MaxEnt, HeadLabeling, HeadSelection) then has no loss, though it still counts as a
-            word; neither has one without a part in an event.
+        gold: structures in the form that `student.decode()` returns (LongTensor [B, N] of labels or heads, or lists of
+            spans; padding is ignored), or one-hot events shaped like `student.marginals`. A label or head of -100 is
+            unknown, and the loss is then that of all structures that agree with the known ones. If words are
+            independent (MaxEnt, HeadLabeling, HeadSelection), an unknown word, or one without a part in an event, has
+            no loss; it still counts as a word.
         reduction, num_items: as in `structural_kd_loss`.
 
-    +inf where scores of -inf exclude the structure. Raises ValueError for what is no structure of the student's class,
-    a tree with crossing arcs for `DependencyCRF`, say: its loss would have no lower bound.
+    Returns:
+        A tensor [] or [B]. It is +inf if scores of -inf exclude the structure.
+
+    Raises:
+        ValueError: if `gold` is not a structure of the student's class, such as a tree with crossing arcs for
+            `DependencyCRF`; the loss would have no lower bound.
+
+    >>> import structkd, torch
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> round(structkd.supervised_loss(student, torch.tensor([[0, 1]])).item(), 4)
+    1.0064
+    >>> round(structkd.supervised_loss(student, torch.tensor([[0, -100]])).item(), 4)
+    0.3133
     """
     student = check_distribution("student", student)
     reduced = Reduction(student, reduction, num_items)

@@ -1,4 +1,4 @@
-"""Teacher marginals over the student's substructures: a registry and one file per family of pairs."""
+"""Teacher marginals over the student's substructures: a registry, and one file for every family of pairs."""
 
 from . import labels, mixtures, spans
 from .dependencies import uncovered

@@ -1,4 +1,4 @@
-"""Dependency arcs onto dependency arcs, and onto labels that name heads: cases 1b and 2b."""
+"""Projections of dependency arcs onto dependency arcs and onto labels that name heads (cases 1b and 2b)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from .registry import check_pair, check_words, fused, register_projection
 
 
 def conditioned(teacher: StructuredDistribution, student: StructuredDistribution) -> Any:
-    """The teacher on the structures that both sides allow; itself unless both are over arcs.
+    """Condition the teacher on the structures that both sides allow; return it unchanged unless both are over arcs.
 
-    For arc-factored teachers that is the teacher's scores on trees if either side has trees, projective ones if either
-    has, with a single root if either wants one. (A mean-field teacher's scores are its log posterior.)
+    For arc-factored teachers, the result has the teacher's scores. It is over trees if either side is over trees, over
+    projective trees if either side is, and over single-rooted trees if either side is. (The scores of a mean-field
+    teacher are its log posterior.)
     """
     if not (isinstance(teacher, ArcDistribution) and isinstance(student, ArcDistribution)):
         return teacher
@@ -34,7 +35,7 @@ def conditioned(teacher: StructuredDistribution, student: StructuredDistribution
     multiroot = teacher.multiroot and student.multiroot
     if (tree, projective, multiroot) == (teacher.tree, teacher.projective, teacher.multiroot):
         return teacher
-    # working precision: scores of a half-precision teacher are exact in it
+    # The parts are in working precision, in which the scores of a half-precision teacher are exact.
     (scores,) = teacher.parts()
     kind = DependencyCRF if projective else NonProjectiveDependencyCRF
     return kind(scores, teacher.lengths, multiroot, validate_args=False)
@@ -45,7 +46,7 @@ def conditioned(teacher: StructuredDistribution, student: StructuredDistribution
 @register_projection(ArcDistribution, DependencyCRF)
 @register_projection(ArcDistribution, NonProjectiveDependencyCRF)
 def _(teacher: ArcDistribution, student: ArcDistribution) -> Tensor:
-    """P_t(h -> d | the trees both allow)."""
+    """Return P_t(h -> d | the trees that both sides allow)."""
     check_words(teacher, student, trailing=0)
     if student.labelled and not teacher.labelled:
         raise ValueError(
@@ -61,7 +62,7 @@ def _(teacher: ArcDistribution, student: ArcDistribution) -> Tensor:
 @fused
 @register_projection(ArcDistribution, HeadLabeling)
 def _(teacher: ArcDistribution, student: HeadLabeling, temperature: float) -> Parts:
-    """Cases 1b and 2b: a label gets its arc's mass, shared by the labels that name the same arc, renormalised."""
+    """Cases 1b and 2b: divide an arc's mass among the labels that name it, then renormalize over the word's labels."""
     mass = label_mass(teacher, student, temperature)
     renormalised(mass)
     return (mass,)
@@ -69,13 +70,13 @@ def _(teacher: ArcDistribution, student: HeadLabeling, temperature: float) -> Pa
 
 @register_projection(HeadLabeling, HeadLabeling)
 def _(teacher: HeadLabeling, student: HeadLabeling, temperature: float) -> Tensor:
-    """P_t(label), where both sides' labels name the same heads and relations."""
+    """Return P_t(label); the labels of both sides must name the same heads and relations."""
     return label_mass(teacher, student, temperature)
 
 
 @register_projection(Mixture, HeadLabeling)
 def _(teacher: Mixture, student: HeadLabeling, temperature: float) -> Tensor:
-    """The components' arc marginals average first; what labels can name of the average is renormalised then."""
+    """Average the components' arc marginals first, then renormalize over the arcs that the student's labels name."""
     mass = _mixed_mass(teacher, student, temperature)
     renormalised(mass)
     return mass
@@ -89,9 +90,10 @@ def _mixed_mass(teacher: Distribution, student: HeadLabeling, temperature: float
 
 
 def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float) -> Tensor:
-    """Mass at a temperature of the arc (and relation) each label names, [B, N, K], shared equally by labels of one arc.
+    """Compute the teacher's mass of the arc (and relation) that each label names, [B, N, K], at a temperature.
 
-    Labels that name no word get exactly 0. Rows sum to what the labels cover of the teacher, at most 1.
+    Labels that name the same arc share its mass equally. Labels that do not name a word get exactly 0. A row sums to
+    the share of the teacher's mass that the word's labels cover, at most 1.
     """
     if isinstance(teacher, HeadLabeling):
         if teacher.event_shape != student.event_shape or not teacher.names_as(student):
@@ -111,9 +113,29 @@ def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float)
 
 
 def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> Tensor:
-    """Teacher mass of the arcs that no label of a word names, [B, N]; 0 in the padding.
+    """Compute the teacher's mass of the arcs that no label of a word names.
 
-    The targets of `project` are renormalised over the rest; a word with less than 1e-6 of it covered carries no loss.
+    The targets of `project` are renormalized over the arcs that labels name. A word whose labels cover less than 1e-6
+    of the teacher's mass has no loss.
+
+    Args:
+        teacher: a dependency distribution, a HeadLabeling with the same labels, or a Mixture of them.
+        student: the HeadLabeling whose labels are examined; its scores are not read.
+        temperature: the teacher's scores are divided by it first.
+
+    Returns:
+        A tensor [B, N] in 0..1, 0 in the padding.
+
+    Raises:
+        TypeError: if the student is not a HeadLabeling.
+        ValueError: if the two sides have different sentences or inventories.
+
+    >>> import structkd, torch
+    >>> teacher = structkd.HeadSelection(torch.zeros(1, 2, 2))
+    >>> heads = torch.tensor([[[0, 1], [0, -1]]])  # the labels of the second word name one head only
+    >>> student = structkd.HeadLabeling(torch.zeros(1, 2, 2), heads)
+    >>> structkd.uncovered(teacher, student)
+    tensor([[0.0000, 0.5000]])
     """
     teacher = adopt(teacher)
     if not isinstance(student, HeadLabeling):

@@ -1,4 +1,4 @@
-"""Mixtures of teachers onto any student."""
+"""The projection of mixtures of teachers onto any student."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .registry import register_projection, targets
 
 @register_projection(Mixture, Distribution)
 def _(teacher: Mixture, student: StructuredDistribution) -> Parts:
-    """sum_t w_t P_t(u): each component is projected (and conditioned on the student's space) on its own."""
+    """Return sum_t w_t P_t(u); each component is projected, and conditioned on the student's space, separately."""
     projected = [targets(component, student) for component in teacher.components]
     weighted = [
         tuple(weight * part for part in parts) for weight, parts in zip(teacher.weights, projected, strict=True)

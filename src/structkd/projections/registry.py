@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from ..distributions.base import Parts, StructuredDistribution, adopt, adopted_class, class_name, ordinary_tensors
 from ..distributions.checks import check_temperature
 
-#: P_t over the student's parts: a tensor shaped like `student.marginals`, or the parts a loss works with.
+#: A function that returns P_t over the student's parts: a tensor shaped like `student.marginals`, or parts.
 Projection = Callable[..., Tensor | Parts]
 
 _PROJECTIONS: dict[tuple[type, type], Projection] = {}
@@ -24,15 +24,29 @@ _FUSED: set[Projection] = set()
 
 
 def register_projection(teacher_class: type, student_class: type) -> Callable[[Projection], Projection]:
-    """Decorator that adds a (teacher, student) pair to `project` and to every loss built on it.
+    """Return a decorator that adds a (teacher, student) pair to `project` and to every loss built on it.
 
-        @structkd.register_projection(MyParser, structkd.HeadLabeling)
-        def _(teacher, student):
-            return marginals  # shaped like student.marginals, 0 in the padding
+    The decorated function takes the teacher and the student and returns marginals shaped like `student.marginals`, 0 in
+    the padding. The teacher's scores are already divided by the temperature. If the teacher has no `tempered` method,
+    give the function a third parameter, `temperature`. If several pairs fit, the most specific one is called, teacher
+    first, as in torch.distributions.register_kl. Registering a pair again replaces it.
 
-    The function gets the teacher with its scores already divided by the temperature; a teacher that has no `tempered`
-    method is served by a third parameter, `temperature`. Of several pairs that fit, the most specific one is called,
-    teacher first, as in torch.distributions.register_kl. Registering a pair again replaces it.
+    Args:
+        teacher_class, student_class: subclasses of torch.distributions.Distribution.
+
+    Raises:
+        TypeError: if one of them is not a class.
+
+    >>> import structkd, torch
+    >>> class Annotators(structkd.MaxEnt):
+    ...     "Logits of several annotators' choices."
+    >>> @structkd.register_projection(Annotators, structkd.MaxEnt)
+    ... def majority(teacher, student):
+    ...     return torch.nn.functional.one_hot(teacher.decode(), student.event_shape[-1]).float()
+    >>> teacher = Annotators(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
+    >>> structkd.project(teacher, structkd.MaxEnt(torch.zeros(1, 2, 2)))
+    tensor([[[1., 0.],
+             [0., 1.]]])
     """
     for role, kind in (("teacher", teacher_class), ("student", student_class)):
         if not isinstance(kind, type):
@@ -47,7 +61,25 @@ def register_projection(teacher_class: type, student_class: type) -> Callable[[P
 
 
 def fused(function: Projection) -> Projection:
-    """Mark a registered projection whose losses a student may compute together with the teacher (`fused_loss`)."""
+    """Mark a projection, so that the student may compute the loss without it (`StructuredDistribution.fused_loss`).
+
+    A student's `fused_loss` computes loss and gradient from the scores of both sides in one pass. It may stand in for a
+    projection only if both give the same targets, which this decorator declares.
+
+    Args:
+        function: a projection that is passed to `register_projection`.
+
+    Returns:
+        The same function.
+
+    >>> import structkd
+    >>> class Annotators(structkd.MaxEnt):
+    ...     "Logits of several annotators' choices."
+    >>> @structkd.fused
+    ... @structkd.register_projection(Annotators, structkd.MaxEnt)
+    ... def shares(teacher, student):
+    ...     return teacher.marginals
+    """
     _FUSED.add(function)
     return function
 
@@ -57,8 +89,8 @@ class Pair:
     """A checked teacher and student of the same sentences, and the projection that serves them.
 
     Attributes:
-        teacher: of our class where torch-struct's was given, unless a projection of theirs is registered.
-        student: of our class.
+        teacher: of structkd's class if one of torch-struct's was given, unless a projection of that is registered.
+        student: of structkd's class.
         project: the registered function.
     """
 
@@ -68,12 +100,12 @@ class Pair:
 
     @property
     def fused(self) -> bool:
-        """Whether the student may compute its loss together with the teacher."""
+        """Whether the student may compute its loss directly from the scores of both sides."""
         return self.project in _FUSED
 
     @torch.no_grad()
     def targets(self, temperature: float) -> Parts:
-        """P_t over the student's parts, in the form its losses work with."""
+        """Return P_t over the student's parts, in the form that its losses use."""
         result = _call(self.project, self.teacher, self.student, temperature)
         if isinstance(result, tuple):
             return result
@@ -83,7 +115,7 @@ class Pair:
 
 
 def find_pair(teacher: Any, student: Any) -> Pair | None:
-    """Check a teacher and a student and find the projection that serves them; None where there is none."""
+    """Check a teacher and a student and find the projection that serves them; return None if there is none."""
     adopted, student = check_distribution("teacher", teacher), check_distribution("student", student)
     found = _find(type(teacher), type(student))  # type: ignore[arg-type]
     if found is None:
@@ -96,7 +128,7 @@ def find_pair(teacher: Any, student: Any) -> Pair | None:
 
 
 def require_pair(teacher: Any, student: Any) -> Pair:
-    """`find_pair`; raises NotImplementedError where no projection serves the pair."""
+    """Do as `find_pair`, but raise NotImplementedError if no projection serves the pair."""
     pair = find_pair(teacher, student)
     if pair is None:
         raise NotImplementedError(_unknown(teacher, student))
@@ -107,18 +139,31 @@ def require_pair(teacher: Any, student: Any) -> Pair:
 def project(
     teacher: Distribution, student: Distribution, temperature: float = 1.0, samples: int | None = None
 ) -> Tensor:
-    """P_t(u | x) over the student's substructures, in the shape of `student.marginals`; carries no gradient.
+    """Compute the teacher's marginals P_t(u | x) over the student's substructures.
+
+    If the teacher allows structures that the student's class cannot build, the target is the teacher conditioned on
+    the student's space.
 
     Args:
-        teacher, student: distributions over the same sentences. Only the student's kind, lengths and inventory are
-            read, never its scores.
+        teacher, student: distributions over the same sentences. The student's class, lengths and inventory are read;
+            its scores are not.
         temperature: the teacher's scores are divided by it first.
-        samples: for a pair without an exact projection, estimate from this many teacher samples (unbiased). Ignored
-            where an exact one is registered.
+        samples: if the pair has no exact projection, estimate the marginals from this many teacher samples (unbiased).
+            Ignored if an exact projection is registered.
 
-    Where the teacher allows structures that the student's class cannot build, the target is the teacher conditioned on
-    the student's space. Raises NotImplementedError for an unknown pair, ValueError for distributions that do not fit
-    together or an empty structure space.
+    Returns:
+        A tensor shaped like `student.marginals`, without a gradient.
+
+    Raises:
+        NotImplementedError: if no projection serves the pair and `samples` is None.
+        ValueError: if the two sides have different sentences or inventories, or share no structure.
+
+    >>> import structkd, torch
+    >>> emissions, transitions = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
+    >>> teacher = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    >>> structkd.project(teacher, structkd.MaxEnt(torch.zeros(1, 2, 2)))
+    tensor([[[0.8272, 0.1728],
+             [0.4342, 0.5658]]])
     """
     student = check_distribution("student", student)
     if isinstance(student, StructuredDistribution):
@@ -134,14 +179,14 @@ def project(
 def targets(
     teacher: Distribution, student: Distribution, temperature: float = 1.0, samples: int | None = None
 ) -> Parts:
-    """P_t over the student's parts, in the form its losses work with; see `project`."""
+    """Compute P_t over the student's parts, in the form that its losses use; see `project`."""
     temperature = check_temperature(temperature)
     pair = find_pair(teacher, student)
     if pair is not None:
         return pair.targets(temperature)
     if samples is None:
         raise NotImplementedError(_unknown(teacher, student))
-    from .structures import sampled_targets  # which projects structures one by one, through this module
+    from .structures import sampled_targets  # imported here, because that module imports this one
 
     teacher, student = adopt(teacher), adopt(student)
     check_pair(teacher, student)
@@ -179,7 +224,7 @@ def _lengths(distribution: Distribution) -> list[int] | None:
 
 
 def check_words(teacher: StructuredDistribution, student: StructuredDistribution, trailing: int) -> None:
-    """Refuse scores padded to different numbers of words or of different inventories' sizes."""
+    """Refuse sides that are padded to different numbers of words or, if `trailing`, have inventories of other sizes."""
     if teacher.words != student.words:
         raise ValueError(
             f"Teacher and student must be padded to the same number of words, got {teacher.words} for the teacher and "
@@ -193,7 +238,7 @@ def check_words(teacher: StructuredDistribution, student: StructuredDistribution
 
 
 def check_distribution(role: str, distribution: Any) -> Any:
-    """A teacher or student as ours where it is torch-struct's; refuse what is no distribution."""
+    """Return a teacher or student, a torch-struct one as structkd's; refuse an object that is not a distribution."""
     if not isinstance(distribution, Distribution):
         raise TypeError(
             f"The {role} must be a distribution, got {class_name(distribution)}. Wrap the scores in one of structkd's "
@@ -232,7 +277,7 @@ def _shaped(marginals: Any, student: StructuredDistribution) -> Tensor:
 
 @lru_cache
 def _find(teacher_class: Any, student_class: Any) -> tuple[Projection, type] | None:
-    """The most specific registered pair: nearest teacher class first, then nearest student class."""
+    """Find the most specific registered pair: nearest teacher class first, then nearest student class."""
     teacher, student = adopted_class(teacher_class), adopted_class(student_class)
     ranked = [(teacher.index(t), student.index(s), t, s) for t, s in _PROJECTIONS if t in teacher and s in student]
     if not ranked:

@@ -1,4 +1,4 @@
-"""Flat typed spans onto tags: case 4."""
+"""Projections of flat typed spans onto spans and onto tags (case 4)."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from .registry import check_words, register_projection
 
 @register_projection(SpanCRF, SpanCRF)
 def _(teacher: SpanCRF, student: SpanCRF) -> Tensor:
-    """P_t(span): the teacher's own marginals."""
+    """Return P_t(span), the teacher's marginals."""
     check_words(teacher, student, trailing=1)
     return teacher.expected_event()
 
 
 @register_projection(SpanCRF, MaxEnt)
 def _(teacher: SpanCRF, student: MaxEnt) -> Tensor:
-    """Case 4: per-word tag marginals of the distribution over flat segmentations."""
+    """Case 4: return the per-word tag marginals of the distribution over flat segmentations."""
     check_words(teacher, student, trailing=0)
     return tag_marginals(teacher, teacher.expected_parts(), student.labels)
 
 
 def tag_marginals(spans: SpanCRF, parts: Parts, labels: list[str] | None) -> Tensor:
-    """P(tag) for every word, [B, N, C], of expected (or one structure's) span parts; 0 in the padding.
+    """Compute P(tag) for every word, [B, N, C], from expected span parts or those of one structure; 0 in the padding.
 
-    BIOES if the inventory has S- or E- tags of the spans' types, BIO otherwise. With M[i, j] the mass of span i..j,
+    The scheme is BIOES if the inventory has S- or E- tags of the spans' types, and BIO otherwise. With M[i, j] the mass
+    of span i..j,
 
         S(k) = M[k, k]           B(k) = sum_{j > k} M[k, j]      E(k) = sum_{i < k} M[i, k]
         I(k) = sum_{i < k < j} M[i, j]                           O(k) = mass of k in no span;
 
-    in BIO, B takes S and I takes E. Sums of probabilities only, so a tag no span can give has exactly 0. O(N^2 L).
+    In BIO, the mass of S is added to B, and that of E to I. All cells are sums of probabilities, so that a tag which no
+    span can give has exactly 0. Costs O(N^2 L).
     """
     types, labels, scheme = _inventories(spans, labels)
     mass, outside = parts
     single = mass.diagonal(0, 1, 2).transpose(1, 2)  # [B, N, L]
     longer = mass - torch.diag_embed(single.transpose(1, 2), dim1=1, dim2=2)
     begin, end = longer.sum(2), longer.sum(1)
-    # spans that start before k and end after it: sum over i < k, then over j > k, on the diagonal
+    # For spans that start before k and end after it, sum over i < k, then over j > k, and take the diagonal.
     started = longer.cumsum(1) - longer
     inner = (started.flip(2).cumsum(2).flip(2) - started).diagonal(0, 1, 2).transpose(1, 2)
     if scheme == "BIO":
@@ -53,9 +55,10 @@ def tag_marginals(spans: SpanCRF, parts: Parts, labels: list[str] | None) -> Ten
 
 
 def _inventories(spans: SpanCRF, labels: list[str] | None) -> tuple[list[str], list[str], str]:
-    """Types, labels and their scheme: BIOES if they have S- or E- tags of the types, BIO otherwise.
+    """Return types, labels and their scheme: BIOES if they have S- or E- tags of the types, BIO otherwise.
 
-    Refuses inventories that are not known, and labels that lack a tag.
+    Raises:
+        ValueError: if an inventory is unknown, or the labels lack a tag of their scheme.
     """
     types: list[str] | None = spans.types
     if types is None or labels is None:
@@ -75,7 +78,7 @@ def _inventories(spans: SpanCRF, labels: list[str] | None) -> tuple[list[str], l
 
 
 def _by_name(per_prefix: dict[str, Tensor], types: list[str], labels: list[str], otherwise: float) -> Tensor:
-    """Tensors [B, N, L] by prefix as one [B, N, C] in the order of the labels."""
+    """Arrange tensors [B, N, L] by prefix in one tensor [B, N, C], in the order of the labels."""
     tags = per_prefix["B"].new_full((*per_prefix["B"].shape[:2], len(labels)), otherwise)
     for prefix, values in per_prefix.items():
         tags[..., [labels.index(f"{prefix}-{kind}") for kind in types]] = values

@@ -1,4 +1,4 @@
-"""Single structures of a teacher (samples, its k best) as parts of the student."""
+"""Projections of a teacher's single structures, its samples and its k best, onto the student's parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .registry import find_pair, require_pair
 
 
 def sampled_targets(teacher: Any, student: Any, temperature: float, samples: Any) -> Parts:
-    """The mean, over independent teacher samples, of the indicators of the student's parts: unbiased for P_t(u)."""
+    """Average the indicators of the student's parts over teacher samples: an unbiased estimate of P_t(u)."""
     samples = check_count("samples", samples)
     if temperature != 1:
         if not hasattr(teacher, "tempered"):
@@ -33,9 +33,9 @@ def sampled_targets(teacher: Any, student: Any, temperature: float, samples: Any
 
 
 def k_best(teacher: StructuredDistribution, student: StructuredDistribution, k: int) -> tuple[Tensor, list[Parts]]:
-    """The teacher's k best structures that the student can build: scores [k, B] and the student's parts of each.
+    """Return the teacher's k best structures that the student can build: scores [k, B] and the student's parts of each.
 
-    A sentence with fewer has scores of -inf, and its best structure's parts, for the rest.
+    If a sentence has fewer structures, the remaining rows hold scores of -inf and the parts of its best structure.
     """
     teacher = conditioned(teacher, student)
     with torch.no_grad():
@@ -55,10 +55,10 @@ def k_best(teacher: StructuredDistribution, student: StructuredDistribution, k: 
 
 
 def structure_targets(teacher: StructuredDistribution, parts: Parts, student: StructuredDistribution) -> Parts:
-    """The indicators of the student's parts for one structure per sentence, given by the teacher's part indicators.
+    """Return the indicators of the student's parts for one structure per sentence, from the teacher's part indicators.
 
-    A structure is projected as the distribution that is certain of it; if the pair has no projection, by way of what
-    it says of each of the student's words.
+    A structure is projected as the distribution that is certain of it. If the pair has no projection, the structure is
+    first projected onto the student's words, and the student's parts are read from them.
     """
     certain = teacher.certain_of(parts)
     pair = find_pair(certain, student)
@@ -69,7 +69,7 @@ def structure_targets(teacher: StructuredDistribution, parts: Parts, student: St
 
 
 def _foreign(teacher: Distribution, structure: Tensor, student: StructuredDistribution) -> Parts:
-    """A sample of a class that is not ours: an event shaped like the student's, or labels or heads [B, N]."""
+    """Read a sample of a foreign class: an event shaped like the student's, or labels or heads [B, N]."""
     if structure.shape == student.batch_shape + student.event_shape:
         return student.parts_of_event(structure.to(student.dtype))
     if structure.shape == (*student.batch_shape, student.words) and not structure.is_floating_point():
@@ -82,7 +82,7 @@ def _foreign(teacher: Distribution, structure: Tensor, student: StructuredDistri
 
 
 def _separate(parts: Parts, count: int) -> list[Parts]:
-    """Parts [count * B, ...] as `count` parts [B, ...]."""
+    """Split parts [count * B, ...] into `count` parts [B, ...]."""
     return list(zip(*(p.unflatten(0, (count, -1)) for p in parts), strict=True))
 
 
