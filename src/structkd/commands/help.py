@@ -1,4 +1,4 @@
-"""``structkd --help``: as Hydra prints it from the template in conf/, which takes Hydra a hundred loaded files."""
+"""``structkd --help``: the text that Hydra would print from the template in conf/, without loading Hydra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody may have meant who typed something that the configuration does not have.
+"""Suggestions for overrides that the configuration does not have.
 
 Every suggestion can be typed as it stands: quoted for a shell, with ``+`` and ``@`` where Hydra wants them.
 """
@@ -18,9 +18,9 @@ __all__ = ["about_choice", "about_grammar", "about_key", "about_value"]
 
 #: Groups that can be chosen on the command line although they are not keys of the schema.
 _GROUPS = ("scenario", "debug", "paper", "sweep")
-#: Groups of what a node of the same name holds.
+#: Groups whose choices fill a node of the same name.
 _NODES = ("model", "encoder", "trainer")
-#: Names from other tools.
+#: Names of settings in other tools, and ours.
 _ALIASES = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
@@ -37,7 +37,7 @@ _ALIASES = {
 }
 #: Fields of transformers.TrainingArguments that are often wanted, and that no file of the group trainer may have.
 _OF_TRAINERS = ("num_train_epochs", "dataloader_num_workers", "fp16", "bf16", "warmup_ratio", "optim", "logging_steps")
-#: What has to be installed for a launcher or sweeper of Hydra.
+#: The package that a launcher or sweeper of Hydra needs.
 _EXTRAS = {
     "joblib": "structkd[sweep]",
     "submitit_local": "structkd[sweep]",
@@ -48,7 +48,7 @@ _EXTRAS = {
 
 
 def about_choice(file: str, options: Sequence[str]) -> str:
-    """A choice that its group does not have.
+    """Explain a choice that its group does not have.
 
     Args:
         file: the group and the choice, ``kd/structual``.
@@ -68,7 +68,7 @@ def about_choice(file: str, options: Sequence[str]) -> str:
 
 
 def about_grammar(override: str) -> str:
-    """An override that Hydra's grammar does not have."""
+    """Explain an override that Hydra's grammar does not have."""
     if override.startswith("-"):
         return f"There is no option {override.partition('=')[0]}. Settings are written key=value; see structkd --help."
     found = re.fullmatch(r"([+~]{0,2}[\w.@/]+)=(.*)", override, re.DOTALL)
@@ -81,7 +81,7 @@ def about_grammar(override: str) -> str:
 
 
 def about_key(problem: str, full: str, keys: Sequence[str], root: Any) -> str:
-    """A key that its node does not have.
+    """Explain a key that its node does not have.
 
     Args:
         problem: Hydra's message.
@@ -115,7 +115,7 @@ def about_key(problem: str, full: str, keys: Sequence[str], root: Any) -> str:
 
 
 def about_value(problem: str, text: str) -> str:
-    """A value that its key does not take, or a choice where there is nothing to choose.
+    """Explain a value that its key does not take, or a choice for a key that has no group.
 
     Args:
         problem: Hydra's message.
@@ -163,7 +163,7 @@ def _about_groups(key: str, problem: str, text: str) -> str:
 
 
 def _meant(full: str, value: str, root: Any) -> list[str]:
-    """Overrides that put the value where a key of this name is, the likeliest first; at most three."""
+    """Return at most three overrides that set a key of this name, the likeliest first."""
     parent, _, key = full.rpartition(".")
     name = _ALIASES.get(key, key)
     if parent == "hydra.launcher":
@@ -186,7 +186,7 @@ def _meant(full: str, value: str, root: Any) -> list[str]:
 
 
 def _instead(root: Any, role: str, name: str) -> str:
-    """The override that lets epochs count where steps have been given."""
+    """Return the override that removes a number of steps, so that epochs count."""
     steps = OmegaConf.select(root, f"{role}.trainer.max_steps")
     return f" {role}.trainer.max_steps=null" if name == "num_train_epochs" and steps is not None else ""
 
@@ -201,7 +201,7 @@ def _paths(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _chosen(key: str, value: str) -> str:
-    """What is typed to have a whole node chosen from its group."""
+    """Return the override that chooses a whole node from its group."""
     name = key.rpartition(".")[2]
     if key == "student.text":
         if re.search(r"[./]", value):
@@ -223,7 +223,7 @@ def _chosen(key: str, value: str) -> str:
 
 
 def _quoted(key: str, value: str) -> str:
-    """An override whose value is plain text whatever it holds."""
+    """Quote an override, so that its value is read as plain text."""
     escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
     return shlex.quote(f'{key}="{escaped}"')
 

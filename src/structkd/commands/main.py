@@ -31,14 +31,14 @@ register_schema()
 
 log = logging.getLogger(__name__)
 
-#: What may stand in place of the first key=value.
+#: Commands that may stand in place of the first key=value.
 _COMMANDS = ("targets", "report")
-#: Where a command's folder lies is another place for everybody.
+#: The folder of a command is different for every user, and is left out of the command that is kept.
 _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def distil_job(config: DictConfig) -> float:
-    """One run; returns what a sweeper may optimise, the method's main figure on the development split."""
+    """Carry out one run, and return the value that a sweeper may optimize: the method's main dev metric."""
     job = _job(config)
     run = find(*job[:2])
     if run is not None:
@@ -52,16 +52,16 @@ def distil_job(config: DictConfig) -> float:
 
 
 def targets_job(config: DictConfig) -> None:
-    """The teacher's scores for the text of one run, computed and kept."""
+    """Compute and keep the teacher's scores for the text of one run."""
     from structkd.runs.teacher_scores import store_targets
 
     store_targets(*_job(config))
 
 
 def _job(config: DictConfig) -> tuple[dict[str, Any], Path, str, list[str]]:
-    """Configuration, output folder, command as typed, and what of it concerns this run."""
+    """Return the configuration, the output folder, the command as typed, and the overrides of this run."""
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    # Hydra changes the working directory where hydra.job.chdir says so.
+    # Hydra changes the working directory if hydra.job.chdir is true.
     plain["work_dir"] = to_absolute_path(os.path.expanduser(plain["work_dir"]))
     job = HydraConfig.get()
     overrides = list(job.overrides.task)
@@ -84,7 +84,7 @@ def main() -> None:
     # Hydra would print tracebacks of its own and exit; the message is decided here instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     before = signal.signal(signal.SIGTERM, _terminate)
-    # A full disk or a closed pipe is met again by whatever writes next; logging would add a traceback of its own.
+    # A full disk or a closed pipe is met again by the next write; logging would only add a traceback.
     raising, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         _run_and_flush(typed)
@@ -160,12 +160,12 @@ def _run(typed: list[str]) -> None:
     job: Any = distil_job
     if typed[:1] == ["targets"]:
         job = targets_job
-        # Without .hydra/, by which a report knows a run.
+        # A report recognizes a run by its .hydra/, so this folder must not have one.
         sys.argv[1:] = [*typed[1:], "hydra.output_subdir=null"]
     # For conf/config.yaml, and for jobs in other processes, which inherit it.
     os.environ["STRUCTKD_RUNS"] = "runs" if job is distil_job else "targets"
     if os.environ.get("RANK", "0") != "0":
-        # Of processes that torchrun started together one speaks.
+        # Only one of the processes that torchrun started prints.
         sys.argv += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
     # Not as a decorator: launchers send the job to other processes by its name, which must be its own.
     hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")(job)()

@@ -21,7 +21,7 @@ __all__ = ["explain", "is_closed_pipe", "is_user_error", "silence_output"]
 #: Errors of the system that mean a full disk, and those of a place where nothing can be written.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EROFS, errno.EACCES, errno.EPERM)
-#: What chooses another place for results.
+#: The setting that chooses another place for results.
 _WORK_DIR = "work_dir=... (or STRUCTKD_WORK)"
 
 
@@ -35,7 +35,7 @@ def explain(error: BaseException, place: str = _WORK_DIR) -> str:
     """Return the error as one paragraph, with the closest existing name if something was misspelt.
 
     Args:
-        error: that the user can mend, or any other.
+        error: the error; the user need not be able to mend it.
         place: the setting by which the results of this command go elsewhere.
     """
     cause = next((each for each in _chain(error) if isinstance(each, OmegaConfBaseException)), None)
@@ -66,12 +66,12 @@ def explain(error: BaseException, place: str = _WORK_DIR) -> str:
 
 
 def is_closed_pipe(error: BaseException) -> bool:
-    """Whether an error means that nobody reads any more what this command prints, as after ``| head``."""
+    """Whether an error means that the output of this command is no longer read, as after ``| head``."""
     return isinstance(error, BrokenPipeError) and any(map(_is_closed, (sys.stdout, sys.stderr)))
 
 
 def silence_output(stream: Any) -> None:
-    """Drop what is still to be printed, so that the interpreter does not stumble over it when it ends."""
+    """Drop the output that is not printed yet, so that the interpreter does not fail on it when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""The schema of the configuration: what may be set, and of which type.
+"""The schema of the configuration: the settings and their types.
 
 Hydra checks every configuration against it before anything runs. The ``model``, ``trainer``, ``loss`` and ``data``
 nodes are open mappings because their fields belong to the object they name; its signature checks them.
@@ -30,7 +30,7 @@ class TeacherConfig:
     model: dict[str, Any] = MISSING  # a recipe, group model
     trainer: dict[str, Any] = MISSING  # fields of transformers.TrainingArguments, group trainer
     labelled: int | None = None  # sentences of the training split; null: all
-    seed: int = 0  # apart from the experiment's, so that one teacher serves all seeds
+    seed: int = 0  # not the experiment's, so that one teacher serves all seeds
     patience: int | None = None  # evaluations without progress until training stops; null: never
     weight: float = 1.0  # beside the other teachers of an ensemble
     batch_words: int | None = None  # words of a training batch, whatever the sentences; null: the trainer's batch size
@@ -46,7 +46,7 @@ class StudentConfig:
     unlabelled: int | None = 0  # other sentences, which only the teacher annotates; null: all there are
     patience: int | None = None
     text: dict[str, Any] | None = None  # a data set of plain text; null: the training split the teacher has not seen
-    select: str = "best"  # best: on dev; last: of the last step, where no annotation of the kind may be looked at
+    select: str = "best"  # best: the best on dev; last: the last step, for data without an annotated dev split
     batch_words: int | None = None  # as the teacher's
 
 
@@ -73,8 +73,8 @@ class MethodConfig:
 class StoreConfig:
     """How the teacher's scores are kept."""
 
-    dtype: str = "float32"  # or float16, half as large; what it costs is measured and stated when they are written
-    shard_sentences: int = 2000  # sentences a file: what a killed process may lose
+    dtype: str = "float32"  # or float16, half as large; its error is measured and stated when the store is written
+    shard_sentences: int = 2000  # sentences per file; a killed process loses at most one file
     part: str = "1/1"  # k/n: the share that `structkd targets` writes, as one of n machines
 
 

@@ -45,7 +45,7 @@ _LEGAL = "=,.-_+~@[]{}()!&^; "
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """The name of a run's folder: its overrides in alphabetical order, joined by commas.
+    """Return the name of a run's folder: its overrides in alphabetical order, joined by commas.
 
     Equal for equal overrides in whatever order and spacing they were typed, and different for different ones; a prefix
     (``+x=1``) and quotes (``x="1"``) count as a difference. ``work_dir`` is left out, for the folder lies in it.
@@ -64,7 +64,7 @@ def run_name(overrides: Sequence[str]) -> str:
     name = urllib.parse.quote(",".join(sorted(written)), safe=_LEGAL)
     if name.endswith((".", " ")):
         name = f"{name[:-1]}%{ord(name[-1]):02X}"
-    # Which of two overrides of one key comes last decides.
+    # The order of two overrides of one key matters: the last one decides.
     full = "\n".join(written) if _overlap(parsed) else name
     if full != name or len(name) > _LONGEST:
         name = f"{name[: _LONGEST - 11]}-{hashlib.sha256(full.encode()).hexdigest()[:10]}"
@@ -98,7 +98,7 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 class Outcomes(Callback):
-    """Keeps a sweep going when one of its runs fails, and says at its end what became of each.
+    """Keeps a sweep going when one of its runs fails, and reports at its end how each run ended.
 
     An error is written to ``failed.json`` in the run's folder. In a sweep the run then returns nothing, which a sweeper
     that optimises takes for a failed trial; a run that is not part of a sweep is left to fail.
@@ -112,12 +112,12 @@ class Outcomes(Callback):
         self._before: int | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """In the process that starts the sweep; launchers send this object to all others."""
+        """Prepare the records, in the process that starts the sweep; launchers send this object to all others."""
         self._sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
         self._records = Path(config.hydra.sweep.dir).absolute() / ".sweeps" / self._sweep
         with contextlib.suppress(OSError):  # the launcher meets it again, where it stops the sweep
             self._records.mkdir(parents=True)
-        # For main(), which reports what there is where a launcher or a sweeper gives up.
+        # main() reports these records if a launcher or a sweeper gives up.
         os.environ[_RECORDS] = str(self._records)
         self._command = os.environ.get("STRUCTKD_COMMAND", "")
         launcher = config.hydra.launcher._target_
@@ -132,7 +132,7 @@ class Outcomes(Callback):
             os.environ["STRUCTKD_COMMAND"] = self._command
         logging.raiseExceptions = False  # as in main(), which not every process comes from
         if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
-            # joblib has its workers start processes in a way of its own, in which torch's data loaders cannot.
+            # joblib's workers have a start method that torch's data loaders cannot use.
             multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
         folder = RunFolder(Path(config.hydra.runtime.output_dir))
         self._before = _written_at(folder)
@@ -148,7 +148,7 @@ class Outcomes(Callback):
                     handler.setFormatter(logging.Formatter(f"#{config.hydra.job.num}  %(message)s"))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """In the process that carried out the run."""
+        """Record how a run ended, in the process that carried it out."""
         error = _error(job_return)
         if error is not None:
             job_return.__class__ = _Failed
@@ -157,7 +157,7 @@ class Outcomes(Callback):
         try:
             self._keep(config, job_return, error)
         except OSError as full:
-            # What became of the run cannot be kept, so that the sweep ends with it.
+            # The outcome of the run cannot be kept, and the sweep therefore ends.
             job_return.__class__ = _Failed
             job_return.status, job_return.return_value = JobStatus.FAILED, error or full
 
@@ -177,7 +177,7 @@ class Outcomes(Callback):
                 sweep=self._sweep,
                 time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
-            # Of processes that were started together one fails, and the others because it did.
+            # If torchrun started several processes, one fails first, and its failure makes the others fail.
             if os.environ.get("RANK", "0") == "0" or not folder.failure.exists():
                 failure.write(folder.failure)
         if self._records is None:
@@ -196,9 +196,9 @@ class Outcomes(Callback):
         record.write(self._record(config))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """In the process that started the sweep, after its last run."""
+        """Report the sweep, in the process that started it, after its last run."""
         if report_sweep():
-            # Hydra drops the errors of callbacks, and rightly; this is none.
+            # Hydra drops the errors of callbacks, but not an exit.
             sys.exit(1)
 
     def _record(self, config: DictConfig) -> Path:
@@ -207,9 +207,9 @@ class Outcomes(Callback):
 
 
 def report_sweep() -> bool:
-    """Say what became of the runs of this process's sweep; returns whether any of them is not finished.
+    """Report how the runs of this process's sweep ended, and return whether any of them is not finished.
 
-    Once for every sweep; where there was none nothing is said.
+    Every sweep is reported once. Nothing is printed if there was none.
     """
     folder = os.environ.pop(_RECORDS, None)
     if folder is None:
@@ -251,7 +251,7 @@ def _report(records: Sequence[SweepRecord], where: str) -> None:
 
 
 class _Failed(JobReturn):
-    """The end of a run that failed. Hydra's own prints a line of its own beside the message that main() prints."""
+    """The end of a run that failed. Hydra's class would print a line beside the message that main() prints."""
 
     @property
     def return_value(self) -> Any:

@@ -55,8 +55,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     Args:
         config: plain data in the form of :class:`~structkd.commands.schema.ExperimentConfig`.
         output: the run's folder, which :mod:`structkd.records` describes.
-        command: what was typed, and
-        overrides: what of it concerns this run (of several, under -m), to be kept with the results.
+        command: the command line as typed, which is kept with the results.
+        overrides: the part of it that concerns this run (of several, under -m).
 
     Returns:
         The results, as ``metrics.json`` in the run's folder holds them.
@@ -89,7 +89,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     taught = [student for student in planned.students if student.teacher is not None]
     for training in [*alone, *(planned.teachers if taught else []), *taught]:
         results.append(_result(training, work_dir))
-    # the teachers first, the method after its baselines
+    # The table lists the teachers first and the method after its baselines.
     order = [each.name for each in (*planned.teachers, *planned.students[1:], planned.students[0])]
     results.sort(key=lambda result: order.index(result.method))
     run: Any = None
@@ -171,7 +171,7 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
 
 
 def quiet() -> None:
-    """Trainings show their own progress; a bar for every file saved would drown it."""
+    """Turn off the progress bars of saved files, which would drown the progress of the training."""
     disable_progress_bars()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -196,14 +196,14 @@ def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[
                 rounded = Divergence(kl=round(found["kl"], 6), kl_per_word=round(found["kl_per_word"], 6))
                 result = replace(result, divergence=rounded)
             except NotImplementedError as error:
-                # A pair of one's own may be distilled by a loss of one's own, and have no exact projection.
+                # A user's pair of classes may be distilled by a user's loss and have no exact projection.
                 log.info("%s: no divergence from the teacher (%s)", result.method, error)
         measured.append(result)
     return measured, words_per_second(models, drawn(dev, min(_SPEED_SENTENCES, len(dev)), 0))
 
 
 def environment() -> dict[str, str]:
-    """Versions that a result may depend on."""
+    """Return the versions that a result may depend on."""
     packages = ["structkd", "torch", "torch-struct", "transformers", "datasets", "hydra-core", "numpy"]
     if importlib.util.find_spec("numba") is not None:
         packages.append("numba")  # the compiled kernels run
@@ -246,7 +246,7 @@ def _result(training: Training, work_dir: Path) -> Result:
 
 
 def _each(source: Corpus, target: Corpus, what: str) -> str:
-    """One statement where both corpora make the same, else one for each."""
+    """Return the statement that both corpora make, or one for each if they differ."""
     statements: dict[str, str] = {corpus.name: getattr(corpus, what) for corpus in (source, target)}
     if len(set(statements.values())) == 1:
         return statements[source.name]

@@ -1,4 +1,4 @@
-"""Hashes of what a training depends on, so that a finished one is found again and a stale one never is."""
+"""Hashes of everything a training depends on, so that a finished one is found again and a stale one never is."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .instantiate import plugins, resolve
 
 __all__ = ["code_fingerprint", "file_fingerprints", "plugin_fingerprints", "text_fingerprint"]
 
-#: Modules outside of the rooms that decide it, too.
+#: Modules outside of those packages that affect a training, too.
 _GROUND = ("numbering.py", "tags.py")
 
 
 @functools.cache
 def code_fingerprint() -> str:
-    """Hash of structkd's own code as far as training runs through it; comments, docstrings and layout do not count.
+    """Hash the code of structkd as far as training runs through it; comments, docstrings and layout do not count.
 
     Taken once per process: files that are edited later are not the code that this process has loaded.
     """
@@ -40,7 +40,7 @@ def code_fingerprint() -> str:
 
 
 def plugin_fingerprints(targets: Iterable[str]) -> dict[str, str]:
-    """Hash of the module of every plug-in object among the names."""
+    """Hash the module of every plug-in object among the names."""
     found = {}
     for target in targets:
         module = resolve(target).__module__
@@ -51,7 +51,7 @@ def plugin_fingerprints(targets: Iterable[str]) -> dict[str, str]:
 
 
 def file_fingerprints(config: Any) -> dict[str, Any]:
-    """What lies at the paths that a configuration names: word vectors, a folder with an encoder.
+    """Hash the files and folders that a configuration names, such as word vectors or a folder with an encoder.
 
     A file is known by its sha256. Of a folder, whose weights may take minutes to hash, names, sizes and times count.
     """
@@ -71,7 +71,7 @@ def file_fingerprints(config: Any) -> dict[str, Any]:
 
 
 def text_fingerprint(text: Dataset) -> str:
-    """sha256 of what models read of the sentences, and of their ids; in pieces: the text may be larger than memory."""
+    """Hash the columns that models read, and the ids, piece by piece: the text may be larger than memory."""
     columns = ["id", "tokens", *(name for name in INPUT_COLUMNS if name in text.column_names)]
     content = hashlib.sha256(json.dumps(columns).encode())
     for piece in text.select_columns(columns).iter(batch_size=2000):
@@ -80,7 +80,7 @@ def text_fingerprint(text: Dataset) -> str:
 
 
 def _meaning(path: Path) -> str:
-    """Hash of a file's syntax tree without docstrings."""
+    """Hash a file's syntax tree without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -47,7 +47,7 @@ def register_plugin(module: str) -> None:
 
 
 def plugins() -> tuple[str, ...]:
-    """The names of all registered plug-in modules."""
+    """Return the names of all registered plug-in modules."""
     listed = [name.strip() for name in os.environ.get("STRUCTKD_PLUGINS", "").split(",") if name.strip()]
     installed = [point.value.partition(":")[0] for point in entry_points(group="structkd.plugins")]
     return tuple(dict.fromkeys([*_registered, *listed, *installed]))
@@ -185,7 +185,7 @@ def _admitted_package(name: str) -> bool:
 
 
 def _admitted(found: Any) -> bool:
-    """A class, or a function or class method, whose own definition lies in an admitted module."""
+    """Whether an object is a class, function or class method that is defined in an admitted module."""
     if isinstance(found, types.MethodType):
         return inspect.isclass(found.__self__) and _admitted(found.__self__) and _admitted(found.__func__)
     if isinstance(found, types.FunctionType):
@@ -207,7 +207,7 @@ def _admitted(found: Any) -> bool:
 
 
 def _layers(function: types.FunctionType) -> list[types.FunctionType]:
-    """A function and the functions it wraps."""
+    """Yield a function and the functions that it wraps."""
     layers = [function]
     while isinstance(inner := getattr(layers[-1], "__wrapped__", None), types.FunctionType) and inner not in layers:
         layers.append(inner)

@@ -1,4 +1,4 @@
-"""What a configuration asks for, checked and ready to be carried out: data, splits, trainings, teacher scores."""
+"""The plan of a run, checked and ready to be carried out: data, splits, trainings, teacher scores."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that the results depend on."""
+        """The digest of everything that the results depend on."""
         trainings = [[each.name, each.key] for each in (*self.teachers, *self.students)]
         return identity.digest([2, self.scenario, trainings, self.comparisons])
 
@@ -116,12 +116,12 @@ class Method:
 
     @property
     def name(self) -> str:
-        """In tables."""
+        """The name in tables."""
         return str(self.config["name"])
 
     @property
     def distils(self) -> bool:
-        """Whether a teacher has a part in it."""
+        """Whether the method uses a teacher."""
         return self.objective.kd is not None
 
 
@@ -154,7 +154,7 @@ class _Parts:
 
 
 def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
-    """Create the objects of a configuration; whatever can be refused without data is refused before they are read."""
+    """Create the objects of a configuration, and refuse all that can be refused before the data are read."""
     methods = [_method(where, method) for where, method in identity.methods(config).items()]
     if config["store"]["dtype"] not in DTYPES:
         raise ValueError(f"store.dtype={config['store']['dtype']}: Expected one of {', '.join(DTYPES)}.")
@@ -194,7 +194,7 @@ def _draw(config: Mapping[str, Any], parts: _Parts) -> Splits:
             )
     return draw_splits(
         parts.source if parts.target is parts.source else Transfer(parts.source, parts.target),
-        # The student's unlabelled text is news to every teacher.
+        # No teacher has seen the student's unlabelled text.
         teacher=None if None in sizes.values() else max(sizes.values()),
         labelled=config["student"]["labelled"],
         unlabelled=config["student"]["unlabelled"],
@@ -238,7 +238,7 @@ def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
     students = []
     for method in parts.methods:
         text: dict[str, Any] = {}
-        if method.distils:  # else neither the teachers nor their text have any part in the training
+        if method.distils:  # otherwise neither the teachers nor their text affect the training
             text = {"unlabelled": splits.unlabelled, "scores": scores[method.config["targets"]], "teachers": sources}
         students.append(
             _training(
@@ -284,7 +284,7 @@ def _method(where: str, config: Mapping[str, Any]) -> Method:
 
 
 def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """The comparisons declared in the configuration; by default of the method, if it distils, with each baseline."""
+    """Return the declared comparisons; by default those of the method, if it distils, with every baseline."""
     names = [method.name for method in methods]
     if declared is None:
         return [(names[0], baseline) for baseline in names[1:]] if methods[0].distils else []
@@ -414,7 +414,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named_in(config: Any) -> list[str]:
-    """Everything named by a configuration."""
+    """Yield every name of a class or function in a configuration."""
     if isinstance(config, Mapping):
         inner = [name for value in config.values() for name in _named_in(value)]
         return [*inner, config["_target_"]] if "_target_" in config else inner
@@ -447,5 +447,5 @@ def _describe(parts: _Parts, splits: Splits) -> None:
         name: identity.canonical(loss["temperature"]) for name, loss in losses.items() if "temperature" in loss
     }
     if len(set(temperatures.values())) > 1:
-        # kd.loss.temperature is that of the method: its baselines keep theirs.
+        # kd.loss.temperature belongs to the method: its baselines keep theirs.
         log.info("temperatures differ: %s", ", ".join(f"{name} {value}" for name, value in temperatures.items()))

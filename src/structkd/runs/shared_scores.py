@@ -1,4 +1,4 @@
-"""What the teachers of a run say about its text: from a store on disk that all runs share, or live."""
+"""The scores of a run's teachers for its text, from a store on disk that all runs share, or computed live."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class SharedScores:
 
     @property
     def precision(self) -> str:
-        """That the scores come in, as far as the trained student depends on it."""
-        # The sentences of a shard are padded with each other, which shows in the last bits of their scores.
+        """The precision of the scores, as far as the trained student depends on it."""
+        # The sentences of a shard are padded to one width, which affects the last bits of their scores.
         return f"{self._dtype}, shards of {self._shard_sentences}" if self.way == "store" else "live"
 
     @property
@@ -84,7 +84,7 @@ class SharedScores:
         return self._teacher
 
     def stores(self, part: tuple[int, int] = (0, 1)) -> list[tuple[Path, ScoreStore | None]]:
-        """A store for every teacher, written where it is missing: its folder, and itself.
+        """Return the folder and the store of every teacher, and write the stores that are missing.
 
         Args:
             part: (k, n): write only the k-th of n shares of every store, as one of n machines.
@@ -104,11 +104,11 @@ class SharedScores:
             "text": text_fingerprint(self.text),
         }
         folder = self._work_dir / f"targets-{digest([fingerprint, self._dtype, self._shard_sentences])[:16]}"
-        # Machines that share the work each hold a lock of their own.
+        # If machines share the work, every machine holds its own lock.
         lock = folder.with_name(f"{folder.name}-{part[0]}-of-{part[1]}") if part[1] > 1 else folder
         store = None
         for turn in (is_main_process(), not is_main_process()):
-            # The main process writes; those that were started with it open what is there then.
+            # The main process writes first; the others that torchrun started then open the finished store.
             if turn:
                 if is_main_process() and torch.accelerator.is_available():
                     model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""``structkd targets``: teachers run over the student's text once, and what they say is kept for all trainings."""
+"""``structkd targets``: run the teachers over the student's text once, and keep their scores for all trainings."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def store_targets(
 
 
 def _part(text: str) -> tuple[int, int]:
-    """ "2/4" -> (1, 4)."""
+    """Parse a share: "2/4" becomes (1, 4)."""
     number, _, count = str(text).partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         raise ValueError(f"store.part={text}: Expected k/n with 1 <= k <= n, such as 2/4, the second of four shares.")

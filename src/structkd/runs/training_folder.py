@@ -72,20 +72,20 @@ class Training:
 
     @property
     def title(self) -> str:
-        """For messages."""
+        """The name in messages."""
         return self.name if self.role == "teacher" else f"{self.role} {self.name}"
 
     @property
     def key(self) -> str:
-        """Name of the folder."""
+        """The name of the folder."""
         return f"{self.role}-{digest(self.config.plain())[:16]}"
 
 
 def ensure(training: Training, work_dir: Path) -> TrainingMetrics:
-    """The metrics of a training: read if it is finished, else by training now.
+    """Return the metrics of a training: read them if it is finished, and train now if not.
 
-    Several processes may ask for the same training: one does it, the others wait and read. Processes that were started
-    together, by torchrun, do it together.
+    If several processes ask for the same training, one trains, and the others wait and read. Processes that torchrun
+    started train together.
     """
     folder = TrainingFolder(work_dir / training.key)
     metrics = broadcast(TrainingMetrics.find(folder.metrics))
@@ -200,7 +200,7 @@ def _save_model(model: StructuredModel, folder: Path) -> None:
 
 
 def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, float]:
-    """The model's figures on some sentences; its predictions are written to ``path``."""
+    """Return the model's metrics on some sentences, and write its predictions to ``path``."""
     annotation = model.annotation
     predicted = predict(model, sentences)
     content = sentences.to_dict()

@@ -15,7 +15,7 @@ from structkd.testing.family import Family, agrees, lengths_tensor, seeded
 
 __all__ = ["ConformanceTests", "Sample", "everything", "same_results"]
 
-#: In which precision, and whether cells are impossible.
+#: The precision of the scores, and whether some cells are impossible.
 SETTINGS = ((torch.float64, True), (torch.float32, False))
 
 
@@ -50,7 +50,7 @@ class Sample:
 
 
 def events_of(family: Family, enumerations: list[Enumeration], lengths: tuple[int, ...], width: int) -> Any:
-    """Some structures of every item as events [S, B, *event], and their log probabilities [S, B]."""
+    """Return some structures of every item as events [S, B, *event], and their log probabilities [S, B]."""
     choices = [sorted(e.scores)[:: max(1, len(e.scores) // 12)] for e in enumerations]
     rounds = [[choice[r % len(choice)] for choice in choices] for r in range(12)]
     events = torch.stack([torch.stack([family.event(y, width) for y in row]) for row in rounds])
@@ -60,7 +60,7 @@ def events_of(family: Family, enumerations: list[Enumeration], lengths: tuple[in
 
 
 def everything(distribution: Any, other: Any) -> dict[str, Any]:
-    """Every deterministic quantity of a distribution."""
+    """Compute every deterministic quantity of a distribution."""
     return {
         "partition": distribution.partition,
         "marginals": distribution.marginals,
@@ -228,7 +228,7 @@ class ConformanceTests:
             assert not dirty.sample((3,)).isnan().any()
 
     def test_the_width_of_the_batch_does_not_matter(self) -> None:
-        """Each sentence alone, at its own width, is what it is in the batch."""
+        """A sentence gives the same results in a batch of one, without padding."""
         family = self.family
         sample = Sample(family, 15)
         for item, n in enumerate(sample.lengths):
@@ -283,7 +283,7 @@ class ConformanceTests:
             assert torch.allclose(distribution.entropy.double(), entropy, atol=tolerance)
 
     def test_minus_a_billion_is_a_finite_score(self) -> None:
-        """A sentence whose only structure costs 1e9 has partition -1e9 and is no empty space."""
+        """A sentence whose only structure costs 1e9 has partition -1e9; its structure space is not empty."""
         family = self.family
         for dtype in (torch.float64, torch.float32):
             sample = Sample(family, 19, dtype)
@@ -299,7 +299,7 @@ class ConformanceTests:
             index = next(index for where, index in placed if where == name)
             scores[name] = scores[name].clone()
             scores[name][index] = -1e9
-            if family.batched == ("emissions",):  # transitions are shared; what other sentences need stays possible
+            if family.batched == ("emissions",):  # transitions are shared, so other sentences gain structures
                 kept_scores = family.enumerate(scores, sample.lengths)
                 kept = [e.ranked()[0] for e in kept_scores]
             distribution = family.build(scores, lengths_tensor(sample.lengths))

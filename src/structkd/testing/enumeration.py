@@ -48,24 +48,24 @@ class Enumeration:
         return cross_entropy(self, self)
 
     def ranked(self) -> list[Structure]:
-        """The possible structures, best first."""
+        """Return the possible structures, best first."""
         possible = [y for y, score in self.scores.items() if score > -math.inf]
         return sorted(possible, key=lambda y: -self.scores[y])
 
     def restricted(self, space: Iterable[Structure]) -> Enumeration:
-        """The distribution conditioned on `space`."""
+        """Return the distribution conditioned on `space`."""
         space = set(space)
         return Enumeration({y: score for y, score in self.scores.items() if y in space})
 
     def pushed(self, convert: Callable[[Structure], Structure]) -> Enumeration:
-        """The distribution of convert(y)."""
+        """Return the distribution of convert(y)."""
         image: dict[Structure, list[float]] = {}
         for y, score in self.scores.items():
             image.setdefault(convert(y), []).append(score)
         return Enumeration({y: log_sum_exp(scores) for y, scores in image.items()})
 
     def expectation(self, cells: Callable[[Structure], Iterable[Hashable]]) -> dict[Any, float]:
-        """Expected number of times each cell is in a structure."""
+        """Compute the expected number of times that each cell is in a structure."""
         total: dict[Any, float] = {}
         for y, p in self.probabilities.items():
             for cell in cells(y):
@@ -74,7 +74,7 @@ class Enumeration:
 
 
 def cross_entropy(p: Enumeration, q: Enumeration) -> float:
-    """- sum_y p(y) log q(y); +inf where q forbids what p allows."""
+    """Compute - sum_y p(y) log q(y); +inf if q forbids a structure that p allows."""
     total = []
     for y, probability in p.probabilities.items():
         if probability > 0:

@@ -1,4 +1,4 @@
-"""The hooks by which a distribution class is tested, and what follows from them by enumeration."""
+"""The hooks by which a distribution class is tested, and the expected values that follow by enumeration."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Family:
     shortest = 1
     torch_struct_class: type | None = None
     partition_is_sum = True  # partition is the log-sum-exp of the enumerated scores
-    one_word_events = True  # the event of a one-word sentence says which structure it is
+    one_word_events = True  # the event of a one-word sentence identifies its structure
 
     # the hooks
     def scores(self, generator: torch.Generator, batch: int, n: int, dtype: torch.dtype = torch.float64) -> Scores:
@@ -95,11 +95,11 @@ class Family:
         raise NotImplementedError
 
     def decoded(self, structure: Structure, width: int) -> Any:
-        """Return what `decode` gives for a structure in a batch of `width` words, as a list."""
+        """Return the result of `decode` for a structure in a batch of `width` words, as a list."""
         row = list(structure)
         return row + [-1] * (width - len(row))
 
-    # what follows
+    # results that follow from the hooks
     def __repr__(self) -> str:
         return self.name
 
@@ -109,11 +109,11 @@ class Family:
 
     @functools.cache  # noqa: B019
     def live(self, n: int) -> frozenset[Cell]:
-        """Every cell that some structure of n words uses."""
+        """Return every cell that some structure of n words uses."""
         return frozenset(cell for _, cells in self._structures(n) for cell in cells)
 
     def place(self, cell: Cell, item: int) -> tuple[str, tuple[int, ...]]:
-        """A cell's index in the tensor that holds it."""
+        """Return a cell's index in the tensor that holds it."""
         name, index = cell
         return name, ((item, *index) if name in self.batched else index)
 
@@ -133,7 +133,7 @@ class Family:
         return Enumeration({y: math.fsum(values[c] for c in cells) for y, cells in self._structures(n)})
 
     def marginals(self, scores: Scores, lengths: Sequence[int], width: int, temperature: float = 1.0) -> Tensor:
-        """Event marginals by enumeration, [B, *event]."""
+        """Compute event marginals by enumeration, [B, *event]."""
         return self.events(self.enumerate(scores, lengths, temperature), width)
 
     def events(self, enumerations: Sequence[Enumeration], width: int) -> Tensor:
@@ -150,7 +150,7 @@ class Family:
         return event
 
     def structure_of(self, event: Tensor, n: int) -> Structure | None:
-        """The structure whose event this is, None for an illegal event; one-word chains give some structure."""
+        """Return the structure of an event, or None for an illegal event; one-word chains give any structure."""
         return self._by_event(n).get(frozenset(tuple(i) for i in event.nonzero().tolist()))
 
     @functools.cache  # noqa: B019
@@ -162,7 +162,7 @@ class Family:
         return [name for name, tensor in scores.items() if tensor.is_floating_point()]
 
     def map(self, scores: Scores, function: Any) -> Scores:
-        """`function` applied to the floating-point tensors."""
+        """Apply `function` to the floating-point tensors."""
         names = self.floats(scores)
         return {name: function(tensor) if name in names else tensor for name, tensor in scores.items()}
 
@@ -179,7 +179,7 @@ class Family:
         return {name: t[order] if name in self.batched else t for name, t in scores.items()}
 
     def padding(self, scores: Scores, lengths: Sequence[int]) -> dict[str, Tensor]:
-        """Boolean masks of the cells of the batched tensors that no structure of the sentence uses."""
+        """Return boolean masks of the cells of batched tensors that no structure of the sentence uses."""
         masks = {n: torch.ones_like(scores[n], dtype=torch.bool) for n in self.floats(scores) if n in self.batched}
         for item, n in enumerate(lengths):
             for cell in self.live(n):
@@ -189,7 +189,7 @@ class Family:
         return masks
 
     def poisoned(self, scores: Scores, lengths: Sequence[int], value: float) -> Scores:
-        """The same scores with `value` in every cell that is to be ignored."""
+        """Return the same scores with `value` in every cell that is to be ignored."""
         masks = self.padding(scores, lengths)
         return {name: t.masked_fill(masks[name], value) if name in masks else t for name, t in scores.items()}
 
@@ -201,7 +201,7 @@ class Family:
         rate: float = 0.3,
         among: Callable[[int], Iterable[Structure]] | None = None,
     ) -> tuple[Scores, list[Structure]]:
-        """Random cells set to -inf, around one structure of each sentence (of `among`) that stays possible."""
+        """Set random cells to -inf, but keep one structure of each sentence (of `among`) possible."""
         masks = {n: torch.rand(scores[n].shape, generator=generator) < rate for n in self.maskable if n in scores}
         kept = []
         for item, n in enumerate(lengths):
@@ -216,7 +216,7 @@ class Family:
         return {name: t.masked_fill(masks[name], -math.inf) if name in masks else t for name, t in scores.items()}, kept
 
     def only(self, scores: Scores, lengths: Sequence[int], structures: Sequence[Structure]) -> Scores:
-        """Scores under which the given structures are the only possible ones."""
+        """Return scores under which the given structures are the only possible ones."""
         result = {name: torch.full_like(t, -math.inf) if name in self.maskable else t for name, t in scores.items()}
         for item, (n, chosen) in enumerate(zip(lengths, structures, strict=True)):
             for cell in dict(self._structures(n))[chosen]:
@@ -226,7 +226,7 @@ class Family:
         return result
 
     def gradients(self, scores: Scores, counts: Sequence[dict[Cell, float]]) -> Scores:
-        """Tensors shaped as the scores that hold the given expected counts."""
+        """Return tensors shaped like the scores that hold the given expected counts."""
         result = {name: torch.zeros(scores[name].shape, dtype=torch.float64) for name in self.floats(scores)}
         for item, expected in enumerate(counts):
             for cell, value in expected.items():
@@ -239,7 +239,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-#: Relative and absolute.
+#: The relative and the absolute tolerance.
 TOLERANCE = {
     torch.float64: (1e-9, 1e-10),
     torch.float32: (1e-4, 1e-4),
