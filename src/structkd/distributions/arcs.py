@@ -1,4 +1,4 @@
-"""What the distributions over dependency arcs share: layout, masks, encoding."""
+"""The common base of distributions over dependency arcs: layout, masks and encoding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ArcDistribution(StructuredDistribution):
     tree = False
     projective = False
     multiroot = True
-    #: Where relations were given apart: the distribution of arcs alone, and they.
+    #: The distribution of unlabelled arcs and the scores of relations, if these were given separately.
     _by_arc: tuple[ArcDistribution, RelationScores] | None = None
 
     def _initialise(self, log_potentials: Tensor, lengths: Any, validate_args: bool | None) -> None:
@@ -41,16 +41,19 @@ class ArcDistribution(StructuredDistribution):
         self.check_values("log_potentials", log_potentials, self.event_mask)
 
     def with_relations(self: Self, relations: Tensor | RelationScores) -> Self:
-        """The same with a relation on every arc: P(relation | arc) is the softmax of its scores.
+        """Return the distribution with a relation on every arc: P(relation | arc) is the softmax of its scores.
 
         Args:
-            relations: [B, N, N, L], or what such scores are made of. Every arc needs a possible relation.
+            relations: [B, N, N, L], or `RelationScores` that compute them. Every arc needs a possible relation.
 
         `structkd.supervised_loss` of boolean events takes the scores along the gold arcs alone, by the chain rule, in
-        O(B N L) memory. What `RelationScores` are made of is multiplied out, [B, N, N, L], when something else asks for
-        labelled arcs, for every graph anew; or at once where the scores of arcs are not being differentiated, so that
-        it may change afterwards. Raises TypeError for what is no scores of relations, ValueError for a wrong shape or
-        value, and for arcs that bear relations already.
+        O(B N L) memory. `RelationScores` are expanded to [B, N, N, L] when anything else needs labelled arcs, once
+        for every graph. If the scores of arcs are not being differentiated they are expanded at once, so that their
+        factors may change afterwards.
+
+        Raises:
+            TypeError: if `relations` are neither a tensor nor `RelationScores`.
+            ValueError: if their shape or a value is wrong, or these arcs bear relations already.
         """
         if self.labelled:
             raise ValueError(
@@ -93,7 +96,7 @@ class ArcDistribution(StructuredDistribution):
         return logarithms.add_(arcs)  # the tensor may be a large one
 
     def _all_relations(self) -> Tensor:
-        """Scores of relations given the arc, [B, N, N, L], where they were given apart."""
+        """Scores of relations given the arc, [B, N, N, L], if they were given separately."""
         assert self._by_arc is not None
         given = self._by_arc[1]
         if isinstance(given, Tabulated):
@@ -104,7 +107,7 @@ class ArcDistribution(StructuredDistribution):
         if relations.shape != self.batch_shape + self.event_shape or not relations.shape[-1]:
             expected = [*self.batch_shape, *self.event_shape[:2], "L >= 1"]
             raise ValueError(f"The relations must have shape {expected}, got {list(relations.shape)}.")
-        # a sum keeps what is not finite; in the padding, which may hold anything, it does not matter
+        # a sum stays NaN or infinite if a term is; the padding, which may hold anything, is then left out
         if self._validate_args and not relations.detach().sum().isfinite():
             self.check_values("relations", relations, self.event_mask)
             impossible = ((relations.detach().amax(-1) == NEG_INF) & self._arc_mask()).nonzero().tolist()
@@ -118,7 +121,7 @@ class ArcDistribution(StructuredDistribution):
     def _needs_graph(self) -> bool:
         if self._by_arc is None:
             return super()._needs_graph()
-        # relations that are not a table yet are there for the sake of arcs that are differentiated
+        # relations are only left unexpanded if the scores of arcs are differentiated
         arcs, given = self._by_arc
         table = isinstance(given, Tabulated) and given.scores.requires_grad
         return arcs._needs_graph() or (torch.is_grad_enabled() and table)
@@ -163,11 +166,11 @@ class ArcDistribution(StructuredDistribution):
         return (scores.to(working_precision(scores)),)
 
     def arc_marginals(self) -> Tensor:
-        """P(arc), [B, N, N] or [B, N, N, L], in working precision; 0 in the padding."""
+        """Return P(arc), [B, N, N] or [B, N, N, L], in working precision; 0 in the padding."""
         return self.expected_parts()[0]
 
     def certain_of(self, parts: Parts) -> ArcDistribution:
-        # every word picks its head with certainty: a tree needs no other programme
+        # every word picks its head with certainty, so a tree needs no recursion over trees
         return self.words_alone(torch.where(self.event_mask() & (parts[0] == 0), NEG_INF, 0.0))
 
     def alone(self) -> ArcDistribution:
@@ -184,9 +187,9 @@ class ArcDistribution(StructuredDistribution):
         return self.words_alone(logarithm(self.arc_marginals()).to(self.dtype))
 
     def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
-        """The distribution of unlabelled arcs at a temperature, and P(relation | arc), None without relations.
+        """Return the distribution of unlabelled arcs at a temperature, and P(relation | arc) or None.
 
-        Nothing of the size of labelled arcs is made in working precision.
+        No tensor of the size of labelled arcs is created in working precision.
         """
         if not self.labelled:
             return self.tempered(temperature), None
@@ -217,11 +220,11 @@ class ArcDistribution(StructuredDistribution):
         return event
 
     def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
-        """One arc a word; of trees, more."""
+        """Find words that have not exactly one head; trees check more."""
         return self._faults_of_arcs(event, as_gold)[0]
 
     def _faults_of_arcs(self, event: Tensor, as_gold: bool) -> tuple[Faults, Tensor]:
-        """Whether some word has not exactly one head and relation, and the heads, LongTensor [B, N]."""
+        """Return whether some word has not exactly one head and relation, and the heads, LongTensor [B, N]."""
         cells, missing, several = choices_of_event(event, self.word_mask, 2, (1,))
         return {SEVERAL_PARTS: several | self._lacks(missing, as_gold)}, cells[..., 1]
 
@@ -249,7 +252,7 @@ class ArcDistribution(StructuredDistribution):
         return ((arcs * self.event_mask()).to(working_precision(self.log_potentials)),)
 
     def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
-        """Heads [B, N] in torch-struct's numbering (1-based, 0 = root) as arcs, LongTensor [B, N, N].
+        """Return heads [B, N] in torch-struct's numbering (1-based, 0 = root) as arcs, LongTensor [B, N, N].
 
         0 beyond `lengths` (default: this batch's).
         """
@@ -263,12 +266,12 @@ class ArcDistribution(StructuredDistribution):
         return arcs * (inside.unsqueeze(1) & inside.unsqueeze(2))
 
     def from_event(self, event: Tensor) -> tuple[Tensor, None]:
-        """Arcs [B, N, N] as heads [B, N] in torch-struct's numbering (1-based, 0 = root and padding)."""
+        """Return arcs [B, N, N] as heads [B, N] in torch-struct's numbering (1-based, 0 = root and padding)."""
         return to_conllu(event.argmax(1)).masked_fill(event.sum(1) == 0, 0), None
 
 
 def check_scores_of_arcs(name: str, scores: Any, labelled: bool = False) -> Tensor:
-    """Refuse what is not a floating-point tensor [B, N, N] (or [B, N, N, L])."""
+    """Return the scores if they are a floating-point tensor [B, N, N] (or [B, N, N, L])."""
     if labelled and isinstance(scores, Tensor) and scores.dim() == 4:
         check_scores(name, scores, ("B", "N", "N", "L"))
         if scores.shape[-1] < 1:

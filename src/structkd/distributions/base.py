@@ -1,9 +1,9 @@
 """The base of all structured distributions, and the interface through which projections and losses use them.
 
-`StructuredDistribution` is the one place that absorbs what torch-struct 0.5 gets wrong. A class of one's own writes six
+`StructuredDistribution` is the one place that works around the defects of torch-struct 0.5. A new class writes six
 hooks: its clean part scores (`parts`), the recursion over them (`inside`), the cells of a sentence (`event_mask`), and
 how structures are read and written (`parts_of_structure`, `structure_of_parts`, `parts_of_event`). Everything else,
-from `partition` to `topk`, is derived here. Methods below "What losses and projections ask" have defaults that are
+from `partition` to `topk`, is derived here. The methods under "used by losses and projections" have defaults that are
 right for every class; a class that knows a faster way overrides them.
 """
 
@@ -44,7 +44,7 @@ _MAX_SAMPLED_CELLS = 1 << 24
 
 
 def ordinary_tensors(method: F) -> F:
-    """Run a method so that what it makes can be differentiated through, whatever mode the caller is in.
+    """Run the method outside `torch.inference_mode`, so that autograd can use the tensors it creates.
 
     Marginals are derivatives, which torch.inference_mode forbids, and a value cached there would poison later
     training. The caller's grad mode is kept: leaving inference mode alone would switch gradients on.
@@ -63,7 +63,7 @@ def ordinary_tensors(method: F) -> F:
 
 
 def class_name(distribution: Any) -> str:
-    """The public name of an object's class."""
+    """Return the public name of an object's class."""
     return next(kind.__name__ for kind in type(distribution).__mro__ if not kind.__name__.startswith("_"))
 
 
@@ -75,7 +75,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     graph could be walked back once only.
 
     A subclass checks its scores (`structkd.check_scores`), stores them under the names in `score_fields`, calls this
-    constructor, and writes the six abstract methods. Three words for what a structure is written as:
+    constructor, and writes the six abstract methods. A structure is written in one of three forms:
 
     - a *structure*, in the form `decode` returns: labels or heads LongTensor [B, N], or a list for each sentence;
     - an *event*, indicators or expectations [B, *event_shape], shaped like `marginals`;
@@ -127,7 +127,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def __repr__(self) -> str:
         return f"{class_name(self)}(batch_shape={list(self.batch_shape)}, event_shape={list(self.event_shape)})"
 
-    # -- what a class of one's own writes -------------------------------------------------------------------------
+    # -- written by every class --------------------------------------------------------------------------------
 
     @abstractmethod
     def event_mask(self) -> Tensor:
@@ -145,7 +145,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         """Sum over all structures in a semiring, [B].
 
         Args:
-            semiring: see `structkd.distributions.semirings`; the programme uses its `lift`, `times`, `sum` and `prod`
+            semiring: see `structkd.distributions.semirings`; the recursion uses its `lift`, `times`, `sum` and `prod`
                 alone and indexes from the right, since some semirings put an axis in front.
             parts: shaped as `parts()` gives them, of any number of sentences.
             lengths: LongTensor, the words of these sentences.
@@ -167,7 +167,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         """Return (expected) part indicators as an event [B, *event_shape]; the first of the parts by default."""
         return parts[0]
 
-    # -- what losses and projections ask ---------------------------------------------------------------------------
+    # -- used by losses and projections ---------------------------------------------------------------------------
 
     @property
     def scores(self) -> tuple[Tensor | None, ...]:
@@ -190,16 +190,18 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return self._validate_args
 
     def read_structure(self, structure: Any) -> tuple[Any, Faults]:
-        """Return structures as `parts_of_structure` takes them, and what keeps them from being structures.
+        """Return structures as `parts_of_structure` takes them, and the faults that keep them from being structures.
 
-        Raises TypeError or ValueError for what is not in the form `decode` returns.
+        Raises:
+            TypeError or ValueError: if they are not in the form `decode` returns.
         """
         return structure, self.faults_of_event(self.event_of_parts(self.parts_of_structure(structure)))
 
     def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
-        """Say what keeps an event [B, *event_shape], of any dtype, from being a structure, or gold; padding is ignored.
+        """Find the reasons that keep an event [B, *event_shape], of any dtype, from being a structure, or gold.
 
-        By default: it is one if the best structure of those that its cells allow has all of them.
+        Padding is ignored. By default an event is a structure if the best structure that its cells allow has all of
+        them.
         """
         inside = self._in_sentence(event).to(working_precision(event))
         strange = ((inside != 0) & (inside != 1)).flatten(1).any(1)
@@ -209,11 +211,11 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return {NOT_ONE_STRUCTURE: strange | (most != sum(i.flatten(1).sum(1) for i in indicators))}
 
     def placeholder_event(self) -> Tensor:
-        """Return the event of some structure of every sentence: to stand where there is no gold."""
+        """Return the event of an arbitrary structure of every sentence, which replaces missing gold."""
         return self.argmax
 
     def dense(self) -> StructuredDistribution:
-        """Return the same distribution with parts that say all of an event; itself but for factored chains."""
+        """Return the same distribution with parts that determine an event. Only factored chains differ from it."""
         return self
 
     def certain_of(self, parts: Parts) -> StructuredDistribution:
@@ -233,7 +235,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return certain
 
     def know(self, expected: Parts) -> None:
-        """Take these for the expected parts, which somebody has computed already."""
+        """Cache expected parts that have been computed already."""
         self._cache["expectations"] = expected[0].new_zeros(self.batch_shape), expected
 
     def alone(self) -> Distribution:
@@ -271,8 +273,9 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return torch.arange(self.words, device=self.lengths.device) < self.lengths.unsqueeze(1)
 
     def tempered(self: Self, temperature: float) -> Self:
-        """The distribution with every score divided by `temperature`, differentiably; half precision is divided in
-        working precision.
+        """Return the distribution with every score divided by `temperature`, differentiably.
+
+        Scores in half precision are divided in working precision.
         """
         temperature = check_temperature(temperature)
         if temperature == 1:
@@ -283,7 +286,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return tempered
 
     def check_values(self, name: str, scores: Tensor, mask: Callable[[], Tensor]) -> None:
-        """Refuse NaN and +inf where the mask, asked for only if there are any, is True."""
+        """Refuse NaN and +inf inside the mask, which is computed only if there are any."""
         # a maximum keeps a NaN; in the padding, which may hold anything, neither matters
         if not self._validate_args or scores.numel() == 0 or bool(scores.detach().amax() < float("inf")):
             return
@@ -299,7 +302,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.sources())
 
     def _memo(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Cache what carries no graph."""
+        """Return a computed value, cached unless it carries a graph."""
         if self._needs_graph():
             return compute()
         if name not in self._cache:
@@ -327,7 +330,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return value
 
     def expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        """log Z [B] and the expected part indicators; differentiable where `parts` are and gradients are enabled."""
+        """Return log Z [B] and the expected part indicators; differentiable if `parts` are, in grad mode."""
         graph = torch.is_grad_enabled() and any(p.requires_grad for p in parts)
         # parts that are constants (scores that are always 0) have expectations, too
         parts = tuple(p if graph and p.requires_grad else p.detach().requires_grad_() for p in parts)
@@ -363,19 +366,21 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return parts, self._memo("partition from best", lambda: self._log_partition(parts))
 
     def leaves_open(self, structure: Any) -> bool:
-        """Whether something of a structure, as `read_structure` gives it, is not known."""
+        """Return whether a structure, as `read_structure` gives it, is known in part only."""
         return isinstance(structure, Tensor) and bool(((structure == UNLABELLED) & self.word_mask).any())
 
     def constrained(self, parts: Parts, structure: Any) -> Parts:
-        """Return the parts with -inf in the first for all that contradicts a structure of which something is open."""
+        """Return the parts with -inf in the first for all that contradicts a partly known structure."""
         raise NotImplementedError(
             f"{class_name(self)} takes structures that are known as a whole, got one that is known in part. Write the "
             "method `constrained` to support the others."
         )
 
     def partial_likelihood(self, parts: Parts, structure: Any) -> tuple[Tensor, Parts]:
-        """-log P [B] of what is known of structures, and its gradient by the parts: log Z less the log Z of all
-        structures that agree with it. +inf where scores of -inf exclude them all.
+        """Return -log P [B] of partly known structures, and its gradient by the parts.
+
+        It is log Z less the log Z of all structures that agree with the known parts; +inf if scores of -inf exclude
+        all of these.
         """
         log_partition, expected = self.expectations(parts)
         constrained = self.constrained(parts, structure)
@@ -390,7 +395,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return loss, tuple(p - t for p, t in zip(expected, wanted, strict=True))
 
     def cross_entropy_of_parts(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
-        """log Z - sum_u P_t(u) s(u), [B], and its closed-form gradient P_s - P_t. Never differentiated itself."""
+        """Return log Z - sum_u P_t(u) s(u), [B], and its closed-form gradient P_s - P_t; neither carries a graph."""
         log_partition, marginals = self.expectations(parts)
         loss = log_partition
         for target, scores in zip(targets, parts, strict=True):
@@ -398,10 +403,10 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return loss, tuple(p - t for p, t in zip(marginals, targets, strict=True))
 
     def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
-        """The whole structural loss [B] to a teacher, T^2 included, and its gradient by this distribution's `scores`.
+        """Return the structural loss [B] to a teacher, T^2 included, and its gradient by this distribution's `scores`.
 
-        For classes that can run the teacher's programme together with their own; None where that cannot be, or where it
-        cannot be certified, and the general way (project, then `cross_entropy_of_parts`) is to be taken.
+        For classes that can run the teacher's recursion together with theirs. None if they cannot, or if the result
+        cannot be certified: the caller then projects the teacher and calls `cross_entropy_of_parts`.
         """
         return None
 
@@ -410,18 +415,18 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return tuple(scores for scores in self.scores if scores is not None)
 
     def is_event(self, structure: Any) -> bool:
-        """Whether this has the shape of events."""
+        """Return whether a structure has the shape of events."""
         return isinstance(structure, Tensor) and structure.shape == self.batch_shape + self.event_shape
 
     def _is_compact(self, value: Any) -> bool:
-        """Whether this is structures [*, B, N] in the form `decode` returns."""
+        """Return whether a value is structures [*, B, N] in the form `decode` returns."""
         if not isinstance(value, Tensor):
             return isinstance(value, Sequence) and not isinstance(value, str)
         whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
         return whole and value.shape[-2:] == (*self.batch_shape, self.words)
 
     def checked_gold(self, gold: Any) -> Any:
-        """Gold structures as `parts_of_structure` takes them, or events as they are; refuse what is no structure."""
+        """Return gold structures as `parts_of_structure` takes them, or events as they are; refuse all others."""
         if self.is_event(gold):
             faults = self.faults_of_event(gold, as_gold=True)
         else:
@@ -436,27 +441,27 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
             raise ValueError(f"Gold of batch item {item} is not a structure of {class_name(self)}: it {reason}.")
 
     def factor_likelihood(self, gold: Any) -> list[tuple[Distribution, Tensor]] | None:
-        """Distributions, and gold structures of them, whose likelihoods multiply to that of these gold structures.
+        """Return distributions, with gold structures of them, whose likelihoods multiply to that of this gold.
 
-        For classes whose likelihood is cheapest that way; None where there is none.
+        For classes whose likelihood is cheapest in that form; None by default.
         """
         return None
 
     def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
-        """-log P [B] of structures, in the form `decode` returns or as events [B, *event_shape], and its gradient by
-        this distribution's `scores`.
+        """Return -log P [B] of structures, and its gradient by this distribution's `scores`.
 
-        For classes that have a cheaper way to it than `cross_entropy_of_parts`; None where that cannot be certified.
+        Structures are in the form `decode` returns, or events [B, *event_shape]. For classes that compute it cheaper
+        than `cross_entropy_of_parts`; None if the result cannot be certified.
         """
         return None
 
     @ordinary_tensors
     def expected_parts(self) -> Any:
-        """Expected part indicators in working precision: what projections work with."""
+        """Return the expected part indicators in working precision, from which projections start."""
         return self._memo("expectations", lambda: self.expectations(self.parts()))[1]
 
     def expected_event(self) -> Tensor:
-        """Marginals [B, *event_shape] in working precision."""
+        """Return the marginals [B, *event_shape] in working precision."""
         return self.event_of_parts(self.expected_parts())
 
     # -- the interface of torch-struct ----------------------------------------------------------------------------
@@ -464,7 +469,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     @property
     @ordinary_tensors
     def partition(self) -> Tensor:
-        """log Z, [B]. Raises ValueError where a structure space is empty."""
+        """log Z, [B]. Raises ValueError if a structure space is empty."""
         return self._memo("partition", lambda: self._log_partition(self.parts())).to(self.dtype)
 
     @property
@@ -475,12 +480,17 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
     @ordinary_tensors
     def log_prob(self, value: Any) -> Tensor:
-        """log P of one-hot events [*, B, *event_shape], or of integer labels or heads [*, B, N] as `decode` gives them.
+        """Return log P of structures, [*, B].
 
-        -inf for what is no structure of this class, a tree with crossing arcs under `DependencyCRF`, say. -100 in place
-        of a label or head means that it is not known: the probability is that of all structures that agree. Heads say
-        nothing of relations, which are not known then. Returns [*, B]. Padding is ignored; of shapes that are both,
-        events are read.
+        Args:
+            value: one-hot events [*, B, *event_shape], or integer labels or heads [*, B, N] as `decode` gives them. A
+                tensor that has both shapes is read as events. Padding is ignored. -100 marks an unknown label or head:
+                the probability is then that of all structures that agree. If heads alone are given, relations are
+                unknown.
+
+        Returns:
+            log P; -inf for a value that is not a structure of this class, such as a tree with crossing arcs under
+            `DependencyCRF`.
         """
         shape = self.batch_shape + self.event_shape
         if isinstance(value, Tensor) and value.shape[-len(shape) :] == shape:
@@ -502,7 +512,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return (log_probs - log_probs.detach().clamp_min(0.0)).reshape(*lead, *self.batch_shape).to(self.dtype)
 
     def _compact_form(self) -> str:
-        """Of `log_prob`'s message."""
+        """Return the form of compact structures, for error messages."""
         return f"integer structures [*, {', '.join(map(str, [*self.batch_shape, self.words]))}]"
 
     def _score_of_event(self, event: Tensor, parts: Parts) -> Tensor:
@@ -510,7 +520,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return excluding(_total_score(inside, parts), self.faults_of_event(event))
 
     def _indicators_of_event(self, event: Tensor) -> Parts:
-        """Indicators of all parts that an event [B, *event_shape], 0 in the padding, stands for."""
+        """Return indicators of all parts that an event [B, *event_shape], 0 in the padding, stands for."""
         return (event,)
 
     def _score_of_structure(self, structure: Any, parts: Parts) -> Tensor:
@@ -522,7 +532,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return excluding(score, faults)
 
     def _in_sentence(self, event: Tensor) -> Tensor:
-        """An event tensor with the padding set to 0."""
+        """Return an event tensor with the padding set to 0."""
         return torch.where(self.event_mask(), event, torch.zeros((), dtype=event.dtype, device=event.device))
 
     @property
@@ -533,7 +543,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return self._memo("entropy", self._entropy).to(self.dtype)
 
     def _entropy(self) -> Tensor:
-        """The entropy in working precision."""
+        """Return the entropy in working precision."""
         parts, _ = self._from_best()
         value, expectations = self._expected_exactly()
         return _at_least_zero(value - _total_score(expectations, parts))
@@ -543,15 +553,15 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
     @ordinary_tensors
     def cross_entropy(self, other: Any) -> Tensor:
-        """H(P, Q) = log Z_q - sum_u P(u) s_q(u), [B], to a distribution over the same parts.
+        """Return H(P, Q) = log Z_q - sum_u P(u) s_q(u), [B], to a distribution over the same parts.
 
-        +inf where Q excludes a structure that P allows. For another family use `structkd.structural_kd_loss`.
+        It is +inf if Q excludes a structure that P allows. For another family use `structkd.structural_kd_loss`.
         """
         other = adopt(other)
         return self._cross_entropy_to(other).to(torch.promote_types(self.dtype, other.dtype))
 
     def _cross_entropy_to(self, other: Any) -> Tensor:
-        """The cross-entropy in working precision."""
+        """Return the cross-entropy in working precision."""
         self._check_comparable(other)
         other_parts, value = other._from_best()
         if self._form() == other._form():
@@ -562,7 +572,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
     @ordinary_tensors
     def kl(self, other: Any) -> Tensor:
-        """KL(P || Q) = H(P, Q) - H(P), [B], to a distribution over the same parts."""
+        """Return KL(P || Q) = H(P, Q) - H(P), [B], to a distribution over the same parts."""
         other = adopt(other)
         divergence = self._cross_entropy_to(other) - self._memo("entropy", self._entropy)
         return _at_least_zero(divergence).to(torch.promote_types(self.dtype, other.dtype))
@@ -572,7 +582,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return None
 
     def _lacks(self, missing: Tensor, as_gold: bool) -> Tensor:
-        """Whether sentences lack the part of some word, given the words that have none, BoolTensor [B, N]."""
+        """Return whether sentences lack the part of some word, given the words that have none, BoolTensor [B, N]."""
         return missing.any(1)
 
     def _check_comparable(self, other: StructuredDistribution) -> None:
@@ -599,11 +609,11 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return (self._live_score(best) if self._needs_graph() else value).to(self.dtype)
 
     def _live_score(self, structure: Parts) -> Tensor:
-        """The score of a structure that is taken as a constant, differentiable by the scores."""
+        """Return the score of a structure that is taken as a constant, differentiable by the scores."""
         return _total_score(self._all_parts(structure), self.parts())
 
     def _all_parts(self, structure: Parts) -> Parts:
-        """Indicators of all parts of a structure, given those that are kept of it."""
+        """Return indicators of all parts of a structure, given those that are stored."""
         return structure
 
     @property
@@ -619,12 +629,12 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
     @ordinary_tensors
     def decode(self) -> Any:
-        """The best structure in compact form: LongTensor [B, N] of labels or heads, -1 in the padding."""
+        """Return the best structure in compact form: LongTensor [B, N] of labels or heads, -1 in the padding."""
         return self.structure_of_parts(self.best()[1])
 
     @ordinary_tensors
     def kmax(self, k: int) -> Tensor:
-        """Scores of the k best structures, [k, B], falling; -inf where there are fewer. Their gradients are `topk`."""
+        """Return the scores of the k best structures, [k, B], falling, -inf if fewer exist; gradients are `topk`."""
         values, structures = self.k_best(k)
         if self._needs_graph():
             scores = torch.stack([self._live_score(structure) for structure in structures])
@@ -633,12 +643,12 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
     @ordinary_tensors
     def topk(self, k: int) -> Tensor:
-        """The k best structures as one-hot events [k, B, *event_shape], best first; all zero where there are fewer."""
+        """Return the k best structures as events [k, B, *event_shape], best first; all zero if there are fewer."""
         return torch.stack([self.event_of_parts(parts) for parts in self.k_best(k)[1]]).to(self.dtype)
 
     @ordinary_tensors
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 - torch.distributions' default
-        """Independent exact samples as one-hot events [*sample_shape, B, *event_shape]; never differentiable."""
+        """Draw independent exact samples, one-hot events [*sample_shape, B, *event_shape] without gradients."""
         single = not isinstance(sample_shape, Sequence)
         shape = torch.Size([check_count("sample_shape", sample_shape, 0)] if single else sample_shape)
         draws = self.draw(shape.numel())
@@ -658,13 +668,13 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         )
 
     def to_event(self, sequence: Any, extra: Any = None, lengths: Any = None) -> Tensor:
-        """Compact structures, in torch-struct's convention, as one-hot events."""
+        """Return compact structures, in torch-struct's convention, as one-hot events."""
         raise NotImplementedError(
             f"{class_name(self)} has no compact form in torch-struct. Use decode() and log_prob instead."
         )
 
     def from_event(self, event: Tensor) -> Any:
-        """One-hot events as compact structures, in torch-struct's convention."""
+        """Return one-hot events as compact structures, in torch-struct's convention."""
         raise NotImplementedError(
             f"{class_name(self)} has no compact form in torch-struct. Use decode() and log_prob instead."
         )
@@ -688,7 +698,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return self._cache[name]
 
     def _solve(self, semiring: Log, parts: Parts, lengths: Tensor) -> tuple[Tensor, list[Parts]]:
-        """Values [k, B] (k = 1 but for KBest) and, for each, the part indicators that gave it."""
+        """Return values [k, B] (k = 1 but for KBest) and, for each, the part indicators that gave it."""
         with torch.enable_grad():
             leaves = tuple(p.detach().requires_grad_() for p in parts)
             values = self.inside(semiring, leaves, lengths)
@@ -701,7 +711,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return values.detach(), structures
 
     def draw(self, samples: int) -> list[tuple[Parts, int]]:
-        """Part indicators of `samples` exact samples, as (parts of shape [count * B, ...], count) chunks."""
+        """Draw part indicators of `samples` exact samples, as (parts of shape [count * B, ...], count) chunks."""
         with torch.no_grad():
             parts = tuple(p.detach() for p in self.parts())
             self._log_partition(parts)
@@ -714,7 +724,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return draws or [(tuple(p[:0] for p in parts), 0)]
 
     def _copies(self, parts: Parts, count: int) -> Parts:
-        """The parts of `count` copies of the batch."""
+        """Return the parts of `count` copies of the batch."""
         return tuple(p.repeat(count, *[1] * (p.dim() - 1)) for p in parts)
 
     def _sampled_parts(self, parts: Parts, lengths: Tensor) -> Parts:
@@ -725,30 +735,30 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
 
 def _total_score(indicators: Parts, parts: Parts) -> Tensor:
-    """`expected_score` of parts of every kind, [B]."""
+    """Return `expected_score` of parts of every kind, [B]."""
     return torch.stack([expected_score(i, s) for i, s in zip(indicators, parts, strict=True)]).sum(0)
 
 
 def _is_huge(parts: Parts, words: int) -> bool:
-    """Whether sums of this many finite scores may be too large for their differences to be seen."""
+    """Return whether sums of this many finite scores may be too large for their differences to be seen."""
     largest = [p.detach().masked_fill(p.detach() == NEG_INF, 0.0).abs().amax() for p in parts if p.numel()]
     return bool(largest) and bool(torch.stack(largest).amax() * words > _LARGEST_SUM)
 
 
 def _at_least_zero(values: Tensor) -> Tensor:
-    """What is at least 0 but for rounding, without that; derivatives stay as they are."""
+    """Return values that are at least 0 in exact arithmetic with rounding below 0 removed; gradients are unchanged."""
     return values - values.detach().clamp_max(0.0)
 
 
 def excluding(score: Tensor, faults: Faults) -> Tensor:
-    """-inf in place of the scores [B] of sentences that have a fault."""
+    """Return the scores [B] with -inf for the sentences that have a fault."""
     for wrong in faults.values():
         score = score.masked_fill(wrong, NEG_INF)
     return score
 
 
 def _support(parts: Parts) -> Parts:
-    """Part scores with every possible part at 0."""
+    """Return part scores with every possible part at 0."""
     return tuple(torch.zeros_like(p).masked_fill(p == NEG_INF, NEG_INF) for p in parts)
 
 
@@ -768,7 +778,7 @@ def adopts(foreign: type, ours: type) -> Callable[[F], F]:
 
 
 def adopted_class(kind: type) -> tuple[type, ...]:
-    """The lineage of a class for dispatch: its own, with our class in front of the torch-struct class it extends."""
+    """Return the lineage of a class for dispatch, with our class in front of the torch-struct class it extends."""
     if issubclass(kind, StructuredDistribution):
         return kind.__mro__
     lineage = list(kind.__mro__)
@@ -779,7 +789,7 @@ def adopted_class(kind: type) -> tuple[type, ...]:
 
 
 def adopt(distribution: Any) -> Any:
-    """A torch-struct distribution as ours; anything else unchanged."""
+    """Return a torch-struct distribution as ours, and anything else unchanged."""
     if not isinstance(distribution, StructuredDistribution):
         for base in type(distribution).__mro__:
             if base in _ADOPTERS:

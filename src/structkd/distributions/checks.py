@@ -1,4 +1,4 @@
-"""Checks of what users give: scores, lengths, numbers, inventories and labels. They raise, or return it cleaned."""
+"""Checks of arguments: scores, lengths, numbers, inventories and labels. They raise, or return the cleaned value."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
 
 
 def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) -> tuple[Tensor, bool]:
-    """`lengths` as a LongTensor [B] on `device`, and whether any is less than `words`."""
+    """Return `lengths` as a LongTensor [B] on `device`, and whether any is less than `words`."""
     if not isinstance(lengths, Tensor):
         try:
             lengths = torch.as_tensor(lengths)
@@ -67,7 +67,7 @@ def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) ->
 
 
 def check_number(name: str, value: Any) -> float:
-    """A real number of Python's or numpy's, or a tensor with one that carries no gradient, as a float."""
+    """Return a real number of Python or numpy, or a one-element tensor without a gradient, as a float."""
     if isinstance(value, Tensor) and value.requires_grad:
         raise TypeError(
             f"{name} is not differentiated, got a tensor that requires a gradient. Give a number, such as "
@@ -80,7 +80,7 @@ def check_number(name: str, value: Any) -> float:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of Python's or numpy's, or a tensor with one, as an int; refuse one below `least`."""
+    """Return a whole number of Python or numpy, or a one-element tensor, as an int of at least `least`."""
     try:
         if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
             raise TypeError

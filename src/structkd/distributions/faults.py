@@ -1,6 +1,6 @@
 """Reasons why labels, heads, spans or indicators are not a structure of a class, sentence by sentence.
 
-Each reason is a sentence without its subject, with what to do about it; it comes with a BoolTensor [B] of the sentences
+Each reason is a sentence without its subject, followed by the remedy. It comes with a BoolTensor [B] of the sentences
 it applies to.
 """
 
@@ -32,7 +32,7 @@ NO_COMPLETION = "has known parts that no structure of the class has together"
 
 
 def set_cells(event: Tensor, mask: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The cells of an event [B, ...] that are not 0, LongTensor [M, D].
+    """Return the cells of an event [B, ...] that are not 0, LongTensor [M, D].
 
     Args:
         mask: BoolTensor [B, W], the words that count; axes: those whose indices are words. Other cells are left out.
@@ -43,7 +43,7 @@ def set_cells(event: Tensor, mask: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def strange_values(event: Tensor, cells: Tensor) -> Tensor:
-    """Whether some of these cells of an event is not 1, BoolTensor [B]."""
+    """Return whether some of these cells of an event is not 1, BoolTensor [B]."""
     strange = torch.zeros(len(event), dtype=torch.bool, device=event.device)
     if event.dtype != torch.bool:
         strange[cells[event[tuple(cells.T)] != 1, 0]] = True
@@ -53,7 +53,7 @@ def strange_values(event: Tensor, cells: Tensor) -> Tensor:
 def choices_of_event(
     event: Tensor, mask: Tensor, axis: int, others: tuple[int, ...] = ()
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The cells that words choose, the words without one, and whether some word of a sentence has several.
+    """Return the cells that words choose, the words without a cell, and the sentences with a word of several.
 
     Args:
         event: [B, ...], anything in the padding.
@@ -73,7 +73,7 @@ def choices_of_event(
 
 
 def tree_faults(heads: Tensor, mask: Tensor, projective: bool, multiroot: bool) -> Faults:
-    """The faults of trees.
+    """Return the faults of heads that should form trees.
 
     Args:
         heads: LongTensor [B, N], 0-based, root = own index, within the sentence; anything in the padding.

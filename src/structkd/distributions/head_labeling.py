@@ -32,7 +32,7 @@ class HeadLabeling(LabelDistribution):
         validate_args: check values (NaN, +inf, heads and relations below -1); None means torch.distributions' default.
 
     Parts are labels: `marginals` are [B, N, K] and `decode()` gives label indices [B, N]; `decode_heads()` gives the
-    best tree over what the labels name. Costs O(N K); trees O(N K + N^2).
+    best tree over the arcs that labels name. Costs O(N K); trees O(N K + N^2).
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
 
     Example:
@@ -82,7 +82,7 @@ class HeadLabeling(LabelDistribution):
         if indices.shape not in shapes:
             expected = " or ".join(str(list(shape)) for shape in shapes)
             raise ValueError(f"{name} must have shape {expected} to go with the logits, got {list(indices.shape)}.")
-        return indices if indices.dtype.is_signed else indices.long()  # -1 is no number of the others
+        return indices if indices.dtype.is_signed else indices.long()  # unsigned integers cannot hold -1
 
     @property
     def logits(self) -> Tensor:
@@ -102,7 +102,7 @@ class HeadLabeling(LabelDistribution):
             )
 
     def names_as(self, other: HeadLabeling) -> bool:
-        """Whether both name the same head and relation with every label inside the sentences."""
+        """Return whether both name the same head and relation with every label inside the sentences."""
         mask = self.event_mask()
         pairs = [(self._heads, other._heads)]
         if self.relations is not None and other.relations is not None:
@@ -116,23 +116,24 @@ class HeadLabeling(LabelDistribution):
         return head_labels.named(self._heads, self.lengths)
 
     def label_masses(self, teacher: ArcDistribution, temperature: float) -> Iterator[tuple[slice, Tensor]]:
-        """Some sentences at a time, and the teacher's mass of the arc (and relation) that each of their labels names,
-        [B', N, K] in working precision, or the precision of relations' scores where those count.
+        """Yield slices of sentences with the teacher's mass of the arc (and relation) that each label names.
+
+        Masses are [B', N, K] in working precision, or in the precision of relations' scores if labels name these.
 
         Labels that name one arc share it equally; those that name no word, and all in the padding, get exactly 0. A
-        word's labels sum to what they cover of the teacher, at most 1. The teacher's arcs and relations are kept apart,
-        and multiplied for what the labels name alone.
+        word's labels sum to the share of the teacher that they cover, at most 1. The teacher's arcs and relations are
+        stored separately, and multiplied only for pairs that labels name.
         """
         arcs, relations = self._apart(teacher, temperature)
         return head_labels.masses(arcs.arc_marginals(), relations, self._heads, self.relations, self.lengths)
 
     def _apart(self, teacher: ArcDistribution, temperature: float) -> tuple[ArcDistribution, Relations | None]:
-        """The teacher's arcs and, where labels have relations, too, its relations."""
+        """Return the teacher's arcs and, where labels have relations, too, its relations."""
         arcs, relations = teacher.apart(temperature)
         return arcs, None if self.relations is None else relations
 
     def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
-        """Any teacher over arcs. Nothing of [B, N, K] is made in working precision: sentences take turns."""
+        """Return the loss for any teacher over arcs; sentences take turns, so few are held in working precision."""
         if not isinstance(teacher, ArcDistribution) or teacher.words != self.words:
             return None
         scores = self.logits.detach()
@@ -149,18 +150,19 @@ class HeadLabeling(LabelDistribution):
 
     @ordinary_tensors
     def decode_heads(self, multiroot: bool = False) -> Tensor:
-        """The best dependency tree by posterior probability, LongTensor [B, N]; root = own index, -1 in the padding.
+        """Return the best dependency tree by posterior probability, LongTensor [B, N].
 
-        The maximum spanning arborescence over arcs scored by log P(arc), where P(arc) sums the probabilities of the
-        word's labels that name its head (`decode()` gives each word's best label instead; what those name need not be
-        a tree). With one root, or any number if `multiroot`. An arc that no label names is taken only where there is
-        no tree without: then there are as few of them as possible, and the rest is the best.
+        A root is its own head; -1 stands in the padding. The tree is the maximum spanning arborescence over arcs scored
+        by log P(arc), with one root, or any number if `multiroot`. P(arc) sums the probabilities of the word's labels
+        that name its head. (`decode()` gives each word's best label instead, and the heads these name need not form a
+        tree.) Arcs that no label names are taken only if there is no tree without them: the tree then has as few of
+        them as possible, and its other arcs are the best.
         """
         return self._tree(multiroot)
 
     @ordinary_tensors
     def decode_trees(self, multiroot: bool = False) -> tuple[Tensor, Tensor | None]:
-        """`decode_heads()`, and for every arc its relation; None without relations.
+        """Return `decode_heads()`, and for every arc its relation; None without relations.
 
         Returns:
             Heads and relations, LongTensor [B, N] each. A relation is the one with most probability among the labels

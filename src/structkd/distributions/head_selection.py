@@ -46,7 +46,9 @@ class HeadChoice(ArcDistribution, WordwiseDistribution):
 
 
 class HeadSelection(HeadChoice):
-    """Every word picks its head (and relation) alone: P(h | d) = softmax over h of log_potentials[h, d].
+    """A distribution in which words pick heads (and relations) independently.
+
+    P(h | d) is the softmax over h of log_potentials[h, d].
 
     Args:
         log_potentials: [B, N, N]; cell [b, h, d] scores head h for dependent d, the diagonal the root. Labelled:

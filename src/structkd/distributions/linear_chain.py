@@ -31,8 +31,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         labels: the tag inventory in score order, C strings.
         validate_args: check values (NaN, +inf); None means torch.distributions' default.
 
-    A sentence of one word has no bigram, so dense potentials say nothing of it and it is uniform; `from_scores`
-    has a place for its scores. `marginals` are [B, N-1, C, C], `decode()` labels [B, N].
+    A sentence of one word has no bigram, so dense potentials cannot score it and it is uniform; `from_scores`
+    takes scores for it. `marginals` are [B, N-1, C, C], `decode()` labels [B, N].
 
     Raises TypeError or ValueError for a wrong kind, shape, length, inventory or value. Costs O(N C^2) a sentence.
 
@@ -84,7 +84,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         labels: Sequence[str] | None = None,
         validate_args: bool | None = None,
     ) -> LinearChainCRF:
-        """A chain from per-word and per-transition scores, kept in that factored form.
+        """Return a chain that stores scores of words and of transitions separately.
 
         Args:
             emissions: [B, N, C]; cell [b, n, i] scores label i at word n.
@@ -104,8 +104,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """
         return _FactoredLinearChainCRF(emissions, transitions, start, end, lengths, labels, validate_args)
 
-    # Parts are (unary [B, N, C], bigrams [B, N-1, C, C]); dense potentials have unary scores of 0, so that label
-    # marginals come out of every form alike, one-word sentences included.
+    # Parts are (unary [B, N, C], bigrams [B, N-1, C, C]); dense potentials have unary scores of 0, so that all
+    # forms give label marginals, one-word sentences included.
 
     @property
     def words(self) -> int:
@@ -130,7 +130,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return self
 
     def bigrams(self, labels: Tensor) -> Any:
-        """Expected bigrams of independent words with label marginals [B, N, C], in the form of this chain's parts."""
+        """Return expected bigrams of independent words with label marginals [B, N, C], in the form of this chain."""
         return labels[:, 1:, :, None] * labels[:, :-1, None, :]
 
     def parts(self) -> Parts:
@@ -218,7 +218,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return parts[0].masked_fill(others, NEG_INF), parts[1]
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        if parts[0].any():  # what scores words counts, too
+        if parts[0].any():  # scores of words count, too
             return StructuredDistribution.expectations(self, parts)
         return self._forward_backward(parts, parts[1].dtype)
 
@@ -236,7 +236,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return labels, self.bigrams(labels)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
-        """Labels [B, N] as indicators [B, N, C]; 0 in the padding."""
+        """Return labels [B, N] as indicators [B, N, C]; 0 in the padding."""
         size = self.event_shape[-1]
         dtype = working_precision(labels)
         index = labels.clamp(0, size - 1).unsqueeze(-1)
@@ -269,14 +269,14 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return self.words_alone(logarithm(self.label_marginals()).to(self.dtype))
 
     def label_marginals(self) -> Tensor:
-        """P(label) for every word, [B, N, C], in working precision; 0 in the padding."""
+        """Return P(label) for every word, [B, N, C], in working precision; 0 in the padding."""
         return self.expected_parts()[0]
 
     def _indicators_of_event(self, event: Tensor) -> Parts:
         return event.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), event
 
     def to_event(self, sequence: Tensor, extra: Any = None, lengths: Tensor | None = None) -> Tensor:
-        """Labels [B, N] as bigram indicators, LongTensor [B, N-1, C, C]; 0 beyond `lengths` (default: this batch's)."""
+        """Return labels [B, N] as bigrams, LongTensor [B, N-1, C, C]; 0 beyond `lengths` (default: this batch's)."""
         if lengths is None:
             lengths = self.lengths
         mask = torch.arange(sequence.shape[1] - 1, device=sequence.device) < (torch.as_tensor(lengths).view(-1, 1) - 1)
@@ -284,12 +284,12 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         return labels[:, 1:, :, None] * labels[:, :-1, None, :] * mask[:, :, None, None]
 
     def from_event(self, event: Tensor) -> tuple[Tensor, int]:
-        """Bigram indicators [B, N-1, C, C] as labels [B, N] (0 in the padding) and C."""
+        """Return bigram indicators [B, N-1, C, C] as labels [B, N] (0 in the padding) and C."""
         return labels_of_bigrams(event).argmax(-1), event.shape[-1]
 
 
 class _FactoredLinearChainCRF(LinearChainCRF):
-    """A linear chain that keeps emissions [B, N, C] and transitions [C, C] apart; see `LinearChainCRF.from_scores`."""
+    """A linear chain with separate emissions [B, N, C] and transitions [C, C]; see `LinearChainCRF.from_scores`."""
 
     def __init__(
         self,
@@ -350,7 +350,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         return self.words_alone(self.emissions)
 
     def _unary(self) -> Tensor:
-        """Every per-word score, [B, N, C]: emissions, start and end."""
+        """Return every per-word score, [B, N, C]: emissions, start and end."""
         dtype = working_precision(self.emissions)
         unary = torch.where(self.word_mask.unsqueeze(-1), self.emissions.to(dtype), 0.0)
         position = torch.arange(self.words, device=self.lengths.device)
@@ -424,7 +424,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         return torch.where(self.event_mask(), potentials, 0.0)
 
     def expected_event(self) -> Tensor:
-        """Bigram marginals, built on request: the expected parts hold their sums over the sentence only."""
+        """Return bigram marginals, built on request: the expected parts hold their sums over the sentence only."""
         parts = self.parts()
         self._log_partition(parts)  # a sentence of one word has no bigram to show that it is impossible
         potentials = self._bigram_scores(*parts)
@@ -455,7 +455,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
 
 def labels_of_bigrams(bigrams: Tensor) -> Tensor:
-    """Label marginals (or indicators) [B, N, C] of bigrams [B, N-1, C, C], for sentences of two words or more."""
+    """Return label marginals (or indicators) [B, N, C] of bigrams [B, N-1, C, C], for two or more words."""
     return torch.cat([bigrams[:, :1].sum(2), bigrams.sum(3)], 1)
 
 

@@ -19,7 +19,7 @@ from .wordwise import WordwiseDistribution
 
 
 class LabelDistribution(WordwiseDistribution):
-    """Base of the distributions in which words choose labels alone; event [N, C]."""
+    """Base of the distributions in which words choose labels independently; event [N, C]."""
 
     def parts(self) -> Parts:
         scores = self.log_potentials.masked_fill(~self.event_mask(), 0.0) if self.ragged else self.log_potentials
@@ -58,7 +58,7 @@ class LabelDistribution(WordwiseDistribution):
         return (parts[0] - torch.where(structure[0] > 0, parts[0].detach(), 0.0).sum(-1, keepdim=True),)
 
     def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
-        """Of labels. Nothing of [B, N, K] is made in working precision: sentences take turns."""
+        """Return the likelihood of labels; sentences take turns, so only a few are held in working precision."""
         if self.is_event(gold):
             return None
         scores, size = self.log_potentials.detach(), self.event_shape[-1]
@@ -86,19 +86,19 @@ class LabelDistribution(WordwiseDistribution):
         return surprisals.sum(1), lambda weights: (scale_gradient_(gap, weights).to(scores.dtype),)
 
     def to_event(self, sequence: Tensor, extra: object = None, lengths: Tensor | None = None) -> Tensor:
-        """Labels [B, N] as indicators, LongTensor [B, N, C]; 0 beyond `lengths` (default: this batch's)."""
+        """Return labels [B, N] as indicators, LongTensor [B, N, C]; 0 beyond `lengths` (default: this batch's)."""
         if lengths is None:
             lengths = self.lengths
         mask = torch.arange(sequence.shape[1], device=sequence.device) < torch.as_tensor(lengths).view(-1, 1)
         return torch.nn.functional.one_hot(sequence.long().clamp_min(0), self.event_shape[-1]) * mask.unsqueeze(-1)
 
     def from_event(self, event: Tensor) -> tuple[Tensor, int]:
-        """Indicators [B, N, C] as labels [B, N] (0 in the padding) and C."""
+        """Return indicators [B, N, C] as labels [B, N] (0 in the padding) and C."""
         return event.argmax(-1), event.shape[-1]
 
 
 class MaxEnt(LabelDistribution):
-    """Every word takes its label alone: P(y) = prod_n softmax(logits[n])[y_n].
+    """A distribution in which words choose their labels independently: P(y) = prod_n softmax(logits[n])[y_n].
 
     Args:
         logits: [B, N, C]; cell [b, n, i] scores label i at word n.
@@ -160,5 +160,5 @@ class MaxEnt(LabelDistribution):
             return viterbi(scores, scores.new_zeros(size, size), self.lengths, legal=legal)[1]
 
     def label_marginals(self) -> Tensor:
-        """P(label) for every word, [B, N, C], in working precision; 0 in the padding."""
+        """Return P(label) for every word, [B, N, C], in working precision; 0 in the padding."""
         return self.expected_parts()[0]

@@ -90,7 +90,7 @@ class MeanFieldDependency(HeadChoice):
         relations: Tensor | None,
         others: Sequence[Any],
     ) -> None:
-        """What does not depend on the form of the second-order scores, which are `others`."""
+        """Store the arguments that do not depend on the form of the second-order scores, `others`."""
         check_scores_of_arcs("arcs", arcs)
         dtype = arcs.dtype
         if relations is not None:
@@ -121,7 +121,7 @@ class MeanFieldDependency(HeadChoice):
         validate_args: bool | None = None,
         relations: Tensor | None = None,
     ) -> MeanFieldDependency:
-        """The same from second-order scores of low rank, which are never multiplied out.
+        """Return the distribution from second-order scores of low rank, which are never multiplied out.
 
         Args:
             siblings: three tensors [B, N, r], finite, for h, d and c; siblings[b, h, d, c] is the sum over k of
@@ -159,7 +159,7 @@ class MeanFieldDependency(HeadChoice):
         return _multiplied(self._grandparents, self._grandparent_rest)
 
     def _factors(self) -> list[Factors | None]:
-        """The factors of siblings and grandparents; None where there are none."""
+        """Return the factors of siblings and grandparents; None where there are none."""
         tables = (self._siblings, self._sibling_rest), (self._grandparents, self._grandparent_rest)
         return [None if first is None or rest is None else (first, *rest) for first, rest in tables]
 
@@ -182,13 +182,13 @@ class MeanFieldDependency(HeadChoice):
         return HeadSelection(field.log_potentials, self.lengths, validate_args=False)
 
     def _over_arcs(self, arcs: Tensor) -> MeanFieldDependency:
-        """The same over other arcs, without relations."""
+        """Return the distribution over other arcs, without relations."""
         unlabelled = self.with_scores(arcs, self._siblings, self._grandparents, None)
         unlabelled._event_shape = arcs.shape[1:]
         return unlabelled
 
     def _triples(self) -> Tensor:
-        """BoolTensor [B, N, N, N]: three different words of the sentence."""
+        """Return BoolTensor [B, N, N, N]: three different words of the sentence."""
         inside = self.word_mask
         other = ~torch.eye(self.words, dtype=torch.bool, device=inside.device)
         distinct = other[:, :, None] & other[:, None, :] & other[None, :, :]
@@ -221,7 +221,7 @@ class MeanFieldDependency(HeadChoice):
         return labelled.masked_fill_(padding, 0.0)
 
     def _field(self, arcs: Tensor) -> Tensor:
-        """F after the last iteration, [B, N, N], from the first-order scores in working precision."""
+        """Return F after the last iteration, [B, N, N], from the first-order scores in working precision."""
         if self._siblings is None and self._grandparents is None:
             return arcs
         factors = self._factors()
@@ -236,7 +236,7 @@ class MeanFieldDependency(HeadChoice):
         return mean_field.field(arcs, siblings, grandparents, self.lengths, self.iterations)
 
     def _check_factors(self, name: str, factors: Any) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-        """The first of three factors, which a temperature divides, and the others."""
+        """Return the first of three factors, which a temperature divides, and the others."""
         if factors is None:
             return None, None
         if not isinstance(factors, (tuple, list)) or len(factors) != 3:
@@ -246,7 +246,7 @@ class MeanFieldDependency(HeadChoice):
             expected = (*self.batch_shape, self.words, factors[0].shape[-1])
             if factor.shape != expected:
                 raise ValueError(f"Every factor of {name} must have shape {list(expected)}, got {list(factor.shape)}.")
-            if not self._validate_args or factor.detach().sum().isfinite():  # a sum keeps what is not
+            if not self._validate_args or factor.detach().sum().isfinite():  # a sum is finite only if all terms are
                 continue
             if not (factor.isfinite() | ~self.word_mask.unsqueeze(-1)).all():
                 raise ValueError(f"The factors of {name} must be finite inside a sentence, got an infinity or NaN.")
@@ -254,7 +254,7 @@ class MeanFieldDependency(HeadChoice):
         return first, (second, third)
 
     def _cleaned(self, factors: Factors | None, dtype: torch.dtype) -> Factors | None:
-        """In working precision, 0 in the padding."""
+        """Return the factors in working precision, 0 in the padding."""
         if factors is None:
             return None
         first, second, third = (factor.to(dtype) for factor in factors)
@@ -265,5 +265,5 @@ class MeanFieldDependency(HeadChoice):
 
 
 def _multiplied(scores: Tensor | None, rest: tuple[Tensor, Tensor] | None) -> Tensor | None:
-    """Second-order scores, [B, N, N, N], from a table, or a first factor and the others; O(N^3) memory."""
+    """Return second-order scores, [B, N, N, N], from a table, or a first factor and the others; O(N^3) memory."""
     return scores if scores is None or rest is None else torch.einsum("bhk,bdk,bck->bhdc", scores, *rest)

@@ -1,4 +1,4 @@
-"""Several teachers as one."""
+"""Mixtures of teachers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Mixture(Distribution):
         return Mixture(alone, self.weights)
 
     def tempered(self, temperature: float) -> Mixture:
-        """The mixture of the components, each with its scores divided by `temperature`."""
+        """Return the mixture of the components, each with its scores divided by `temperature`."""
         temperature = check_temperature(temperature)
         if temperature == 1:
             return self

@@ -1,4 +1,4 @@
-"""Relations given the arc: their scores, given as a table or as what they are made of."""
+"""Relations given the arc: their scores, given as a table or by their factors."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class RelationScores(Protocol):
 
     @property
     def count(self) -> int:
-        """L."""
+        """The number of relations, L."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the scores."""
+        """The dtype of the scores."""
 
     def everywhere(self) -> Tensor:
-        """The scores of all arcs, [B, N, N, L]; cell [b, h, d, l] for relation l, root arcs on the diagonal."""
+        """Return the scores of all arcs, [B, N, N, L]; cell [b, h, d, l] for relation l, root arcs on the diagonal."""
 
     def along(self, heads: Tensor) -> Tensor:
-        """Those of one arc a word, [B, N, L]; heads LongTensor [B, N], root = own index."""
+        """Return the scores of one arc per word, [B, N, L]; heads LongTensor [B, N], root = own index."""
 
 
 class Tabulated:
@@ -60,5 +60,5 @@ class Tabulated:
 
 
 def along(cells: Tensor, heads: Tensor) -> Tensor:
-    """Of cells [B, N, N, L], those of one arc a word, [B, N, L]; heads LongTensor [B, N], root = own index."""
+    """Return those of cells [B, N, N, L] of one arc per word, [B, N, L]; heads LongTensor [B, N], root = own index."""
     return cells.gather(1, heads[:, None, :, None].expand(-1, 1, -1, cells.shape[-1])).squeeze(1)

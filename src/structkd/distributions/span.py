@@ -116,7 +116,7 @@ class SpanCRF(StructuredDistribution):
         return {STRANGE_SPANS: strange_values(event, cells), OVERLAP: self._overlap(cells)}
 
     def _overlap(self, cells: Tensor) -> Tensor:
-        """Whether spans given by their cells, LongTensor [M, 4], overlap, BoolTensor [B]."""
+        """Return whether spans given by their cells, LongTensor [M, 4], overlap, BoolTensor [B]."""
         ends = torch.zeros(*self.batch_shape, self.words + 1, dtype=torch.long, device=cells.device)
         one = torch.ones_like(cells[:, 0])
         ends.index_put_((cells[:, 0], cells[:, 1]), one, accumulate=True)
@@ -125,7 +125,7 @@ class SpanCRF(StructuredDistribution):
 
     @staticmethod
     def _covering(spans: Tensor) -> Tensor:
-        """How many spans of an event [B, N, N, L] every word lies in, [B, N]."""
+        """Count the spans of an event [B, N, N, L] that cover each word, [B, N]."""
         started, ended = spans.sum((2, 3)).cumsum(1), spans.sum((1, 3)).cumsum(1)
         return started - nn.functional.pad(ended[:, :-1], (1, 0))
 
@@ -136,7 +136,7 @@ class SpanCRF(StructuredDistribution):
         return f"a list of spans (start, end, type index) for each of {self.batch_shape[0]} sentences"
 
     def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
-        """Their cells, LongTensor [M, 4]: item, start, end, type."""
+        """Return the cells of spans, LongTensor [M, 4]: item, start, end, type."""
         if not self._is_compact(structure):
             raise TypeError(f"The spans must be {self._compact_form()}, got {type(structure).__name__}.")
         if len(structure) != self.batch_shape[0]:
@@ -174,7 +174,7 @@ class SpanCRF(StructuredDistribution):
         return event, (1.0 - self._covering(event)) * self.word_mask
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        if parts[1].any():  # what scores words outside any span counts, too
+        if parts[1].any():  # scores of words outside any span count, too
             return StructuredDistribution.expectations(self, parts)
         return self.expectations(parts)
 
@@ -196,7 +196,7 @@ class SpanCRF(StructuredDistribution):
         )
 
     def decode(self) -> list[list[Span]]:
-        """The best spans of every sentence, from left to right: `Span(start, end, type index)`."""
+        """Return the best spans of every sentence, from left to right: `Span(start, end, type index)`."""
         return super().decode()
 
     def parts_of_event(self, marginals: Tensor) -> Parts:
@@ -204,5 +204,5 @@ class SpanCRF(StructuredDistribution):
         return spans, spans.new_zeros(*self.batch_shape, self.words)
 
     def outside_marginals(self) -> Tensor:
-        """P(word lies in no span), [B, N], in working precision; 0 in the padding."""
+        """Return P(word lies in no span), [B, N], in working precision; 0 in the padding."""
         return self.expected_parts()[1]

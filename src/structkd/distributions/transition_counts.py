@@ -27,12 +27,12 @@ class TransitionCounts:
 
     @classmethod
     def from_dense(cls, counts: Tensor) -> TransitionCounts:
-        """Counts given as a tensor [B, C, C]."""
+        """Build counts from a tensor [B, C, C]."""
         identity = torch.eye(counts.shape[-1], dtype=counts.dtype, device=counts.device)
         return cls((identity.expand_as(counts), counts, None))
 
     def replaced(self, items: Tensor, counts: Tensor) -> TransitionCounts:
-        """The same with the counts of some sentences, LongTensor [M], rising, replaced by counts [M, C, C]."""
+        """Return counts with those of some sentences, LongTensor [M], rising, replaced by counts [M, C, C]."""
         if len(items) == len(self.terms[0][0]):
             return TransitionCounts.from_dense(counts)
         keep = torch.ones(len(self.terms[0][0]), 1, 1, dtype=torch.bool, device=items.device)
@@ -43,7 +43,7 @@ class TransitionCounts:
         return TransitionCounts(*kept) + TransitionCounts.from_dense(dense)
 
     def dense(self) -> Tensor:
-        """The counts as a tensor [B, C, C]."""
+        """Return the counts as a tensor [B, C, C]."""
         total: Tensor | None = None
         for after, before, scale in self.terms:
             counts = after.transpose(1, 2) @ before
@@ -53,7 +53,7 @@ class TransitionCounts:
         return total
 
     def inner(self, scores: Tensor) -> Tensor:
-        """sum over j, i of counts[b, j, i] * scores[j, i], [B], for finite scores [C, C]."""
+        """Return the sum over j, i of counts[b, j, i] * scores[j, i], [B], for finite scores [C, C]."""
         total: Tensor | None = None
         for after, before, scale in self.terms:
             weights = scores if scale is None else scores * scale
@@ -66,7 +66,7 @@ class TransitionCounts:
         return total
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """sum over b of weights[b] * counts[b], [C, C]; weights [B], or [] where all are alike."""
+        """Return the sum over b of weights[b] * counts[b], [C, C]; weights [B], or [] for equal weights."""
         total: Tensor | None = None
         for after, before, scale in self.terms:
             if _alike(after):
@@ -82,7 +82,7 @@ class TransitionCounts:
         return TransitionCounts(*self.terms, *other.terms)
 
     def __mul__(self, factor: float | Tensor) -> TransitionCounts:
-        """Times a number, or a tensor [B] of one number per sentence."""
+        """Multiply by a number, or a tensor [B] of one number per sentence."""
         if isinstance(factor, Tensor):
             factor = factor.view(-1, 1, 1)
             return TransitionCounts(*((after * factor, before, scale) for after, before, scale in self.terms))
@@ -106,7 +106,7 @@ P = TypeVar("P", Tensor, TransitionCounts)
 
 
 def _alike(after: Tensor) -> bool:
-    """Whether one tensor stands for every sentence, as of counts given as they are: products need no copies of it."""
+    """Return whether one tensor stands for every sentence, as in `from_dense`; products then need no copies of it."""
     return after.stride(0) == 0 and len(after) > 0
 
 

@@ -1,4 +1,4 @@
-"""What the distributions over dependency trees share: sums over relations, and teachers that run along."""
+"""The common base of distributions over dependency trees: sums over relations, and fused losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .transition_counts import scale_gradient_
 
 
 def check_multiroot(multiroot: Any) -> bool:
-    """Refuse what is no truth value, such as the `args` that torch-struct's constructors take in this place."""
+    """Return a truth value; refuse anything else, such as the `args` that torch-struct's constructors take here."""
     if not isinstance(multiroot, (bool, np.bool_)):
         raise TypeError(
             f"The argument multiroot must be True or False, got {type(multiroot).__name__}. torch-struct orders its "
@@ -51,7 +51,7 @@ class TreeDistribution(ArcDistribution):
         return heads, faults | self._faults_of_heads(heads.clamp(0, self.words - 1))
 
     def _without_graph(self, scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """log Z [B] and marginals shaped like `scores`: given the arc, relations are independent of the tree."""
+        """Return log Z [B] and marginals shaped like `scores`: given the arc, relations are independent of the tree."""
         if not self.labelled:
             return self._recursion.expectations(scores, lengths, self.multiroot)
         arcs, relations = over_relations(scores)
@@ -66,7 +66,7 @@ class TreeDistribution(ArcDistribution):
         return value, (marginals,)
 
     def _best_heads(self, arcs: Tensor) -> Tensor:
-        """The best trees over unlabelled arcs [B, N, N], LongTensor [B, N]; -1 in the padding, and where none is."""
+        """Return the best trees over arcs [B, N, N], LongTensor [B, N]; -1 in the padding and without a tree."""
         raise NotImplementedError
 
     def best(self) -> tuple[Tensor, Parts]:
@@ -75,7 +75,7 @@ class TreeDistribution(ArcDistribution):
         return self._cache["best"]
 
     def _best_trees(self, scores: Tensor) -> tuple[Tensor, Parts]:
-        """Value [B] and indicators of the best trees, every arc with its best relation."""
+        """Return value [B] and indicators of the best trees, every arc with its best relation."""
         arcs = scores.amax(-1) if self.labelled else scores
         heads = self._best_heads(arcs)
         padding = ~self.word_mask
@@ -90,7 +90,7 @@ class TreeDistribution(ArcDistribution):
         return value, (event,)
 
     def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
-        """Any arc-factored teacher whose structures, conditioned on this class's, are this class's."""
+        """Return the loss for an arc-factored teacher that has all structures of this class."""
         if not isinstance(teacher, ArcDistribution) or teacher.event_shape != self.event_shape:
             return None
         if teacher.projective > self.projective or teacher.multiroot < self.multiroot:
@@ -110,8 +110,10 @@ class TreeDistribution(ArcDistribution):
         return loss, lambda weights: (scale_gradient_(gap, weights),)
 
     def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
-        """Of labelled trees as events. Nothing of [B, N, N, L] is made in more than the scores' precision, nor, but for
-        the gradient, of more sentences than a cache holds.
+        """Return the likelihood of labelled trees, given as events.
+
+        No tensor [B, N, N, L] is created in more than the scores' precision, and only the gradient is of more sentences
+        than a cache holds.
         """
         if not (self.labelled and self.is_event(gold)):
             return None

@@ -1,4 +1,4 @@
-"""Distributions in which every word chooses alone: one softmax a word."""
+"""Distributions in which words choose independently: one softmax per word."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ class WordwiseDistribution(StructuredDistribution):
         return self
 
     def choices(self, part: Tensor, lengths: Tensor, impossible: float = NEG_INF) -> Tensor:
-        """Part scores [B, *event_shape] as choices [B, N, M], `impossible` where there is none. Padded words may hold
-        anything.
+        """Return part scores [B, *event_shape] as choices [B, N, M], with `impossible` for words without a choice.
+
+        Padded words may hold anything.
         """
         return part
 
     def arrange(self, choices: Tensor) -> Tensor:
-        """The inverse of `choices` for marginals or indicators."""
+        """Return the inverse of `choices` for marginals or indicators."""
         return choices
 
     def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class WordwiseDistribution(StructuredDistribution):
         self._require_possible(choices.amax(-1), parts)
 
     def _require_possible(self, best: Tensor, parts: Parts) -> None:
-        """The same, given the score of every word's best choice, [B, N]."""
+        """Refuse such words, given the score of every word's best choice, [B, N]."""
         impossible = (best == NEG_INF) & self.word_mask
         if impossible.any():
             self._require_structures(torch.where(impossible.any(-1), NEG_INF, 0.0), parts)
