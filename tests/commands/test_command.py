@@ -208,7 +208,7 @@ class TestErrors:
             (["kd.loss.temprature=2"], r"no key 'temprature' in kd\.loss\. Did you mean 'temperature'\?"),
             (["kd.loss._target_=os.system"], r"os\.system is refused"),
             (["student.model._target_=structkd.LinearAnnealing"], r"student\.model"),
-            (["kd.loss.temperature=-1"], r"kd\.loss: temperature must be positive and finite, got -1"),
+            (["kd.loss.temperature=-1"], r"kd\.loss: The temperature must be positive and finite, got -1"),
             (["kd.name=token"], r"The methods kd and baselines\.token are both called 'token'"),
             (["kd=[structural"], r"\["),
             (["student.model.encoder=bilstm"], r"write encoder@student\.model\.encoder=bilstm\."),
