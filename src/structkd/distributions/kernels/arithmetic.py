@@ -18,7 +18,12 @@ _CACHED_CELLS = 1 << 17
 
 
 def working_precision(scores: Tensor) -> torch.dtype:
-    """Return the dtype that recursions run in: float64 if the device has it."""
+    """Return the dtype that recursions run in: float64 if the device has it.
+
+    >>> import structkd, torch
+    >>> structkd.working_precision(torch.zeros(2, dtype=torch.float16))
+    torch.float64
+    """
     return torch.float32 if scores.device.type == "mps" else torch.float64
 
 
