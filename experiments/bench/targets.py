@@ -269,8 +269,8 @@ def speed(folder: Path, limit: int, rounds: int) -> str:
     rows = [[kind, f"{each.median_cpu:.1f}", f"{each.median_cpu / least:.2f}"] for kind, each in times.items()]
     return (
         f"## Speed\n\nMedian processor time of a distilling step, {BATCH} sentences of {name} from the data set to the "
-        f"optimiser, BiLSTM({TEACHER.hidden_size})-CRF to BiLSTM({STUDENT.hidden_size})-CRF with 9 labels, one "
-        "thread.\n\n" + table(["targets from", "ms", "times that from memory"], rows)
+        f"optimiser, BiLSTM({TEACHER.settings['hidden_size']})-CRF to BiLSTM({STUDENT.settings['hidden_size']})-CRF, "
+        "9 labels, one thread.\n\n" + table(["targets from", "ms", "times that from memory"], rows)
     )
 
 

@@ -18,7 +18,7 @@ from stand_ins import small_bert, word_vectors
 from structkd import KDObjective
 from structkd.commands.schema import register_schema
 from structkd.data import Corpus, Transfer, load_toy, load_transfer
-from structkd.runs.instantiate import instantiate, register_plugin
+from structkd.runs.instantiate import instantiate, register_plugin, with_defaults
 from structkd.runs.plan import plan
 from structkd.training import DistillationTrainer, fit, main_metric, training_arguments, training_text
 
@@ -176,7 +176,9 @@ def test_published_sizes_and_optimisers() -> None:
     }
     for name in NAMES:
         config = composed(f"+paper={name}")
-        teacher, student = config["teacher"], config["student"]
+        teacher, student = (
+            config[role] | {"model": with_defaults(config[role]["model"])} for role in ("teacher", "student")
+        )
         encoder = student["model"]["encoder"]
         if config["task"] == "spans":
             of(encoder, hidden_size=256, layers=1, character_filters=25, character_window=3, freeze_vectors=True)
