@@ -75,37 +75,37 @@ class TrainingFolder:
 
     @property
     def config(self) -> Path:
-        """Of a :class:`TrainingConfig`."""
+        """The file that holds a :class:`TrainingConfig`."""
         return self.path / "config.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder, removed when the training is finished."""
+        """The folder of checkpoints, which is removed when the training is finished."""
         return self.path / "checkpoints"
 
     @property
     def model(self) -> Path:
-        """Folder, for ``from_pretrained``."""
+        """The folder of the model, for ``from_pretrained``."""
         return self.path / "model"
 
     @property
     def weights(self) -> Path:
-        """Of the model."""
+        """The weights of the model."""
         return self.model / "model.safetensors"
 
     @property
     def log(self) -> Path:
-        """One JSON object a line."""
+        """The log, with one JSON object on every line."""
         return self.path / "metrics.jsonl"
 
     @property
     def timing(self) -> Path:
-        """Of a :class:`Timing`."""
+        """The file that holds a :class:`Timing`."""
         return self.path / "timing.json"
 
     @property
     def metrics(self) -> Path:
-        """Of :class:`TrainingMetrics`."""
+        """The file that holds :class:`TrainingMetrics`."""
         return self.path / "metrics.json"
 
     def predictions(self, split: str) -> Path:
@@ -121,7 +121,7 @@ class RunFolder:
 
     @property
     def hydra(self) -> Path:
-        """Folder, from the beginning of a run."""
+        """The folder of Hydra, which is there from the beginning of a run."""
         return self.path / ".hydra"
 
     @property
@@ -131,22 +131,22 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """The table."""
+        """The results as a table."""
         return self.path / "results.md"
 
     @property
     def run(self) -> Path:
-        """Of a :class:`RunRecord`."""
+        """The file that holds a :class:`RunRecord`."""
         return self.path / "run.json"
 
     @property
     def metrics(self) -> Path:
-        """Of :class:`RunMetrics`."""
+        """The file that holds :class:`RunMetrics`."""
         return self.path / "metrics.json"
 
     @property
     def failure(self) -> Path:
-        """Of a :class:`Failure`."""
+        """The file that holds a :class:`Failure`."""
         return self.path / "failed.json"
 
     def predictions(self, method: str) -> Path:

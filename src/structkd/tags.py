@@ -74,7 +74,7 @@ def find_violation(tags: Sequence[str], scheme: str) -> tuple[int, str] | None:
     for position, tag in enumerate(tags):
         current = _split(tag, scheme)
         if current is None:
-            return position, f"{tag!r} is no tag of {scheme}, whose tags are O and {_forms(scheme)}"
+            return position, f"{tag!r} is not a tag of {scheme}, whose tags are O and {_forms(scheme)}"
         if not _follows(previous, current, scheme):
             before = f"after {tags[position - 1]!r}" if position else "at the start of the sentence"
             return position, f"{tag!r} cannot stand {before} in {scheme}"
@@ -255,7 +255,7 @@ def _inventory_parts(labels: Sequence[str], scheme: str) -> list[tuple[str, str]
         part = _split(label, scheme)
         if part is None:
             raise ValueError(
-                f"Label {label!r} is no tag of {scheme} (O and {_forms(scheme)}); labels {list(labels)!r}."
+                f"Label {label!r} is not a tag of {scheme} (O and {_forms(scheme)}); labels {list(labels)!r}."
             )
         parts.append(part)
     return parts

@@ -255,7 +255,7 @@ def test_the_word_that_is_the_mark_of_comments_is_kept(tmp_path: Path, delimiter
 
 
 def test_a_hashtag_with_a_bad_tag_is_refused_not_dropped(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="line 3: 'X-PER' is no tag of BIO"):
+    with pytest.raises(ValueError, match="line 3: 'X-PER' is not a tag of BIO"):
         read_columns(write(tmp_path, "a\tB-X\n\n#fb\tX-PER\n"), None, token_column=0, tag_column=1)
 
 

@@ -174,7 +174,7 @@ def test_splits_of_other_names_are_offered_as_they_are_typed(hub: Hub) -> None:
 
 def test_labels_without_prefix_and_with_another_separator(hub: Hub) -> None:
     hub(entities(["O", "PER", "LOC"]))
-    with pytest.raises(ValueError, match=r"train: Label 'PER' is no tag of BIO.*\(data\.hub_scheme=IO\)"):
+    with pytest.raises(ValueError, match=r"train: Label 'PER' is not a tag of BIO.*\(data\.hub_scheme=IO\)"):
         load_hub("any")
     assert tags(load_hub("any", hub_scheme="IO", scheme="BIO"), "test") == [["B-PER", "B-LOC"]]
     hub(entities(["O", "U_PER", "B_PER", "L_PER"]))

@@ -125,7 +125,7 @@ def load_hub(
 def _refuse_label(where: str, label: str, labels: Sequence[str], spelling: FileScheme) -> str:
     """Refuse a data set's inventory because of a label that is not a tag of its scheme."""
     raise ValueError(
-        f"{where}: Label {label!r} is no tag of {spelling.name}, whose tags are O and "
+        f"{where}: Label {label!r} is not a tag of {spelling.name}, whose tags are O and "
         f"{', '.join(spelling.inventory(['<type>'])[1:])}; the labels are {' '.join(labels)}. Name their scheme, say "
         f"{option('hub_scheme', 'IO')}, and what stands before the type, say {option('separator', '_')}."
     )

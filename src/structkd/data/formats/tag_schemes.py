@@ -109,7 +109,7 @@ class FileScheme:
         for position, tag in enumerate(own):
             if tag is None:
                 forms = ", ".join(self.inventory(["<type>"])[1:])
-                return position, f"{tags[position]!r} is no tag of {self.name}, whose tags are O and {forms}"
+                return position, f"{tags[position]!r} is not a tag of {self.name}, whose tags are O and {forms}"
         found = find_violation([str(tag) for tag in (own[::-1] if self._mirrored else own)], scheme)
         if found is None:
             return None
