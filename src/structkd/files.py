@@ -70,7 +70,7 @@ def move(written: Path, path: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, locked: bool = False) -> None:
-    """Remove what :func:`replacing` left in a folder when its process was killed.
+    """Remove the temporary files that :func:`replacing` left in a folder when its process was killed.
 
     Args:
         folder: where to look, subfolders aside.

@@ -20,7 +20,7 @@ A run has a folder ``<work_dir>/runs/<overrides>``. Its ``metrics.json`` is writ
     run.json             RunRecord: how the results were made
     metrics.json         RunMetrics: the results
     failed.json          Failure, if the last attempt failed
-    .finished            what decides that the run is finished, see structkd.runs.finished
+    .finished            the state that decides whether the run is finished, see structkd.runs.finished
 
 A store of a teacher's scores has a folder ``<work_dir>/targets-<digest>``, finished when it has a manifest::
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMES: tuple[str, ...] = ("BIO", "BIOES", "IOB1", "IO")
-"""Schemes of tags; a corpus has BIO or BIOES, since what a tag of IOB1 or IO means depends on the word before."""
+"""Schemes of tags; a corpus has BIO or BIOES, since the meaning of a tag of IOB1 or IO depends on the word before."""
 
 PREFIXES = {"BIO": "BI", "BIOES": "BIES", "IOB1": "BI", "IO": "I"}
 """The prefixes of a scheme's tags, in the order of `tag_inventory`."""

@@ -389,7 +389,7 @@ def test_subtypes_work_alone(tmp_path: Path) -> None:
     corpus = load_conllu(*paths, relations=None)
     assert corpus.annotation == TreeAnnotation(("nsubj", "odd", "root"))
     assert "Relations of test that train lacks: odd (1)." in corpus.notes
-    with pytest.raises(ValueError, match="relations='all': expected universal, a list of relations, or null"):
+    with pytest.raises(ValueError, match="relations='all': Expected universal, a list of relations, or null"):
         load_conllu(*paths, relations="all")
 
 

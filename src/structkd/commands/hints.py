@@ -1,6 +1,6 @@
 """Suggestions for overrides that the configuration does not have.
 
-Every suggestion can be typed as it stands: quoted for a shell, with ``+`` and ``@`` where Hydra wants them.
+Every suggestion can be typed as it stands: quoted for a shell, with ``+`` and ``@`` as Hydra wants them.
 """
 
 from __future__ import annotations

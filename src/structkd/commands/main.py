@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def _run_and_flush(typed: list[str]) -> None:
-    """Run the command, and notice here if the last of what it prints cannot be written."""
+    """Run the command, and notice here if its last output cannot be written."""
     try:
         _run(typed)
     except SystemExit:

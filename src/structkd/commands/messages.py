@@ -1,4 +1,4 @@
-"""Errors that a user can mend, in one paragraph: what was given, what was expected, what to do."""
+"""Errors that a user can mend, in one paragraph: the value given, the value expected and the remedy."""
 
 from __future__ import annotations
 

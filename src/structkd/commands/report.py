@@ -14,7 +14,7 @@ _DESCRIPTION = """\
 Tables, tests and plots of all runs found below some folders.
 
 Runs of one scenario, corpus and teacher make a table: a line per method and setting, its mean and standard deviation
-over seeds, the gap to the teacher closed, KL(teacher || student), words per second. Where teachers differ, a table's
+over seeds, the gap to the teacher closed, KL(teacher || student), words per second. If teachers differ, a table's
 title says in what. The comparisons that the configurations declare are tested over paired seeds (exact sign-flip test,
 Holm-corrected over the whole report; with too few seeds the verdict is "inconclusive") and over test sentences (95 %
 BCa bootstrap interval). Runs that failed or are not finished are listed.
@@ -27,7 +27,7 @@ files in --output:
   results.csv         one line per trained model, unrounded
   comparisons.csv     one line per comparison
   *.png               bars, learning curves, divergence; curves over temperature, labelled and unlabelled sentences
-                      where runs vary in them
+                      if runs vary in them
 Links to run folders are relative: move the report and the runs together.
 
 examples:

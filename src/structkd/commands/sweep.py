@@ -75,7 +75,7 @@ def _written(override: Override) -> str:
     if override.is_sweep_override():
         return str(override.input_line)
     key, value = override.get_key_element(), override.get_value_element_as_str()
-    # What is typed as ~key, a sweeper writes as ~key=null.
+    # A sweeper writes ~key=null for an override that was typed as ~key.
     return key if override.is_delete() and value in ("", "null") else f"{key}={value}"
 
 
@@ -115,7 +115,7 @@ class Outcomes(Callback):
         """Prepare the records, in the process that starts the sweep; launchers send this object to all others."""
         self._sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
         self._records = Path(config.hydra.sweep.dir).absolute() / ".sweeps" / self._sweep
-        with contextlib.suppress(OSError):  # the launcher meets it again, where it stops the sweep
+        with contextlib.suppress(OSError):  # the launcher meets it again, and there it stops the sweep
             self._records.mkdir(parents=True)
         # main() reports these records if a launcher or a sweeper gives up.
         os.environ[_RECORDS] = str(self._records)

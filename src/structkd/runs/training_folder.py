@@ -1,4 +1,4 @@
-"""Trainings that are named by what they depend on, done once, and shared by all runs.
+"""Trainings that are named by their inputs, done once, and shared by all runs.
 
 :mod:`structkd.records` describes the folder of a training.
 """
@@ -43,8 +43,8 @@ class Training:
         role: "teacher" or "student".
         name: of the method, for messages and tables.
         config: everything that decides the result; its digest names the folder.
-        recipe, settings, seed, patience, batch_words, select, objective: what is trained, and how.
-        annotation: what is predicted.
+        recipe, settings, seed, patience, batch_words, select, objective: the model and the way of training.
+        annotation: the annotation that is predicted.
         labelled, unlabelled: the training text.
         annotated: sentences that inventories of structures are collected from.
         dev: annotated sentences by which the model is chosen.

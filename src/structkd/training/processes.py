@@ -1,6 +1,6 @@
 """Several processes training one model, as ``torchrun`` and ``accelerate launch`` start them.
 
-Everything here does nothing, and imports nothing, where there is one process.
+Everything here does nothing, and imports nothing, if there is one process only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def wait_for_everyone() -> None:
 
 
 def broadcast(value: Value) -> Value:
-    """What the main process calls with, in all processes; any object that can be pickled."""
+    """Return the main process's value in all processes; it may be any object that can be pickled."""
     if process_count() == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -52,7 +52,7 @@ def broadcast(value: Value) -> Value:
 
 
 def _state() -> PartialState:
-    """The processes, connected at the first call: by gloo, or NCCL where there are GPUs."""
+    """The processes, connected at the first call: by gloo, or by NCCL if there are GPUs."""
     import torch
     import torch.distributed.nn  # its functions keep the group that exists when it is imported, see _disconnect
     from accelerate import PartialState

@@ -60,13 +60,13 @@ def load_hub(
         task: "spans", labels that stand for flat typed spans; or "upos", labels taken as they are (parts of speech of
             any tag set).
         scheme: tag scheme wanted, "BIOES" or "BIO".
-        hub_scheme, separator: tag scheme of the data set, as BIO, IOB1, BILOU or IO, and what stands between the prefix
+        hub_scheme, separator: tag scheme of the data set, as BIO, IOB1, BILOU or IO; the separator between the prefix
             and the type of a label; see `FileScheme`.
         token_column: the column of words (list of str).
         tag_column: the column of labels (list of ``ClassLabel``); its names are the inventory.
         id_column: the column of sentence ids; None: sentences are numbered.
         splits: the data set's names of train, dev and test; None: train, validation, test.
-        revision: a commit, to fix what is loaded.
+        revision: a commit, to fix the version that is loaded.
         replace: labels of the data set to read as other labels, before anything is checked.
         repair: read tags that are illegal in `hub_scheme` as the scorer of CoNLL-2000 does (an I that continues no span
             begins one), instead of refusing them.
@@ -253,7 +253,7 @@ def hub_sentences(
     Args:
         where: the split, for messages.
         rows: its rows.
-        types: the span types that may occur, or the labels themselves where `scheme` is None.
+        types: the span types that may occur, or the labels themselves if `scheme` is None.
         scheme: tag scheme of the labels.
         token_column, tag_column, id_column, replace, repair, blank_words: see `load_hub`.
         changes: is counted in, if given, see `changes_note`.

@@ -103,7 +103,7 @@ def load_columns(
             tag set).
         types: the span types (the tags, for "upos") in order; None: those of train, in alphabetical order.
         scheme: tag scheme wanted, "BIOES" or "BIO".
-        file_scheme, separator: tag scheme of the files, as BIO, IOB1, BILOU or IO, and what stands between the prefix
+        file_scheme, separator: tag scheme of the files, as BIO, IOB1, BILOU or IO; the separator between the prefix
             and the type of a tag; see `FileScheme`.
         token_column, tag_column, widths, delimiter, comment, replace, repair, blank_words, repeated_ids, encoding: see
             `read_columns`. The defaults are those of CoNLL-2000 to 2003: blanks between columns, the word first, the

@@ -130,7 +130,7 @@ def _sentence(generator: random.Random) -> list[Word]:
         preposition = len(words)
         noun = noun_phrase()
         attach(preposition, noun, "case")
-        # "en" belongs to the verb, "ob" to the object, but to the subject where the object is a pronoun: its arc
+        # "en" belongs to the verb, "ob" to the object, but to the subject if the object is a pronoun: its arc
         # then crosses the root's.
         if words[preposition - 1].form == "en":
             attach(noun, verb, "obl")

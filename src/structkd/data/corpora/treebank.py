@@ -66,7 +66,7 @@ def relation_rule(
     if relations == "universal":
         return RelationRule(UNIVERSAL_RELATIONS, subtypes, replace or {}, subtypes, offers)
     if isinstance(relations, str):
-        raise ValueError(f"relations={relations!r}: expected universal, a list of relations, or null for the files'.")
+        raise ValueError(f"relations={relations!r}: Expected universal, a list of relations, or null for the files'.")
     return RelationRule(None if relations is None else tuple(relations), subtypes, replace or {}, offers=offers)
 
 
