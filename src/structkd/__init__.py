@@ -4,8 +4,11 @@
     student = structkd.MaxEnt(logits, lengths=lengths)
     structkd.structural_kd_loss(teacher, student).backward()
 
+    structkd.load("structkd-runs/student-0123456789abcdef").annotate("Ana lives in Porto.")
+
 The names below need torch and torch-struct only, which are loaded when the first of them is used: the command answers
-many questions without them. Models, data and the command live in subpackages of their own.
+many questions without them. Models, data and the command live in subpackages of their own; `load`, for trained models,
+needs transformers.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
         token_kd_loss,
         topk_kd_loss,
     )
+    from .models.loading import load
     from .projections import fused, project, register_projection, uncovered
 
 __version__ = "0.1.0"
@@ -80,6 +84,7 @@ __all__ = [
     "check_scores",
     "emission_kd_loss",
     "fused",
+    "load",
     "posterior_kd_loss",
     "project",
     "register_projection",
@@ -98,6 +103,8 @@ if not TYPE_CHECKING:  # a type checker sees the names themselves
         rooms = ("projections", "losses", "distributions")
         if name in rooms:
             return importlib.import_module(f"{__name__}.{name}")
+        if name == "load":  # the one name that needs transformers
+            return globals().setdefault(name, importlib.import_module(f"{__name__}.models.loading").load)
         if name in __all__:
             for room in rooms:
                 module = importlib.import_module(f"{__name__}.{room}")

@@ -1,12 +1,15 @@
-"""Saved models: transformers finds their class, and no other class loads them."""
+"""Saved models: their class is found, no other class loads them, and files that were changed are refused."""
 
+import json
+import shutil
 from itertools import permutations
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
 
+import structkd
 from structkd.data import TagAnnotation, TreeAnnotation
 from structkd.models import (
     BiaffineParser,
@@ -62,3 +65,138 @@ def test_a_model_of_another_class_is_refused(saved, loading, folders) -> None:
         loading.from_pretrained(folders[saved], config=AutoConfig.from_pretrained(folders[saved]))
     with pytest.raises(ValueError, match=expected):
         MODELS[loading][0].load(folders[saved])
+
+
+@pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
+def test_load_finds_the_class_of_a_model(kind, folders, tmp_path) -> None:
+    model = structkd.load(folders[kind])
+    assert type(model) is kind
+    assert not model.training
+    assert structkd.load(str(folders[kind]), device="cpu").annotate([["a"]]) == model.annotate([["a"]])
+    # the folders of a training and of a run lead to it
+    (tmp_path / "model").symlink_to(folders[kind])
+    (tmp_path / "config.json").write_text("{}")
+    assert type(structkd.load(tmp_path)) is kind
+
+
+def test_taggers_are_token_classifiers(folders) -> None:
+    assert type(AutoModelForTokenClassification.from_pretrained(folders[Tagger])) is Tagger
+
+
+def hub_cache(folder, cache, name="me/tagger"):
+    """Put a model into a cache as huggingface_hub lays it out."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(folder, place / "snapshots" / "0123abc")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0123abc")
+
+
+@pytest.mark.parametrize("kind", [Tagger, HeadLabeler], ids=lambda kind: kind.__name__)
+def test_a_model_goes_through_the_cache_of_the_hub(kind, folders, tmp_path) -> None:
+    hub_cache(folders[kind], tmp_path)
+    options = {"cache_dir": tmp_path, "local_files_only": True}
+    expected = structkd.load(folders[kind])
+    for loaded in (
+        structkd.load("me/tagger", **options),
+        AutoModel.from_pretrained("me/tagger", **options),
+        kind.from_pretrained("me/tagger", **options),
+    ):
+        assert type(loaded) is kind
+        assert loaded.features == expected.features
+        assert loaded.annotate([["a", "c"]]) == expected.annotate([["a", "c"]])
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no folder me/other .* no model me/other in the cache of the"
+    ):
+        structkd.load("me/other", **options)
+
+
+def test_pushing_uploads_everything(folders, tmp_path, monkeypatch) -> None:
+    """A stand-in for the hub takes the folder; the model that lies in its cache then loads."""
+    import huggingface_hub
+
+    class Hub:
+        def __init__(self, token=None):
+            self.token = token
+
+        def create_repo(self, name, **options):
+            return type("Repo", (), {"repo_id": f"me/{name}"})
+
+        def upload_folder(self, repo_id, folder_path, **options):
+            hub_cache(folder_path, tmp_path / "cache", repo_id)
+            return type("Commit", (), {"commit_url": f"https://hub/{repo_id}"})
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    model = structkd.load(folders[Tagger])
+    assert model.push_to_hub("tagger") == "https://hub/me/tagger"
+    loaded = structkd.load("me/tagger", cache_dir=tmp_path / "cache", local_files_only=True)
+    assert loaded.annotate([["a"]], scores=True) == model.annotate([["a"]], scores=True)
+    model.save_pretrained(tmp_path / "named", push_to_hub=True)
+    assert type(structkd.load("me/named", cache_dir=tmp_path / "cache", local_files_only=True)) is Tagger
+
+
+@pytest.fixture
+def saved(folders, tmp_path):
+    return shutil.copytree(folders[Tagger], tmp_path / "saved")
+
+
+def _cut(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+
+
+def _alter(saved):
+    weights = saved / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+
+def _newer(saved):
+    description = json.loads((saved / "structkd.json").read_text())
+    (saved / "structkd.json").write_text(json.dumps({**description, "format": 2, "structkd": "9.0"}))
+
+
+def _rename_type(saved):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_cut, r"model.safetensors has \d+ bytes, it was written with \d+: it was cut off or replaced"),
+        (_alter, r"model.safetensors has the sha256 \w+..., it was written with \w+...: it is damaged"),
+        (_newer, r"was saved by structkd 9.0 in format 2; this is structkd .*pip install --upgrade structkd"),
+        (_rename_type, "holds a model of type 'bert', which is not a tagger or parser of structkd"),
+        (lambda saved: (saved / "vocabulary.json").unlink(), "vocabulary.json is missing"),
+        (lambda saved: (saved / "config.json").unlink(), "is not the folder of a model: it has no config.json"),
+        (lambda saved: (saved / "structkd.json").write_text("[]"), "holds a list; expected an object"),
+    ],
+)
+def test_a_damaged_model_is_refused(change, message, saved) -> None:
+    change(saved)
+    with pytest.raises(ValueError, match=message):
+        structkd.load(saved)
+
+
+def test_a_model_of_the_version_before_is_loaded(folders, saved) -> None:
+    """It has no list of its files; damage is still noticed, and weights of another model."""
+    (saved / "structkd.json").unlink()
+    assert structkd.load(saved).annotate([["a"]]) == structkd.load(folders[Tagger]).annotate([["a"]])
+    shutil.copy(folders[HeadLabeler] / "model.safetensors", saved)
+    with pytest.raises(ValueError, match=r"lack 5 tensors of a Tagger \(emission.bias"):
+        structkd.load(saved)
+    _cut(saved)
+    with pytest.raises(ValueError, match=r"The weights in .* cannot be read \(SafetensorError"):
+        structkd.load(saved)
+
+
+def test_other_arguments_are_refused(folders) -> None:
+    with pytest.raises(TypeError, match="load has no argument 'strict'; it takes device, revision"):
+        structkd.load(folders[Tagger], strict=True)
+    with pytest.raises(ValueError, match="is a file; a model is a folder"):
+        structkd.load(folders[Tagger] / "config.json")
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no folder \./none \(looked for in .*not a name on the Hugging"
+    ):
+        structkd.load("./none")

@@ -4,6 +4,7 @@ from structkd.models.biaffine import BilinearRelations
 from structkd.models.bilstm import BiLSTMConfig, BiLSTMEncoder, BiLSTMRecipe
 from structkd.models.head_encodings import HeadEncoding, head_encoding, register_head_encoding
 from structkd.models.head_labeler import HeadLabeler, HeadLabelerConfig, HeadLabelerOutput, HeadLabelerRecipe
+from structkd.models.loading import load
 from structkd.models.parser import BiaffineParser, ParserConfig, ParserOutput, ParserRecipe
 from structkd.models.recipe import ConfigRecipe, EncoderRecipe, ModelRecipe, StructuredModelRecipe
 from structkd.models.second_order import SecondOrderConfig, SecondOrderOutput, SecondOrderParser, SecondOrderRecipe
@@ -66,6 +67,7 @@ __all__ = [
     "WordEncoder",
     "WordVectors",
     "head_encoding",
+    "load",
     "padded",
     "read_vectors",
     "register_head_encoding",

@@ -158,6 +158,23 @@ class HeadLabeler(StructuredModel):
             "relations": relations.masked_fill(padding, UNLABELLED),
         }
 
+    def confidences(
+        self, scores: Mapping[str, Tensor], lengths: Tensor, structure: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return ``log_prob`` [B], ``head_scores`` [B, N] and ``relation_scores`` [B, N].
+
+        Words choose their labels independently. The probability of an arc is the sum over the labels that name it. An
+        arc that no label names, which a tree may need, has probability 0, and so has the tree. O(B N K) time.
+        """
+        heads = to_own_index(structure["heads"])
+        inside = torch.arange(heads.shape[1], device=heads.device) < lengths.unsqueeze(1)
+        probabilities = scores["logits"].double().softmax(-1)
+        naming = scores["heads"] == heads.unsqueeze(-1)
+        related = naming & (self._inventory.to(lengths.device).relations == structure["relations"].unsqueeze(-1))
+        head_scores, relation_scores = ((probabilities * each).sum(-1) for each in (naming, related))
+        log_prob = relation_scores.log().masked_fill(~inside, 0.0).sum(1)
+        return {"log_prob": log_prob, "head_scores": head_scores, "relation_scores": relation_scores}
+
 
 AutoConfig.register(HeadLabelerConfig.model_type, HeadLabelerConfig)
 AutoModel.register(HeadLabelerConfig, HeadLabeler)

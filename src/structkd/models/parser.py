@@ -151,14 +151,14 @@ class BiaffineParser(StructuredModel):
         Labelled arcs are multiplied out on demand, which raises ValueError if they would exceed ``memory_limit``.
         Training on gold trees (:func:`structkd.supervised_loss`) does not need them.
         """
-        arcs: HeadSelection | DependencyCRF | NonProjectiveDependencyCRF
+        return self.arc_distribution(scores, lengths).with_relations(self.relation_scores(scores))
+
+    def arc_distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Any:
+        """Return the distribution over unlabelled arcs [B, N, N]; see :meth:`distribution`."""
         if self.config.structure == "head_selection":
-            arcs = HeadSelection(scores["arcs"], lengths)
-        elif self.config.structure == "projective":
-            arcs = DependencyCRF(scores["arcs"], lengths, multiroot=self.config.multiroot)
-        else:
-            arcs = NonProjectiveDependencyCRF(scores["arcs"], lengths, multiroot=self.config.multiroot)
-        return arcs.with_relations(self.relation_scores(scores))
+            return HeadSelection(scores["arcs"], lengths)
+        trees = DependencyCRF if self.config.structure == "projective" else NonProjectiveDependencyCRF
+        return trees(scores["arcs"], lengths, multiroot=self.config.multiroot)
 
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
         """Return indicators of labelled arcs, BoolTensor [B, N, N, L]; False in the padding and for hidden annotation.
@@ -193,6 +193,24 @@ class BiaffineParser(StructuredModel):
         return {
             "heads": to_conllu(heads).masked_fill(padding, UNLABELLED),
             "relations": relations.masked_fill(padding, UNLABELLED),
+        }
+
+    def confidences(
+        self, scores: Mapping[str, Tensor], lengths: Tensor, structure: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return ``log_prob`` [B], ``head_scores`` [B, N] and ``relation_scores`` [B, N].
+
+        Only the tree's arcs need relations: O(B N^2) memory beside that of the distribution over arcs.
+        """
+        arcs, heads = self.arc_distribution(scores, lengths), to_own_index(structure["heads"]).clamp(min=0)
+        head_scores = arcs.arc_marginals().gather(1, heads.unsqueeze(1)).squeeze(1)
+        chosen = structure["relations"].clamp(min=0).unsqueeze(-1)
+        relations = self.relation_scores(scores).along(heads).double().log_softmax(-1).gather(-1, chosen).squeeze(-1)
+        inside = torch.arange(heads.shape[1], device=heads.device) < lengths.unsqueeze(1)
+        return {
+            "log_prob": arcs.log_prob(heads).double() + (relations * inside).sum(1),
+            "head_scores": head_scores,
+            "relation_scores": head_scores * relations.exp(),
         }
 
     def arc_scores(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Tensor:

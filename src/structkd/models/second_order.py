@@ -144,12 +144,13 @@ class SecondOrderParser(BiaffineParser):
 
         Labelled arcs are multiplied out as in :class:`BiaffineParser`.
         """
-        return self._arc_posterior(scores, lengths).with_relations(self.relation_scores(scores))
+        return self.arc_distribution(scores, lengths).with_relations(self.relation_scores(scores))
 
     def arc_scores(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Tensor:
-        return self._arc_posterior(scores, lengths).log_potentials
+        return self.arc_distribution(scores, lengths).log_potentials
 
-    def _arc_posterior(self, scores: Mapping[str, Tensor], lengths: Tensor) -> MeanFieldDependency:
+    def arc_distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> MeanFieldDependency:
+        """Return the mean-field posterior over every word's head, [B, N, N]."""
         siblings = grandparents = None
         if self.config.siblings:
             dependents = scores["sibling_dependents"]

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, initialization
 from transformers.utils import ModelOutput
 
-from structkd import SpanCRF
+from structkd import MaxEnt, SpanCRF, project
 from structkd.data import UNLABELLED, TagAnnotation, tag_spans
 from structkd.models.biaffine import MLP, biaffine
 from structkd.models.recipe import StructuredModelRecipe
+from structkd.models.span_tags import TagPrefixes
 from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder
 from structkd.tags import CONTINUING, OPENING
 
@@ -149,6 +150,33 @@ class SpanModel(StructuredModel):
             tags = tag_spans(named, length, self.config.scheme)
             row[:length] = torch.tensor([self.annotation.index[tag] for tag in tags])
         return {"labels": labels.to(lengths.device)}
+
+    def confidences(
+        self, scores: Mapping[str, Tensor], lengths: Tensor, structure: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return ``log_prob`` [B], ``tag_scores`` [B, N] and ``span_scores`` [B, N], the marginals of the spans."""
+        distribution, tags = self.distribution(scores, lengths), structure["labels"].clamp(min=0)
+        labels = list(self.annotation.labels)
+        of_tags = project(
+            distribution, MaxEnt(scores["spans"].new_zeros(*tags.shape, len(labels)), lengths=lengths, labels=labels)
+        )
+        inventory = TagPrefixes(labels, tags.device)
+        kinds = torch.tensor([0, *[self.config.types.index(label[2:]) for label in labels[1:]]], device=tags.device)
+        inside = torch.arange(tags.shape[1], device=tags.device) < lengths.unsqueeze(1)
+        item, start = (inventory.opens[tags] & inside).nonzero(as_tuple=True)
+        end, kind = inventory.ends(tags, lengths)[item, start], kinds[tags[item, start]]
+        marginals = distribution.marginals.double()
+        span_scores = marginals.new_zeros(tags.shape)
+        span_scores[item, start] = marginals[item, start, end, kind]
+        cells = zip(*(each.tolist() for each in (item, start, end, kind)), strict=True)
+        spans: list[list[tuple[int, int, int]]] = [[] for _ in tags]
+        for row, first, last, number in cells:
+            spans[row].append((first, last, number))
+        return {
+            "log_prob": distribution.log_prob(spans),
+            "tag_scores": of_tags.double().gather(-1, tags.unsqueeze(-1)).squeeze(-1),
+            "span_scores": span_scores,
+        }
 
 
 AutoConfig.register(SpanConfig.model_type, SpanConfig)

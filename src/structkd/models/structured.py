@@ -7,7 +7,8 @@ Training, prediction and the storage of teachers' scores use nothing but this in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
@@ -17,6 +18,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from structkd.data import UNLABELLED, Annotation
+from structkd.models.annotating import annotate_stream
+from structkd.models.loading import HUB_ARGUMENTS, check_files, describe_files, model_folder
 
 __all__ = ["Features", "StructuredConfig", "StructuredModel", "WordEncoder", "padded"]
 
@@ -103,7 +106,8 @@ class StructuredModel(PreTrainedModel):
     """Base of the models: an encoder, and scores that define a distribution over structures.
 
     A subclass adds its layers after ``super().__init__`` and calls ``post_init``. It defines ``score_axes``,
-    ``annotation``, ``forward``, ``distribution``, ``encode_gold`` and ``decode``. Shapes: B sentences, N words.
+    ``annotation``, ``forward``, ``distribution``, ``encode_gold`` and ``decode``, and for scores of its annotation
+    ``confidences``. Shapes: B sentences, N words.
 
     Args:
         config: sizes and inventories.
@@ -183,6 +187,63 @@ class StructuredModel(PreTrainedModel):
         """
         raise NotImplementedError
 
+    def confidences(
+        self, scores: Mapping[str, Tensor], lengths: Tensor, structure: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return exact marginals of the parts of one structure per sentence, and the structure's probability.
+
+        They are those of :meth:`distribution`, in working precision; the padding holds anything.
+
+        Args:
+            scores: :meth:`scores` of the batch.
+            lengths: LongTensor [B].
+            structure: a structure of every sentence, as :meth:`decode` returns them.
+
+        Returns:
+            ``log_prob`` [B], and by the kind of annotation: ``tag_scores`` [B, N], with ``span_scores`` [B, N], which
+            hold for the first word of every span the probability that exactly this span is one of its type; or
+            ``head_scores`` [B, N], P(arc), and ``relation_scores`` [B, N], P(arc and relation).
+
+        Raises:
+            NotImplementedError: if the class does not define it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} gives no confidences. Write its method confidences, or annotate without scores."
+        )
+
+    def annotate(self, sentences: Any, batch_size: int = 32, scores: bool = False) -> list[dict[str, Any]]:
+        """Annotate raw text, or sentences, with the best legal structure.
+
+        Args:
+            sentences: a text, of one or more sentences; a list of texts, each one sentence; or a list of lists of
+                words. :mod:`structkd.sentences` states how raw text is split into words and sentences.
+            batch_size: sentences in a batch; the result does not depend on it.
+            scores: whether to add exact marginals, see :meth:`confidences`.
+
+        Returns:
+            For every sentence a dictionary of plain data, see :func:`structkd.sentences.tagged` and
+            :func:`structkd.sentences.parsed`. Lists of a sentence without words are empty.
+
+        Raises:
+            TypeError, ValueError: if something else is given, or a sentence that the encoder cannot take.
+
+        >>> from structkd.data import load_toy
+        >>> from structkd.models import BiLSTMRecipe, TaggerRecipe
+        >>> corpus = load_toy()
+        >>> text = corpus.splits["train"]
+        >>> model = TaggerRecipe(encoder=BiLSTMRecipe(hidden_size=8)).create(corpus.annotation, text, text)
+        >>> [sorted(found) for found in model.annotate("Ana runs. Ben sits.")]
+        [['offsets', 'spans', 'tags', 'words'], ['offsets', 'spans', 'tags', 'words']]
+        """
+        return list(self.annotate_stream(sentences, batch_size, scores))
+
+    def annotate_stream(self, sentences: Any, batch_size: int = 32, scores: bool = False) -> Iterator[dict[str, Any]]:
+        """Annotate an iterable of sentences, of any length, in constant memory; see :meth:`annotate`.
+
+        Sentences are taken from the iterable for some batches at a time, and their annotation is given in order.
+        """
+        return annotate_stream(self, sentences, batch_size, scores)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # `initialization` skips tensors that from_pretrained has already filled; plain torch.nn.init would not.
@@ -194,10 +255,55 @@ class StructuredModel(PreTrainedModel):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
-        """Save the model as transformers does, and its features beside it."""
-        super().save_pretrained(save_directory, **kwargs)
-        if getattr(self.encoder, "features", None) is not None:
-            self.features.save_pretrained(Path(save_directory))
+        """Save the model as transformers does, its features beside it, and ``structkd.json`` with their sha256.
+
+        Args:
+            save_directory: a folder, which is made.
+            kwargs: as transformers takes them; ``push_to_hub=True`` calls :meth:`push_to_hub` afterwards.
+        """
+        pushed, repository = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", None)
+        folder = Path(save_directory)
+        super().save_pretrained(folder, **kwargs)
+        if kwargs.get("is_main_process", True):
+            if getattr(self.encoder, "features", None) is not None:
+                self.features.save_pretrained(folder)
+            describe_files(folder)
+        if pushed:
+            self.push_to_hub(repository or folder.absolute().name, token=kwargs.get("token"))
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a model of structkd",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload everything that :meth:`save_pretrained` writes to the Hugging Face hub, in one commit.
+
+        Args:
+            repo_id: name of the model, ``me/my-model``; it is created if there is none.
+            commit_message, private, token, revision, create_pr: as huggingface_hub takes them.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            info = api.upload_folder(
+                repo_id=name,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+        return str(info.commit_url)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -208,20 +314,24 @@ class StructuredModel(PreTrainedModel):
             args, kwargs: as transformers takes them.
 
         Raises:
-            ValueError: if a model of another type was saved there.
+            ValueError: if a model of another type was saved there, or one of its files is not as it was written.
+            FileNotFoundError: if there is no such folder, and no such model on the hub.
         """
+        hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+        local = model_folder(folder, **hub)
         config = kwargs.get("config")
         if isinstance(config, PreTrainedConfig):
             saved: dict[str, Any] = {"model_type": config.model_type}
         else:
-            saved, _ = PreTrainedConfig.get_config_dict(folder, **kwargs)
+            saved, _ = PreTrainedConfig.get_config_dict(local, **kwargs)
         found = saved.get("model_type")
-        if saved and found != cls.config_class.model_type:  # transformers refuses a folder without a configuration
+        if found != cls.config_class.model_type:
             raise ValueError(
                 f"{folder} holds a model of type {found!r}; {cls.__name__} loads the type "
-                f"{cls.config_class.model_type!r}. transformers.AutoModel.from_pretrained finds the class of a model."
+                f"{cls.config_class.model_type!r}. structkd.load finds the class of a model."
             )
-        loaded = super().from_pretrained(folder, *args, **({"use_safetensors": True} | kwargs))
+        check_files(local)
+        loaded = super().from_pretrained(local, *args, **({"use_safetensors": True} | kwargs))
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.encoder.load_features(folder)
+        model.encoder.load_features(local)
         return loaded

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, initialization
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, initialization
 from transformers.utils import ModelOutput
 
 from structkd import LinearChainCRF, MaxEnt
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
 from structkd.models.recipe import StructuredModelRecipe
+from structkd.models.span_tags import TagPrefixes
 from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
 
 if TYPE_CHECKING:
@@ -126,9 +127,46 @@ class Tagger(StructuredModel):
         decoded = self.distribution(scores, lengths).decode(self._legal)
         return {"labels": decoded.masked_fill(decoded < 0, UNLABELLED)}
 
+    def confidences(
+        self, scores: Mapping[str, Tensor], lengths: Tensor, structure: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return ``log_prob`` [B], ``tag_scores`` [B, N] and, with a scheme, ``span_scores`` [B, N].
+
+        The score of a span is the probability of its tags and, in BIO, of no tag after them that continues it. It is a
+        product of conditional probabilities of a Markov chain: O(N C^2) time and memory for a sentence.
+        """
+        distribution = self.distribution(scores, lengths)
+        tags = structure["labels"].clamp(min=0)
+        of_labels, following = _markov_chain(distribution, tags)
+        tag_scores = of_labels.gather(-1, tags.unsqueeze(-1)).squeeze(-1)
+        result = {"log_prob": distribution.log_prob(tags), "tag_scores": tag_scores}
+        if self.config.scheme:
+            inventory = TagPrefixes(self.config.labels, tags.device)
+            ends = inventory.ends(tags, lengths)
+            steps = nn.functional.pad(following.gather(-1, tags[:, 1:].unsqueeze(-1)).squeeze(-1).log(), (1, 0))
+            within = (steps.cumsum(1).gather(1, ends) - steps.cumsum(1)).exp()
+            # P(a tag that continues the span follows), 0 after the last word and after E and S
+            goes_on = (following * inventory.continued_by[tags[:, :-1]]).sum(-1)
+            inside = torch.arange(1, tags.shape[1], device=tags.device) < lengths.unsqueeze(1)
+            closed = 1.0 - nn.functional.pad(goes_on * inside, (0, 1))
+            result["span_scores"] = tag_scores * within * closed.gather(1, ends)
+        return result
+
+
+def _markov_chain(distribution: LinearChainCRF | MaxEnt, tags: Tensor) -> tuple[Tensor, Tensor]:
+    """Return P(tag of a word) [B, N, C], and P(next tag | the given tag of a word) [B, N-1, C]."""
+    if isinstance(distribution, MaxEnt):
+        marginals = distribution.marginals.double()
+        return marginals, marginals[:, 1:]
+    of_labels = distribution.label_marginals()
+    given = tags[:, :-1, None, None].expand(-1, -1, of_labels.shape[-1], 1)
+    joint = distribution.marginals.to(of_labels.dtype).gather(-1, given).squeeze(-1)
+    return of_labels, joint / joint.sum(-1, keepdim=True).clamp(min=torch.finfo(joint.dtype).tiny)
+
 
 AutoConfig.register(TaggerConfig.model_type, TaggerConfig)
 AutoModel.register(TaggerConfig, Tagger)
+AutoModelForTokenClassification.register(TaggerConfig, Tagger)
 
 
 class TaggerRecipe(StructuredModelRecipe):

@@ -1,0 +1,197 @@
+"""Saved models: where they lie, which files belong to them, and whether these are as they were written.
+
+Beside its weights, configuration and features a saved model has ``structkd.json``, with the version that wrote it and
+the size and sha256 of these files (not of the configuration and of README.md, which may be edited). A model that an
+earlier version saved has none and is loaded unchecked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from structkd import __version__
+from structkd.files import fault, read_json, sha256, write_json
+
+__all__ = ["HUB_ARGUMENTS", "check_files", "describe_files", "load", "model_folder"]
+
+#: Keyword arguments of ``from_pretrained`` that say where in the hub, and in which cache, a model lies.
+HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "proxies")
+_DESCRIPTION = "structkd.json"
+_FORMAT = 1
+_REMEDY = "Copy or train the model again."
+_CONFIG = "config.json"
+_NO_CONFIG = "It is not the configuration of a model."
+_EDITABLE = (_CONFIG, _DESCRIPTION, "README.md", "generation_config.json")
+_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md")
+
+
+def load(name_or_path: str | os.PathLike[str], device: str | torch.device | None = None, **hub: Any) -> Any:
+    """Load a trained model of whatever class, in evaluation mode.
+
+    Args:
+        name_or_path: a folder that ``save_pretrained`` wrote; the folder of a training (``student-*``), which has such
+            a folder, or of a run, which has a link to its student; or a name on the Hugging Face hub. Models of the hub
+            are kept in the cache of transformers.
+        device: to move the model to; None leaves it on the CPU.
+        hub: ``revision``, ``cache_dir``, ``token`` or ``local_files_only``, as transformers takes them.
+
+    Returns:
+        The model, whose :meth:`~structkd.models.StructuredModel.annotate` reads text.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, and the hub has no such model or cannot be reached.
+        ValueError: if the folder holds something else, was written by a later version of structkd, or has files that
+            are not as they were written.
+        TypeError: for another argument.
+
+    >>> import tempfile
+    >>> from structkd.data import load_toy
+    >>> from structkd.models import BiLSTMRecipe, TaggerRecipe
+    >>> corpus = load_toy()
+    >>> text = corpus.splits["train"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     recipe = TaggerRecipe(encoder=BiLSTMRecipe(hidden_size=8))
+    ...     recipe.create(corpus.annotation, text, text).save_pretrained(folder)
+    ...     type(load(folder)).__name__
+    'Tagger'
+    """
+    from structkd import models  # registers the classes, and imports this module
+
+    for argument in hub:
+        if argument not in HUB_ARGUMENTS:
+            raise TypeError(f"load has no argument {argument!r}; it takes device, {', '.join(HUB_ARGUMENTS)}.")
+    folder = model_folder(name_or_path, **hub)
+    _check_format(folder)
+    kind = read_json(folder / _CONFIG, _NO_CONFIG).get("model_type")
+    known = {each.config_class.model_type: each for each in _subclasses(models.StructuredModel)}
+    found = known.get(str(kind))
+    if found is None:
+        raise ValueError(
+            f"{folder} holds a model of type {kind!r}, which is not a tagger or parser of structkd. If a module of "
+            "yours defines it, import that module first (commands: STRUCTKD_PLUGINS=MODULE)."
+        )
+    try:
+        model, report = found.from_pretrained(folder, output_loading_info=True)
+    except (ValueError, TypeError, FileNotFoundError):
+        raise
+    except Exception as error:  # safetensors and transformers raise classes of their own
+        first = " ".join(str(error).split())
+        raise ValueError(
+            f"The weights in {folder} cannot be read ({type(error).__name__}: {first:.300}). The file is cut off or "
+            "damaged, or belongs to another configuration: copy or train the model again."
+        ) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ValueError(
+            f"The weights in {folder} lack {len(missing)} tensors of a {found.__name__} ({shown}), which would be "
+            "random numbers. They belong to another configuration: copy or train the model again."
+        )
+    return model.to(device).eval() if device is not None else model.eval()
+
+
+def model_folder(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
+    """Return the local folder of a model; one of the hub is fetched into the cache if it is not there.
+
+    Args:
+        name_or_path: see :func:`load`.
+        hub: the arguments of :data:`HUB_ARGUMENTS`.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`load`.
+    """
+    name = os.fspath(name_or_path)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        for folder in (path, path / "model", path / "student"):
+            file = folder / _CONFIG
+            # a training's folder has a configuration, too: the training's
+            if file.is_file() and "model_type" in read_json(file, _NO_CONFIG):
+                return folder
+        raise ValueError(
+            f"{path} is not the folder of a model: it has no {_CONFIG} with a model_type. Expected a folder that "
+            "save_pretrained wrote, or that of a training or a run, such as structkd-runs/student-0123456789abcdef."
+        )
+    if path.exists():
+        raise ValueError(f"{path} is a file; a model is a folder with {_CONFIG}. Name the folder.")
+    here = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "~", "-")) or ".." in name:
+        raise FileNotFoundError(f"There is no folder {name}{here}, and it is not a name on the Hugging Face hub.")
+    from huggingface_hub import snapshot_download
+
+    wanted = {key: value for key, value in hub.items() if value is not None and key != "proxies"}
+    try:
+        found = Path(snapshot_download(name, allow_patterns=list(_PATTERNS), **wanted))
+    except Exception as error:  # of many classes: no such model, no network, no access, no cached file
+        first = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"There is no folder {name}{here}, and no model {name} in the cache of the Hugging Face hub; the hub has "
+            f"none or cannot be reached ({type(error).__name__}: {first:.200}). Check the name, or fetch the model "
+            "where the hub can be reached and set HF_HOME to that cache."
+        ) from error
+    if not (found / _CONFIG).is_file():
+        raise ValueError(f"{name} on the Hugging Face hub has no {_CONFIG}: it is not a model. Check the name.")
+    return found
+
+
+def describe_files(folder: Path) -> None:
+    """Write ``structkd.json`` with the size and sha256 of the files of a model that has just been saved."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if _belongs(path, folder))
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        for name in names
+        if name not in _EDITABLE
+    }
+    write_json(folder / _DESCRIPTION, {"format": _FORMAT, "structkd": __version__, "files": files})
+
+
+def _belongs(path: Path, folder: Path) -> bool:
+    """Whether a file is one of a model; a checkpoint has others beside it, which are written later."""
+    parts = path.relative_to(folder).parts
+    ours = path.name == "model.safetensors" or re.fullmatch(r"model-\d+-of-\d+\.safetensors", path.name)
+    features = path.name in ("vocabulary.json", "subwords.json", "tokenizer.json", "model.safetensors.index.json")
+    return path.is_file() and bool(ours or features) and not any(part.startswith(".") for part in parts)
+
+
+def check_files(folder: Path) -> None:
+    """Compare the files of a saved model with ``structkd.json``.
+
+    Raises:
+        ValueError: if a later version of structkd wrote the model, or a file is not as it was written; names the file.
+    """
+    written = _check_format(folder).get("files", {})
+    path = folder / _DESCRIPTION
+    try:
+        files = [(folder / name, facts["size"], facts["sha256"]) for name, facts in written.items()]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not list files with size and sha256 ({error!r}). {_REMEDY}") from error
+    for file, size, digest in files:
+        if difference := fault(file, size, digest):
+            raise ValueError(f"{file} {difference}. {_REMEDY}")
+
+
+def _check_format(folder: Path) -> dict[str, Any]:
+    """Return the content of ``structkd.json``, nothing if there is none; refuse that of a later version."""
+    path = folder / _DESCRIPTION
+    if not path.is_file():
+        return {}
+    description = read_json(path, _REMEDY)
+    version, written = description.get("format"), description.get("structkd")
+    if not isinstance(version, int) or version > _FORMAT:
+        raise ValueError(
+            f"{folder} was saved by structkd {written} in format {version}; this is structkd {__version__}, which "
+            f"reads formats up to {_FORMAT}. Install a later version: pip install --upgrade structkd"
+        )
+    return description
+
+
+def _subclasses(kind: type) -> Iterator[Any]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
