@@ -128,7 +128,8 @@ def test_saved_model_comes_back_exactly(head: str, tmp_path) -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
+    written = {"config.json", "model.safetensors", "vocabulary.json", "structkd.json"}
+    assert {path.name for path in tmp_path.iterdir()} == written
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["encoder"]["model_type"] == "structkd_bilstm"
     assert not {"auto_map", "_target_"} & (config.keys() | config["encoder"].keys())

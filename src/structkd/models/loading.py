@@ -45,8 +45,8 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device | None
         The model, whose :meth:`~structkd.models.StructuredModel.annotate` reads text.
 
     Raises:
-        FileNotFoundError: if there is no such folder, and the hub has no such model or cannot be reached.
-        ValueError: if the folder holds something else, was written by a later version of structkd, or has files that
+        FileNotFoundError: if there is no such folder or it holds no model, and the hub has none or cannot be reached.
+        ValueError: if the model is not one of structkd, was written by a later version of structkd, or has files that
             are not as they were written.
         TypeError: for another argument.
 
@@ -114,7 +114,7 @@ def model_folder(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
             # a training's folder has a configuration, too: the training's
             if file.is_file() and "model_type" in read_json(file, _NO_CONFIG):
                 return folder
-        raise ValueError(
+        raise FileNotFoundError(
             f"{path} is not the folder of a model: it has no {_CONFIG} with a model_type. Expected a folder that "
             "save_pretrained wrote, or that of a training or a run, such as structkd-runs/student-0123456789abcdef."
         )
