@@ -14,6 +14,7 @@ from oracles import (
     Structure,
     head_choices,
     mean_field,
+    segment_starts,
     segmentations,
     tag_sequences,
     trees,
@@ -61,6 +62,9 @@ class DenseChain(Chain):
     name = "chain-dense"
     shortest = 2
 
+    def __init__(self, labels: int = 3) -> None:
+        self.labels = labels
+
     def scores(self, generator: torch.Generator, batch: int, n: int, dtype: torch.dtype = torch.float64) -> Scores:
         return {"scores": random(generator, batch, n - 1, self.labels, self.labels, dtype=dtype)}
 
@@ -77,8 +81,8 @@ class FactoredChain(Chain):
     shiftable = ("emissions", "transitions", "start", "end")
     score_is_event = False
 
-    def __init__(self, ends: bool) -> None:
-        self.ends = ends
+    def __init__(self, ends: bool, labels: int = 3) -> None:
+        self.ends, self.labels = ends, labels
         self.name = "chain-factored" if ends else "chain-factored-bare"
 
     def scores(self, generator: torch.Generator, batch: int, n: int, dtype: torch.dtype = torch.float64) -> Scores:
@@ -273,6 +277,57 @@ class Spans(Family):
         return list(structure)
 
 
+class SecondOrderChain(Family):
+    name = "chain-second-order"
+    labels = 2
+    paths = ("torch",)
+
+    def scores(self, generator: torch.Generator, batch: int, n: int, dtype: torch.dtype = torch.float64) -> Scores:
+        return {"scores": random(generator, batch, n, *[self.labels] * 3, dtype=dtype)}
+
+    def build(self, scores: Scores, lengths: Tensor | None = None, **options: Any) -> Any:
+        return structkd.SecondOrderChainCRF(scores["scores"], lengths=lengths, **options)
+
+    def structures(self, n: int) -> Sequence[Structure]:
+        return tag_sequences(n, self.labels)
+
+    def cells(self, structure: Structure) -> list[Cell]:
+        padded = (0, 0, *structure)
+        return [("scores", (n, padded[n + 2], padded[n + 1], padded[n])) for n in range(len(structure))]
+
+    def event_shape(self, n: int) -> tuple[int, ...]:
+        return (n, *[self.labels] * 3)
+
+
+class SemiMarkov(Family):
+    name = "semi-markov"
+    labels, longest = 2, 3
+    paths = ("torch",)
+    shiftable = ()  # segmentations have different numbers of segments
+    torch_struct_class = torch_struct.SemiMarkovCRF
+    one_word_events = False
+    shortest = 2
+
+    def scores(self, generator: torch.Generator, batch: int, n: int, dtype: torch.dtype = torch.float64) -> Scores:
+        return {"scores": random(generator, batch, *self.event_shape(n), dtype=dtype)}
+
+    def build(self, scores: Scores, lengths: Tensor | None = None, **options: Any) -> Any:
+        return structkd.SemiMarkovCRF(scores["scores"], lengths=lengths, **options)
+
+    def structures(self, n: int) -> Sequence[Structure]:
+        return segment_starts(n, self.labels, self.longest)
+
+    def cells(self, structure: Structure) -> list[Cell]:
+        starts = [word for word, label in enumerate(structure) if label >= 0]
+        return [
+            ("scores", (start, after - start, structure[after], structure[start]))
+            for start, after in itertools.pairwise(starts)
+        ]
+
+    def event_shape(self, n: int) -> tuple[int, ...]:
+        return (n - 1, self.longest, self.labels, self.labels)
+
+
 DENSE, FACTORED, BARE, MAXENT = DenseChain(), FactoredChain(True), FactoredChain(False), MaxEnt()
 HEADS, HEADS_LABELLED = HeadSelection(), HeadSelection(2)
 PROJECTIVE, PROJECTIVE_MULTI = Trees(True, False), Trees(True, True)
@@ -282,6 +337,7 @@ TREES_LABELLED = [Trees(projective, multiroot, 2) for projective in (True, False
 MEAN_FIELD = MeanField()
 MEAN_FIELDS = [MEAN_FIELD, MeanField(grandparents=False), MeanField(siblings=False, iterations=1)]
 HEAD_LABELING, SPANS = HeadLabeling(4), Spans()
+SECOND_ORDER, SEMI_MARKOV = SecondOrderChain(), SemiMarkov()
 
 ARCS = [HEADS, *TREES]
 ARCS_LABELLED = [HEADS_LABELLED, *TREES_LABELLED]
@@ -290,5 +346,5 @@ FAMILIES: list[Family] = [
     *TREES,
     *TREES_LABELLED,
     *MEAN_FIELDS,
-    *(HEAD_LABELING, SPANS),
+    *(HEAD_LABELING, SPANS, SECOND_ORDER, SEMI_MARKOV),
 ]

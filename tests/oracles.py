@@ -95,11 +95,11 @@ def segmentations(n: int, types: int, start: int = 0) -> list[Structure]:
 
 
 def span_tags(spans: Structure, n: int, types: Sequence[str], scheme: str) -> tuple[str, ...]:
-    """The BIO or BIOES tags of a segmentation."""
+    """The IO, BIO or BIOES tags of a segmentation."""
     tags = ["O"] * n
     for start, end, kind in spans:
         for word in range(start, end + 1):
-            prefix = "B" if word == start else "I"
+            prefix = "B" if word == start and scheme != "IO" else "I"
             if scheme == "BIOES":
                 if start == end:
                     prefix = "S"
@@ -107,6 +107,32 @@ def span_tags(spans: Structure, n: int, types: Sequence[str], scheme: str) -> tu
                     prefix = "E"
             tags[word] = f"{prefix}-{types[kind]}"
     return tuple(tags)
+
+
+def read_spans(tags: Sequence[str], types: Sequence[str]) -> Structure:
+    """The spans of tags of any scheme, legal or not: what continues nothing of its type begins a span."""
+    spans: list[list[int]] = []
+    before = "O"
+    for word, tag in enumerate(tags):
+        if tag != "O":
+            kind = types.index(tag[2:])
+            if tag[0] in "BS" or before == "O" or before[0] in "ES" or before[2:] != tag[2:]:
+                spans.append([word, word, kind])
+            spans[-1][1] = word
+        before = tag
+    return tuple((start, end, kind) for start, end, kind in spans)
+
+
+def segment_starts(n: int, labels: int, longest: int) -> list[Structure]:
+    """Segmentations by the label of a segment at its first word and -1 elsewhere; the last word is one of its own."""
+    if n == 1:
+        return [(label,) for label in range(labels)]
+    return [
+        (label, *[-1] * (size - 1), *rest)
+        for size in range(1, min(longest, n))
+        for label in range(labels)
+        for rest in segment_starts(n - size, labels, longest)
+    ]
 
 
 def softmax(values: Sequence[float]) -> list[float]:

@@ -19,21 +19,33 @@ from families import (
     DENSE,
     FACTORED,
     HEADS,
+    HEADS_LABELLED,
     MAXENT,
     MEAN_FIELD,
     MEAN_FIELDS,
     PROJECTIVE,
+    SECOND_ORDER,
+    SEMI_MARKOV,
     SPANS,
     TREES,
+    TREES_LABELLED,
+    DenseChain,
+    FactoredChain,
     Family,
+    HeadSelection,
     MaxEnt,
     Scores,
+    Spans,
+    Trees,
     lengths_tensor,
     remembered,
     seeded,
 )
-from oracles import Enumeration, Structure, cross_entropy, span_tags
+from listed import Listed
+from oracles import Enumeration, Structure, cross_entropy, read_spans, span_tags
 from torch import Tensor
+
+import structkd
 
 TYPES = ["LOC", "PER"]
 BIO = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
@@ -124,6 +136,12 @@ class Pair:
         return self.student.events(self.targets(teacher, enumerations, temperature), self.width)
 
 
+def segments_of(starts: Structure) -> Structure:
+    """The segments (first word, last word, label) of labels at the first words of segments."""
+    first = [word for word, label in enumerate(starts) if label >= 0]
+    return tuple((i, j - 1, starts[i]) for i, j in zip(first, [*first[1:], len(starts)], strict=True))
+
+
 def tags_of(labels: Sequence[str], scheme: str) -> Callable[[Structure, int], Structure]:
     return lambda spans, n: tuple(labels.index(tag) for tag in span_tags(spans, n, TYPES, scheme))
 
@@ -173,3 +191,176 @@ REPRESENTATIVE = [
 
 #: Every pair at one temperature, and one of every kind at another.
 TEMPERED = [*((pair, 2.5) for pair in PAIRS), *((pair, 1.0) for pair in REPRESENTATIVE)]
+
+
+# ------------------------------------------------------------------------------------------ pairs beyond the paper's
+class Mapped(Family):
+    """A family of teachers under a map of their labels, types or relations, or in another tag scheme."""
+
+    student = False
+
+    def __init__(self, of: Family, mapped: Callable[[Any], Any]) -> None:
+        self.name, self.of, self.mapped = f"mapped-{of.name}", of, mapped
+        self.scores, self.enumerate, self.masked, self.poisoned = of.scores, of.enumerate, of.masked, of.poisoned
+
+    def build(self, scores: Scores, lengths: Tensor | None = None, **options: Any) -> Any:
+        return self.mapped(self.of.build(scores, lengths, **options))
+
+
+LOC = ["LOC"]
+#: Inventories of one type and of two; their tags are in no particular order.
+IO_ONE, BIO_ONE, BIOES_ONE = ["I-LOC", "O"], ["I-LOC", "B-LOC", "O"], ["O", "S-LOC", "B-LOC", "E-LOC", "I-LOC"]
+IO = ["I-PER", "O", "I-LOC"]
+SCHEMES = {"IO": IO_ONE, "BIO": BIO_ONE, "BIOES": BIOES_ONE}
+
+
+def read_as_spans(labels: Sequence[str], types: Sequence[str]) -> Callable[[Structure, int], Structure]:
+    return lambda tags, n: read_spans([labels[tag] for tag in tags], types)
+
+
+def read_as_tags(
+    labels: Sequence[str], types: Sequence[str], target: Sequence[str], scheme: str
+) -> Callable[[Structure, int], Structure]:
+    def convert(tags: Structure, n: int) -> Structure:
+        spans = read_spans([labels[tag] for tag in tags], types)
+        return tuple(target.index(tag) for tag in span_tags(spans, n, types, scheme))
+
+    return convert
+
+
+def taggers(size: int) -> dict[str, Family]:
+    return {"maxent": MaxEnt(size), "factored": FactoredChain(True, size), "dense": DenseChain(size)}
+
+
+def without_one_word(name: str) -> tuple[int, ...]:
+    """A dense chain's event says nothing of one-word sentences."""
+    return (3, 2) if name == "dense" else (3, 1, 2)
+
+
+LISTED_LABELS, LISTED_SPANS = Listed("labels", MAXENT), Listed("spans", SPANS)
+LISTED = [
+    *(Pair(LISTED_LABELS, student, LONG if student is DENSE else None) for student in (MAXENT, FACTORED, BARE, DENSE)),
+    *(Pair(Listed("heads", HEADS, student), student) for student in ARCS),
+    *(Pair(Listed("relations", HEADS_LABELLED, student), student, (2, 1, 3)) for student in ARCS_LABELLED),
+    Pair(LISTED_SPANS, SPANS, (3, 1, 4, 2), None, {"types": TYPES}),
+    Pair(Listed("labels", MaxEnt(5)), SPANS, (3, 1, 2), read_as_spans(BIO, TYPES), {"labels": BIO}, {"types": TYPES}),
+    Pair(Listed("labels", MaxEnt(2)), SECOND_ORDER),
+]
+SPANS_TO_TAGS, TAGS_TO_SPANS, ACROSS = [], [], []
+for labels, scheme in ((IO, "IO"), (BIO, "BIO"), (BIO_SHUFFLED, "BIO"), (BIOES, "BIOES")):
+    for kind, student in taggers(len(labels)).items():
+        written = tags_of(labels, scheme), {"types": TYPES}, {"labels": labels}
+        lengths = without_one_word(kind)
+        LISTED.append(Pair(LISTED_SPANS, student, lengths, *written, f"listed-spans->{kind}-{scheme}-{len(labels)}"))
+        if kind != "maxent" or scheme == "IO":
+            SPANS_TO_TAGS.append(Pair(SPANS, student, lengths, *written, f"spans->{kind}-{scheme}-{len(labels)}"))
+for labels in (IO, BIO, BIOES):
+    for kind, teacher in taggers(len(labels)).items():
+        read = read_as_spans(labels, TYPES), {"labels": labels}, {"types": TYPES}
+        TAGS_TO_SPANS.append(Pair(teacher, SPANS, (3, 1, 2), *read, f"{kind}-{len(labels)}->spans"))
+for (one, labels), (other, target) in itertools.permutations(SCHEMES.items(), 2):
+    students = taggers(len(target))
+    for kind, teacher in [*taggers(len(labels)).items(), ("listed", Listed("labels", MaxEnt(len(labels))))]:
+        for to, student in students.items():
+            if kind in (to, "listed") or (one, other) == ("BIO", "BIOES"):
+                lengths = without_one_word("dense" if (kind, to) == ("dense", "factored") else to)
+                read = read_as_tags(labels, LOC, target, other), {"labels": labels}, {"labels": target}
+                ACROSS.append(Pair(teacher, student, lengths, *read, f"{kind}-{one}->{to}-{other}"))
+
+SEGMENTS = [
+    *(
+        Pair(
+            SEMI_MARKOV,
+            student,
+            lengths,
+            lambda y, n: tuple(y[max(m for m in range(w + 1) if y[m] >= 0)] for w in range(n)),
+        )
+        for student, lengths in ((MaxEnt(2), None), (FactoredChain(True, 2), None), (DenseChain(2), LONG))
+    ),
+    Pair(SEMI_MARKOV, SPANS, (3, 1, 4, 2), lambda y, n: segments_of(y)),
+    Pair(SEMI_MARKOV, SEMI_MARKOV, LONG),
+]
+TRIGRAMS = [
+    Pair(SECOND_ORDER, SECOND_ORDER),
+    *(
+        pair
+        for other, lengths in ((MaxEnt(2), None), (FactoredChain(True, 2), None), (DenseChain(2), LONG))
+        for pair in (Pair(SECOND_ORDER, other, lengths), Pair(other, SECOND_ORDER, lengths))
+    ),
+]
+
+
+def relabelled(
+    of: Family,
+    student: Family,
+    mapping: dict[Any, Any],
+    names: list[str] | None,
+    convert: Any,
+    lengths: Any,
+    **options: Any,
+) -> Pair:
+    given = {key: value for key, value in options.items() if key in ("labels", "types")}
+    learned = {key.removeprefix("student_"): value for key, value in options.items() if key not in given}
+    teacher = Mapped(of, lambda built: structkd.relabel(built, mapping, names))
+    return Pair(teacher, student, lengths, convert, given, learned, f"relabel-{of.name}-{mapping}->{student.name}")
+
+
+def one_type(labels: Sequence[str], mapping: dict[str, str | None]) -> Callable[[Structure, int], Structure]:
+    """Tags of two types as those of LOC in BIO_ONE."""
+
+    def convert(tags: Structure, n: int) -> Structure:
+        named = [labels[tag].split("-") for tag in tags]
+        kinds = [(tag[0], mapping.get(tag[1], tag[1]) if len(tag) > 1 else None) for tag in named]
+        return tuple(BIO_ONE.index("O" if kind is None else f"{prefix}-{kind}") for prefix, kind in kinds)
+
+    return convert
+
+
+DROP, MERGE = {"PER": None}, {"PER": "LOC"}
+RELABELLED = []
+for mapping in (DROP, MERGE):
+    for kind, teacher in taggers(5).items():
+        for to, student in taggers(3).items():
+            if kind == to or kind == "factored":
+                lengths = without_one_word(to)
+                tags = one_type(BIO, mapping)
+                RELABELLED.append(
+                    relabelled(teacher, student, mapping, BIO_ONE, tags, lengths, labels=BIO, student_labels=BIO_ONE)
+                )
+    kept = lambda y, n, mapping=mapping: tuple((i, j, 0) for i, j, k in y if k == 0 or mapping is MERGE)  # noqa: E731
+    RELABELLED.append(relabelled(SPANS, Spans(1), mapping, LOC, kept, (3, 1, 2), types=TYPES, student_types=LOC))
+    RELABELLED.append(
+        relabelled(Listed("spans", SPANS), Spans(1), mapping, LOC, kept, (3, 1, 2), types=TYPES, student_types=LOC)
+    )
+    for to, student in taggers(3).items():
+        tags = lambda y, n, kept=kept: tuple(BIO_ONE.index(t) for t in span_tags(kept(y, n), n, LOC, "BIO"))  # noqa: E731
+        lengths = without_one_word(to)
+        RELABELLED.append(relabelled(SPANS, student, mapping, LOC, tags, lengths, types=TYPES, student_labels=BIO_ONE))
+    spans = lambda y, n, m=mapping: read_spans([BIO_ONE[tag] for tag in one_type(BIO, m)(y, n)], LOC)  # noqa: E731
+    for teacher in taggers(5).values():
+        RELABELLED.append(relabelled(teacher, Spans(1), mapping, None, spans, (3, 1, 2), labels=BIO, student_types=LOC))
+for teacher, student in (
+    (HEADS_LABELLED, HeadSelection(1)),
+    (TREES_LABELLED[0], Trees(True, True, 1)),
+    (TREES_LABELLED[3], HEADS),
+):
+    arcs = lambda y, n, s=student: tuple((h, 0) if s.relations else h for h, r in y)  # noqa: E731
+    RELABELLED.append(relabelled(teacher, student, {1: 0}, None, arcs, (2, 1, 3)))
+RELABELLED.append(
+    relabelled(SECOND_ORDER, SECOND_ORDER, {0: 1, 1: 0}, None, lambda y, n: tuple(1 - tag for tag in y), None)
+)
+# a map, then a change of scheme
+RELABELLED.append(
+    Pair(
+        Mapped(FactoredChain(True, 5), lambda built: structkd.retag(structkd.relabel(built, MERGE), BIOES_ONE)),
+        MaxEnt(5),
+        (3, 1, 2),
+        lambda y, n: read_as_tags(BIO_ONE, LOC, BIOES_ONE, "BIOES")(one_type(BIO, MERGE)(y, n), n),
+        {"labels": BIO},
+        {"labels": BIOES_ONE},
+        "relabel-and-retag",
+    )
+)
+
+#: Every pair that the other lists do not have, for tests of one kind.
+CELLS = [*LISTED, *SPANS_TO_TAGS, *TAGS_TO_SPANS, *ACROSS, *SEGMENTS, *TRIGRAMS, *RELABELLED]

@@ -11,6 +11,7 @@ Example:
 
 from .base import StructuredDistribution
 from .checks import check_inventory, check_labels, check_scores
+from .empirical import Empirical
 from .head_labeling import HeadLabeling
 from .head_selection import HeadSelection
 from .kernels.arithmetic import NEG_INF, working_precision
@@ -20,12 +21,16 @@ from .mean_field import MeanFieldDependency
 from .mixture import Mixture
 from .nonprojective import NonProjectiveDependencyCRF
 from .projective import DependencyCRF
+from .relabelled import Relabelled, relabel, retag
 from .relations import RelationScores
+from .second_order_chain import SecondOrderChainCRF
+from .semi_markov import SemiMarkovCRF
 from .span import Span, SpanCRF
 
 __all__ = [
     "NEG_INF",
     "DependencyCRF",
+    "Empirical",
     "HeadLabeling",
     "HeadSelection",
     "LinearChainCRF",
@@ -33,12 +38,17 @@ __all__ = [
     "MeanFieldDependency",
     "Mixture",
     "NonProjectiveDependencyCRF",
+    "Relabelled",
     "RelationScores",
+    "SecondOrderChainCRF",
+    "SemiMarkovCRF",
     "Span",
     "SpanCRF",
     "StructuredDistribution",
     "check_inventory",
     "check_labels",
     "check_scores",
+    "relabel",
+    "retag",
     "working_precision",
 ]

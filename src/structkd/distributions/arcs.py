@@ -26,6 +26,7 @@ class ArcDistribution(StructuredDistribution):
     on the diagonal [b, d, d]; labelled: a last axis of relations.
     """
 
+    structures_are = "heads"
     #: Trees only, projective ones only, one root only: the space of structures.
     tree = False
     projective = False

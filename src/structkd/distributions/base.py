@@ -100,6 +100,8 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type torch.distributions reads
     #: The attributes that hold score tensors, or None. A temperature divides all of them.
     score_fields: ClassVar[tuple[str, ...]] = ("log_potentials",)
+    #: The form of `decode`: "labels", "heads", "spans", or another name; "" is a form that is not named.
+    structures_are: ClassVar[str] = ""
     log_potentials: Tensor
     #: Whether a sentence is shorter than the batch.
     ragged: bool

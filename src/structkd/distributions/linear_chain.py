@@ -119,6 +119,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def event_mask(self) -> Tensor:
         return self.bigram_mask[:, :, None, None]
 
+    structures_are = "labels"
     #: Whether targets and gradients are per transition [C, C] rather than per bigram [N-1, C, C].
     factored = False
 

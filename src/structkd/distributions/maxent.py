@@ -21,6 +21,8 @@ from .wordwise import WordwiseDistribution
 class LabelDistribution(WordwiseDistribution):
     """Base of the distributions in which words choose labels independently; event [N, C]."""
 
+    structures_are = "labels"
+
     def parts(self) -> Parts:
         scores = self.log_potentials.masked_fill(~self.event_mask(), 0.0) if self.ragged else self.log_potentials
         return (scores.to(working_precision(scores)),)

@@ -71,6 +71,8 @@ class SpanCRF(StructuredDistribution):
         super().__init__(log_potentials, words, (words, words, size), lengths, validate_args)
         self.check_values("log_potentials", log_potentials, self.event_mask)
 
+    structures_are = "spans"
+
     def event_mask(self) -> Tensor:
         inside = self.word_mask
         forward = torch.ones(self.words, self.words, dtype=torch.bool, device=inside.device).triu()

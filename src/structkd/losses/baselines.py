@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions import LinearChainCRF, MaxEnt
+from ..distributions import Empirical, LinearChainCRF, MaxEnt
 from ..distributions.base import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.checks import check_temperature
-from ..distributions.transition_counts import weighted_parts
 from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, check_words, targets
 from ..projections.structures import k_best
@@ -97,7 +94,7 @@ def topk_kd_loss(
 ) -> Tensor:
     """Compute -sum_k w_k log P_s(y_k) over the teacher's k best structures (Kim and Rush, 2016; Wang et al., 2020).
 
-    If no label of a head-labelling student names a word's arc, that word is left out of the loss of that structure.
+    This is structural distillation from `Empirical.from_topk`, with equal weights unless `weighted`.
 
     Args:
         k: the number of structures per sentence. They are exactly the best; a sentence that has fewer gives fewer.
@@ -115,14 +112,10 @@ def topk_kd_loss(
     """
     temperature = _global_only("topk_kd_loss", temperature, temperature_mode)
     source, student = _sides(teacher, student, one=True)
-    with torch.no_grad():
-        scores, parts = k_best(source, student, k)
-        weights = (scores / temperature).softmax(0) if weighted else _equal(scores)
-        target = tuple(
-            reduce(add, [weighted_parts(part, weight) for part, weight in zip(ranked, weights, strict=True)])
-            for ranked in zip(*parts, strict=True)
-        )
-    return cross_entropy(student, target, temperature, Reduction(student, reduction, num_items))
+    best = k_best(source, student, k, weighted, temperature)
+    if isinstance(best, Empirical):
+        return structural_kd_loss(best, student, temperature, "global", reduction, num_items)
+    return cross_entropy(student, best, temperature, Reduction(student, reduction, num_items))
 
 
 @ordinary_tensors
@@ -174,7 +167,7 @@ def _sides(teacher: Any, student: Any, one: bool = False) -> tuple[Any, Structur
             f"The student must be a structured distribution, got {class_name(student)}. Give one of structkd's "
             "classes, or a subclass of structkd.StructuredDistribution."
         )
-    if one and not isinstance(teacher, StructuredDistribution):
+    if one and not isinstance(teacher, (StructuredDistribution, Empirical)):
         raise NotImplementedError(
             f"The teacher of this loss must be a single structured distribution, got {class_name(teacher)}. For "
             "several teachers, give a Mixture to structural_kd_loss, token_kd_loss or posterior_kd_loss."
@@ -193,8 +186,3 @@ def _emissions(side: StructuredDistribution) -> Tensor | None:
     if isinstance(side, LinearChainCRF):
         return getattr(side, "emissions", None)
     return side.log_potentials if isinstance(side, MaxEnt) else None
-
-
-def _equal(scores: Tensor) -> Tensor:
-    found = (scores > float("-inf")).to(scores.dtype)
-    return found / found.sum(0)

@@ -1,7 +1,20 @@
 """Teacher marginals over the student's substructures: a registry, and one file for every family of pairs."""
 
-from . import labels, mixtures, spans
+from . import empirical, labels, mixtures, relabelled, second_order, semi_markov, spans
 from .dependencies import uncovered
-from .registry import fused, project, register_projection
+from .registry import fused, matrix, project, register_projection
 
-__all__ = ["fused", "labels", "mixtures", "project", "register_projection", "spans", "uncovered"]
+__all__ = [
+    "empirical",
+    "fused",
+    "labels",
+    "matrix",
+    "mixtures",
+    "project",
+    "register_projection",
+    "relabelled",
+    "second_order",
+    "semi_markov",
+    "spans",
+    "uncovered",
+]

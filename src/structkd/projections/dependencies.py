@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from ..distributions import (
     DependencyCRF,
+    Empirical,
     HeadLabeling,
     HeadSelection,
     Mixture,
@@ -19,6 +20,7 @@ from ..distributions.arcs import ArcDistribution
 from ..distributions.base import Parts, StructuredDistribution, adopt, class_name
 from ..distributions.checks import check_temperature
 from ..distributions.kernels.head_labels import renormalised
+from .empirical import as_arcs, counted_labels
 from .registry import check_pair, check_words, fused, register_projection
 
 
@@ -68,6 +70,17 @@ def _(teacher: ArcDistribution, student: HeadLabeling, temperature: float) -> Pa
     return (mass,)
 
 
+@register_projection(Empirical, HeadLabeling)
+def _(teacher: Empirical, student: HeadLabeling) -> Parts:
+    """Count labels; divide an arc's mass among the labels that name it, then renormalize over the word's labels.
+
+    The student chooses word by word, so a structure that it can write in part teaches the words it can write.
+    """
+    mass = label_mass(teacher, student, 1.0)
+    renormalised(mass)
+    return (mass,)
+
+
 @register_projection(HeadLabeling, HeadLabeling)
 def _(teacher: HeadLabeling, student: HeadLabeling, temperature: float) -> Tensor:
     """Return P_t(label); the labels of both sides must name the same heads and relations."""
@@ -102,6 +115,11 @@ def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float)
                 "differ. Build both with the same label inventory."
             )
         return teacher.tempered(temperature).expected_parts()[0]
+    if isinstance(teacher, Empirical):
+        teacher = teacher.tempered(temperature)
+        if teacher.kind == "labels":
+            return counted_labels(teacher, student)
+        teacher, temperature = as_arcs(teacher, student), 1.0
     if not isinstance(teacher, ArcDistribution):
         raise NotImplementedError(
             "The components of a Mixture that teaches a HeadLabeling student must be dependency distributions, got "

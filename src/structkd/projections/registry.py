@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import isabstract, signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .. import distributions
 from ..distributions.base import Parts, StructuredDistribution, adopt, adopted_class, class_name, ordinary_tensors
 from ..distributions.checks import check_temperature
+from ..distributions.relabelled import retag
+from ..distributions.tag_tables import same_spans
 
 #: A function that returns P_t over the student's parts: a tensor shaped like `student.marginals`, or parts.
 Projection = Callable[..., Tensor | Parts]
@@ -84,6 +87,41 @@ def fused(function: Projection) -> Projection:
     return function
 
 
+def matrix() -> dict[tuple[str, str], str]:
+    """Return how every class of teachers projects onto every class of students that structkd defines.
+
+    Returns:
+        A dictionary from the names of both classes to "exact" if a projection is registered, and to "sampled" if
+        `project(..., samples=K)` can estimate it. Pairs whose structures have nothing in common are left out.
+
+    >>> from structkd.projections import matrix
+    >>> found = matrix()
+    >>> found["SpanCRF", "MaxEnt"], found["SpanCRF", "SecondOrderChainCRF"], ("MaxEnt", "DependencyCRF") in found
+    ('exact', 'sampled', False)
+    """
+    own = [kind for kind in vars(distributions).values() if isinstance(kind, type) and issubclass(kind, Distribution)]
+    structured = [kind for kind in own if issubclass(kind, StructuredDistribution) and not isabstract(kind)]
+    found = {}
+    for teacher in [*structured, *(kind for kind in own if not issubclass(kind, StructuredDistribution))]:
+        for student in structured:
+            if _find(student, student) is None:  # a teacher only
+                continue
+            if _find(teacher, student) is not None:
+                found[teacher.__name__, student.__name__] = "exact"
+            elif (_form(teacher), _form(student)) in _READABLE:
+                found[teacher.__name__, student.__name__] = "sampled"
+    return found
+
+
+#: The forms of structures that can be read as others, by counting samples.
+_READABLE = {("labels", "labels"), ("labels", "spans"), ("spans", "labels"), ("segments", "labels")}
+
+
+def _form(kind: type) -> str:
+    """Return the form of a class's structures; labels that name heads are of a form of their own."""
+    return "" if issubclass(kind, distributions.HeadLabeling) else getattr(kind, "structures_are", "")
+
+
 @dataclass(frozen=True)
 class Pair:
     """A checked teacher and student of the same sentences, and the projection that serves them.
@@ -117,6 +155,9 @@ class Pair:
 def find_pair(teacher: Any, student: Any) -> Pair | None:
     """Check a teacher and a student and find the projection that serves them; return None if there is none."""
     adopted, student = check_distribution("teacher", teacher), check_distribution("student", student)
+    theirs, ours = getattr(adopted, "labels", None), getattr(student, "labels", None)
+    if theirs is not None and ours is not None and same_spans(theirs, ours):
+        teacher = adopted = retag(adopted, ours)
     found = _find(type(teacher), type(student))  # type: ignore[arg-type]
     if found is None:
         return None
@@ -137,8 +178,12 @@ def require_pair(teacher: Any, student: Any) -> Pair:
 
 @ordinary_tensors
 def project(
-    teacher: Distribution, student: Distribution, temperature: float = 1.0, samples: int | None = None
-) -> Tensor:
+    teacher: Distribution,
+    student: Distribution,
+    temperature: float = 1.0,
+    samples: int | None = None,
+    standard_error: bool = False,
+) -> Any:
     """Compute the teacher's marginals P_t(u | x) over the student's substructures.
 
     If the teacher allows structures that the student's class cannot build, the target is the teacher conditioned on
@@ -150,9 +195,10 @@ def project(
         temperature: the teacher's scores are divided by it first.
         samples: if the pair has no exact projection, estimate the marginals from this many teacher samples (unbiased).
             Ignored if an exact projection is registered.
+        standard_error: return the standard error of every cell as well; it is 0 if the projection is exact.
 
     Returns:
-        A tensor shaped like `student.marginals`, without a gradient.
+        A tensor shaped like `student.marginals`, without a gradient; or, if `standard_error`, a pair of such tensors.
 
     Raises:
         NotImplementedError: if no projection serves the pair and `samples` is None.
@@ -171,9 +217,16 @@ def project(
             student = student.dense()
     parts = targets(teacher, student, temperature, samples)
     if not isinstance(student, StructuredDistribution):
-        return parts[0]
+        return (parts[0], torch.zeros_like(parts[0])) if standard_error else parts[0]
     dtype = torch.promote_types(getattr(teacher, "dtype", student.dtype), student.dtype)
-    return student.event_of_parts(parts).to(dtype)
+    event = student.event_of_parts(parts)
+    if not standard_error:
+        return event.to(dtype)
+    from .structures import standard_errors  # imported here, because that module imports this one
+
+    exact = samples is None or find_pair(teacher, student) is not None
+    error = torch.zeros_like(event) if exact else standard_errors(event, student, int(samples or 0))
+    return event.to(dtype), error.to(dtype)
 
 
 def targets(
@@ -248,7 +301,7 @@ def check_distribution(role: str, distribution: Any) -> Any:
 
 
 def _call(function: Projection, teacher: Any, student: Any, temperature: float) -> Tensor | Parts:
-    parameters = inspect.signature(function).parameters.values()
+    parameters = signature(function).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if any(p.name == "temperature" for p in parameters):
         return function(teacher, student, temperature=temperature)
