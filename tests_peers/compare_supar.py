@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import structkd
+from structkd.integrations import from_supar
 
 
 def structs() -> Any:
@@ -87,3 +88,23 @@ def test_trees(seed: int, multiroot: bool, projective: bool) -> None:
     heads = theirs.argmax[:, 1:]
     for row, found, n in zip(ours.decode().tolist(), heads.tolist(), LENGTHS.tolist(), strict=True):
         assert [0 if head == word else head + 1 for word, head in enumerate(row[:n])] == found[:n]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_adaptor_reads_supars_scores(seed: int) -> None:
+    """supar's own scores, [dependent, head] with the root first: the same trees, and its parser's likelihood."""
+    torch.manual_seed(seed)
+    s_arc = torch.randn(4, 7, 7, dtype=torch.float64)
+    s_arc.diagonal(dim1=1, dim2=2).fill_(-1e32)
+    mask = torch.arange(6) < LENGTHS.unsqueeze(1)
+    parser = from_supar(s_arc, mask=mask)
+    ours = structkd.DependencyCRF(parser.log_potentials, LENGTHS, multiroot=True)
+    theirs = supar.DependencyCRF(s_arc, LENGTHS, multiroot=True)
+    close(ours.partition, theirs.log_partition)
+    found = ours.decode()
+    found = torch.where(found == torch.arange(6), 0, found + 1)
+    assert found[mask].tolist() == theirs.argmax[:, 1:][mask].tolist()
+    # BiaffineDependencyParser.loss: a softmax over heads, of the words of the mask
+    s_arc[:, :, 1:] = s_arc[:, :, 1:].masked_fill(~mask.unsqueeze(1), -1e32)
+    loss = torch.nn.functional.cross_entropy(s_arc[:, 1:][mask], found[mask], reduction="sum")
+    close(parser.log_prob(ours.decode()).sum(), -loss)

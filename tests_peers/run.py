@@ -110,6 +110,10 @@ def pytorch_crf_tests() -> list[Row]:
     return [pytest(name, *arguments, note="without those of TorchScript, which compiles their source")]
 
 
+def pytorch_crf_comparison() -> list[Row]:
+    return [pytest("pytorch-crf beside ours", str(HERE / "compare_pytorch_crf.py"))]
+
+
 def supar_comparison() -> list[Row]:
     return [pytest("supar beside ours", str(HERE / "compare_supar.py"))]
 
@@ -122,11 +126,8 @@ def synjax_comparison() -> list[Row]:
 
 
 def main() -> int:
-    rows = [
-        row
-        for compare in (torch_struct_tests, pytorch_crf_tests, supar_comparison, synjax_comparison)
-        for row in compare()
-    ]
+    own_tests, comparisons = (torch_struct_tests, pytorch_crf_tests), (supar_comparison, synjax_comparison)
+    rows = [row for compare in (*own_tests, pytorch_crf_comparison, *comparisons) for row in compare()]
     print()
     for row in rows:
         outcome = f"{len(row.passed)} passed, {len(row.failed)} failed" if row.ran else "NOT RUN"

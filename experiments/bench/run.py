@@ -4,9 +4,9 @@
 
 Forward and backward of the loss are timed on one thread, all implementations in turns: structkd's compiled kernels,
 torch and log-space paths, plain torch-struct, a log-space forward recursion under autograd and, where it can be
-imported, pytorch-crf. Then come the error of float32 gradients, the peak memory of fresh processes, how time grows
-with the size, what distillation adds to a training step and, where there is a GPU, the loss of chains on it. About 3
-minutes on a quiet core.
+imported, pytorch-crf. Then come teachers of other families, the error of float32 gradients, the peak memory of fresh
+processes, how time grows with the size, what distillation adds to a training step and, where there is a GPU, the loss
+of chains on it. About 3 minutes on a quiet core.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu
+import projections
 import tables
 import torch
 import training_step
@@ -91,7 +92,7 @@ SCALING: list[tuple[str, str, list[Case], dict[str, int]]] = [
 TRAINING = [("crf", BILSTM), ("maxent", BILSTM), ("crf", MINILM), (PARSING[0], BILSTM), (PARSING[1], BILSTM)]
 
 BEGUN = time.monotonic()
-PARTS = ("losses", "accuracy", "memory", "scaling", "training", "gpu")
+PARTS = ("losses", "projections", "accuracy", "memory", "scaling", "training", "gpu")
 
 
 def main() -> None:
@@ -114,6 +115,7 @@ def main() -> None:
     measure: dict[str, Callable[[], Any]] = {
         "memory": lambda: [_memory(case, options.quick) for case in (MEMORY[3:] if options.quick else MEMORY)],
         "losses": lambda: [_losses(case, rounds) for case in (QUICK_CASES if options.quick else CASES)],
+        "projections": lambda: _projections(rounds, options.quick),
         "accuracy": lambda: [_accuracy(structure, 1 if options.quick else 5) for structure in (FACTORED, DENSE)],
         "scaling": lambda: [
             _scaling(*growing, rounds, options.quick) for growing in (SCALING[:1] if options.quick else SCALING)
@@ -187,6 +189,14 @@ def _losses(case: Case, rounds: int) -> dict[str, Any]:
         "largest_difference_of_losses": difference,
         "times": {name: measured.as_json() for name, measured in times.items()},
     }
+
+
+def _projections(rounds: int, quick: bool) -> dict[str, Any]:
+    batch, words = (4, 8) if quick else (32, 32)
+    times = interleaved(projections.pairs(batch, words), min(rounds, 7), seconds=1.0 if quick else 10.0)
+    for name, measured in times.items():
+        _say(f"{name}, ms of CPU: {measured.median_cpu:.2f}")
+    return {"batch": batch, "words": words, "times": {name: measured.as_json() for name, measured in times.items()}}
 
 
 def _accuracy(structure: str, seeds: int) -> dict[str, Any]:

@@ -14,7 +14,14 @@ def test_writes_the_report(tmp_path: Path) -> None:
     done = subprocess.run(command, env=dict(os.environ), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "bench.md").read_text()
-    for expected in ("torch-struct 0.5", "factored chain", "non-projective trees", "half distilled", "A quick run"):
+    for expected in (
+        "torch-struct 0.5",
+        "factored chain",
+        "non-projective trees",
+        "half distilled",
+        "A quick run",
+        "spans -> chain BIOES",
+    ):
         assert expected in text, expected
     results = json.loads((tmp_path / "bench.json").read_text())
     assert results["environment"]["threads"] == 1

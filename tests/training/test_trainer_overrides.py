@@ -7,7 +7,7 @@ import transformers
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from structkd.training import DistillationTrainer
+from structkd.training import DistillationMixin, DistillationTrainer
 
 #: The parameters of every private method that is overridden or called, and what depends on it.
 PRIVATE = {
@@ -26,6 +26,7 @@ PRIVATE = {
         "a training that was interrupted after its last checkpoint takes no further step",
     ),
     "_save_checkpoint": (["model", "trial"], "a checkpoint gets its name when it is complete"),
+    "_set_signature_columns_if_needed": ([], "a data set keeps the columns of a teacher's outputs"),
 }  # fmt: skip
 
 
@@ -40,7 +41,8 @@ def test_transformers_still_has_the_method_and_calls_it(name: str) -> None:
 
 
 def test_every_private_method_that_is_overridden_is_listed() -> None:
-    overridden = {name for name in vars(DistillationTrainer) if name.startswith("_") and not name.startswith("__")}
+    names = {*vars(DistillationTrainer), *vars(DistillationMixin)}
+    overridden = {name for name in names if name.startswith("_") and not name.startswith("__")}
     assert {name for name in overridden if hasattr(Trainer, name)} == PRIVATE.keys() - {"_prepare_inputs"}
 
 

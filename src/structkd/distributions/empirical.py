@@ -368,7 +368,7 @@ class Empirical(Distribution):
     def _heaviest(self, k: int, weighted: bool) -> Empirical:
         """Return the k structures of most weight."""
         merged = self.merged()
-        order = merged.weights.argsort(1, descending=True, stable=True)
+        order = merged.weights.argsort(dim=1, descending=True, stable=True)
         best = torch.zeros_like(merged.weights, dtype=torch.bool).scatter_(1, order[:, :k], True)
         kept = merged.keep(best & (merged.weights > 0))
         return kept if weighted else kept.with_weights((kept.weights > 0).double())

@@ -352,15 +352,14 @@ def _read_chain(source: StructuredDistribution, reading: TagReader, writing: Tag
         ends = [False] if kind < 0 or not ends_count else [True] if closes else [True, False]
         states += [(label, kind, begin, end) for begin in begins for end in ends]
     device = source.lengths.device
-    label, kind = (torch.tensor([state[axis] for state in states], device=device) for axis in (0, 1))
-    begin, end = (torch.tensor([state[axis] for state in states], device=device) for axis in (2, 3))
-    outputs = writing.write(kind, begin, end)
-    allowed = begin.unsqueeze(1) == reading.begins(label.unsqueeze(0), label.unsqueeze(1))  # [next, previous]
-    typed = kind >= 0
+    labels, kinds, begin, end = (torch.tensor(column, device=device) for column in zip(*states, strict=True))
+    outputs = writing.write(kinds, begin, end)
+    allowed = begin.unsqueeze(1) == reading.begins(labels.unsqueeze(0), labels.unsqueeze(1))  # [next, previous]
+    typed = kinds >= 0
     if ends_count:
-        allowed &= ~typed | (end == ((kind < 0) | begin).unsqueeze(1))
+        allowed &= ~typed | (end == ((kinds < 0) | begin).unsqueeze(1))
     first, last = ~typed | begin, ~typed | end if ends_count else torch.ones_like(typed)
-    hidden = _expanded(source, label, allowed, first, last)
+    hidden = _expanded(source, labels, allowed, first, last)
     return Relabelled(hidden, outputs.tolist(), len(names), names)
 
 

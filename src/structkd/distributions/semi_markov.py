@@ -100,11 +100,6 @@ class SemiMarkovCRF(StructuredDistribution, torch_struct.SemiMarkovCRF):
         segments = self._in_sentence(marginals).to(working_precision(marginals))
         return segments.new_zeros(*self.batch_shape, self.event_shape[-1]), segments
 
-    def certain_of(self, parts: Parts) -> SemiMarkovCRF:
-        certain = super().certain_of(parts)
-        certain.know(parts)
-        return certain  # type: ignore[return-value]
-
     def structure_of_parts(self, parts: Parts) -> Tensor:
         first, segments = parts
         labels = torch.full((*self.batch_shape, self.words), NOWHERE, device=self.lengths.device)

@@ -220,7 +220,7 @@ def _require_heads(teacher: Empirical, student: StructuredDistribution) -> None:
 def _arc_counts(teacher: Empirical, words: int, relations: Any) -> Tensor:
     """Return P(h -> d), [B, N, N], or with a last axis of relations."""
     heads, position = teacher.padded(words), torch.arange(words, device=teacher.structures.device)
-    index, shape = heads * words + position, (words, words)
+    index, shape = heads * words + position, [words, words]
     if relations:
         (count,) = relations
         given = teacher.padded_relations(words)
@@ -230,7 +230,7 @@ def _arc_counts(teacher: Empirical, words: int, relations: Any) -> Tensor:
                 f"The teacher's arcs have relation {int(given.amax())}, and the student has {count} relations, "
                 f"0..{count - 1}. Number the relations of both sides by one inventory, or use structkd.relabel."
             )
-        index, shape = index * count + given, (words, words, count)
+        index, shape = index * count + given, [words, words, count]
     index = torch.where(heads < 0, -1, index)
     return _scattered(index, teacher.weights.unsqueeze(2), torch.Size(shape).numel()).view(-1, *shape)
 
@@ -249,7 +249,7 @@ def as_arcs(teacher: Empirical, student: HeadLabeling) -> ArcDistribution:
 
 def counted_labels(teacher: Empirical, student: HeadLabeling) -> Tensor:
     """Count the labels of a teacher whose structures are labels, [B, N, K]."""
-    if teacher.naming is not None and not teacher.naming.names_as(student):  # type: ignore[attr-defined]
+    if teacher.naming is not None and not teacher.naming.names_as(student):
         raise ValueError(
             "Teacher and student must name the same heads and relations with the same labels, and their labels "
             "differ. Build both with the same label inventory."
@@ -267,7 +267,7 @@ def _(teacher: Empirical, student: StructuredDistribution) -> Parts:
     teacher = teacher.to(student.lengths.device)
     if teacher.kind == "spans" and student.structures_are == "labels":
         teacher = conditioned_on(teacher, student)
-        tags = tags_of_spans(teacher, student.labels, student.words)  # type: ignore[attr-defined]
+        tags = tags_of_spans(teacher, student.labels, student.words)
         teacher = Empirical("labels", tags, teacher.weights, teacher.lengths, student.words)
     if student.structures_are not in ("", teacher.kind):
         raise NotImplementedError(

@@ -106,7 +106,7 @@ def matrix() -> dict[tuple[str, str], str]:
         for student in structured:
             if _find(student, student) is None:  # a teacher only
                 continue
-            if _find(teacher, student) is not None:
+            if _find(teacher, student) is not None:  # type: ignore[arg-type]
                 found[teacher.__name__, student.__name__] = "exact"
             elif (_form(teacher), _form(student)) in _READABLE:
                 found[teacher.__name__, student.__name__] = "sampled"

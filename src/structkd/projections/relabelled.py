@@ -20,7 +20,7 @@ from ..distributions.arcs import ArcDistribution
 from ..distributions.base import Parts, StructuredDistribution, class_name
 from ..distributions.kernels.arithmetic import logarithm
 from ..distributions.tag_tables import TagWriter
-from ..distributions.transition_counts import TransitionCounts
+from ..distributions.transition_counts import Term, TransitionCounts
 from .dependencies import conditioned, label_mass, renormalised
 from .registry import register_projection, targets
 from .spans import Neighbours, reading_of, segments, tag_bigrams, tag_marginals, writing_of
@@ -85,7 +85,7 @@ def _(teacher: Relabelled, student: LinearChainCRF) -> Parts:
     labels, pairs = targets(teacher.source, _over_bigrams(teacher, student.factored))
     if not isinstance(pairs, TransitionCounts):
         return teacher.merged(labels), teacher.merged(teacher.merged(pairs), -2)
-    terms = []
+    terms: list[Term] = []
     for after, before, scale in pairs.terms:
         if scale is None:
             terms.append((teacher.merged(after), teacher.merged(before), None))

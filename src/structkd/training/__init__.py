@@ -3,6 +3,7 @@
 from structkd.training.collate import Collator, training_text
 from structkd.training.fit import FitResult, fit, main_metric, training_arguments
 from structkd.training.measurement import divergence, words_per_second
+from structkd.training.mixin import DistillationMixin, StoredColumns
 from structkd.training.prediction import predict
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.sampling import LengthBatches, SortedSampler, WordBatches
@@ -13,6 +14,7 @@ from structkd.training.trainer import DistillationTrainer
 
 __all__ = [
     "Collator",
+    "DistillationMixin",
     "DistillationTrainer",
     "FitResult",
     "LengthBatches",
@@ -20,6 +22,7 @@ __all__ = [
     "ScoreStore",
     "SortedSampler",
     "Splits",
+    "StoredColumns",
     "Teacher",
     "TeacherMixture",
     "TeacherScores",

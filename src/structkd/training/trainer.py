@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,13 +28,14 @@ from structkd.evaluation import compute_metrics, counts
 from structkd.models import StructuredModel
 from structkd.training.checkpoints import SAVING, checkpoint_name, seal
 from structkd.training.collate import Collator
+from structkd.training.mixin import DistillationMixin
 from structkd.training.sampling import LengthBatches, SharedBatches, SortedSampler, WordBatches
 from structkd.training.teacher_scores import Teacher, sentence_lengths
 
 __all__ = ["DistillationTrainer"]
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(DistillationMixin, Trainer):
     """Train a model on gold annotation, on a teacher's distributions, or on both.
 
     Resuming, accumulation, mixed precision, several processes and logging are those of transformers' Trainer. These
@@ -87,11 +89,10 @@ class DistillationTrainer(Trainer):
         for text in (train_dataset, eval_dataset):
             if text is not None:
                 model.encoder.check(text)
-        self.objective: KDObjective = objective
-        self.teacher = teacher
         self.batch_words = batch_words
         self.annotation = model.annotation
         super().__init__(
+            objective=objective,
             model=model,
             args=args,
             train_dataset=train_dataset,
@@ -104,63 +105,29 @@ class DistillationTrainer(Trainer):
         self._saving: Path | None = None
         self._ended = False
         self.add_callback(_LogBeforeSaving)
-        # compute_loss divides by the sentences of all accumulated batches; the Trainer must not divide again.
-        self.model_accepts_loss_kwargs = True
+        self.teacher = teacher
 
-    @property
-    def progress(self) -> float:
-        """Share of the training that is done, 0 to 1; the interpolation schedule depends on it."""
-        return min(1.0, self.state.global_step / max(1, self.state.max_steps))
+    def distribution(self, outputs: Any, inputs: Mapping[str, Any]) -> Any:
+        """Return the student's distribution of a batch."""
+        return self.accelerator.unwrap_model(self.model).distribution(outputs, inputs["lengths"])
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Compute the objective of a batch, divided by ``num_items_in_batch`` (None: by the batch's sentences)."""
-        inputs = dict(inputs)
-        gold, labelled = inputs.pop("gold"), inputs.pop("labelled")
-        teacher_batch = inputs.pop("teacher", None)
-        lengths = inputs["lengths"]
-        outputs = []
-
-        def loss_of(module: Any, arguments: Any, output: Any) -> Tensor:
-            outputs.append(output)
-            teacher = None
-            if self.teacher is not None and teacher_batch is not None:
-                teacher = self.teacher.distribution(teacher_batch, lengths)
-            loss: Tensor = self.objective(
-                teacher,
-                module.distribution(output, lengths),
-                gold,
-                progress=self.progress,
-                labelled=labelled,
-                num_items=num_items_in_batch,
-            )
-            return loss
-
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            # DDP searches the module's output for the parameters whose gradients it has to wait for. Scores do not
-            # lead to a CRF's transitions, and lead to parameters that this loss does not depend on. The loss does not.
-            with self.accelerator.unwrap_model(model).register_forward_hook(loss_of):
-                loss = model(**inputs)
-        else:
-            loss = loss_of(self.accelerator.unwrap_model(model), (), model(**inputs))
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            # Gradients are averaged over processes, although num_items_in_batch counts the sentences of all of them.
-            loss = loss * self.accelerator.num_processes
-        return (loss, outputs[0]) if return_outputs else loss
-
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
-        """Count the sentences of all accumulated batches of all processes."""
-        if not batch_samples:
+    def teacher_distribution(self, inputs: Mapping[str, Any]) -> Any:
+        """Return the teacher's distribution of a batch; None if the batch has no teacher."""
+        if self.teacher is None or "teacher" not in inputs:
             return None
-        count = torch.tensor(sum(len(batch["lengths"]) for batch in batch_samples), device=device)
-        if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
-        return count
+        return self.teacher.distribution(inputs["teacher"], inputs["lengths"])
+
+    def gold(self, inputs: Mapping[str, Any], student: Any) -> tuple[Any, Tensor | None]:
+        """Return the gold structures of a batch and which sentences have one."""
+        return inputs["gold"], inputs["labelled"]
+
+    def model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the part of a batch that the model reads."""
+        return {name: value for name, value in inputs.items() if name not in ("gold", "labelled", "teacher")}
+
+    def sentences(self, inputs: Mapping[str, Any]) -> int:
+        """Return the number of sentences of a batch."""
+        return len(inputs["lengths"])
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's part of the batches of all processes.
