@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
+import gc
 import os
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -69,6 +73,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # One path after the other for the same parameters: what is expected is worked out once.
     places: dict[tuple[str, str], int] = {}
     items.sort(key=lambda item: places.setdefault(_without_path(item), len(places)))
+    # First those that share a forkserver, then the other folders that take long.
+    items.sort(key=lambda item: (not _starts_processes(str(item.path)), item.path.parent.name not in SLOW))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, and those of all files that share a forkserver, too."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "processes" if _starts_processes(str(config.rootpath / path)) else path
+
+    config.option.loadscopereorder = False  # the order is that of the collection
+    return ByFile(config, log)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Every training collects garbage. It need not look through what stays: modules, and thousands of tests.
+    gc.collect()
+    gc.freeze()
+
+
+@functools.cache
+def _starts_processes(path: str) -> bool:
+    return "from preloaded import" in Path(path).read_text(encoding="utf-8")
 
 
 def _without_path(item: pytest.Item) -> tuple[str, str]:

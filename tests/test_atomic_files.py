@@ -155,6 +155,7 @@ def _write_for_ever(path: Path) -> None:
         files.write_json(path, {"number": number, "content": "x" * 10_000})
 
 
+@pytest.mark.processes
 def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     for delay in (0.0, 0.001, 0.003, 0.007):

@@ -1,17 +1,15 @@
 """The script behind `make bench`, at its smallest; no figure it measures is judged here."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from preloaded import run_program
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "bench" / "run.py"
 
 
 def test_writes_the_report(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--quick", "--rounds", "1", "--output", str(tmp_path)]
-    done = subprocess.run(command, env=dict(os.environ), cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_program(tmp_path, SCRIPT, "--quick", "--rounds", "1", "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "bench.md").read_text()
     for expected in (

@@ -2,12 +2,10 @@
 
 import gzip
 import json
-import os
 import re
-import subprocess
+import signal
 import sys
 import textwrap
-import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -16,13 +14,12 @@ import structkd.conf
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from preloaded import start_command
+from preloaded import Death, run_program, start_command, wait
 
 from structkd.commands.main import main
 from structkd.commands.schema import register_schema
 
 CONF = Path(structkd.conf.__file__).parent
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def read_predictions(path: Path) -> list[dict]:
@@ -97,7 +94,8 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
 
 def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
     status, output, _ = run(
-        *("-m", "scenario=case1a,case2a", "kd=none,structural", "seed=0,1", "+debug=tiny", "~kd@baselines.token")
+        *("-m", "scenario=case1a,case2a", "kd=none,structural", "seed=0,1", "+debug=tiny", "~kd@baselines.token"),
+        *("student.trainer.max_steps=8", "student.trainer.eval_steps=4"),
     )
     assert status == 0
     work = tmp_path / "structkd-runs"
@@ -265,11 +263,12 @@ def test_ones_own_corpus_at_once(run, tmp_path: Path) -> None:
 
 class TestConfigurations:
     def test_every_shipped_file_composes(self) -> None:
+        """Those of paper/ and sweep/ compose in test_paper.py and test_sweeps.py."""
         register_schema()
         groups = {
             folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
             for folder in CONF.iterdir()
-            if folder.is_dir() and folder.name not in ("hydra", "debug", "__pycache__")
+            if folder.is_dir() and folder.name not in ("hydra", "debug", "paper", "sweep", "__pycache__")
         }
         assert {"data", "encoder", "model", "teacher", "student", "kd", "trainer", "scenario"} <= groups.keys()
         GlobalHydra.instance().clear()
@@ -281,8 +280,6 @@ class TestConfigurations:
                     "encoder": "encoder@student.model.encoder",
                     "trainer": "trainer@student.trainer",
                     "text": "+text@student.text",
-                    "paper": "+paper",
-                    "sweep": "+sweep",
                 }.get(group, group)
                 for choice in choices:
                     config = compose("config", overrides=[f"{key}={choice}", "work_dir=/nowhere"])
@@ -364,17 +361,12 @@ def test_a_users_own_scenario_data_models_method_and_code(tmp_path: Path) -> Non
         (conf / name).write_text(textwrap.dedent(text).lstrip())
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [
-        *(sys.executable, "-m", "structkd.commands.main", "--config-dir", str(conf), "scenario=mine"),
-        *("~kd@baselines.none", "~kd@baselines.token"),
-    ]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
-    environment.pop("STRUCTKD_WORK", None)
-    refused = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False)
+    command = ["-m", "structkd.commands.main", "--config-dir", conf, "scenario=mine"]
+    command += ["~kd@baselines.none", "~kd@baselines.token"]
+    refused = run_program(elsewhere, *command, PYTHONPATH=str(tmp_path))
     assert refused.returncode == 1
     assert re.search(r"my_distillation\.\w+ is refused", refused.stderr)
-    environment["STRUCTKD_PLUGINS"] = "my_distillation"
-    done = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, check=False)
+    done = run_program(elsewhere, *command, PYTHONPATH=str(tmp_path), STRUCTKD_PLUGINS="my_distillation")
     assert done.returncode == 0, done.stderr
     assert "mine: mine, base_phrases, seed 7" in done.stdout
     assert "| student, doubled | 15 | 20 |" in done.stdout
@@ -408,39 +400,36 @@ def test_several_teachers_and_a_text_of_ones_own(run, tmp_path: Path) -> None:
     assert "student structural: training on 15 labelled and 6 unlabelled" in output
 
 
+@pytest.mark.processes
 def test_two_processes_share_one_teacher(tmp_path: Path) -> None:
-    settings = ("+debug=tiny", "teacher.trainer.max_steps=200", "work_dir=work")
+    settings = ("+debug=tiny", "~kd@baselines.none", "~kd@baselines.token", "work_dir=work")
     scenarios = ("case1a", "case2a")
     processes = [start_command(tmp_path, *settings, f"scenario={name}", log=name) for name in scenarios]
-    for process in processes:
-        process.join(timeout=120)
+    wait(*processes)
     outputs = [(tmp_path / name).read_text() for name in scenarios]
     assert [process.exitcode for process in processes] == [0, 0], outputs
     assert sum("teacher: training on" in output for output in outputs) == 1
     assert len(list((tmp_path / "work").glob("teacher-*"))) == 1
 
 
+@pytest.mark.processes
 def test_a_killed_run_continues_its_training(tmp_path: Path) -> None:
-    """SIGKILL in the middle of a student; the next run takes the finished trainings and the rest of this one."""
+    """It ends in the middle of a student; the next run takes the finished trainings and the rest of this one."""
 
-    def start(work: str) -> BaseProcess:
-        settings = ("+debug=tiny", "student.trainer.max_steps=150", "~kd@baselines.none", "~kd@baselines.token")
-        return start_command(
-            tmp_path, *settings, f"work_dir={work}", "hydra.run.dir=${work_dir}/run", log=f"{work}.txt"
-        )
+    def start(work: str, death: Death | None = None) -> BaseProcess:
+        settings = ("+debug=tiny", "student.trainer.eval_steps=5", "~kd@baselines.none", "~kd@baselines.token")
+        folders = (f"work_dir={work}", "hydra.run.dir=${work_dir}/run")
+        return start_command(tmp_path, *settings, *folders, log=f"{work}.txt", death=death)
 
-    killed, whole = start("killed"), start("whole")
-    while not list((tmp_path / "killed").glob("student-*/checkpoints/checkpoint-*/trainer_state.json")):
-        assert killed.is_alive(), "the run ended before it could be killed"
-        time.sleep(0.01)
-    killed.kill()
-    killed.join()
+    killed = start("killed", Death("killed/student-.*/checkpoint-10$", 1, 0.005))
+    whole = start("whole")
+    wait(killed, whole)
+    assert killed.exitcode == -signal.SIGPROF, (tmp_path / "killed.txt").read_text()
     assert not list((tmp_path / "killed").glob("student-*/metrics.json"))
     teacher = next((tmp_path / "killed").glob("teacher-*/metrics.json")).stat().st_mtime_ns
     again = start("killed")
-    for process in (again, whole):
-        process.join(timeout=120)
-        assert process.exitcode == 0
+    wait(again)
+    assert [again.exitcode, whole.exitcode] == [0, 0]
     assert next((tmp_path / "killed").glob("teacher-*/metrics.json")).stat().st_mtime_ns == teacher
     made = [json.loads((tmp_path / name / "run" / "run.json").read_text()) for name in ("killed", "whole")]
     resumed = [run["results"]["structural"]["resumed_from"] for run in made]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from preloaded import kill, run_program, start_program, wait_until
 
 from structkd.records import Failure, MethodSettings, Settings, Timing, TrainingConfig, TrainingFolder
 from structkd.runs.identity import chosen_settings, kind_of_training
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPT = EXPERIMENTS / "reproduce.py"
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 sys.path.insert(0, str(EXPERIMENTS))
 
@@ -26,12 +25,8 @@ from planning import BESIDES, Command, Plan, Progress, Training, next_command, p
 from reproduce import _failures, main  # noqa: E402
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, str(SCRIPT), *map(str, arguments)]
-
-
 def call(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), env=ENVIRONMENT, cwd=folder, capture_output=True, text=True, check=False)
+    return run_program(folder, SCRIPT, *arguments)
 
 
 def finished(work: Path) -> dict[str, int]:
@@ -39,19 +34,14 @@ def finished(work: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in work.glob("*-*/metrics.json")}
 
 
+@pytest.mark.processes
 def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None:
     work, output = tmp_path / "work" / "tiny", tmp_path / "results" / "tiny"
     arguments = ("--profile", "tiny", "--work", work.parent, "--output", output.parent)
-    killed = subprocess.Popen(
-        command(*arguments), env=ENVIRONMENT, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 300
-    while len(finished(work)) < 4:
-        assert time.monotonic() < deadline
-        assert killed.poll() is None, "it ended before it could be killed"
-        time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed = start_program(tmp_path, SCRIPT, *arguments)
+    wait_until(lambda: len(finished(work)) >= 2, killed)
+    assert killed.is_alive(), "it ended before it could be killed"
+    kill(killed)
     before = finished(work)
 
     second = call(tmp_path, *arguments)
@@ -79,6 +69,7 @@ def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None
     assert "case9z" not in (output / "results.md").read_text()
 
 
+@pytest.mark.processes
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     profiles = {
         "mixed": {
@@ -120,13 +111,20 @@ def test_unknown_profile(tmp_path: Path) -> None:
     assert "Unknown profile 'slow': expected one of quick, " in done.stderr
 
 
+@functools.cache
+def planned_once(name: str) -> Plan:
+    """The plan of a profile: every run of it is composed."""
+    return plan(read_profiles()[name])
+
+
 @pytest.mark.parametrize("name", read_profiles())
 def test_dry_run_of_every_profile(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("reproduce.plan", lambda profile: planned_once(name))
     arguments = ["--profile", name, "--work", str(tmp_path), "--output", str(tmp_path), "--dry-run"]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
     assert main() == 0
     output = capsys.readouterr().out
-    planned = plan(read_profiles()[name])
+    planned = planned_once(name)
     assert f"{len(planned.runs)} runs by {len(planned.commands)} commands" in output
     assert f"They share {len(planned.trainings)} trainings; " in output
     assert output.count("    structkd -m ") == len(planned.commands)
@@ -135,7 +133,7 @@ def test_dry_run_of_every_profile(name: str, tmp_path: Path, monkeypatch, capsys
 
 class TestPlan:
     def test_quick(self) -> None:
-        planned = plan(read_profiles()["quick"])
+        planned = planned_once("quick")
         trainings = planned.trainings.values()
         # 1a and 2a share a teacher; 1b and 2b, 2a and 4 share the students without one
         assert sum(training.role == "teacher" for training in trainings) == 5

@@ -1,16 +1,11 @@
 """Sweeps: named folders, launchers, failed runs, optimisers, and a sweep killed again and again."""
 
-import contextlib
 import json
 import os
 import random
 import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +13,7 @@ import structkd.conf
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from preloaded import start_command
+from preloaded import Death, run_program, start_command, wait
 
 from structkd.commands.schema import register_schema
 from structkd.commands.sweep import run_name
@@ -104,7 +99,8 @@ def test_a_failed_run_stops_no_other_and_is_the_only_one_done_again(run, tmp_pat
     for name in ("one.txt", "three.txt"):
         (tmp_path / name).write_text("velo tolar su sab .\n" * 8)
     # missing.txt comes before three.txt
-    sweep = ("-m", *TINY, "+text@student.text=lines", "student.unlabelled=6")
+    tiny = (*TINY, "~kd@baselines.none", "+text@student.text=lines", "student.unlabelled=6")
+    sweep = ("-m", *tiny)
     sweep += ("student.text.path=one.txt,missing.txt,three.txt",)
     status, output, errors = run(*sweep)
     work = tmp_path / "structkd-runs"
@@ -133,35 +129,67 @@ def test_a_failed_run_stops_no_other_and_is_the_only_one_done_again(run, tmp_pat
 
     # alone, in another order: the same folder
     done = finished(work)
-    status, output, _ = run("student.text.path=one.txt", "student.unlabelled=6", *TINY, "+text@student.text=lines")
+    status, output, _ = run("student.text.path=one.txt", *reversed(tiny))
     assert status == 0
     assert finished(work) == done
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_processes_in_parallel_give_the_same_bytes(run, tmp_path: Path, monkeypatch, launcher: str) -> None:
-    """One teacher for all of them; one run fails in a process of its own. They may start processes that load data."""
-    sweep = ("-m", *TINY, "student.labelled=10,15,1000", "+student.trainer.dataloader_num_workers=1")
-    status, output, errors = run(*sweep, "work_dir=alone")
-    assert status == 1
+#: One of the runs fails. They start processes that load data.
+PARALLEL = ("-m", *TINY, "student.labelled=10,1000", "+student.trainer.dataloader_num_workers=1")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What comes out of these runs, one after the other."""
+    folder = tmp_path_factory.mktemp("alone")
+    done = run_program(folder, "-m", "structkd", *PARALLEL, "work_dir=work")
+    assert done.returncode == 1
+    found = results(folder / "work")
+    assert len([name for name in found if name.startswith("runs/")]) == 1
+    assert len([name for name in found if name.startswith("teacher-")]) == 1
+    return found
+
+
+@pytest.fixture
+def idle_pools() -> Iterator[None]:
+    """The processes that joblib keeps for the next sweep end with the test."""
+    yield
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.mark.processes
+def test_joblib_gives_the_same_bytes(run, tmp_path: Path, monkeypatch, alone: dict[str, bytes], idle_pools) -> None:
+    """In processes that joblib starts and that have nothing imported; one run fails in its process."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    status, output, errors = run(*sweep, "work_dir=parallel", f"hydra/launcher={launcher}")
-    assert status == 1, errors
+    status, output, errors = run(*PARALLEL, "work_dir=parallel", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert os.environ["OMP_NUM_THREADS"] == "1", "inherited by every process"
-    assert "3 runs in parallel/runs: 2 finished (0 of them before), 1 failed." in output
+    of_parallel_runs(tmp_path / "parallel", status, output, errors, alone)
+
+
+@pytest.mark.processes
+def test_submitit_gives_the_same_bytes(run, tmp_path: Path, alone: dict[str, bytes]) -> None:
+    done = run_program(
+        tmp_path, "-m", "structkd", *PARALLEL, "work_dir=parallel", "hydra/launcher=submitit_local", OMP_NUM_THREADS=""
+    )
+    of_parallel_runs(tmp_path / "parallel", done.returncode, done.stdout, done.stderr, alone)
+    # The basic launcher finds what they finished.
+    before = finished(tmp_path / "parallel")
+    _, output, _ = run(*PARALLEL, "work_dir=parallel")
+    assert "1 finished (1 of them before), 1 failed" in output
+    assert finished(tmp_path / "parallel") == before
+
+
+def of_parallel_runs(work: Path, status: int, output: str, errors: str, alone: dict[str, bytes]) -> None:
+    assert status == 1, errors
+    assert "2 runs in parallel/runs: 1 finished (0 of them before), 1 failed." in output
     assert "student.labelled=1000" in errors
-    alone, parallel = results(tmp_path / "alone"), results(tmp_path / "parallel")
-    assert len([name for name in alone if name.startswith("runs/")]) == 2
-    assert len([name for name in alone if name.startswith("teacher-")]) == 1
-    assert parallel == alone
-    for path in (tmp_path / "parallel").rglob("run.json"):
-        made = json.loads(path.read_text())
-        assert made["command"].startswith("structkd -m +debug=tiny"), "as typed, not as the launcher started it"
-    # what they finished is found by the basic launcher
-    done = finished(tmp_path / "parallel")
-    status, output, _ = run(*sweep, "work_dir=parallel")
-    assert "2 finished (2 of them before), 1 failed" in output
-    assert finished(tmp_path / "parallel") == done
+    assert results(work) == alone
+    (path,) = work.rglob("run.json")
+    assert json.loads(path.read_text())["command"].startswith("structkd -m +debug=tiny"), (
+        "as typed, not as the launcher started it"
+    )
 
 
 def test_a_sweep_that_cannot_be_composed_starts_nothing(run, tmp_path: Path) -> None:
@@ -197,14 +225,7 @@ def test_a_sweeper_that_gives_up_does_not_swallow_the_failures(tmp_path: Path) -
     """Optuna raises where no trial was any good, before Hydra says that the sweep is over."""
     # In a process of its own: optuna keeps writing to the standard error of the test that imported it.
     search = ("+sweep=optuna", "+debug=tiny", "student.labelled=choice(1000,2000)", "hydra.sweeper.n_trials=2")
-    done = subprocess.run(
-        [sys.executable, "-m", "structkd", *search],
-        env={name: value for name, value in os.environ.items() if name != "STRUCTKD_WORK"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(tmp_path, "-m", "structkd", *search)
     assert done.returncode == 1
     assert "2 runs in structkd-runs/runs: 0 finished (0 of them before), 2 failed." in done.stdout
     assert done.stderr.count("\nfailed: ") == 2
@@ -239,66 +260,42 @@ class TestShippedSweeps:
         assert "2 runs in structkd-runs/runs: 2 finished" in output
 
 
-def _wait_for(process: BaseProcess, happened: Callable[[], bool]) -> None:
-    while process.is_alive() and not happened():
-        time.sleep(0.01)
+SWEEP = ("-m", "scenario=case1a,case2a", "seed=0,1", *TINY, "~kd@baselines.none")
 
 
-def _written(work: Path) -> set[tuple[str, int]]:
-    """Every file of every training, as often as it was written."""
-    files = set()
-    for folder, _, names in os.walk(work):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                path = os.path.join(folder, name)
-                files.add((path, os.stat(path).st_mtime_ns))
-    return files
-
-
-SWEEP = ("-m", "scenario=case1a,case2a", "seed=0,1,2", *TINY)
-
-
+@pytest.mark.processes
 def test_a_sweep_killed_again_and_again(tmp_path: Path) -> None:
     """The same bytes as without, and nothing that was finished is done twice."""
-    whole = start_command(tmp_path, *SWEEP, "work_dir=whole")
-    whole.join(timeout=300)
-    assert whole.exitcode == 0, (tmp_path / "log.txt").read_text()
+    whole = start_command(tmp_path, *SWEEP, "work_dir=whole", log="whole.txt")
     moments = random.Random(0)
     work = tmp_path / "killed"
     seen: dict[str, tuple[int, int]] = {}
-    kills = 0
-    while True:
-        before = _written(work)
-        process = start_command(tmp_path, *SWEEP, "work_dir=killed")
-        if kills == 0:  # in the middle of the teacher
-            _wait_for(process, lambda: any(work.glob("teacher-*/checkpoints/checkpoint-10")))
-        elif kills < 4:  # anywhere
-            number = moments.randrange(1, 60)
-            _wait_for(process, lambda before=before, number=number: len(_written(work) - before) >= number)
-            time.sleep(moments.uniform(0, 0.05))
-        else:
-            process.join(timeout=300)
-        if not process.is_alive():
-            break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.join()
-        kills += 1
+    # In the middle of the teacher, then anywhere.
+    deaths = [Death("killed/teacher-.*/checkpoint-10$", 1, 0.005)]
+    deaths += [Death("/killed/", moments.randrange(20, 90), moments.uniform(0, 0.02)) for _ in range(3)]
+    for death in deaths:
+        process = start_command(tmp_path, *SWEEP, "work_dir=killed", death=death)
+        wait(process)
+        assert process.exitcode == -signal.SIGPROF, (tmp_path / "log.txt").read_text()
         assert finished(work).items() >= seen.items(), "something finished was done again"
         seen = finished(work)
+    assert seen, "the moments are early"
+    process = start_command(tmp_path, *SWEEP, "work_dir=killed")
+    wait(process, whole)
     assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
-    assert kills >= 3
+    assert whole.exitcode == 0, (tmp_path / "whole.txt").read_text()
     assert finished(work).items() >= seen.items(), "something finished was done again"
-    assert len([name for name in results(work) if name.startswith("runs/")]) == 6
+    assert len([name for name in results(work) if name.startswith("runs/")]) == 4
     assert results(work) == results(tmp_path / "whole")
     (teacher,) = work.glob("teacher-*/timing.json")
     assert json.loads(teacher.read_text())["resumed_from"] is not None
 
 
+@pytest.mark.processes
 def test_a_terminated_sweep_says_how_to_continue(tmp_path: Path) -> None:
-    process = start_command(tmp_path, *SWEEP, "work_dir=work")
-    _wait_for(process, lambda: any((tmp_path / "work").glob("student-*/checkpoints")))
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(timeout=30)
+    death = Death("work/student-.*/checkpoints", 1, signal=signal.SIGTERM)
+    process = start_command(tmp_path, *SWEEP, "work_dir=work", death=death)
+    wait(process)
     assert process.exitcode == 143
     log = (tmp_path / "log.txt").read_text()
     assert "interrupted. The same command continues" in log
@@ -307,8 +304,7 @@ def test_a_terminated_sweep_says_how_to_continue(tmp_path: Path) -> None:
 
 def test_as_a_module(tmp_path: Path) -> None:
     """As torchrun starts it; the folder is the user's where hydra.run.dir says so."""
-    command = [sys.executable, "-m", "structkd", *TINY, "hydra.run.dir=mine"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    assert done.returncode == 0
+    done = run_program(tmp_path, "-m", "structkd", *TINY, "hydra.run.dir=mine")
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine" / "metrics.json").exists()
     assert not (tmp_path / "structkd-runs" / "runs").exists()

@@ -11,6 +11,11 @@ import pytest
 
 #: Of the 55 sentences of the tiny student.
 SHARDS = "store.shard_sentences=10"
+#: As short as a training can be.
+BRIEFLY = (
+    *("+debug=tiny", "teacher.trainer.max_steps=4", "teacher.trainer.eval_steps=2"),
+    *("student.trainer.max_steps=4", "student.trainer.eval_steps=2", "~kd@baselines.token"),
+)
 
 
 @pytest.fixture
@@ -23,19 +28,19 @@ def written(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_shares_make_the_store_that_trainings_read(run, work: Path) -> None:
-    status, output, errors = run("targets", "+debug=tiny", SHARDS, "store.part=1/2")
+    status, output, errors = run("targets", *BRIEFLY, SHARDS, "store.part=1/2")
     assert status == 0, errors
     assert "share 1 of 2 is written, others are missing" in output
     (folder,) = work.glob("targets-*")
     assert not (folder / "manifest.json").exists()
-    status, output, errors = run("targets", "+debug=tiny", SHARDS, "store.part=2/2")
+    status, output, errors = run("targets", *BRIEFLY, SHARDS, "store.part=2/2")
     assert status == 0, errors
     assert "teacher: done before" in output
     assert re.search(r"55 sentences, 0\.0 MB, \d+ bytes a sentence; exact", output)
     assert json.loads((folder / "manifest.json").read_text())["sentences"] == 55
     before = written(folder)
 
-    status, output, errors = run("+debug=tiny", SHARDS, "~kd@baselines.token")
+    status, output, errors = run(*BRIEFLY, SHARDS, "~kd@baselines.none")
     assert status == 0, errors
     assert list(work.glob("targets-*")) == [folder]
     assert written(folder) == before
@@ -45,7 +50,7 @@ def test_shares_make_the_store_that_trainings_read(run, work: Path) -> None:
     content = bytearray(damaged.read_bytes())
     content[-3] ^= 1
     damaged.write_bytes(content)
-    status, output, errors = run("+debug=tiny", SHARDS, "seed=0", "kd=posterior", "~kd@baselines.token")
+    status, output, errors = run(*BRIEFLY, SHARDS, "seed=0", "kd=posterior", "~kd@baselines.none")
     assert status == 0, errors
     after = written(folder)
     assert {name: content for name, (content, _) in after.items()} == {name: each for name, (each, _) in before.items()}
@@ -55,7 +60,7 @@ def test_shares_make_the_store_that_trainings_read(run, work: Path) -> None:
 
 def test_a_sweep_over_shares_writes_the_store(run, work: Path) -> None:
     """As a launcher for a cluster sends them to several machines."""
-    status, output, errors = run("targets", "-m", "+debug=tiny", SHARDS, "store.part=1/2,2/2")
+    status, output, errors = run("targets", "-m", *BRIEFLY, SHARDS, "store.part=1/2,2/2")
     assert status == 0, errors
     assert "2 runs in" in output
     (folder,) = work.glob("targets-*")
@@ -68,7 +73,7 @@ def test_a_sweep_over_shares_writes_the_store(run, work: Path) -> None:
 def test_half_precision_is_another_store_and_says_what_it_costs(run, work: Path) -> None:
     sizes = []
     for dtype in ("float32", "float16"):
-        status, output, errors = run("targets", "+debug=tiny", f"store.dtype={dtype}")
+        status, output, errors = run("targets", *BRIEFLY, f"store.dtype={dtype}")
         assert status == 0, errors
         sizes.append(int(re.search(r"(\d+) bytes a sentence", output)[1]))
     assert re.search(r"rounding costs KL\(exact \|\| stored\) \d.* nats a sentence", output)
@@ -79,7 +84,7 @@ def test_half_precision_is_another_store_and_says_what_it_costs(run, work: Path)
 def test_a_live_teacher_says_the_same(run, work: Path) -> None:
     reached = {}
     for way in ("store", "live"):
-        status, _, errors = run("+debug=tiny", f"kd.targets={way}", "~kd@baselines.token", "~kd@baselines.none")
+        status, _, errors = run(*BRIEFLY, f"kd.targets={way}", "~kd@baselines.none")
         assert status == 0, errors
         (path,) = (work / "runs").glob(f"*targets={way}*/metrics.json")
         reached[way] = json.loads(path.read_text())["results"][-1]
@@ -106,13 +111,14 @@ def test_errors(run, arguments: list[str], message: str) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo as torchrun uses it needs Linux or macOS")
 def test_processes_of_torchrun_do_one_run_together(tmp_path: Path) -> None:
-    """Two processes: one speaks and writes; the training is another than that of one process."""
+    """Two processes, really started by it: one speaks and writes; the training is another than that of one process."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "STRUCTKD_WORK": str(tmp_path / "work")}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "structkd"]
     done = subprocess.run(
-        [*command, "scenario=case1a", "+debug=tiny"],
+        [*command, "scenario=case1a", "+debug=tiny", "~kd@baselines.token", "~kd@baselines.none"],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
@@ -125,6 +131,6 @@ def test_processes_of_torchrun_do_one_run_together(tmp_path: Path) -> None:
     assert done.stdout.count("| student, structural |") == 1
     (path,) = (tmp_path / "work" / "runs").glob("*/metrics.json")
     result = json.loads(path.read_text())
-    assert [row["settings"]["processes"] for row in result["results"]] == [2] * 4
+    assert [row["settings"]["processes"] for row in result["results"]] == [2] * 2
     assert all(row["test"]["f1"] > 0.2 for row in result["results"])
     assert len(list((tmp_path / "work").glob("targets-*/manifest.json"))) == 1

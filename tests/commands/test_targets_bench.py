@@ -1,9 +1,8 @@
 """The benchmark of teacher targets at its smallest; no figure it measures is judged here."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from preloaded import run_program
 
 from structkd.cache import cache_folder
 
@@ -15,9 +14,7 @@ def test_writes_the_tables(tmp_path: Path) -> None:
     # a cache without corpora; kernels that were compiled before are not compiled again
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "kernels").symlink_to(cache_folder() / "kernels")
-    environment = os.environ | {"STRUCTKD_CACHE": str(tmp_path / "none")}
-    command = [sys.executable, str(SCRIPT), *options]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_program(tmp_path, SCRIPT, *options, STRUCTKD_CACHE=str(tmp_path / "none"))
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "out" / "targets.md").read_text()
     for expected in ("## Memory: 300 sentences", "| write |", "| read |", "sentences of toy", "| store |", "| live |"):

@@ -296,6 +296,7 @@ def test_tensors_without_values(family: Family, validate_args: bool | None) -> N
         family.build(scores, validate_args=validate_args)
 
 
+@pytest.mark.above_kernels
 def test_numbers_of_other_kinds() -> None:
     """numpy's numbers and tensors with one number, wherever a number is asked for."""
     teacher = structkd.LinearChainCRF.from_scores(torch.randn(2, 3, 4), torch.randn(4, 4))

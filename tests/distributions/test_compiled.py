@@ -564,6 +564,7 @@ def test_a_kernel_that_does_not_compile_ends_the_use_of_all() -> None:
     assert output.count("Compiled kernels are off") == 1
 
 
+@pytest.mark.processes
 def test_a_forked_process_starts_its_own_threads() -> None:
     run(
         "import os, torch\n"

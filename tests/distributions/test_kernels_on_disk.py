@@ -196,6 +196,7 @@ def test_an_edited_helper_is_noticed_and_nothing_lies_beside_the_source(tmp_path
     assert not list((tmp_path / "copied").rglob("*.nb?"))
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_processes_that_start_at_once_or_are_killed_do_not_hinder_each_other(store: disk.Store) -> None:
     children = []

@@ -107,24 +107,33 @@ def test_log_prob_of_a_one_word_sentence_through_supervision() -> None:
 
 
 @pytest.mark.parametrize("family", [DENSE, FACTORED, BARE], ids=repr)
-@pytest.mark.parametrize("scale", [30.0, 200.0, 400.0, 700.0, 3000.0])
-@pytest.mark.parametrize("rate", [0.0, 0.35, 0.5])
-def test_garden_paths(family: Chain, scale: float, rate: float, kernels: str) -> None:
+@pytest.mark.parametrize(
+    ("scale", "rate", "seeds"),
+    # Every scale and every rate with every seed, but not all three.
+    [
+        (scale, rate, [0, 1, 25, 103, 106, 108][(row + column) % 3 :: 3])
+        for row, scale in enumerate([30.0, 200.0, 400.0, 700.0, 3000.0])
+        for column, rate in enumerate([0.0, 0.35, 0.5])
+    ],
+)
+def test_garden_paths(family: Chain, scale: float, rate: float, seeds: list[int], kernels: str) -> None:
     """What looks best from the left may be impossible, or hopeless, in the end; nothing is lost on the way."""
     n = 6
-    for seed in [0, 1, 25, 103, 106, 108] if kernels != "triton" else [25]:  # the interpreter takes its time
+    interpreted = kernels == "triton"  # it takes its time
+    for seed in seeds[:1] if interpreted else seeds:
         scores = family.map(family.scores(seeded(seed), 1, n), lambda tensor: (tensor * scale).round())
         if rate:
             scores, _ = family.masked(scores, [n], seeded(seed + 50), rate)
         enumeration = family.enumerate(scores, [n])[0]
         learning = family.with_grad(scores)
-        for chain in (family.build(scores), family.build(learning)):
+        for chain in [family.build(learning), *([] if interpreted else [family.build(scores)])]:
             assert agrees(chain.partition, [enumeration.partition])
             assert agrees(chain.marginals, family.events([enumeration], n))
             assert agrees(chain.entropy, [enumeration.entropy], torch.float32)
             loss = structkd.structural_kd_loss(chain, chain)
             assert float(loss.detach()) == pytest.approx(enumeration.entropy, abs=1e-6)
-        loss.backward()
+            if loss.requires_grad:
+                loss.backward()
         for name in family.floats(learning):
             assert agrees(learning[name].grad, torch.zeros_like(learning[name]))
 

@@ -32,8 +32,15 @@ tempered_pairs = pytest.mark.parametrize(("pair", "temperature"), TEMPERED, ids=
 temperatures = pytest.mark.parametrize("temperature", [1.0, 2.5])
 
 
-@every_pair
-@pytest.mark.parametrize(("dtype", "temperature"), [(torch.float64, 2.5), (torch.float32, 1.0)], ids=str)
+@pytest.mark.every_path
+@pytest.mark.parametrize(
+    ("pair", "dtype", "temperature"),
+    [
+        *((pair, torch.float64, 2.5) for pair in PAIRS),
+        *((pair, torch.float32, 1.0) for pair in REPRESENTATIVE),
+    ],
+    ids=str,
+)
 def test_loss(pair: Pair, dtype: torch.dtype, temperature: float) -> None:
     teacher, student = pair.scores(1, dtype)
     loss = structural_kd_loss(*pair.build(teacher, student), temperature=temperature, reduction="none")
@@ -53,11 +60,11 @@ def test_loss_with_impossible_cells_and_noise_in_the_padding(pair: Pair, tempera
         }
     expected = pair.loss(teacher, student, temperature)
     assert all(math.isfinite(value) for value in expected)
-    for value in (math.nan, math.inf):
-        built = pair.build(
-            pair.teacher.poisoned(teacher, pair.lengths, value), pair.student.poisoned(student, pair.lengths, value)
-        )
-        assert agrees(structural_kd_loss(*built, temperature=temperature, reduction="none"), expected)
+    noise = (math.nan, math.inf) if temperature == 1.0 else (math.inf, math.nan)
+    built = pair.build(
+        pair.teacher.poisoned(teacher, pair.lengths, noise[0]), pair.student.poisoned(student, pair.lengths, noise[1])
+    )
+    assert agrees(structural_kd_loss(*built, temperature=temperature, reduction="none"), expected)
 
 
 @every_pair
@@ -97,6 +104,7 @@ def test_a_student_may_forbid_what_the_teacher_never_builds(pair: Pair) -> None:
         assert agrees(learning[name].grad, gradients[name])
 
 
+@pytest.mark.every_path
 @tempered_pairs
 def test_projection(pair: Pair, temperature: float) -> None:
     teacher, student = pair.scores(6)
@@ -168,14 +176,21 @@ def test_module(pair: Pair) -> None:
     assert agrees(structkd.StructuralKDLoss()(teacher, student), structural_kd_loss(teacher, student))
 
 
-@representative
+DTYPES = [
+    (torch.float32, torch.float64, torch.float64),
+    (torch.float64, torch.float32, torch.float32),
+    (torch.float32, torch.float16, torch.float32),
+    (torch.bfloat16, torch.bfloat16, torch.float32),
+]
+
+
 @pytest.mark.parametrize(
-    ("teacher_dtype", "student_dtype", "loss_dtype"),
+    ("pair", "teacher_dtype", "student_dtype", "loss_dtype"),
+    # Every pair with two of them, every neighbour with the others; factored chains, where dtypes matter most, with all.
     [
-        (torch.float32, torch.float64, torch.float64),
-        (torch.float64, torch.float32, torch.float32),
-        (torch.float32, torch.float16, torch.float32),
-        (torch.bfloat16, torch.bfloat16, torch.float32),
+        (pair, *dtypes)
+        for number, pair in enumerate(REPRESENTATIVE)
+        for dtypes in (DTYPES if pair.student is FACTORED and pair.teacher is FACTORED else DTYPES[number % 2 :: 2])
     ],
     ids=str,
 )
@@ -256,8 +271,19 @@ MIXED = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "student"), MIXED, ids=repr)
-@pytest.mark.parametrize(("weights", "temperature"), [(None, 1.0), ([0.3, 0.7], 2.5), ([1.0, 0.0], 2.5)], ids=str)
+WEIGHTS: list[tuple[list[float] | None, float]] = [([0.3, 0.7], 2.5), (None, 1.0), ([1.0, 0.0], 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "student", "weights", "temperature"),
+    # The first with all weights, the others with one of them in turn.
+    [
+        (*mixed, *weights)
+        for number, mixed in enumerate(MIXED)
+        for weights in (WEIGHTS if number == 0 else WEIGHTS[number % 3 :][:1])
+    ],
+    ids=str,
+)
 def test_mixture(
     first: Family, second: Family, student: Family, weights: list[float] | None, temperature: float
 ) -> None:

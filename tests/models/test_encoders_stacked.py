@@ -140,6 +140,7 @@ def test_a_saved_model_comes_back_exactly_without_its_sources(sources: Path, tmp
 
 
 def test_a_process_that_only_imports_the_models_can_load_one(sources: Path, tmp_path: Path) -> None:
+    """One that has an encoder of every kind in it."""
     tagger(sources).save_pretrained(tmp_path)
     program = (
         "import sys, structkd.models as models\n"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -283,19 +281,6 @@ def test_a_saved_model_comes_back_exactly_without_its_source(folder: Path, tmp_p
     for name, value in batch.items():
         assert torch.equal(value, again[name]), name
     torch.testing.assert_close(loaded(**again).emissions, model(**batch).emissions)
-
-
-@pytest.mark.parametrize("folder", ["bert"], indirect=True)
-def test_a_process_that_only_imports_the_models_can_load_one(folder: Path, tmp_path: Path) -> None:
-    model = tagger(folder)
-    model.save_pretrained(tmp_path)
-    program = (
-        "import sys, structkd.models as models\n"
-        "model = models.Tagger.from_pretrained(sys.argv[1])\n"
-        "print(type(model.encoder).__name__, model.features.limit)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["TransformerEncoder", str(LIMIT)]
 
 
 def test_weights_alone_build_from_the_configuration(folder: Path) -> None:

@@ -141,6 +141,8 @@ def test_every_tree_of_a_treebank_comes_back(read: object, count: int) -> None:
     treebank = read()  # type: ignore[operator]
     assert len(treebank) == count
     assert any(crossing(sentence.heads) for sentence in treebank[:500])
+    # All that cross, and every fourth of the others.
+    treebank = [sentence for row, sentence in enumerate(treebank) if row % 4 == 0 or crossing(sentence.heads)]
     for encoding in ENCODINGS:
         lost = sum(
             encoding.decode(encoding.encode(sentence.heads, sentence.upos), sentence.upos) != list(sentence.heads)

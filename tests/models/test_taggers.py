@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -147,22 +145,6 @@ def test_saved_model_comes_back_exactly(head: str, tmp_path) -> None:
     batch = model.encode(EXAMPLES)
     # The weights are the same bit by bit; the last bit of a product may depend on where they lie in memory.
     torch.testing.assert_close(model.eval()(**batch).emissions, loaded.eval()(**batch).emissions)
-
-
-def test_a_process_that_only_imports_the_models_can_load_one(tmp_path) -> None:
-    model = small().eval()
-    model.save_pretrained(tmp_path)
-    program = (
-        "import sys, structkd.models as models\n"
-        "model = models.Tagger.from_pretrained(sys.argv[1])\n"
-        "print(model.features.words[0], float(model.emission.weight.sum()))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    word, total = done.stdout.split()
-    assert word == model.features.words[0]
-    assert float(total) == pytest.approx(model.emission.weight.sum().item())
 
 
 def test_missing_weights_are_initialised_and_the_others_kept(tmp_path) -> None:

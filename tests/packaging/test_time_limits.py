@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parents[2]
 TESTS = """
 import itertools, time
@@ -19,6 +21,7 @@ def test_afterwards():
 """
 
 
+@pytest.mark.processes
 def test_hangs_are_failures_with_a_stack(tmp_path: Path) -> None:
     (tmp_path / "test_hangs.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(tmp_path)]

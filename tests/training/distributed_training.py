@@ -1,10 +1,9 @@
-"""Run by test_processes.py in one process and under torchrun: the same trainings, on as large batches in all.
+"""Run by test_processes.py in one process and in two connected ones: the same trainings, on as large batches in all.
 
-Argument: a folder. For each training every process writes its final weights to FOLDER/NAME/PROCESS.safetensors.
+For each training every process writes its final weights to FOLDER/NAME/PROCESS.safetensors.
 """
 
 import shutil
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors.torch import save_file
-from transformers import set_seed
-
-sys.path.insert(0, str(Path(__file__).parent))
 from test_distillation_trainer import ANNOTATION, tagger, text
+from transformers import set_seed
 
 from structkd import (
     KDObjective,
@@ -157,8 +154,8 @@ def train_all(folder: Path) -> None:
     assert train(folder / "again", name).resumed_from in (3, 6)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def connected(folder: Path) -> None:
+    """Called in each of the two processes."""
     wait_for_everyone()
-    loss_under_ddp(Path(sys.argv[1]) / f"wrapped-{0 if is_main_process() else 1}.safetensors")
-    train_all(Path(sys.argv[1]))
+    loss_under_ddp(folder / f"wrapped-{0 if is_main_process() else 1}.safetensors")
+    train_all(folder)

@@ -1,21 +1,18 @@
-"""Run by test_resuming.py: trainings that are killed and started again, in processes forked off this one.
+"""Called by test_resuming.py: trainings that are killed and started again, in processes forked off this one.
 
-Arguments: folder, seed of the moments of death, how many deaths at most. Every process kills itself (SIGKILL) at a
-random one of the moments at which it computes a loss, or creates, opens for writing, renames or removes something in
-the folder; the last one lives.
+Every process kills itself (SIGKILL) at a random one of the moments at which it computes a loss, or creates, opens for
+writing, renames or removes something in the folder; the last one lives.
 """
 
 import json
 import os
 import random
+import re
 import signal
-import sys
 from pathlib import Path
 
-import torch
+from preloaded import Death
 from safetensors.torch import save_file
-
-sys.path.insert(0, str(Path(__file__).parent))
 from test_distillation_trainer import ANNOTATION, tagger, text
 
 from structkd import KDObjective, LinearAnnealing, structural_kd_loss, supervised_loss
@@ -23,13 +20,13 @@ from structkd.training import TeacherScores, fit, training_text
 
 COMMON = {"per_device_train_batch_size": 8, "learning_rate": 0.05, "report_to": "none"}
 SETTINGS = {
-    # ends after 38 steps, in the middle of an epoch, with the weights of the best ones; logs between checkpoints
-    "steps": {"max_steps": 38, "eval_steps": 3, "logging_steps": 2, "lr_scheduler_type": "cosine"},
+    # ends after 20 steps, in the middle of an epoch, with the weights of the best ones; logs between checkpoints
+    "steps": {"max_steps": 20, "eval_steps": 3, "logging_steps": 2, "lr_scheduler_type": "cosine"},
     # ends when patience is out
     "patience": {"max_steps": 400, "eval_steps": 4, "logging_steps": 500, "learning_rate": 0.0},
     # a learning rate that depends on dev figures, accumulated batches, of words, no steps but epochs
     "epochs": {
-        "num_train_epochs": 6,
+        "num_train_epochs": 4,
         "lr_scheduler_type": "reduce_lr_on_plateau",
         "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5},
         "gradient_accumulation_steps": 2,
@@ -43,27 +40,9 @@ OPTIONS = {
 }
 
 
-class Death:
-    """Counts moments, and kills the process at one of them (0: never)."""
-
-    def __init__(self, folder: Path, moment: int) -> None:
-        self.folder, self.moment, self.count = str(folder), moment, 0
-        sys.addaudithook(self.hook)
-
-    def hook(self, event: str, arguments: tuple) -> None:
-        if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "open") and arguments:
-            path, writing = arguments[0], event != "open" or set(str(arguments[1])) & set("wax+")
-            if writing and isinstance(path, (str, os.PathLike)) and self.folder in str(path):
-                self.pass_by()
-
-    def pass_by(self) -> None:
-        self.count += 1
-        if self.count == self.moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def train(folder: Path, name: str, moment: int) -> None:
-    death = Death(folder, moment)
+    death = Death(re.escape(str(folder)), moment)
+    death.watch()
 
     def supervised(*arguments, **options):
         death.pass_by()
@@ -92,12 +71,11 @@ def train(folder: Path, name: str, moment: int) -> None:
         "best_dev": result.best_dev,
     }
     (folder / "result.json").write_text(json.dumps(content))
-    (folder / "moments.json").write_text(json.dumps(death.count))
+    (folder / "moments.json").write_text(json.dumps(moment - death.count))
 
 
 def in_a_process_of_its_own(folder: Path, name: str, moment: int) -> bool:
     """Whether it lived."""
-    sys.stdout.flush()
     child = os.fork()
     if child == 0:
         try:
@@ -113,24 +91,23 @@ def in_a_process_of_its_own(folder: Path, name: str, moment: int) -> bool:
     return True
 
 
-def compare(folder: Path, name: str, seed: int, most: int) -> str:
-    """Train in ``folder/whole`` undisturbed and in ``folder/killed`` with deaths; say how many."""
-    whole, killed = folder / "whole", folder / "killed"
-    for each in (whole, killed):
-        each.mkdir(parents=True)
-    assert in_a_process_of_its_own(whole, name, 0)
-    moments = json.loads((whole / "moments.json").read_text())
+#: How often each is killed at most; whether it is started once more when all is done.
+DEATHS = {"steps": (3, True), "patience": (1, False), "epochs": (2, False)}
+
+
+def compare(folder: Path, seed: int) -> None:
+    """Train in ``NAME/whole`` undisturbed and in ``NAME/killed`` with deaths; write how many in ``NAME/deaths``."""
     generator = random.Random(seed)
-    deaths = 0
-    # After its last checkpoint a training has not far to go, and lives if its moment would be later than that.
-    while deaths < most and not in_a_process_of_its_own(killed, name, generator.randint(1, moments // 2)):
-        deaths += 1
-    for _ in range(2):  # the second time all is done already
-        assert in_a_process_of_its_own(killed, name, 0)
-    return f"{name}: {deaths} deaths"
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for name in SETTINGS:
-        print(compare(Path(sys.argv[1]) / name, name, int(sys.argv[2]), int(sys.argv[3])), flush=True)
+    for name, (most, again) in DEATHS.items():
+        whole, killed = folder / name / "whole", folder / name / "killed"
+        for each in (whole, killed):
+            each.mkdir(parents=True)
+        assert in_a_process_of_its_own(whole, name, 0)
+        moments = json.loads((whole / "moments.json").read_text())
+        deaths = 0
+        # After its last checkpoint a training has not far to go, and lives if its moment would be later than that.
+        while deaths < most and not in_a_process_of_its_own(killed, name, generator.randint(1, moments // 2)):
+            deaths += 1
+        for _ in range(1 + again):
+            assert in_a_process_of_its_own(killed, name, 0)
+        (folder / name / "deaths").write_text(str(deaths))

@@ -1,15 +1,17 @@
 """Two processes that train one model get what one process gets on twice the batch."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import ending_processes
 import pytest
 import torch
-from distributed_training import TRAININGS, train_all
+from distributed_training import TRAININGS, connected, train_all
+from preloaded import kill, start, start_connected, wait
 from safetensors.torch import load_file
 
 from structkd.training import processes
@@ -22,15 +24,11 @@ EXACT = [name for name in TRAININGS if name != "dropout"]
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Of one process, and of two that were started with no setting but their number."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
-    train_all(one)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    log = two / "log.txt"
     # DDP warns where all parameters have gradients: it need not have looked for those that have not.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    script = Path(__file__).with_name("distributed_training.py")
-    done = subprocess.run(
-        [*launcher, str(script), str(two)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    started = [*start_connected(connected, two, log=log, TORCH_CPP_LOG_LEVEL="ERROR"), start(train_all, one, log=log)]
+    wait(*started, log=log)
+    assert [process.exitcode for process in started] == [0, 0, 0], log.read_text()
     return one, two
 
 
@@ -38,6 +36,7 @@ def log(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", EXACT)
 def test_loss_gradient_and_weights_equal_those_of_one_process(name: str, folders: tuple[Path, Path]) -> None:
     one, two = (folder / name for folder in folders)
@@ -53,6 +52,7 @@ def test_loss_gradient_and_weights_equal_those_of_one_process(name: str, folders
             torch.testing.assert_close(final[parameter], value, rtol=0.0, atol=1e-5, msg=f"{process} {parameter}")
 
 
+@pytest.mark.processes
 def test_two_processes_resume_where_they_stopped(folders: tuple[Path, Path]) -> None:
     for folder in folders:
         assert (folder / "dropout" / "metrics.jsonl").read_bytes() == (folder / "again" / "metrics.jsonl").read_bytes()
@@ -66,6 +66,7 @@ def test_two_processes_resume_where_they_stopped(folders: tuple[Path, Path]) -> 
         last_complete_checkpoint(checkpoints)
 
 
+@pytest.mark.processes
 def test_loss_under_data_parallelism_is_that_without(folders: tuple[Path, Path]) -> None:
     for process in (0, 1):
         results = load_file(folders[1] / f"wrapped-{process}.safetensors")
@@ -74,27 +75,26 @@ def test_loss_under_data_parallelism_is_that_without(folders: tuple[Path, Path])
         assert results["gradient"].abs().max() > 0
 
 
-def test_processes_end_however_a_training_ends() -> None:
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        (ending_processes.with_a_wrapper_in_a_global_name, [0, 0]),
+        (ending_processes.by_an_error_in_both, [1, 1]),
+        (ending_processes.by_an_error_before_a_collective_operation_is_over, [1, -signal.SIGKILL]),
+    ],
+)
+def test_processes_end_however_a_training_ends(way: Callable[[int], None], expected: list[int], tmp_path: Path) -> None:
     """No thread of gloo outlives the connection, and no process waits for a collective operation that never ends."""
-    expected = {
-        "with a wrapper in a global name": [0, 0],
-        "by an error in both": [1, 1],
-        "by an error before a collective operation is over": [1, -signal.SIGKILL],
-    }
-    script = Path(__file__).with_name("ending_processes.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), *expected],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=560,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == expected, done.stderr
-    # The process that would have waited for ever says where it waited.
-    assert "_disconnect" in done.stderr
+    log = tmp_path / "log.txt"
+    first, second = start_connected(ending_processes.train, way, log=log)
+    wait(first, log=log)
+    if expected[1] < 0:  # as torchrun kills the others
+        kill(second)
+        # The process that would have waited for ever says where it waited.
+        assert "_disconnect" in log.read_text()
+    wait(second, log=log)
+    assert [first.exitcode, second.exitcode] == expected, log.read_text()
 
 
 def test_one_process_needs_nothing() -> None:

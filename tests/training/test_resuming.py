@@ -2,16 +2,15 @@
 
 import json
 import logging
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from preloaded import start, wait
+from resumable_training import compare
 from test_distillation_trainer import ANNOTATION, STRUCTURAL, SUPERVISED, arguments, tagger, text
 
 from structkd.training import DistillationTrainer, FitResult, TeacherScores, fit, training_text
@@ -23,34 +22,35 @@ NAMES = ("steps", "patience", "epochs")
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trainings")
-    script = Path(__file__).with_name("resumable_training.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), "3", "4"], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = start(compare, folder, 3, log=folder / "log.txt")
+    wait(process, log=folder / "log.txt")
+    assert process.exitcode == 0, (folder / "log.txt").read_text()[-3000:]
     # Some moments are after the end of what was left to do.
-    assert all(int(line.split()[1]) >= 2 for line in done.stdout.splitlines()), done.stdout
+    deaths = {name: int((folder / name / "deaths").read_text()) for name in NAMES}
+    assert deaths["steps"] >= 2, deaths
+    assert min(deaths.values()) >= 1, deaths
     return folder
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_at_random_moments_a_training_ends_the_same(trainings: Path, name: str) -> None:
     whole, killed = trainings / name / "whole", trainings / name / "killed"
     for file in ("model.safetensors", "result.json", "metrics.jsonl"):
         assert (whole / file).read_bytes() == (killed / file).read_bytes(), file
     result = json.loads((whole / "result.json").read_text())
-    assert result["steps"] == {"steps": 38, "patience": 16, "epochs": 24}[name]
-    assert len(result["history"]) == {"steps": 13, "patience": 4, "epochs": 6}[name]
+    assert result["steps"] == {"steps": 20, "patience": 16, "epochs": 16}[name]
+    assert len(result["history"]) == {"steps": 7, "patience": 4, "epochs": 4}[name]
 
 
+@pytest.mark.processes
 def test_the_log_has_every_entry_once_and_no_times(trainings: Path) -> None:
     lines = (trainings / "steps" / "killed" / "metrics.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     losses = [entry["step"] for entry in entries if "loss" in entry]
-    # Every second step is asked for, every third has a checkpoint, the 38th is the last.
-    assert losses == [step for step in range(1, 39) if step % 2 == 0 or step % 3 == 0]
-    assert [entry["step"] for entry in entries if "eval_accuracy" in entry] == [*range(3, 38, 3), 38]
+    # Every second step is asked for, every third has a checkpoint, the 20th is the last.
+    assert losses == [step for step in range(1, 21) if step == 20 or step % 2 == 0 or step % 3 == 0]
+    assert [entry["step"] for entry in entries if "eval_accuracy" in entry] == [*range(3, 20, 3), 20]
     for entry in entries:
         figures = {"loss", "grad_norm", "learning_rate"} if "loss" in entry else {"eval_accuracy"}
         assert entry.keys() == {"step", "epoch"} | figures

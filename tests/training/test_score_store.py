@@ -2,11 +2,9 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
-from preloaded import start
+from preloaded import Death, start, wait
 from transformers import set_seed
 
 from structkd import KDObjective, structural_kd_loss
@@ -370,33 +368,28 @@ def writes(folder: Path) -> None:
     ScoreStore.write(teacher, text, folder, **settings)
 
 
+@pytest.mark.processes
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """SIGKILL at moments of a seeded schedule; shards that were finished are not written again."""
+    """It ends a moment after so many of 50 shards; shards that were finished are not written again."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    schedule = random.Random(4)
     finished: dict[str, int] = {}
-    for shards in (3, 17, 30, 43):  # of 50; the writer is killed a moment after so many
-        writer = start(writes, killed)
-        deadline = time.monotonic() + 120
-        while len(list(killed.glob("scores-*.json"))) < shards:
-            assert writer.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.0005)
-        time.sleep(schedule.uniform(0, 0.01))
-        writer.kill()
-        writer.join()
-        assert writer.exitcode == -signal.SIGKILL
+    for shards, seconds in ((3, 0.002), (17, 0.007), (30, 0.0), (43, 0.001)):
+        # The shards of the killed writers before it are not written again, and are not counted.
+        death = Death(r"killed/scores-[^/]*\.json$", shards - len(finished) // 2, seconds)
+        writer = start(writes, killed, log=tmp_path / "log.txt", death=death)
+        wait(writer)
+        assert writer.exitcode == -(signal.SIGPROF if seconds else signal.SIGKILL), (tmp_path / "log.txt").read_text()
         assert not (killed / "manifest.json").exists()
         now = modified(killed)
         assert all(now[name] == when for name, when in finished.items())
         vouched = [name for name in now if name.startswith("scores-") and name.endswith(".json")]
+        assert len(vouched) >= shards - 1
         finished = {name: now[name] for json in vouched for name in (json, json.replace(".json", ".safetensors"))}
-    for folder in (killed, whole):
-        writer = start(writes, folder)
-        writer.join()
-        assert writer.exitcode == 0
+    writers = [start(writes, folder) for folder in (killed, whole)]
+    wait(*writers)
+    assert [writer.exitcode for writer in writers] == [0, 0]
     now = modified(killed)
-    assert len(finished) >= 2 * 43
+    assert len(finished) >= 2 * 42
     assert all(now[name] == when for name, when in finished.items())
     assert files(killed) == files(whole)
     assert len(files(whole)) == 2 * 51 + 1
