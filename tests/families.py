@@ -279,8 +279,10 @@ class Spans(Family):
 
 class SecondOrderChain(Family):
     name = "chain-second-order"
-    labels = 2
     paths = ("torch",)
+
+    def __init__(self, labels: int = 2) -> None:
+        self.labels = labels
 
     def scores(self, generator: torch.Generator, batch: int, n: int, dtype: torch.dtype = torch.float64) -> Scores:
         return {"scores": random(generator, batch, n, *[self.labels] * 3, dtype=dtype)}

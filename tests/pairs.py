@@ -35,6 +35,7 @@ from families import (
     HeadSelection,
     MaxEnt,
     Scores,
+    SecondOrderChain,
     Spans,
     Trees,
     lengths_tensor,
@@ -258,6 +259,7 @@ for labels in (IO, BIO, BIOES):
     for kind, teacher in taggers(len(labels)).items():
         read = read_as_spans(labels, TYPES), {"labels": labels}, {"types": TYPES}
         TAGS_TO_SPANS.append(Pair(teacher, SPANS, (3, 1, 2), *read, f"{kind}-{len(labels)}->spans"))
+        TAGS_TO_SPANS.append(Pair(teacher, SPANS, (2, 3), *read, f"{kind}-{len(labels)}->spans-longer"))
 for (one, labels), (other, target) in itertools.permutations(SCHEMES.items(), 2):
     students = taggers(len(target))
     for kind, teacher in [*taggers(len(labels)).items(), ("listed", Listed("labels", MaxEnt(len(labels))))]:
@@ -266,6 +268,13 @@ for (one, labels), (other, target) in itertools.permutations(SCHEMES.items(), 2)
                 lengths = without_one_word("dense" if (kind, to) == ("dense", "factored") else to)
                 read = read_as_tags(labels, LOC, target, other), {"labels": labels}, {"labels": target}
                 ACROSS.append(Pair(teacher, student, lengths, *read, f"{kind}-{one}->{to}-{other}"))
+
+for labels, target, one, other in ((BIO_ONE, BIOES_ONE, "BIO", "BIOES"), (IO_ONE, BIO_ONE, "IO", "BIO")):
+    read = read_as_tags(labels, LOC, target, other), {"labels": labels}, {"labels": target}
+    for student in (MaxEnt(len(target)), FactoredChain(True, len(target)), SecondOrderChain(len(target))):
+        teacher = SecondOrderChain(len(labels))
+        ACROSS.append(Pair(teacher, student, (3, 1, 2), *read, f"second-{one}->{student.name}-{other}"))
+    ACROSS.append(Pair(FactoredChain(True, len(labels)), student, (3, 1, 2), *read, f"factored-{one}->second-{other}"))
 
 SEGMENTS = [
     *(
@@ -338,7 +347,10 @@ for mapping in (DROP, MERGE):
         RELABELLED.append(relabelled(SPANS, student, mapping, LOC, tags, lengths, types=TYPES, student_labels=BIO_ONE))
     spans = lambda y, n, m=mapping: read_spans([BIO_ONE[tag] for tag in one_type(BIO, m)(y, n)], LOC)  # noqa: E731
     for teacher in taggers(5).values():
-        RELABELLED.append(relabelled(teacher, Spans(1), mapping, None, spans, (3, 1, 2), labels=BIO, student_types=LOC))
+        for lengths in ((3, 1, 2), (3, 2)):
+            RELABELLED.append(
+                relabelled(teacher, Spans(1), mapping, None, spans, lengths, labels=BIO, student_types=LOC)
+            )
 for teacher, student in (
     (HEADS_LABELLED, HeadSelection(1)),
     (TREES_LABELLED[0], Trees(True, True, 1)),

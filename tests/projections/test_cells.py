@@ -9,7 +9,17 @@ import torch
 from families import agrees
 from pairs import CELLS, Pair
 
-from structkd import project, structural_kd_loss
+from structkd import (
+    MaxEnt,
+    SecondOrderChainCRF,
+    SpanCRF,
+    project,
+    retag,
+    structural_kd_loss,
+    token_kd_loss,
+    topk_kd_loss,
+)
+from structkd.distributions.base import class_name
 from structkd.projections import matrix
 
 pytestmark = pytest.mark.above_kernels
@@ -45,4 +55,26 @@ def test_the_matrix_names_the_pairs() -> None:
     found = matrix()
     for pair in CELLS:
         built = pair.build(*pair.scores(4))
-        assert found[type(built[0]).__name__, type(built[1]).__mro__[0].__name__.removeprefix("_Factored")] == "exact"
+        assert found[class_name(built[0]), class_name(built[1])] == "exact"
+
+
+def test_other_losses_across_tag_schemes() -> None:
+    """The k best are read in the teacher's scheme and written in the student's; words alone are converted, too."""
+    pair = next(pair for pair in CELLS if pair.name == "factored-BIO->maxent-BIOES")
+    teacher, student = pair.build(*pair.scores(5))
+    everything = topk_kd_loss(teacher, student, reduction="none", k=27, weighted=True)
+    assert agrees(everything, structural_kd_loss(teacher, student, reduction="none"))
+    alone = MaxEnt(teacher.emissions, teacher.lengths, teacher.labels)
+    loss = token_kd_loss(teacher, student, 2.0, reduction="none")
+    assert agrees(loss, structural_kd_loss(alone, student, 2.0, reduction="none"))
+
+
+def test_segments_of_a_second_order_chain_are_not_those_of_a_first() -> None:
+    labels = ["O", "I-X"]
+    teacher = SecondOrderChainCRF(torch.zeros(1, 3, 2, 2, 2), labels=labels)
+    student = SpanCRF(torch.zeros(1, 3, 3, 1), types=["X"])
+    with pytest.raises(NotImplementedError, match="no first-order chain"):
+        project(retag(teacher, ["O", "B-X", "I-X"]), student)
+    estimate, error = project(teacher, student, samples=2000, standard_error=True)
+    exact = torch.tensor([[1 / 4, 1 / 8, 1 / 8], [0.0, 1 / 8, 1 / 8], [0.0, 0.0, 1 / 4]])
+    assert ((estimate[0, ..., 0] - exact).abs() <= 5 * error[0, ..., 0]).all()

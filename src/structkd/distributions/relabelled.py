@@ -17,6 +17,7 @@ from .kernels.arithmetic import NEG_INF, working_precision
 from .linear_chain import LinearChainCRF
 from .maxent import MaxEnt
 from .mixture import Mixture
+from .second_order_chain import SecondOrderChainCRF
 from .span import Span
 from .tag_tables import TagReader, TagWriter, reader, same_spans, scheme_of_tags, types_of_tags, writer
 
@@ -126,8 +127,8 @@ def retag(distribution: Any, labels: Sequence[str]) -> Any:
     as it is.
 
     Args:
-        distribution: a MaxEnt, a linear chain, an Empirical, a relabelled one, or a Mixture of these, with tags of a
-            scheme as `labels`.
+        distribution: a MaxEnt, a chain of first or second order, an Empirical, a relabelled one, or a Mixture of these,
+            with tags of a scheme as `labels`.
         labels: tags of the same types, in order; the scheme is BIOES if there are E- or S- tags, IO if there are no B-.
 
     Returns:
@@ -338,9 +339,9 @@ class _MaskedChain(LinearChainCRF):
 
 def _read_chain(source: StructuredDistribution, reading: TagReader, writing: TagWriter, names: list[str]) -> Relabelled:
     """Return the chain whose states are a source label and whether its word begins (and ends) a span, as written."""
-    if not isinstance(source, (MaxEnt, LinearChainCRF)):
+    if not isinstance(source, (MaxEnt, LinearChainCRF, SecondOrderChainCRF)):
         raise NotImplementedError(
-            f"Tags of {class_name(source)} cannot be read: only those of MaxEnt and LinearChainCRF can. Give a student "
+            f"Tags of {class_name(source)} cannot be read: only those of MaxEnt and of chains can. Give a student "
             "in the teacher's scheme."
         )
     ends_count = writing.scheme == "BIOES"
@@ -364,14 +365,23 @@ def _read_chain(source: StructuredDistribution, reading: TagReader, writing: Tag
 
 
 def _expanded(
-    source: MaxEnt | LinearChainCRF, label: Tensor, allowed: Tensor, first: Tensor, last: Tensor
-) -> LinearChainCRF:
+    source: MaxEnt | LinearChainCRF | SecondOrderChainCRF, label: Tensor, allowed: Tensor, first: Tensor, last: Tensor
+) -> LinearChainCRF | SecondOrderChainCRF:
     """Return a chain over states with the scores of their labels, and -inf if one may not follow or be at an end."""
 
     def masked(possible: Tensor, scores: Tensor | None) -> Tensor:
         scores = torch.zeros(possible.shape, dtype=source.dtype, device=possible.device) if scores is None else scores
         return scores.masked_fill(~possible, NEG_INF)
 
+    if isinstance(source, SecondOrderChainCRF):
+        # the first state has the first label, which stands for words before the sentence in both
+        scores = source.log_potentials[..., label, :, :][..., label, :][..., label]
+        position = torch.arange(source.words, device=label.device).view(1, -1, 1, 1)
+        possible = torch.where(position > 0, allowed, first.unsqueeze(-1))
+        possible = possible & (last.unsqueeze(-1) | (position != (source.lengths - 1).view(-1, 1, 1, 1)))
+        return SecondOrderChainCRF(
+            scores.masked_fill(~possible.unsqueeze(-1), NEG_INF), source.lengths, validate_args=False
+        )
     if isinstance(source, LinearChainCRF) and not source.factored:
         scores = source.log_potentials[..., label, :][..., label].masked_fill(~allowed, NEG_INF)
         position = torch.arange(source.words - 1, device=label.device).view(1, -1, 1)

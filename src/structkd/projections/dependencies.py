@@ -15,10 +15,12 @@ from ..distributions import (
     HeadSelection,
     Mixture,
     NonProjectiveDependencyCRF,
+    Relabelled,
 )
 from ..distributions.arcs import ArcDistribution
 from ..distributions.base import Parts, StructuredDistribution, adopt, class_name
 from ..distributions.checks import check_temperature
+from ..distributions.kernels.arithmetic import logarithm
 from ..distributions.kernels.head_labels import renormalised
 from .empirical import as_arcs, counted_labels
 from .registry import check_pair, check_words, fused, register_projection
@@ -102,6 +104,15 @@ def _mixed_mass(teacher: Distribution, student: HeadLabeling, temperature: float
     return torch.stack([weight * mass for weight, mass in zip(teacher.weights, masses, strict=True)]).sum(0)
 
 
+def mapped_arcs(teacher: Relabelled, student: StructuredDistribution) -> Tensor:
+    """Return the marginals of arcs whose relations are mapped, [B, N, N, L], on the trees that both sides allow."""
+    if teacher.kind != "heads":
+        raise NotImplementedError(
+            f"The teacher is a map of {class_name(teacher.source)}, and {class_name(student)} is over dependency arcs."
+        )
+    return teacher.merged(conditioned(teacher.source, student).arc_marginals())
+
+
 def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float) -> Tensor:
     """Compute the teacher's mass of the arc (and relation) that each label names, [B, N, K], at a temperature.
 
@@ -120,6 +131,9 @@ def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float)
         if teacher.kind == "labels":
             return counted_labels(teacher, student)
         teacher, temperature = as_arcs(teacher, student), 1.0
+    if isinstance(teacher, Relabelled):
+        arcs = mapped_arcs(teacher.tempered(temperature), student)
+        teacher, temperature = HeadSelection(logarithm(arcs), student.lengths, validate_args=False), 1.0
     if not isinstance(teacher, ArcDistribution):
         raise NotImplementedError(
             "The components of a Mixture that teaches a HeadLabeling student must be dependency distributions, got "

@@ -248,7 +248,7 @@ def targets(
 
 
 def check_pair(teacher: Distribution, student: Distribution) -> None:
-    """Refuse a teacher and a student of different sentences or inventories."""
+    """Refuse sides of different sentences or inventories; tag schemes of the same types may differ."""
     if teacher.batch_shape != student.batch_shape:
         raise ValueError(
             f"Teacher and student must have the same batch shape, got {list(teacher.batch_shape)} for the teacher and "
@@ -262,7 +262,7 @@ def check_pair(teacher: Distribution, student: Distribution) -> None:
         )
     for inventory in ("labels", "types"):
         theirs, ours = getattr(teacher, inventory, None), getattr(student, inventory, None)
-        if theirs is not None and ours is not None and theirs != ours:
+        if theirs is not None and ours is not None and theirs != ours and not same_spans(theirs, ours):
             raise ValueError(
                 f"Teacher and student must have the same {inventory} in the same order, got {theirs} for the teacher "
                 f"and {ours} for the student. Reorder the scores of one of them."

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..distributions import (
     HeadLabeling,
-    HeadSelection,
     LinearChainCRF,
     MaxEnt,
     Relabelled,
@@ -18,10 +17,9 @@ from ..distributions import (
 )
 from ..distributions.arcs import ArcDistribution
 from ..distributions.base import Parts, StructuredDistribution, class_name
-from ..distributions.kernels.arithmetic import logarithm
 from ..distributions.tag_tables import TagWriter
 from ..distributions.transition_counts import Term, TransitionCounts
-from .dependencies import conditioned, label_mass, renormalised
+from .dependencies import label_mass, mapped_arcs, renormalised
 from .registry import register_projection, targets
 from .spans import Neighbours, reading_of, segments, tag_bigrams, tag_marginals, writing_of
 
@@ -117,9 +115,13 @@ def _(teacher: Relabelled, student: SpanCRF) -> Parts:
     """
     _check(teacher, student, ("labels", "spans"))
     if teacher.kind == "labels":
-        labels, bigrams = targets(teacher.source, _over_bigrams(teacher, False))
-        if not teacher.source.structures_are or (teacher.lengths == 1).any():
-            (labels,) = targets(teacher.source, _over_words(teacher))
+        if not isinstance(teacher.source, (MaxEnt, LinearChainCRF)):
+            raise NotImplementedError(
+                f"Segments of the tags of {class_name(teacher.source)} are not known, as its words are no first-order "
+                "chain. Give samples=K to project() for an estimate from the source, or a student over tags."
+            )
+        (labels,) = targets(teacher.source, _over_words(teacher))
+        _, bigrams = targets(teacher.source, _over_bigrams(teacher, False))
         reading = reading_of(teacher.labels, student).of(teacher.outputs)
         return segments(Neighbours(bigrams, labels), labels, reading, student)
     if teacher.types is not None and student.types is not None and teacher.types != student.types:
@@ -148,17 +150,10 @@ def _writing(teacher: Relabelled, student: Any) -> TagWriter:
 # -- relations --------------------------------------------------------------------------------------------------------
 
 
-def _arcs(teacher: Relabelled, student: Any) -> Tensor:
-    """Return the marginals of arcs with mapped relations, [B, N, N, L], on the trees that both sides allow."""
-    if teacher.kind != "heads":
-        _check(teacher, student, ("heads",))
-    return teacher.merged(conditioned(teacher.source, student).arc_marginals())
-
-
 @register_projection(Relabelled, ArcDistribution)
 def _(teacher: Relabelled, student: ArcDistribution) -> Tensor:
     """Return sums of P(h -> d with relation r) over relations that become one, at the source's cost."""
-    arcs = _arcs(teacher, student)
+    arcs = mapped_arcs(teacher, student)
     if not student.labelled:
         return arcs.sum(-1)
     if arcs.shape[-1] != student.event_shape[-1]:
@@ -171,7 +166,6 @@ def _(teacher: Relabelled, student: ArcDistribution) -> Tensor:
 @register_projection(Relabelled, HeadLabeling)
 def _(teacher: Relabelled, student: HeadLabeling) -> Parts:
     """Divide the mass of an arc with its mapped relation among the labels that name it, then renormalize."""
-    arcs = HeadSelection(logarithm(_arcs(teacher, student)), student.lengths, validate_args=False)
-    mass = label_mass(arcs, student, 1.0)
+    mass = label_mass(teacher, student, 1.0)
     renormalised(mass)
     return (mass,)
