@@ -14,6 +14,7 @@ MODULES = [
     "distributions.checks",
     "distributions.head_labeling",
     "distributions.head_selection",
+    "distributions.legality",
     "distributions.linear_chain",
     "distributions.maxent",
     "distributions.mean_field",

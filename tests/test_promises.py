@@ -315,6 +315,8 @@ NAMES = [
     "posterior_kd_loss",
     "topk_kd_loss",
     "emission_kd_loss",
+    "logit_matching_loss",
+    "legal",
     "KDObjective",
 ]
 

@@ -15,6 +15,7 @@ from .empirical import Empirical
 from .head_labeling import HeadLabeling
 from .head_selection import HeadSelection
 from .kernels.arithmetic import NEG_INF, working_precision
+from .legality import legal
 from .linear_chain import LinearChainCRF
 from .maxent import MaxEnt
 from .mean_field import MeanFieldDependency
@@ -48,6 +49,7 @@ __all__ = [
     "check_inventory",
     "check_labels",
     "check_scores",
+    "legal",
     "relabel",
     "retag",
     "working_precision",

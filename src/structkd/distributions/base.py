@@ -105,6 +105,8 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     log_potentials: Tensor
     #: Whether a sentence is shorter than the batch.
     ragged: bool
+    #: Whether words choose independently of each other, if need be among the legal sequences of a tag scheme.
+    over_words = False
 
     def __init__(
         self, scores: Tensor, words: int, event_shape: Sequence[int], lengths: Any, validate_args: bool | None

@@ -50,6 +50,11 @@ class Relabelled(Distribution):
     def __repr__(self) -> str:
         return f"Relabelled({self.source!r}, size={self.size})"
 
+    @property
+    def over_words(self) -> bool:
+        """Whether words choose independently: a map of every word's label leaves them so."""
+        return self.source.over_words
+
     def tempered(self, temperature: float) -> Relabelled:
         """Return the map of the source at a temperature."""
         tempered = self.source.tempered(temperature)

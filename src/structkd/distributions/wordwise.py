@@ -17,6 +17,8 @@ class WordwiseDistribution(StructuredDistribution):
     A subclass lays its part scores out as choices [B, N, M], one row a word (`choices`), and back (`arrange`).
     """
 
+    over_words = True
+
     def words_alone(self, scores: Tensor | None = None) -> StructuredDistribution:
         return self if scores is None else self.with_scores(scores)
 
