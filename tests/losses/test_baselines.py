@@ -27,15 +27,19 @@ from families import (
     seeded,
 )
 from oracles import Enumeration, cross_entropy, log_sum_exp, softmax
-from pairs import BIO_SHUFFLED, BIOES, LONG, TO_TAGS, TYPES, Pair
+from pairs import LONG, TO_TAGS, TYPES, Pair
 from torch import Tensor
 
 import structkd
-from structkd.data import tag_spans
 from structkd.distributions.kernels import arithmetic
 
-FUNCTIONS = ["token_kd_loss", "posterior_kd_loss", "emission_kd_loss"]
 CHAIN = Pair(FACTORED, FACTORED)
+FUNCTIONS = {
+    "token_kd_loss": Pair(MAXENT, FACTORED),
+    "posterior_kd_loss": CHAIN,
+    "emission_kd_loss": CHAIN,
+    "logit_matching_loss": CHAIN,
+}
 
 
 @pytest.mark.parametrize("pair", [Pair(FACTORED, FACTORED), Pair(DENSE, DENSE, LONG), Pair(MAXENT, FACTORED)], ids=repr)
@@ -77,7 +81,7 @@ def test_posterior_kd_compares_label_marginals(temperature: float) -> None:
     assert agrees(structkd.posterior_kd_loss(*built, temperature=temperature, reduction="none"), expected)
 
 
-@pytest.mark.parametrize("name", ["token_kd_loss", "posterior_kd_loss"])
+@pytest.mark.parametrize("name", ["token_kd_loss", "emission_kd_loss", "posterior_kd_loss"])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_independent_words_leave_nothing_to_choose(name: str, temperature: float) -> None:
     pair = Pair(MAXENT, MAXENT)
@@ -89,10 +93,10 @@ def test_independent_words_leave_nothing_to_choose(name: str, temperature: float
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_signature(name: str) -> None:
     """The same arguments as the structural loss; finite, differentiable in the student only."""
-    function = getattr(structkd, name)
-    teacher, student = CHAIN.scores(5)
-    watched, learning = FACTORED.with_grad(teacher), FACTORED.with_grad(student)
-    built = CHAIN.build(watched, learning)
+    function, pair = getattr(structkd, name), FUNCTIONS[name]
+    teacher, student = pair.scores(5)
+    watched, learning = pair.teacher.with_grad(teacher), FACTORED.with_grad(student)
+    built = pair.build(watched, learning)
     each = function(*built, temperature=2.0, reduction="none")
     assert each.shape == (len(CHAIN.lengths),)
     assert each.isfinite().all()
@@ -199,7 +203,7 @@ def test_topk_of_a_parser_as_head_labels(teacher: Arcs, weighted: bool) -> None:
 
 @pytest.mark.parametrize("teacher", PARSERS, ids=repr)
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_token_kd_of_a_parser_takes_its_arc_scores_word_by_word(teacher: Arcs, temperature: float) -> None:
+def test_emission_kd_of_a_parser_takes_its_arc_scores_word_by_word(teacher: Arcs, temperature: float) -> None:
     lengths = teacher.ragged
     heads, relations = head_labels(teacher, 2)
     scores = teacher.scores(seeded(12), len(lengths), len(heads))
@@ -217,7 +221,7 @@ def test_token_kd_of_a_parser_takes_its_arc_scores_word_by_word(teacher: Arcs, t
         expected.append(temperature**2 * total)
     student = structkd.HeadLabeling(logits, heads.expand(logits.shape), relations, lengths_tensor(lengths))
     built = teacher.build(scores, lengths_tensor(lengths))
-    assert agrees(structkd.token_kd_loss(built, student, temperature=temperature, reduction="none"), expected)
+    assert agrees(structkd.emission_kd_loss(built, student, temperature=temperature, reduction="none"), expected)
 
 
 @pytest.mark.parametrize("teacher", PARSERS, ids=repr)
@@ -241,33 +245,45 @@ def test_posterior_kd_of_spans_is_structural_for_words_that_label_alone(pair: Pa
     assert agrees(loss, pair.loss(teacher, student, 2.5))
 
 
-@pytest.mark.parametrize(("labels", "scheme"), [(BIO_SHUFFLED, "BIO"), (BIOES, "BIOES")])
-@pytest.mark.parametrize("masked", [False, True])
-def test_token_kd_of_spans_takes_the_tags_of_the_best_segmentation(
-    labels: list[str], scheme: str, masked: bool
-) -> None:
-    lengths = (4, 1, 3)
-    scores = SPANS.scores(seeded(17), 3, 5)
-    if masked:
-        scores, _ = SPANS.masked(scores, lengths, seeded(18))
-    logits = random(seeded(19), 3, 5, len(labels))
-    teacher = SPANS.build(scores, lengths_tensor(lengths), types=TYPES)
-    student = structkd.MaxEnt(logits, lengths_tensor(lengths), labels=labels)
-    gold = torch.zeros(3, 5, dtype=torch.long)
-    for item, spans in enumerate(teacher.decode()):
-        named = [(span.start, span.end, TYPES[span.type]) for span in spans]
-        tags = tag_spans(named, lengths[item], scheme)
-        gold[item, : lengths[item]] = torch.tensor([labels.index(tag) for tag in tags])
-    loss = structkd.token_kd_loss(teacher, student, temperature=1.0, reduction="none")
-    torch.testing.assert_close(loss, structkd.supervised_loss(student, gold, reduction="none"))
+@pytest.mark.parametrize("teacher", [FACTORED, DENSE, PROJECTIVE, NONPROJECTIVE, SPANS], ids=repr)
+def test_token_kd_needs_a_teacher_of_independent_words(teacher: Family) -> None:
+    """Alone or in a mixture; emission KD takes those that have scores of words, and every refusal names the others."""
+    built = teacher.build(teacher.scores(seeded(17), 1, 3), lengths_tensor((3,)))
+    students: Any = structkd.MaxEnt(torch.zeros(1, 3, 3)), structkd.HeadSelection(torch.zeros(1, 3, 3))
+    student = students[teacher in (PROJECTIVE, NONPROJECTIVE)]
+    for given in (built, structkd.Mixture([built])):
+        with pytest.raises(NotImplementedError, match=r"(?s)not factorize over words.*emission_kd_loss.*posterior_kd_"):
+            structkd.token_kd_loss(given, student)
+        if teacher in (DENSE, SPANS):
+            with pytest.raises(
+                NotImplementedError, match=r"has no emissions.*posterior_kd_loss.*topk_kd_loss with k=1"
+            ):
+                structkd.emission_kd_loss(given, student)
+        else:
+            assert structkd.emission_kd_loss(given, student) > 0
+
+
+def test_token_kd_takes_relabelled_words() -> None:
+    teacher = structkd.relabel(MAXENT.build(MAXENT.scores(seeded(16), 2, 4), labels=["O", "A", "B"]), {"B": "A"})
+    student = structkd.MaxEnt(random(seeded(17), 2, 4, 2), labels=["O", "A"])
+    losses = [loss(teacher, student, 2.0) for loss in (structkd.token_kd_loss, structkd.structural_kd_loss)]
+    assert agrees(*losses)
+
+
+def test_token_kd_takes_posteriors_of_heads() -> None:
+    """Mean field chooses every word's head alone, second-order scores included: the loss is the structural one."""
+    built = MEAN_FIELD.build(MEAN_FIELD.scores(seeded(18), 2, 4), lengths_tensor((4, 2)))
+    student = HEADS.build(HEADS.scores(seeded(19), 2, 4), lengths_tensor((4, 2)))
+    losses = [loss(built, student, 2.0) for loss in (structkd.token_kd_loss, structkd.structural_kd_loss)]
+    assert agrees(*losses)
+    assert structkd.emission_kd_loss(built, student, 2.0) != losses[0]
 
 
 def test_spans_need_a_tagger_for_a_distribution_per_word() -> None:
     scores, lengths = SPANS.scores(seeded(20), 1, 3), lengths_tensor((3,))
     spans = SPANS.build(scores, lengths, types=TYPES)
-    for loss in (structkd.token_kd_loss, structkd.posterior_kd_loss):
-        with pytest.raises(NotImplementedError, match="in the tags of a tagger, and the student is SpanCRF"):
-            loss(spans, spans)
+    with pytest.raises(NotImplementedError, match="in the tags of a tagger, and the student is SpanCRF"):
+        structkd.posterior_kd_loss(spans, spans)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +295,7 @@ def test_spans_need_a_tagger_for_a_distribution_per_word() -> None:
 )
 def test_emissions_of_different_factorizations_are_not_compared(student: Any) -> None:
     with pytest.raises(NotImplementedError, match="emissions over one inventory on both sides"):
-        structkd.emission_kd_loss(structkd.DependencyCRF(torch.zeros(1, 2, 2)), student)
+        structkd.logit_matching_loss(structkd.DependencyCRF(torch.zeros(1, 2, 2)), student)
 
 
 class TestLikelihoodOfLabels:
@@ -359,7 +375,7 @@ class TestPartialGold:
             structkd.supervised_loss(structkd.MaxEnt(torch.zeros(1, 2, 3)), torch.tensor([[0, -1]]))
 
 
-@pytest.mark.parametrize("loss", [structkd.token_kd_loss, structkd.posterior_kd_loss])
+@pytest.mark.parametrize("loss", [structkd.emission_kd_loss, structkd.posterior_kd_loss])
 def test_several_teachers_average_word_by_word(loss) -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([5, 1, 3])
@@ -378,6 +394,6 @@ def test_several_teachers_average_word_by_word(loss) -> None:
 
 def test_losses_of_whole_structures_want_one_teacher() -> None:
     teacher = structkd.MaxEnt(torch.randn(2, 3, 4))
-    for loss in (structkd.emission_kd_loss, partial(structkd.topk_kd_loss, k=2)):
-        with pytest.raises(NotImplementedError, match=r"got Mixture\..*token_kd_loss or posterior"):
+    for loss in (structkd.logit_matching_loss, partial(structkd.topk_kd_loss, k=2)):
+        with pytest.raises(NotImplementedError, match=r"got Mixture\..*emission_kd_loss or posterior"):
             loss(structkd.Mixture([teacher, teacher]), teacher)

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions import Empirical, LinearChainCRF, MaxEnt
+from ..distributions import Empirical, LinearChainCRF, MaxEnt, Mixture
 from ..distributions.base import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.checks import check_temperature
-from ..distributions.wordwise import WordwiseDistribution
 from ..projections.registry import check_distribution, check_pair, check_words, targets
 from ..projections.structures import k_best
 from .structural import Reduction, cross_entropy, structural_kd_loss
@@ -26,28 +25,76 @@ def token_kd_loss(
     reduction: str = "batchmean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    """Compute the token-level loss: every word's scores are softmaxed on both sides, and structure is left out.
+    """Compute token-level distillation: every word of both sides has a softmax of its own (Hinton et al., 2015).
 
-    The scores are the emissions of a chain, the first-order arc scores of a parser (a softmax over heads), or the
-    logits of a tagger (Hinton et al., 2015, word by word). Two classes have no scores per word. For spans, the tags of
-    the best segmentation are hard targets. For a chain of dense potentials, the targets are its label marginals.
-    Several teachers (a `Mixture`) are averaged word by word.
+    The teacher factorizes over words: `MaxEnt`, `HeadSelection`, `MeanFieldDependency`, or a `Mixture` of such
+    teachers, which are averaged word by word. Of a student that scores transitions or trees, the words' own scores are
+    used (its emissions or first-order arc scores). If `structkd.legal` conditioned both sides on legal tags, the
+    words' distributions are conditioned likewise.
 
-    Args, Returns and Raises are as in `structural_kd_loss`.
+    Args and Returns are as in `structural_kd_loss`.
+
+    Raises:
+        NotImplementedError: the teacher does not factorize over words. `emission_kd_loss` softmaxes the emissions of
+            such a teacher, and `posterior_kd_loss` takes its marginals.
 
     >>> import structkd, torch
-    >>> emissions, transitions = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
-    >>> teacher = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
     >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
     >>> round(structkd.token_kd_loss(teacher, student).item(), 4)
     1.1256
     """
     teacher, student = _sides(teacher, student)
-    words = student.alone()
-    if not isinstance(words, WordwiseDistribution):
-        words = student.posterior()
-    alone = teacher.alone() if hasattr(teacher, "alone") else teacher
-    return structural_kd_loss(alone, words, temperature, temperature_mode, reduction, num_items)
+    for component in _components(teacher):
+        if not getattr(component, "over_words", False):
+            raise NotImplementedError(
+                f"The teacher {class_name(component)} does not factorize over words, as token_kd_loss needs. Use "
+                "emission_kd_loss, which softmaxes the words' own scores of such a teacher, or posterior_kd_loss, "
+                "which takes its marginals; or train a teacher of independent words."
+            )
+    return structural_kd_loss(teacher, _words(student), temperature, temperature_mode, reduction, num_items)
+
+
+@ordinary_tensors
+def emission_kd_loss(
+    teacher: Distribution,
+    student: Distribution,
+    temperature: float = 1.0,
+    temperature_mode: str = "global",
+    reduction: str = "batchmean",
+    num_items: float | Tensor | None = None,
+) -> Tensor:
+    """Compute emission distillation: a CRF teacher's emissions are softmaxed word by word (Wang et al., 2020).
+
+    What the teacher knows about transitions, siblings or trees is left out; softmaxed emissions are no function of its
+    distribution, because a CRF may move scores from emissions to transitions. The emissions of a parser are its
+    first-order arc scores. Of the student, the words' own scores are used, too. If `structkd.legal` conditioned both
+    sides on legal tags, the words' distributions are conditioned likewise. Several teachers (a `Mixture`) are averaged
+    word by word.
+
+    Args and Returns are as in `structural_kd_loss`.
+
+    Raises:
+        NotImplementedError: the teacher has no scores of single words, as a dense chain or a span model.
+
+    >>> import structkd, torch
+    >>> emissions, transitions = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2)
+    >>> teacher = structkd.LinearChainCRF.from_scores(emissions, transitions)
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> round(structkd.emission_kd_loss(teacher, student).item(), 4)
+    1.1256
+    """
+    teacher, student = _sides(teacher, student)
+    for component in _components(teacher):
+        dense = isinstance(component, LinearChainCRF) and not component.factored
+        if dense or not getattr(_alone(component), "over_words", False):
+            raise NotImplementedError(
+                f"The teacher {class_name(component)}{' of dense potentials' if dense else ''} has no emissions, which "
+                "emission_kd_loss softmaxes word by word. Use posterior_kd_loss, which takes its marginals, or "
+                "topk_kd_loss with k=1 for its best structure; chains built by LinearChainCRF.from_scores have "
+                "emissions."
+            )
+    return structural_kd_loss(_alone(teacher), _words(student), temperature, temperature_mode, reduction, num_items)
 
 
 @ordinary_tensors
@@ -119,7 +166,7 @@ def topk_kd_loss(
 
 
 @ordinary_tensors
-def emission_kd_loss(
+def logit_matching_loss(
     teacher: Distribution,
     student: Distribution,
     temperature: float = 1.0,
@@ -127,10 +174,10 @@ def emission_kd_loss(
     reduction: str = "batchmean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    """Compute the squared differences between the words' scores on both sides (Ba and Caruana, 2014).
+    """Compute the squared distance of the words' scores of both sides, logit matching (Ba and Caruana, 2014).
 
-    They are summed over words and averaged over labels, after each word's scores are centered, because a constant per
-    word does not change a distribution. The temperature has no effect: scores are divided by T and the loss is
+    Squares are summed over words and averaged over labels, after each word's scores are centered, because a constant
+    per word does not change a distribution. The temperature has no effect: scores are divided by T and the loss is
     multiplied by T^2. Both sides must be taggers with finite emissions.
 
     Args, Returns and Raises are as in `structural_kd_loss`; the temperature mode must be "global".
@@ -138,15 +185,15 @@ def emission_kd_loss(
     >>> import structkd, torch
     >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
     >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
-    >>> structkd.emission_kd_loss(teacher, student).item()
+    >>> structkd.logit_matching_loss(teacher, student).item()
     0.5
     """
-    _global_only("emission_kd_loss", temperature, temperature_mode)
+    _global_only("logit_matching_loss", temperature, temperature_mode)
     source, student = _sides(teacher, student, one=True)
     scores = [_emissions(side) for side in (source, student)]
     if None in [None if s is None else True for s in scores]:
         raise NotImplementedError(
-            "The loss emission_kd_loss compares the scores of labels, word by word, and needs emissions over one "
+            "The loss logit_matching_loss compares the scores of labels, word by word, and needs emissions over one "
             "inventory on both sides (LinearChainCRF.from_scores or MaxEnt), got a teacher "
             f"{class_name(source)} and a student {class_name(student)}. Use structural_kd_loss, which distils between "
             "different factorizations."
@@ -170,7 +217,8 @@ def _sides(teacher: Any, student: Any, one: bool = False) -> tuple[Any, Structur
     if one and not isinstance(teacher, (StructuredDistribution, Empirical)):
         raise NotImplementedError(
             f"The teacher of this loss must be a single structured distribution, got {class_name(teacher)}. For "
-            "several teachers, give a Mixture to structural_kd_loss, token_kd_loss or posterior_kd_loss."
+            "several teachers, give a Mixture to structural_kd_loss, token_kd_loss, emission_kd_loss or "
+            "posterior_kd_loss."
         )
     check_pair(teacher, student)
     return teacher, student
@@ -180,6 +228,21 @@ def _global_only(name: str, temperature: float, temperature_mode: str) -> float:
     if temperature_mode != "global":
         raise ValueError(f"The temperature_mode of {name} must be 'global', got {temperature_mode!r}.")
     return check_temperature(temperature)
+
+
+def _components(teacher: Any) -> list[Any]:
+    return list(teacher.components) if isinstance(teacher, Mixture) else [teacher]
+
+
+def _alone(teacher: Any) -> Any:
+    """Return the distribution in which every word chooses by its own scores; a foreign one has none."""
+    return teacher.alone() if hasattr(teacher, "alone") else teacher
+
+
+def _words(student: StructuredDistribution) -> StructuredDistribution:
+    """Return the student's words by their own scores, or by their marginals if words have none."""
+    words: Any = student.alone()
+    return words if isinstance(words, StructuredDistribution) and words.over_words else student.posterior()
 
 
 def _emissions(side: StructuredDistribution) -> Tensor | None:

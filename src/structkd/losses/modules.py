@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .baselines import emission_kd_loss, posterior_kd_loss, token_kd_loss, topk_kd_loss
+from .baselines import emission_kd_loss, logit_matching_loss, posterior_kd_loss, token_kd_loss, topk_kd_loss
 from .structural import structural_kd_loss
 
 
@@ -101,14 +101,31 @@ class EmissionKDLoss(KDLoss):
         temperature, temperature_mode, reduction: as in the function.
 
     >>> import structkd, torch
+    >>> teacher = structkd.LinearChainCRF.from_scores(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.eye(2))
+    >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    >>> loss = structkd.EmissionKDLoss(temperature=2.0)
+    >>> round(loss(teacher, student).item(), 4)
+    5.2068
+    """
+
+    function = staticmethod(emission_kd_loss)
+
+
+class LogitMatchingLoss(KDLoss):
+    """`structkd.logit_matching_loss` as a module.
+
+    Args:
+        temperature, temperature_mode, reduction: as in the function.
+
+    >>> import structkd, torch
     >>> teacher = structkd.MaxEnt(torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]))
     >>> student = structkd.MaxEnt(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
-    >>> loss = structkd.EmissionKDLoss(reduction="sum")
+    >>> loss = structkd.LogitMatchingLoss(reduction="sum")
     >>> round(loss(teacher, student).item(), 4)
     0.5
     """
 
-    function = staticmethod(emission_kd_loss)
+    function = staticmethod(logit_matching_loss)
 
 
 class TopKKDLoss(KDLoss):
