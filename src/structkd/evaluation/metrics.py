@@ -16,15 +16,20 @@ from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
 from structkd.evaluation.attachment import attachment_counts
 from structkd.evaluation.spans import span_counts, tag_counts
 from structkd.numbering import UNLABELLED
+from structkd.tags import repair_tags
 
-__all__ = ["compute_metrics", "counts", "metric_rule", "metric_title", "precision_recall_f1"]
+__all__ = ["compute_metrics", "counts", "lenient_counts", "metric_rule", "metric_title", "precision_recall_f1"]
 
 Counts = NDArray[np.int64]
 Values = Sequence[Mapping[str, Sequence[int]]]
 
-_TITLES = {"f1": "span F1", "uas": "UAS", "las": "LAS"}
+_TITLES = {"f1": "span F1", "lenient_f1": "lenient span F1", "uas": "UAS", "las": "LAS"}
 _RULES = dict.fromkeys(
     ("uas", "las"), "UAS and LAS: punctuation counted, relation subtypes dropped, as the CoNLL-18 scorer."
+)
+_RULES["lenient_f1"] = (
+    "Lenient span F1: the published decoding, legal or not (argmax by word, or Viterbi over all sequences), read as "
+    "the CoNLL-2000 scorer does; span F1 is of the best legal sequence."
 )
 
 
@@ -82,6 +87,33 @@ def _of_trees(annotation: TreeAnnotation, gold: Values, predicted: Values) -> di
         annotation.relations,
     )
     return {"las": labelled, "uas": unlabelled}
+
+
+def lenient_counts(annotation: Annotation, gold: Values, predicted: Values) -> dict[str, Counts]:
+    """Count spans of tags that need not be a legal sequence, read as the scorer of CoNLL-2000 reads them.
+
+    It is the published decoding of taggers: the best tag of every word, or Viterbi over all sequences.
+
+    Args:
+        annotation, gold: as in :func:`counts`.
+        predicted: tags of the scheme of ``annotation``, in any order.
+
+    Returns:
+        The metric ``lenient_f1``; no metric for annotation other than tags of a scheme.
+
+    >>> from structkd.data import TagAnnotation
+    >>> annotation = TagAnnotation(("O", "B-PER", "I-PER"), scheme="BIO")
+    >>> found = lenient_counts(annotation, gold=[{"labels": [1, 2, 0]}], predicted=[{"labels": [2, 2, 0]}])
+    >>> found["lenient_f1"].tolist()
+    [[1, 1, 1]]
+    """
+    if not isinstance(annotation, TagAnnotation) or annotation.scheme is None:
+        return {}
+    repaired = []
+    for values in predicted:
+        tags, _ = repair_tags([annotation.labels[tag] for tag in values["labels"]], annotation.scheme)
+        repaired.append({"labels": [annotation.index[tag] for tag in tags]})
+    return {"lenient_f1": counts(annotation, gold, repaired)["f1"]}
 
 
 def _aligned(annotation: Annotation, gold: Values, predicted: Values) -> tuple[Values, Values]:

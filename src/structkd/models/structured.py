@@ -179,6 +179,23 @@ class StructuredModel(PreTrainedModel):
         """
         raise NotImplementedError
 
+    def conditioned(self, teacher: Any) -> Any:
+        """Return a teacher's distribution conditioned on the structures that this model is trained to build.
+
+        By default the teacher as it is, because projections condition on the structures of the student's class.
+        """
+        return teacher
+
+    def check_gold(self, examples: Iterable[Example]) -> None:
+        """Refuse annotation that the model gives no probability, before any work; the message names the sentence."""
+
+    def decode_published(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor] | None:
+        """Return the best structure of every sentence, legal or not, as published work decodes; see :meth:`decode`.
+
+        None if the model has no other way to decode than :meth:`decode`.
+        """
+        return None
+
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         """Return the best legal structure of every sentence, in the columns of its annotation.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, initialization
 from transformers.utils import ModelOutput
 
-from structkd import LinearChainCRF, MaxEnt
+from structkd import LinearChainCRF, MaxEnt, Mixture, legal
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
+from structkd.distributions.legality import has_sequences
 from structkd.models.recipe import StructuredModelRecipe
 from structkd.models.span_tags import TagPrefixes
 from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
@@ -32,17 +34,33 @@ class TaggerConfig(StructuredConfig):
         id2label: the tag inventory, number to name, in order.
         head: "crf" (label bigrams are scored) or "maxent" (words are independent).
         scheme: "BIO" or "BIOES" if labels are tags of spans; decoding is then restricted to legal sequences.
+        legal: train as the model is decoded: its distribution gives illegal sequences no probability
+            (:func:`structkd.legal`), and neither does the teacher's. Needs a scheme. False is the definition of Wang et
+            al. (2021).
+        transition_scale: the scores of transitions, start and end are this number times their parameters, which move
+            as fast as the encoder's weights. Optimizers such as Adam then change the scores this many times faster.
     """
 
     model_type = "structkd_tagger"
 
     head: str = "crf"
     scheme: str | None = None
+    legal: bool = False
+    transition_scale: float = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.head not in HEADS:
             raise ValueError(f"Unknown head {self.head!r}: expected one of {', '.join(HEADS)}.")
+        if not isinstance(self.legal, bool):
+            raise TypeError(f"legal must be true or false, got {self.legal!r}.")
+        if not (math.isfinite(self.transition_scale) and self.transition_scale > 0):
+            raise ValueError(f"transition_scale must be positive and finite, got {self.transition_scale}.")
+        if self.head == "maxent" and self.transition_scale != 1:
+            raise ValueError(
+                f"transition_scale={self.transition_scale}: A tagger with the head maxent has no transitions. Leave "
+                "the setting out, or choose the head crf."
+            )
 
     @property
     def labels(self) -> list[str]:
@@ -78,6 +96,11 @@ class Tagger(StructuredModel):
 
     def __init__(self, config: TaggerConfig, encoder: WordEncoder | None = None) -> None:
         super().__init__(config, encoder)
+        if config.legal and config.scheme is None:
+            raise ValueError(
+                "legal=True: The labels are not tags of a scheme (BIO or BIOES), such as parts of speech, and have no "
+                "illegal sequences. Leave legal out."
+            )
         count = len(config.labels)
         self.emission = nn.Linear(self.encoder.dimension, count)
         if config.head == "crf":
@@ -105,9 +128,17 @@ class Tagger(StructuredModel):
         emissions = self.emission(self.encoder(lengths=lengths, **inputs))
         if self.config.head == "maxent":
             return TaggerOutput(emissions=emissions)
-        return TaggerOutput(emissions=emissions, transitions=self.transitions, start=self.start, end=self.end)
+        scale = self.config.transition_scale
+        transitions, start, end = (
+            scores if scale == 1 else scale * scores for scores in (self.transitions, self.start, self.end)
+        )
+        return TaggerOutput(emissions=emissions, transitions=transitions, start=start, end=end)
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> LinearChainCRF | MaxEnt:
+        found = self._unconditioned(scores, lengths)
+        return legal(found) if self.config.legal else found
+
+    def _unconditioned(self, scores: Mapping[str, Tensor], lengths: Tensor) -> LinearChainCRF | MaxEnt:
         if self.config.head == "maxent":
             return MaxEnt(scores["emissions"], lengths=lengths, labels=self.config.labels)
         return LinearChainCRF.from_scores(
@@ -122,6 +153,49 @@ class Tagger(StructuredModel):
     def encode_gold(self, examples: Sequence[Example]) -> Tensor:
         """Return label numbers, LongTensor [B, N]; 0 in the padding and for hidden labels."""
         return padded([example["labels"] for example in examples]).clamp(min=0)
+
+    def conditioned(self, teacher: Any) -> Any:
+        """Return a teacher's distribution, conditioned on legal sequences if this model is trained with them alone.
+
+        The components of a mixture are conditioned one by one. Distributions over spans build legal sequences only.
+
+        Raises:
+            ValueError: the teacher's tags are of another scheme, or not of any.
+        """
+        if not self.config.legal:
+            return teacher
+        if isinstance(teacher, Mixture):
+            return Mixture([self.conditioned(component) for component in teacher.components], teacher.weights)
+        sequences = has_sequences(teacher) or getattr(teacher, "structures_are", None) == "labels"
+        return legal(teacher, self.config.labels) if sequences else teacher
+
+    def check_gold(self, examples: Iterable[Example]) -> None:
+        """Refuse gold tags that are not a legal sequence, if the model is trained with legal sequences alone.
+
+        Raises:
+            ValueError: names the sentence and the tags.
+        """
+        if not self.config.legal:
+            return
+        for example in examples:
+            values = {"labels": example["labels"]}
+            fault = None if UNLABELLED in values["labels"] else self.annotation.fault(values)
+            if fault:
+                name = example.get("id", " ".join(example["tokens"]))
+                raise ValueError(
+                    f"Sentence {name!r} is annotated with an illegal sequence: {fault} A model with legal=True gives "
+                    "it no probability. Read the corpus with repair=true, which rewrites such tags, or leave legal out."
+                )
+
+    def decode_published(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor] | None:
+        """Return the best sequence, legal or not; None if the model is trained with legal sequences, or has no scheme.
+
+        Words of a MaxEnt head choose by argmax; a CRF runs Viterbi over all sequences.
+        """
+        if self.config.legal or self.config.scheme is None:
+            return None
+        decoded = self._unconditioned(scores, lengths).decode()
+        return {"labels": decoded.masked_fill(decoded < 0, UNLABELLED)}
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         decoded = self.distribution(scores, lengths).decode(self._legal)

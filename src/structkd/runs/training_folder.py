@@ -21,11 +21,11 @@ from transformers import set_seed
 
 from structkd import KDObjective
 from structkd.data import Annotation
-from structkd.evaluation import compute_metrics, counts
+from structkd.evaluation import compute_metrics, counts, lenient_counts
 from structkd.files import remove_unfinished, replacing
 from structkd.models import ModelRecipe, StructuredModel
 from structkd.records import Timing, TrainingConfig, TrainingFolder, TrainingMetrics
-from structkd.training import FitResult, Teacher, fit, predict, training_text
+from structkd.training import FitResult, Teacher, fit, predict_by, share_of_illegal, training_text
 from structkd.training.processes import broadcast, is_main_process
 
 from .identity import digest
@@ -117,6 +117,14 @@ def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
     model = training.recipe.create(annotation, text, training.annotated)
     for sentences in training.judged.values():
         model.encoder.check(sentences)
+    teacher = training.teacher() if training.teacher is not None else None
+    if teacher is not None and (share := share_of_illegal(model, teacher, text)):
+        log.warning(
+            "%s: the teacher gives legal tag sequences less than 1e-6 of its probability in %.2g %% of sentences. The "
+            "student learns from the rest of it there. Train the teacher with legal sequences, too.",
+            training.title,
+            100 * share,
+        )
     result = fit(
         model,
         text,
@@ -125,7 +133,7 @@ def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
         settings=training.settings,
         folder=folder.checkpoints,
         seed=training.seed,
-        teacher=training.teacher() if training.teacher is not None else None,
+        teacher=teacher,
         select=training.select,
         patience=training.patience,
         batch_words=training.batch_words,
@@ -202,10 +210,12 @@ def _save_model(model: StructuredModel, folder: Path) -> None:
 def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, float]:
     """Return the model's metrics on some sentences, and write its predictions to ``path``."""
     annotation = model.annotation
-    predicted = predict(model, sentences)
+    predicted, published = predict_by(model, sentences, [model.decode, model.decode_published])
     content = sentences.to_dict()
     gold = [{column: content[column][row] for column in annotation.columns} for row in range(len(sentences))]
     counted = counts(annotation, gold, predicted)
+    if all(published):
+        counted |= lenient_counts(annotation, gold, published)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without a time stamp in its header the same predictions are the same bytes.
     with (

@@ -2,9 +2,9 @@
 
 from structkd.training.collate import Collator, training_text
 from structkd.training.fit import FitResult, fit, main_metric, training_arguments
-from structkd.training.measurement import divergence, words_per_second
+from structkd.training.measurement import divergence, share_of_illegal, targets_metric, transition_kl, words_per_second
 from structkd.training.mixin import DistillationMixin, StoredColumns
-from structkd.training.prediction import predict
+from structkd.training.prediction import predict, predict_by
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.sampling import LengthBatches, SortedSampler, WordBatches
 from structkd.training.score_store import ScoreStore
@@ -32,8 +32,12 @@ __all__ = [
     "fit",
     "main_metric",
     "predict",
+    "predict_by",
     "pseudo_label_loss",
+    "share_of_illegal",
+    "targets_metric",
     "training_arguments",
     "training_text",
+    "transition_kl",
     "words_per_second",
 ]

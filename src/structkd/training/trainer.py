@@ -89,6 +89,7 @@ class DistillationTrainer(DistillationMixin, Trainer):
         for text in (train_dataset, eval_dataset):
             if text is not None:
                 model.encoder.check(text)
+        model.check_gold(train_dataset)
         self.batch_words = batch_words
         self.annotation = model.annotation
         super().__init__(
@@ -115,7 +116,8 @@ class DistillationTrainer(DistillationMixin, Trainer):
         """Return the teacher's distribution of a batch; None if the batch has no teacher."""
         if self.teacher is None or "teacher" not in inputs:
             return None
-        return self.teacher.distribution(inputs["teacher"], inputs["lengths"])
+        given = self.teacher.distribution(inputs["teacher"], inputs["lengths"])
+        return self.accelerator.unwrap_model(self.model).conditioned(given)
 
     def gold(self, inputs: Mapping[str, Any], student: Any) -> tuple[Any, Tensor | None]:
         """Return the gold structures of a batch and which sentences have one."""
