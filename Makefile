@@ -42,7 +42,7 @@ tests_peers/.peers/installed: tests_peers/requirements.txt | install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D)/packages -r $<
 	@touch $@
 
-reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 12 minutes)
+reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 13 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
 
 bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 3 minutes)

@@ -154,6 +154,17 @@ class RunFolder:
         return self.path / "predictions" / f"{method}.jsonl.gz"
 
 
+def compared(name: str) -> tuple[str, dict[str, str]]:
+    """Return the method that a declared comparison names, and the settings of the student that it asks for.
+
+    >>> compared("structural"), compared("structural(legal=true)")
+    (('structural', {}), ('structural', {'legal': 'true'}))
+    """
+    method, bracket, settings = name.partition("(")
+    pairs = [part.partition("=") for part in settings.removesuffix(")").split(",")] if bracket else []
+    return method.strip(), {key.strip(): value.strip().lower() for key, _, value in pairs}
+
+
 class Record:
     """A dataclass that is a JSON object in a file, its fields in order.
 
@@ -368,7 +379,11 @@ class Result(Record):
         method: name of the method, or of the teacher.
         seed: of its training.
         settings: of its training.
-        divergence: from the teacher; None for a teacher, or if it cannot be computed.
+        divergence: from the run's teacher; None for a teacher, or if it cannot be computed.
+        of_methods: true for a teacher of single methods, which is not the run's teacher; otherwise absent.
+        targets_dev: the main metric on dev of the method's targets, decoded by the student's decoder, 0 to 1; absent
+            where there is none.
+        transition_kl: of a CRF teacher: KL(marginals || softmaxed emissions) on dev, in nats a word.
     """
 
     role: str
@@ -385,6 +400,9 @@ class Result(Record):
     test: dict[str, float]
     settings: Settings
     divergence: Divergence | None
+    of_methods: bool | None = None
+    targets_dev: float | None = None
+    transition_kl: float | None = None
 
     def metrics(self, split: str) -> dict[str, float]:
         """Return the metrics on "dev" or "test"."""
@@ -427,11 +445,13 @@ class RunMetrics(Record):
         comparisons: pairs of a method and its baseline, to be tested.
         fingerprint: of all that the results depend on.
         results: teachers, baselines, and the method last.
+        margin: differences of the metric, 0 to 1, that are smaller than it count as none; absent if none was declared.
     """
 
-    FORMAT: ClassVar[int | None] = 2
+    FORMAT: ClassVar[int | None] = 3
     REMEDY: ClassVar[str] = (
-        "Run the command again, which keeps the trainings that are finished, or remove the folder of this run."
+        "Run the command again, which keeps the trainings that are finished, or remove the folder of this run. Up to "
+        "format 2, `token` is the name of what is now emission KD, and `emission` that of logit matching."
     )
 
     format: int
@@ -443,6 +463,7 @@ class RunMetrics(Record):
     comparisons: list[tuple[str, str]]
     fingerprint: str
     results: list[Result]
+    margin: float | None = None
 
     @property
     def student(self) -> Result:

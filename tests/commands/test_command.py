@@ -35,6 +35,7 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     result = json.loads((folder / "metrics.json").read_text())
     assert [(row["role"], row["method"]) for row in result["results"]] == [
         ("teacher", "teacher"),
+        ("teacher", "teacher-words"),
         ("student", "none"),
         ("student", "token"),
         ("student", "structural"),
@@ -46,15 +47,21 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     assert made["command"] == "structkd scenario=case2a +debug=tiny"
     assert made["overrides"] == ["scenario=case2a", "+debug=tiny"]
     assert made["environment"]["torch-struct"]
-    assert list(made["results"]) == ["teacher", "none", "token", "structural"]
+    assert list(made["results"]) == ["teacher", "teacher-words", "none", "token", "structural"]
     for row in made["results"].values():
         assert row["words_per_second"] > 1000
         assert row["seconds"] > 0
         assert row["resumed_from"] is None
     divergences = [row["divergence"] for row in result["results"]]
-    assert divergences[0] is None
-    assert all(0 < found["kl_per_word"] < found["kl"] for found in divergences[1:])
-    teacher, plain, _, structural = result["results"]
+    assert divergences[:2] == [None, None]
+    assert all(0 < found["kl_per_word"] < found["kl"] for found in divergences[2:])
+    teacher, own, plain, token, structural = result["results"]
+    assert own["of_methods"]
+    assert [row["settings"]["model"]["head"] for row in (teacher, own, plain)] == ["crf", "maxent", "maxent"]
+    assert all(row["settings"]["model"]["legal"] for row in result["results"]), "teachers follow the student"
+    assert 0 < teacher["transition_kl"] < 1
+    assert all(0.5 < row["targets_dev"] <= 1 for row in (token, structural))
+    assert [row.get("targets_dev") for row in (teacher, own, plain)] == [None] * 3
     assert teacher["test"]["f1"] > max(plain["test"]["f1"], structural["test"]["f1"]) > 0.05
     assert (plain["labelled"], plain["unlabelled"]) == (15, 0)
     assert (structural["labelled"], structural["unlabelled"]) == (15, 40)
@@ -84,12 +91,12 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     # the same methods in another run: nothing is trained again, and the figures are the same
     status, output, _ = run("scenario=case2a", "+debug=tiny", "kd=token", "~kd@baselines.token")
     assert status == 0
-    assert output.count("done before") == 3
+    assert output.count("done before") == 4
     assert {path.name: path.stat().st_mtime_ns for path in work.glob("*/metrics.json")} == trained
     newest = max((work / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     again = json.loads((newest / "metrics.json").read_text())
-    assert [row["method"] for row in again["results"]] == ["teacher", "none", "token"]
-    assert again["results"][2]["test"] == result["results"][2]["test"]
+    assert [row["method"] for row in again["results"]] == ["teacher", "teacher-words", "none", "token"]
+    assert again["results"][3]["test"] == result["results"][3]["test"]
 
 
 def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
@@ -153,7 +160,7 @@ def test_upos_and_other_methods(run, tmp_path: Path) -> None:
         "task=upos",
         "kd=pseudo_labels",
         "+kd@baselines.posterior=posterior",
-        "+kd@baselines.emission=emission",
+        "+kd@baselines.logits=logit_matching",
         "+kd@baselines.topk=topk",
     )
     assert status == 0, output
@@ -162,7 +169,7 @@ def test_upos_and_other_methods(run, tmp_path: Path) -> None:
     assert "test accuracy" in output
     assert "test F1" not in output
     assert [row["method"] for row in result["results"]] == [
-        *("teacher", "none", "token", "posterior", "emission", "topk", "pseudo_labels"),
+        *("teacher", "none", "emission", "posterior", "logit_matching", "topk", "pseudo_labels"),
     ]
 
 
@@ -385,7 +392,7 @@ def test_several_teachers_and_a_text_of_ones_own(run, tmp_path: Path) -> None:
     assert status == 0, errors
     result = json.loads(next((tmp_path / "structkd-runs" / "runs").rglob("metrics.json")).read_text())
     rows = {row["method"]: row for row in result["results"]}
-    assert list(rows) == ["teacher", "teacher-wordwise", "none", "token", "structural"]
+    assert list(rows) == ["teacher", "teacher-wordwise", "teacher-words", "none", "token", "structural"]
     assert [rows[name]["labelled"] for name in ("teacher", "teacher-wordwise")] == [70, 50]
     assert rows["structural"]["unlabelled"] == 6
     assert rows["structural"]["settings"]["weights"] == [1.0, 0.5]

@@ -135,9 +135,10 @@ class TestPlan:
     def test_quick(self) -> None:
         planned = planned_once("quick")
         trainings = planned.trainings.values()
-        # 1a and 2a share a teacher; 1b and 2b, 2a and 4 share the students without one
-        assert sum(training.role == "teacher" for training in trainings) == 5
-        assert len(trainings) == 5 + 2 * (4 + 6 * 2)
+        # 1a and 2a share a teacher; token KD of 2a and 4 has one of its own; 1b and 2b, 2a and 4 share the students
+        # without one
+        assert sum(training.role == "teacher" for training in trainings) == 7
+        assert len(trainings) == 7 + 2 * (4 + 6 * 2)
         assert len(planned.runs) == 12
         assert all(training.guess is not None for training in trainings)
         progress = Progress(planned, Path("/nowhere"), "code")

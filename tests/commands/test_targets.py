@@ -134,3 +134,12 @@ def test_processes_of_torchrun_do_one_run_together(tmp_path: Path) -> None:
     assert [row["settings"]["processes"] for row in result["results"]] == [2] * 2
     assert all(row["test"]["f1"] > 0.2 for row in result["results"])
     assert len(list((tmp_path / "work").glob("targets-*/manifest.json"))) == 1
+
+
+def test_teachers_of_single_methods_have_stores_of_their_own(run, work: Path) -> None:
+    status, output, errors = run(
+        "targets", "+debug=tiny", "teacher.trainer.max_steps=2", "teacher.trainer.eval_steps=2"
+    )
+    assert status == 0, errors
+    assert len(list(work.glob("targets-*/manifest.json"))) == 2
+    assert re.findall(r"^(teacher[\w-]*): 55 sentences", output, re.MULTILINE) == ["teacher", "teacher-words"]

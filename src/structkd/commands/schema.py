@@ -66,6 +66,7 @@ class MethodConfig:
     name: str = MISSING
     loss: dict[str, Any] | None = None  # callable (teacher, student, reduction) -> [B]; null: gold labels only
     interpolation: dict[str, Any] | None = None  # callable progress -> share of the loss above
+    teacher: str | None = None  # one of `teachers`; null, or words in a run that has no teacher of that name: the run's
     targets: str = "store"  # store: the teacher's scores, computed once and kept; live: the teacher runs on every batch
 
 
@@ -88,13 +89,25 @@ class ExperimentConfig:
     sizes: SizesConfig = field(default_factory=SizesConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     ensemble: dict[str, TeacherConfig] = field(default_factory=dict)  # further teachers; marginals are averaged
+    teachers: dict[str, Any] = field(default_factory=dict)  # of single methods, as changes to `teacher`, by name
     student: StudentConfig = field(default_factory=StudentConfig)
     kd: MethodConfig = field(default_factory=MethodConfig)
     baselines: dict[str, MethodConfig] = field(default_factory=dict)
+    legal: bool = False  # taggers over a tag scheme are trained with legal sequences alone, teachers and students
     comparisons: list[list[str]] | None = None  # pairs [method, baseline] to be tested; null: kd against every baseline
+    margin: float | None = None  # points within which a difference counts as none, tested for equivalence
     store: StoreConfig = field(default_factory=StoreConfig)
     seed: int = 0  # of the student: its sentences, weights, order and dropout
     work_dir: str = MISSING
+
+
+def of_spans(task: str) -> bool:
+    """Return whether a task's labels are tags of a scheme; ``legal: ${of_spans:${task}}`` is true for these alone."""
+    return task == "spans"
+
+
+# Here and not in register_schema(): processes that carry out the runs of a sweep import this module and no more.
+OmegaConf.register_new_resolver("of_spans", of_spans, replace=True)
 
 
 def register_schema() -> None:
@@ -104,6 +117,7 @@ def register_schema() -> None:
     so these nodes are open to new keys; the class refuses a wrong one.
     """
     schema = OmegaConf.structured(ExperimentConfig)
-    for node in (schema.teacher._get_node("model"), schema.student._get_node("model"), schema._get_node("ensemble")):
+    open_to_keys = [schema._get_node(name) for name in ("ensemble", "teachers")]
+    for node in (schema.teacher._get_node("model"), schema.student._get_node("model"), *open_to_keys):
         node._set_flag("struct", False)
     ConfigStore.instance().store(name="structkd_schema", node=schema)

@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from structkd.extras import how_to_report
 from structkd.records import Failure, RunFolder, SweepRecord
 
+from . import schema  # noqa: F401 - registers a resolver, too
 from .messages import explain, is_closed_pipe
 
 __all__ = ["Outcomes", "report_sweep", "run_name"]

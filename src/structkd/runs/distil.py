@@ -33,12 +33,13 @@ from structkd.records import (
     Timing,
     TrainingFolder,
 )
-from structkd.training import TeacherScores, divergence, words_per_second
+from structkd.training import TeacherScores, divergence, targets_metric, transition_kl, words_per_second
 from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
 from .finished import Evidence
 from .identity import digest
 from .plan import Plan, plan
+from .shared_scores import joined
 from .training_folder import Training, ensure
 
 __all__ = ["distil", "quiet"]
@@ -87,10 +88,10 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     # Students that need no teacher first: another process may be training it right now.
     alone = [student for student in planned.students if student.teacher is None]
     taught = [student for student in planned.students if student.teacher is not None]
-    for training in [*alone, *(planned.teachers if taught else []), *taught]:
-        results.append(_result(training, work_dir))
+    for training in [*alone, *(planned.every_teacher if taught else []), *taught]:
+        results.append(_result(planned, training, work_dir))
     # The table lists the teachers first and the method after its baselines.
-    order = [each.name for each in (*planned.teachers, *planned.students[1:], planned.students[0])]
+    order = [each.name for each in (*planned.every_teacher, *planned.students[1:], planned.students[0])]
     results.sort(key=lambda result: order.index(result.method))
     run: Any = None
     if is_main_process():
@@ -136,7 +137,7 @@ def _finished(folder: RunFolder, fingerprint: str) -> RunMetrics | None:
 def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]) -> RunMetrics:
     source, target = planned.source, planned.target
     return RunMetrics(
-        format=2,
+        format=3,
         scenario=config["name"],
         method=config["kd"]["name"],
         seed=config["seed"],
@@ -153,6 +154,7 @@ def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]
             | {"train": len(source.splits["train"])},
         ),
         comparisons=planned.comparisons,
+        margin=planned.margin,
         fingerprint=planned.fingerprint,
         results=results,
     )
@@ -179,15 +181,20 @@ def quiet() -> None:
 
 def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[list[Result], dict[str, float]]:
     """Return the results with every student's divergence from the teacher, and the speed of every model."""
-    trainings = {training.name: training for training in (*planned.teachers, *planned.students)}
+    trainings = {training.name: training for training in (*planned.every_teacher, *planned.students)}
     models: dict[str, StructuredModel] = {}
     for result in results:
         training = trainings[result.method]
         models[result.method] = training.recipe.load(TrainingFolder(work_dir / training.key).model)
     dev = planned.target.splits["dev"]
-    teachers = [models[each.name] for each in planned.teachers if each.name in models]
+    # Without a method that distils, the teachers were not trained.
+    on_dev = {
+        each.key: TeacherScores.compute(models[each.name], dev, progress=False)
+        for each in planned.every_teacher
+        if each.name in models
+    }
     # The entropy of a mixture of teachers is not tractable.
-    scores = TeacherScores.compute(teachers[0], dev, progress=False) if len(teachers) == 1 else None
+    scores = on_dev[planned.teachers[0].key] if on_dev and len(planned.teachers) == 1 else None
     measured = []
     for result in results:
         if result.role == "student" and scores is not None:
@@ -198,6 +205,14 @@ def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[
             except NotImplementedError as error:
                 # A user's pair of classes may be distilled by a user's loss and have no exact projection.
                 log.info("%s: no divergence from the teacher (%s)", result.method, error)
+        if result.role == "student" and (loss := trainings[result.method].objective.kd) is not None:
+            sources = [on_dev[each.key] for each in planned.teachers_of(result.method)]
+            weights = planned.weights_of(result.method)
+            figure = targets_metric(models[result.method], loss, joined(sources, weights), dev)
+            result = replace(result, targets_dev=None if figure is None else round(figure, 6))
+        if result.role == "teacher":
+            moved = transition_kl(on_dev[trainings[result.method].key], dev)
+            result = replace(result, transition_kl=None if moved is None else round(moved, 6))
         measured.append(result)
     return measured, words_per_second(models, drawn(dev, min(_SPEED_SENTENCES, len(dev)), 0))
 
@@ -214,7 +229,8 @@ def environment() -> dict[str, str]:
 def result_table(run: RunMetrics, record: RunRecord) -> str:
     """Return the metrics of one run as a Markdown table, in percent."""
     metric = run.metric
-    names = list(run.results[0].test)
+    # Models that are trained with legal sequences alone have no lenient figure.
+    names = list(dict.fromkeys(name for result in run.results for name in result.test))
     header = ["model", "labelled", "unlabelled", *(f"test {metric_title(name)}" for name in names)]
     header += [f"dev {metric_title(metric)}", "training"]
     lines = [
@@ -226,21 +242,24 @@ def result_table(run: RunMetrics, record: RunRecord) -> str:
     for result in run.results:
         name = result.method if result.role == "teacher" else f"student, {result.method}"
         cells = [name, f"{result.labelled:,}", f"{result.unlabelled:,}"]
-        cells += [f"{100 * result.test[key]:.2f}" for key in names]
+        cells += [f"{100 * value:.2f}" if (value := result.test.get(key)) is not None else "" for key in names]
         cells += [f"{100 * result.dev[metric]:.2f}", f"{record.results[result.method].seconds:.0f} s"]
         lines.append("| " + " | ".join(cells) + " |")
-    notes = [line for part in (metric_rule(metric), run.data.notes) if part for line in (part, "")]
+    rules = dict.fromkeys(map(metric_rule, names))
+    notes = [line for part in (*rules, run.data.notes) if part for line in (part, "")]
     return "\n".join([*lines, "", *notes, f"`{shlex.join(['structkd', *record.overrides])}`", ""])
 
 
-def _result(training: Training, work_dir: Path) -> Result:
+def _result(planned: Plan, training: Training, work_dir: Path) -> Result:
     metrics = ensure(training, work_dir)
+    of_methods = training.role == "teacher" and training.key not in [each.key for each in planned.teachers]
     # The name is the run's, not the folder's: a training may be known under another name elsewhere.
     return Result(
         method=training.name,
         seed=training.seed,
         settings=training.config.settings,
         divergence=None,
+        of_methods=True if of_methods else None,
         **{field.name: getattr(metrics, field.name) for field in fields(metrics)},
     )
 

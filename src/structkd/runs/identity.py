@@ -23,9 +23,14 @@ __all__ = [
     "identities",
     "kind_of_training",
     "methods",
+    "teacher_of",
     "teachers",
+    "teachers_of_methods",
     "trainer_settings",
 ]
+
+#: Name of a teacher whose words are independent, which a scenario may define for methods that need one.
+WORDS = "words"
 
 #: Trainer settings that say how long to train: one of them that is null gives way to the other.
 _LENGTHS = ("max_steps", "num_train_epochs")
@@ -71,6 +76,56 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
 def teachers(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the teachers of a run by their places in its configuration, the first one before those of an ensemble."""
     return {"teacher": config["teacher"]} | {f"ensemble.{name}": each for name, each in config["ensemble"].items()}
+
+
+def teacher_of(config: Mapping[str, Any], method: Mapping[str, Any]) -> str | None:
+    """Return the name of a method's own teacher, one of ``teachers``; None if it learns from the run's.
+
+    Raises:
+        ValueError: the method names a teacher that the configuration does not have.
+    """
+    name, known = method.get("teacher") if distils(method) else None, config.get("teachers", {})
+    if name is None or name in known:
+        return name
+    if name == WORDS:
+        return None
+    raise ValueError(
+        f"The method {method['name']} learns from teachers.{name}, and there are these teachers of single methods: "
+        f"{', '.join(known) or 'none'}. Name one of them, define it as changes to the run's teacher "
+        f"(such as '+teachers.{name}={{model: {{head: maxent}}}}'), or set the method's teacher to null."
+    )
+
+
+def teachers_of_methods(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the teachers of single methods by name, in full; those that no method of the run uses are left out.
+
+    They are the run's first teacher with changes. If a change names another class of models, the settings of the old
+    one do not carry over, but for its encoder.
+    """
+    if clash := config.get("teachers", {}).keys() & config["ensemble"].keys():
+        raise ValueError(
+            f"The name {min(clash)!r} is that of a teacher in the ensemble and of one in teachers. Rename one of them."
+        )
+    used = dict.fromkeys(name for method in methods(config).values() if (name := teacher_of(config, method)))
+    return {name: _changed(config["teacher"], config["teachers"][name]) for name in used}
+
+
+def _changed(teacher: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    model = teacher["model"]
+    target = changes.get("model", {}).get("_target_", model.get("_target_"))
+    if target != model.get("_target_"):
+        model = {"encoder": model["encoder"]} if "encoder" in model else {}
+    return _merged({**teacher, "model": model}, changes)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with others laid over them."""
+    inner = {
+        name: _merged(base[name], value)
+        for name, value in changes.items()
+        if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+    }
+    return {**base, **changes, **inner}
 
 
 def methods(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -134,7 +189,7 @@ def kind_of_training(role: str, settings: Settings | Mapping[str, Any]) -> str:
 
 
 def identities(config: Mapping[str, Any]) -> Iterator[TrainingIdentity]:
-    """Yield the trainings of a run: its teachers, and a student for each method.
+    """Yield the trainings of a run: its teachers, those of single methods, and a student for each method.
 
     Args:
         config: plain data in the form of the command's ``ExperimentConfig``. As in training folders, models have all of
@@ -147,11 +202,17 @@ def identities(config: Mapping[str, Any]) -> Iterator[TrainingIdentity]:
         identity = _identity("teacher", data, settings, teacher, None, teacher["seed"])
         taught.append((identity.identity, teacher["weight"]))
         yield identity
+    own = {}
+    for name, teacher in teachers_of_methods(config).items():
+        settings = {key: value for key, value in teacher.items() if key not in ("weight", "seed")}
+        own[name] = _identity("teacher", data, settings, teacher, None, teacher["seed"])
+        yield own[name]
     # The student's sentences depend on which ones the first teacher has.
     drawn = [config["teacher"]["labelled"], config["teacher"]["seed"]]
     for method in methods(config).values():
         student = dict(config["student"])
-        sources: list[Any] = [drawn, taught]
+        of_method = teacher_of(config, method)
+        sources: list[Any] = [drawn, taught if of_method is None else [(own[of_method].identity, 1.0)]]
         if not distils(method):
             student["unlabelled"], student["text"], sources = 0, None, [drawn]
         yield _identity("student", [data, sources], student, student, method, config["seed"])

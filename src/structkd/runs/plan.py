@@ -17,7 +17,7 @@ from datasets import Dataset
 from structkd import ConstantInterpolation, KDObjective
 from structkd.data import Annotation, Corpus, Transfer, drawn
 from structkd.models import ModelRecipe
-from structkd.records import Settings, TrainingConfig
+from structkd.records import Settings, TrainingConfig, compared
 from structkd.training import (
     Collator,
     Splits,
@@ -51,9 +51,13 @@ class Plan:
         source, target: the corpora of the teacher and of the student; most often the same.
         splits: who sees which sentences.
         teachers: their trainings, the first one's before those of an ensemble.
+        own_teachers: trainings of the teachers of single methods, by name.
         students: the trainings of the method, first, and of its baselines.
         comparisons: which students' figures are to be compared, (method, baseline).
-        scores: the teachers' scores of the student's text, by their source ("store" or "live").
+        scores: teachers' scores of the student's text, by their source ("store" or "live") and the name of the teacher
+            of single methods, None for the run's teachers.
+        sources: the teachers and their weights that every method which distils learns from.
+        margin: differences of the metric, 0 to 1, that count as none; None if none was declared.
     """
 
     scenario: str
@@ -63,7 +67,24 @@ class Plan:
     teachers: list[Training]
     students: list[Training]
     comparisons: list[tuple[str, str]]
-    scores: Mapping[str, SharedScores]
+    scores: Mapping[tuple[str, str | None], SharedScores]
+    own_teachers: Mapping[str, Training]
+    sources: Mapping[str, tuple[list[Training], list[float]]]
+    margin: float | None
+
+    def teachers_of(self, method: str) -> list[Training]:
+        """Return the teachers that a method learns from."""
+        return self.sources[method][0]
+
+    def weights_of(self, method: str) -> list[float]:
+        """Return the weights of the teachers that a method learns from."""
+        return self.sources[method][1]
+
+    @property
+    def every_teacher(self) -> list[Training]:
+        """The run's teachers, then those of single methods; a training that is both counts once."""
+        known = {teacher.key for teacher in self.teachers}
+        return [*self.teachers, *(each for each in self.own_teachers.values() if each.key not in known)]
 
     @property
     def metric(self) -> str:
@@ -73,8 +94,8 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """The digest of everything that the results depend on."""
-        trainings = [[each.name, each.key] for each in (*self.teachers, *self.students)]
-        return identity.digest([2, self.scenario, trainings, self.comparisons])
+        trainings = [[each.name, each.key] for each in (*self.every_teacher, *self.students)]
+        return identity.digest([3, self.scenario, trainings, self.comparisons, self.margin])
 
 
 def plan(config: Mapping[str, Any], output: Path) -> Plan:
@@ -108,11 +129,13 @@ class Method:
         where: its place in the configuration, for messages.
         config: loss and interpolation, as they were given.
         objective: the loss that is minimized.
+        teacher: name of its own teacher; None for the run's.
     """
 
     where: str
     config: Mapping[str, Any]
     objective: KDObjective
+    teacher: str | None = None
 
     @property
     def name(self) -> str:
@@ -137,6 +160,7 @@ class _Parts:
 
     Attributes:
         teachers: by their places in the configuration.
+        own_teachers: those of single methods, by name.
         student: its recipe.
         methods: the method, first, and its baselines.
         source, target: the corpora of the teacher and of the student; most often the same.
@@ -145,6 +169,7 @@ class _Parts:
     """
 
     teachers: dict[str, _Teacher]
+    own_teachers: dict[str, _Teacher]
     student: ModelRecipe
     methods: list[Method]
     source: Corpus
@@ -155,10 +180,17 @@ class _Parts:
 
 def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
     """Create the objects of a configuration, and refuse all that can be refused before the data are read."""
-    methods = [_method(where, method) for where, method in identity.methods(config).items()]
+    methods = [
+        _method(where, method, identity.teacher_of(config, method))
+        for where, method in identity.methods(config).items()
+    ]
     if config["store"]["dtype"] not in DTYPES:
         raise ValueError(f"store.dtype={config['store']['dtype']}: Expected one of {', '.join(DTYPES)}.")
     comparisons = _comparisons(config["comparisons"], methods)
+    if config["margin"] is not None and not 0 < config["margin"] < 100:
+        raise ValueError(
+            f"margin={config['margin']}: Expected points of the metric, between 0 and 100, such as 0.2, or null."
+        )
     teachers, student = identity.teachers(config), config["student"]
     for where, each in teachers.items():
         _check_settings(each["trainer"], "best", where, output)
@@ -166,6 +198,11 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
             raise ValueError(f"{where}.weight must be positive, got {each['weight']}.")
     _check_settings(student["trainer"], student["select"], "student", output)
     recipes = {where: _Teacher(each, _recipe(each["model"], f"{where}.model")) for where, each in teachers.items()}
+    own = {}
+    for name, each in identity.teachers_of_methods(config).items():
+        where = f"teachers.{name}"
+        _check_settings(each["trainer"], "best", where, output)
+        own[name] = _Teacher(each, _recipe(each["model"], f"{where}.model"))
     student_recipe = _recipe(student["model"], "student.model")
     data = instantiate(config["data"], "data")
     if not isinstance(data, (Corpus, Transfer)):
@@ -178,13 +215,14 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
             f"student.text: The _target_ must name a function that loads a Dataset, got {type(text).__name__}."
         )
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
-    return _Parts(recipes, student_recipe, methods, source, target, text, comparisons)
+    return _Parts(recipes, own, student_recipe, methods, source, target, text, comparisons)
 
 
 def _draw(config: Mapping[str, Any], parts: _Parts) -> Splits:
     """Draw the sentences of the teachers and of the student."""
     available = len(parts.source.splits["train"])
     sizes = {where: each.config["labelled"] for where, each in parts.teachers.items()}
+    sizes |= {f"teachers.{name}": each.config["labelled"] for name, each in parts.own_teachers.items()}
     for where, size in sizes.items():
         if size is not None and not 1 <= size <= available:
             raise ValueError(
@@ -212,34 +250,42 @@ def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
     fingerprint_of = functools.cache(text_fingerprint)
     judged = {split: target.splits[split] for split in ("dev", "test")}
     seed = config["teacher"]["seed"]
-    taught = [
-        _training(
-            common, fingerprint_of, "teacher", where.replace("ensemble.", "teacher-"), each.config, each.recipe,
+
+    def teacher(name: str, each: _Teacher) -> Training:
+        return _training(
+            common, fingerprint_of, "teacher", name, each.config, each.recipe,
             seed=each.config["seed"], select="best", annotation=source.annotation,
             labelled=drawn(splits.teacher, each.config["labelled"] or len(splits.teacher), seed),
             annotated=splits.teacher, dev=source.splits["dev"], judged=judged,
-        )
-        for where, each in parts.teachers.items()
-    ]  # fmt: skip
-    weights = [each.config["weight"] for each in parts.teachers.values()]
+        )  # fmt: skip
+
+    taught = [teacher(where.replace("ensemble.", "teacher-"), each) for where, each in parts.teachers.items()]
+    own = {name: teacher(f"teacher-{name}", each) for name, each in parts.own_teachers.items()}
+    groups: dict[str | None, tuple[list[Training], list[float]]] = {
+        None: (taught, [each.config["weight"] for each in parts.teachers.values()]),
+        **{name: ([training], [1.0]) for name, training in own.items()},
+    }
     scores = {
-        way: SharedScores(
+        (way, name): SharedScores(
             way,
-            taught,
-            weights,
+            *groups[name],
             Path(config["work_dir"]).absolute(),
             training_text(source.annotation, splits.labelled, splits.unlabelled),
             dtype=config["store"]["dtype"],
             shard_sentences=config["store"]["shard_sentences"],
         )
-        for way in dict.fromkeys(method.config["targets"] for method in parts.methods if method.distils)
+        for way, name in dict.fromkeys(
+            (method.config["targets"], method.teacher) for method in parts.methods if method.distils
+        )
     }
-    sources = [(teacher.key, weight) for teacher, weight in zip(taught, weights, strict=True)]
+    sources_of = {method.name: groups[method.teacher] for method in parts.methods if method.distils}
     students = []
     for method in parts.methods:
         text: dict[str, Any] = {}
         if method.distils:  # otherwise neither the teachers nor their text affect the training
-            text = {"unlabelled": splits.unlabelled, "scores": scores[method.config["targets"]], "teachers": sources}
+            sources = [(teacher.key, weight) for teacher, weight in zip(*groups[method.teacher], strict=True)]
+            source_of = scores[method.config["targets"], method.teacher]
+            text = {"unlabelled": splits.unlabelled, "scores": source_of, "teachers": sources}
         students.append(
             _training(
                 common, fingerprint_of, "student", method.name, student, parts.student, method, seed=config["seed"],
@@ -247,7 +293,9 @@ def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
                 annotated=splits.teacher, dev=target.splits["dev"], judged=judged, **text,
             )
         )  # fmt: skip
-    return Plan(config["name"], source, target, splits, taught, students, parts.comparisons, scores)
+    margin = None if config["margin"] is None else config["margin"] / 100
+    names, places = (config["name"], source, target, splits), (scores, own, sources_of)
+    return Plan(*names, taught, students, parts.comparisons, *places, margin)
 
 
 def _common(corpora: Iterable[Corpus]) -> dict[str, Any]:
@@ -269,7 +317,7 @@ def _common(corpora: Iterable[Corpus]) -> dict[str, Any]:
     }
 
 
-def _method(where: str, config: Mapping[str, Any]) -> Method:
+def _method(where: str, config: Mapping[str, Any], teacher: str | None = None) -> Method:
     if config["targets"] not in SharedScores.WAYS:
         raise ValueError(f"{where}.targets={config['targets']!r}: Expected one of {', '.join(SharedScores.WAYS)}.")
     loss = instantiate(config["loss"], f"{where}.loss")
@@ -280,7 +328,7 @@ def _method(where: str, config: Mapping[str, Any]) -> Method:
         raise InstantiationError(f"{where}.loss must be callable; set _partial_: true for a function.")
     if isinstance(interpolation, dict) or (interpolation is not None and not callable(interpolation)):
         raise InstantiationError(f"{where}.interpolation must name a schedule such as structkd.LinearAnnealing.")
-    return Method(where, config, KDObjective(loss, interpolation=interpolation or ConstantInterpolation(1.0)))
+    return Method(where, config, KDObjective(loss, interpolation=interpolation or ConstantInterpolation(1.0)), teacher)
 
 
 def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Method]) -> list[tuple[str, str]]:
@@ -292,7 +340,7 @@ def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Met
         if len(pair) != 2 or pair[0] == pair[1]:
             raise ValueError(f"comparisons: Expected pairs of a method and its baseline, got {list(pair)}.")
     # A sweep over methods declares the comparisons of all its runs; this run has some of them.
-    return [(method, baseline) for method, baseline in declared if method in names and baseline in names]
+    return [(one, other) for one, other in declared if {compared(one)[0], compared(other)[0]} <= set(names)]
 
 
 def _try(parts: _Parts, splits: Splits) -> None:
@@ -302,15 +350,20 @@ def _try(parts: _Parts, splits: Splits) -> None:
     student = parts.student.create(annotation, sample, splits.teacher).eval()
     models = [each.recipe.create(annotation, sample, splits.teacher) for each in parts.teachers.values()]
     weights = [each.config["weight"] for each in parts.teachers.values()]
-    teacher: Teacher = joined([TeacherScores.compute(model, sample, progress=False) for model in models], weights)
-    batch = Collator(student, teacher)([sample[0]])
-    gold, labelled, teacher_batch = (batch.pop(name) for name in ("gold", "labelled", "teacher"))
-    with torch.no_grad():
-        output = student(**batch)
+    run: Teacher = joined([TeacherScores.compute(model, sample, progress=False) for model in models], weights)
+    teachers: dict[str | None, Teacher] = {None: run}
+    for name, each in parts.own_teachers.items():
+        model = each.recipe.create(annotation, sample, splits.teacher)
+        teachers[name] = TeacherScores.compute(model, sample, progress=False)
     for method in parts.methods:
+        teacher = teachers[method.teacher]
+        batch = Collator(student, teacher)([sample[0]])
+        gold, labelled, teacher_batch = (batch.pop(name) for name in ("gold", "labelled", "teacher"))
+        with torch.no_grad():
+            output = student(**batch)
         try:
             method.objective(
-                teacher.distribution(teacher_batch, batch["lengths"]),
+                student.conditioned(teacher.distribution(teacher_batch, batch["lengths"])),
                 student.distribution(output, batch["lengths"]),
                 gold,
                 labelled=labelled,

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from structkd.training import ScoreStore
 from structkd.training.processes import is_main_process, wait_for_everyone
 
 from .distil import quiet
 from .plan import plan
-from .training_folder import ensure
+from .training_folder import Training, ensure
 
 __all__ = ["store_targets"]
 
@@ -38,15 +39,19 @@ def store_targets(
     # Connects the processes before transformers does, which lets none of them wait for more than half an hour.
     wait_for_everyone()
     planned = plan(config, output)
-    if "store" not in planned.scores:
+    if not any(way == "store" for way, _ in planned.scores):
         raise ValueError("No method of this run reads a store: set kd.targets=store.")
     work_dir = Path(config["work_dir"]).absolute()
-    for teacher in planned.teachers:
-        ensure(teacher, work_dir)
-    stores = planned.scores["store"].stores(part)
     result: dict[str, Any] = {}
     say = print if is_main_process() else log.debug
-    for teacher, (folder, store) in zip(planned.teachers, stores, strict=True):
+    stores: list[tuple[Training, tuple[Path, ScoreStore | None]]] = []
+    for (way, name), scores in planned.scores.items():
+        if way == "store":
+            teachers = planned.teachers if name is None else [planned.own_teachers[name]]
+            for teacher in teachers:
+                ensure(teacher, work_dir)
+            stores += zip(teachers, scores.stores(part), strict=True)
+    for teacher, (folder, store) in stores:
         if store is None:
             say(f"{teacher.name}: share {part[0] + 1} of {part[1]} is written, others are missing\n  {folder}")
             result[teacher.name] = {"folder": str(folder), "complete": False}
