@@ -1,4 +1,4 @@
-"""Run folders as the command writes them (format 2), of made-up models whose figures follow from predictions."""
+"""Run folders as the command writes them (format 3), of made-up models whose figures follow from predictions."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def save_run(
     write(
         folder / "metrics.json",
         {
-            "format": 2,
+            "format": 3,
             "scenario": scenario,
             "method": "structural",
             "seed": seed,

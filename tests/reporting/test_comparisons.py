@@ -119,7 +119,78 @@ def test_every_p_can_be_computed_again_from_the_predictions(written: tuple[Path,
     interval = paired_bootstrap(one, other)
     assert float(printed["low"]) == pytest.approx(interval.low)
     assert float(printed["high"]) == pytest.approx(interval.high)
-    # Holm by definition: at rank k of m, the largest of (m - j) p_j up to there
-    ordered = sorted(float(each["p"]) for each in comparisons)
-    ranks = [(len(ordered) - rank) * value for rank, value in enumerate(ordered) if value <= p]
-    assert float(printed["p_holm"]) == pytest.approx(min(1.0, max(ranks)))
+    # Tarone by definition: K comparisons can reach 0.05 / K, and the least p of those is multiplied by K, then the next
+    left = {row: (float(each["p"]), float(each["smallest_p"])) for row, each in enumerate(comparisons)}
+    adjusted, largest = {}, 0.0
+    while left:
+        k = next(k for k in itertools.count(1) if sum(least <= 0.05 / k for _, least in left.values()) <= k)
+        able = [row for row, (_, least) in left.items() if least <= 0.05 / k]
+        if not able:
+            break
+        row = min(able, key=lambda row: left[row][0])
+        adjusted[row] = largest = max(largest, min(1.0, k * left.pop(row)[0]))
+    assert float(printed["p_holm"]) == pytest.approx(adjusted[comparisons.index(printed)])
+
+
+def test_rows_of_few_seeds_cost_a_row_of_ten_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "ten", 10, [("structural", "none")], {"structural": [0.9], "none": [0.2]})
+    for scenario in range(5):
+        folder = tmp_path / f"two-{scenario}"
+        save(folder, 2, [("topk", "token")], {"topk": [0.9 + scenario / 100], "token": [0.2]})
+    found = compared(tmp_path)
+    assert {(each.method.method, each.outcome) for each in found if len(each.differences) == 10} == {
+        ("structural", "significant")
+    }
+    (ten,) = [each for each in found if len(each.differences) == 10]
+    assert ten.adjusted == ten.p
+
+
+def test_teachers_are_the_units_where_they_vary(tmp_path: Path) -> None:
+    """Twelve students of six teachers are six pairs, whose interval and p are over teachers."""
+    for seed in range(12):
+        results = [model("teacher", "teacher", seed // 2)]
+        results += [
+            model("student", name, seed, quality=quality) for name, quality in (("structural", 0.9), ("none", 0.2))
+        ]
+        save_run(tmp_path / str(seed), results, seed=seed, comparisons=[("structural", "none")])
+    (only,) = compared(tmp_path)
+    seeds = list(only.differences.values())
+    assert only.units == pytest.approx([(one + other) / 2 for one, other in zip(seeds[::2], seeds[1::2], strict=True)])
+    assert only.by_teacher
+    assert only.p == 2 / 2**6
+    low, high = only.over_units or (0.0, 0.0)
+    assert low < only.difference < high
+    assert only.verdict == "significant (p = 0.031)"
+    assert only.seeds == "6 teachers"
+    assert "95 % interval over teachers" in Report.of([tmp_path]).save(tmp_path / "report")[0].read_text()
+
+
+def test_no_difference_is_said_with_a_margin_only(tmp_path: Path) -> None:
+    qualities = {"structural": [0.9], "none": [0.9]}
+    save(tmp_path, 8, [("structural", "none")], qualities)
+    (only,) = compared(tmp_path)
+    assert only.equivalence is None
+    assert "no difference" not in only.verdict
+    for file in tmp_path.glob("*/metrics.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"margin": 0.05}))
+    (only,) = compared(tmp_path)
+    assert only.equivalence == 0.5**8
+    assert only.verdict.endswith("no difference of 5 points or more (p = 0.0039)")
+    assert only.detectable is not None
+
+
+def test_comparisons_may_ask_for_settings(tmp_path: Path) -> None:
+    """structural(legal=true) against token(legal=false), from runs of their own, beside a teacher that follows."""
+    pairs = [("structural(legal=true)", "token(legal=false)"), ("structural", "token")]
+    for seed in range(2):
+        for legal in (False, True):
+            chosen = {"model": {"_target_": "structkd.models.TaggerRecipe", "legal": legal}}
+            results = [model("teacher", "teacher", 0, **chosen)]
+            results += [model("student", name, seed, **chosen) for name in ("structural", "token")]
+            save_run(tmp_path / f"{seed}-{legal}", results, seed=seed, comparisons=pairs)
+    found = compared(tmp_path)
+    assert [each.title for each in found] == [
+        "structural (legal=True) − token (legal=False)",  # noqa: RUF001
+        "structural (legal=False) − token (legal=False)",  # noqa: RUF001
+        "structural (legal=True) − token (legal=True)",  # noqa: RUF001
+    ]

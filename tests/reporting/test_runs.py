@@ -42,9 +42,9 @@ def test_the_command_of_a_run_does_that_run_alone(typed: str, overrides: list[st
 def test_runs_of_another_version_are_refused(tmp_path: Path) -> None:
     folder = save_run(tmp_path / "old", [model("student", "none", 0)])
     content = json.loads((folder / "metrics.json").read_text())
-    (folder / "metrics.json").write_text(json.dumps(content | {"format": 1}))
+    (folder / "metrics.json").write_text(json.dumps(content | {"format": 2}))
     with pytest.raises(
-        ValueError, match=r"another version of structkd \(format 1, expected 2\)\. Run the command again"
+        ValueError, match=r"another version of structkd \(format 2, expected 3\)\. Run the command again.*`token`"
     ):
         read_runs([tmp_path])
 

@@ -47,7 +47,7 @@ def test_the_gap_closed_is_a_share_of_the_distance_from_plain_student_to_best_te
     assert scenario.gap_closed(row(scenario, "none")) is None
     assert scenario.gap_closed(row(scenario, "teacher")) is None
     # one after the other: 4,000 words a second each
-    assert scenario.teachers_speed == pytest.approx(2000)
+    assert scenario.teachers_speed(scenario.students[0]) == pytest.approx(2000)
 
 
 def test_one_teacher_a_table(tmp_path: Path) -> None:

@@ -18,7 +18,11 @@ def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> 
     where = f"{len(scenarios)} scenario{'s' * (len(scenarios) != 1)}"
     if not comparisons:
         return f"No comparison was declared that could be made in {where}: the figures below are not tested."
-    family = f" p is Holm-corrected over all {len(comparisons)}." if len(comparisons) > 1 else ""
+    family = (
+        f" p is Holm-corrected over the {comparisons[0].family} that could be significant."
+        if len(comparisons) > 1
+        else ""
+    )
     several = f"{len(comparisons)} comparisons were" if len(comparisons) > 1 else "One comparison was"
     return f"{several} declared in {where}: {_outcomes(comparisons)}.{family}"
 
@@ -99,8 +103,9 @@ EXPLANATIONS = (
     ),
     (
         "p, Holm",
-        "p after Holm's correction; the family is all comparisons of this report that the configurations declare and "
-        "that have a seed on both sides.",
+        "p after Holm's correction; the family is the comparisons of this report that the configurations declare, that "
+        "have a seed on both sides, and that can be significant at all (Tarone, 1990): rows of few seeds cost the "
+        "others no power.",
     ),
     (
         "Verdict",
@@ -111,6 +116,31 @@ EXPLANATIONS = (
         "95 % interval",
         "bias-corrected and accelerated (BCa) bootstrap over test sentences, 2,000 samples, paired, averaged over "
         "seeds: how much depends on this test set. It says nothing about other seeds.",
+    ),
+    (
+        "Over teachers",
+        "if the teacher's seed varies with the student's (teacher.seed='${seed}'), differences are averaged by "
+        "teacher, and teachers are the units of tests and intervals; otherwise all figures hold for this one teacher.",
+    ),
+    (
+        "Detectable difference",
+        "the mean difference that as many seeds (or teachers) with this spread would show at p < 0.05, before "
+        "correction, in four of five repetitions. A smaller true difference would most often be missed.",
+    ),
+    (
+        "p, equivalent",
+        "of two one-sided sign-flip tests that the difference is smaller than the margin declared in the configuration "
+        "(margin), corrected likewise. Without a margin, methods are never said to be equal.",
+    ),
+    (
+        "Targets, dev",
+        "the figure of the method's targets on dev, decoded as the student decodes: a prediction of which method has "
+        "more to teach.",
+    ),
+    (
+        "Transitions' KL",
+        "KL(marginals || softmaxed emissions) of a CRF teacher on dev, in nats a word: near 0, it is a CRF in name "
+        "only.",
     ),
     ("KL", "exact KL(teacher || student) on the development text, at temperature 1, in nats a word."),
     (

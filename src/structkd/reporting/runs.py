@@ -41,6 +41,11 @@ class Run:
         return RunFolder(self.folder).config
 
     @property
+    def teacher_seeds(self) -> tuple[int, ...]:
+        """The seeds of the run's teachers."""
+        return tuple(each.seed for each in self.metrics.results if each.role == "teacher" and not each.of_methods)
+
+    @property
     def finished(self) -> str:
         """When, in ISO format; sorts by time."""
         return "" if self.record is None else self.record.finished
@@ -81,6 +86,21 @@ class Model:
     def kl_per_word(self) -> float | None:
         """Exact KL(teacher || student) on the development text, in nats per word."""
         return None if self.result.divergence is None else self.result.divergence.kl_per_word
+
+    @property
+    def targets_dev(self) -> float | None:
+        """The main metric of its method's targets on dev, decoded by the student's decoder, 0 to 1."""
+        return self.result.targets_dev
+
+    @property
+    def transition_kl(self) -> float | None:
+        """KL(marginals || softmaxed emissions) of a CRF teacher, in nats per word."""
+        return self.result.transition_kl
+
+    @property
+    def teacher_seeds(self) -> tuple[int, ...]:
+        """The seeds of the teachers of its run."""
+        return self.run.teacher_seeds
 
     @property
     def words_per_second(self) -> float | None:

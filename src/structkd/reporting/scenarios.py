@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
 from structkd.evaluation import metric_rule, metric_title
-from structkd.records import RunCorpus, Settings
+from structkd.records import RunCorpus, Settings, compared
 
 from .runs import Model, Run
-from .settings import titles
+from .settings import flat, titles
 
 __all__ = ["Row", "Scenario", "collect", "spread"]
 
@@ -58,6 +58,21 @@ class Row:
         return self._each(lambda model: model.kl_per_word)
 
     @property
+    def targets_dev(self) -> dict[int, float]:
+        """The main metric of the method's targets on dev of every seed that has it."""
+        return self._each(lambda model: model.targets_dev)
+
+    @property
+    def transition_kl(self) -> dict[int, float]:
+        """KL(marginals || softmaxed emissions) of a CRF teacher, of every seed that has it."""
+        return self._each(lambda model: model.transition_kl)
+
+    @property
+    def of_methods(self) -> bool:
+        """Whether it is a teacher of single methods, not the run's."""
+        return bool(self.first.result.of_methods)
+
+    @property
     def words_per_second(self) -> float | None:
         """Median over the seeds."""
         found = self._each(lambda model: model.words_per_second)
@@ -81,6 +96,8 @@ class Scenario:
         runs: the finished runs.
         pairs: rows to be compared, as the configurations declare: (method, baseline).
         missing: declared comparisons of which one side was never run.
+        margin: differences of the metric that are smaller count as none; None if none was declared. Of several the
+            smallest.
         replaced: runs whose models were trained again by later runs, so that they do not count.
     """
 
@@ -93,6 +110,7 @@ class Scenario:
     pairs: list[tuple[Row, Row]]
     missing: list[tuple[str, str]]
     replaced: list[Run]
+    margin: float | None = None
 
     @property
     def title(self) -> str:
@@ -118,8 +136,8 @@ class Scenario:
 
     @property
     def teachers(self) -> list[Row]:
-        """Rows of teachers."""
-        return [row for row in self.rows if row.role == "teacher"]
+        """Rows of the runs' teachers, without those of single methods."""
+        return [row for row in self.rows if row.role == "teacher" and not row.of_methods]
 
     @property
     def students(self) -> list[Row]:
@@ -129,13 +147,19 @@ class Scenario:
     @property
     def ceiling(self) -> float | None:
         """Mean test metric of the teacher; of the best one, if there are several."""
-        means = [fmean(found.values()) for row in self.teachers if (found := row.metrics("test", self.metric))]
+        return self._best(self.teachers)
+
+    def _best(self, rows: Sequence[Row]) -> float | None:
+        means = [fmean(found.values()) for row in rows if (found := row.metrics("test", self.metric))]
         return max(means, default=None)
 
-    @property
-    def teachers_speed(self) -> float | None:
-        """Words per second of all teachers one after the other, as an ensemble works."""
-        speeds = [row.words_per_second for row in self.teachers]
+    def teachers_of(self, row: Row) -> list[Row]:
+        """Return the teachers that share runs with a row; all of them if none does."""
+        return [teacher for teacher in self.teachers if teacher.runs & row.runs] or self.teachers
+
+    def teachers_speed(self, row: Row) -> float | None:
+        """Return the words per second of a row's teachers one after the other, as an ensemble works."""
+        speeds = [teacher.words_per_second for teacher in self.teachers_of(row)]
         known = [speed for speed in speeds if speed]
         return 1 / sum(1 / speed for speed in known) if known and len(known) == len(speeds) else None
 
@@ -147,14 +171,15 @@ class Scenario:
     def gap_closed(self, row: Row) -> float | None:
         """Return the share of the distance from plain student to teacher that a student covers, on common seeds."""
         plain = self.plain(row) if row.role == "student" else None
-        if plain is None or plain is row or self.ceiling is None:
+        ceiling = self._best(self.teachers_of(row))
+        if plain is None or plain is row or ceiling is None:
             return None
         reached, floor = row.metrics("test", self.metric), plain.metrics("test", self.metric)
         seeds = reached.keys() & floor.keys()
         if not seeds:
             return None
         below = fmean(floor[seed] for seed in seeds)
-        gap = self.ceiling - below
+        gap = ceiling - below
         return (fmean(reached[seed] for seed in seeds) - below) / gap if gap > 0 else None
 
 
@@ -183,7 +208,7 @@ def collect(runs: Sequence[Run]) -> list[Scenario]:
         if len({json.dumps(each, sort_keys=True) for each in described}) < len(described):
             described = [
                 [*settings, {"seed": seed} if len(seed) > 1 else {"seed": seed[0]}]
-                for settings, seed in zip(described, (_teacher_seeds(part[0]) for part in found), strict=True)
+                for settings, seed in zip(described, (part[0].teacher_seeds for part in found), strict=True)
             ]
         teachers = titles(described) if found else [""]
         scenarios += [
@@ -193,24 +218,32 @@ def collect(runs: Sequence[Run]) -> list[Scenario]:
 
 
 def _teachers(run: Run) -> list[Any]:
-    """Return the settings of every teacher of a run, as plain data."""
-    return [result.settings.plain() for result in run.metrics.results if result.role == "teacher"]
+    """Return the settings of every teacher of a run, as plain data.
+
+    Teachers of single methods do not tell runs apart. Neither does training with legal sequences alone, in which a
+    teacher follows its student: such runs are to be compared.
+    """
+    return [
+        _without_legal(result.settings.plain())
+        for result in run.metrics.results
+        if result.role == "teacher" and not result.of_methods
+    ]
 
 
-def _teacher_seeds(run: Run) -> tuple[int, ...]:
-    return tuple(result.seed for result in run.metrics.results if result.role == "teacher")
+def _without_legal(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**settings, "model": {name: value for name, value in settings["model"].items() if name != "legal"}}
 
 
 def _by_teacher_seed(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs by the teachers' seeds; they are one group if every student has a teacher of one seed only."""
     of_student: dict[int, set[tuple[int, ...]]] = {}
     for run in runs:
-        of_student.setdefault(run.metrics.seed, set()).add(_teacher_seeds(run))
+        of_student.setdefault(run.metrics.seed, set()).add(run.teacher_seeds)
     if all(len(seeds) == 1 for seeds in of_student.values()):
         return [list(runs)]
     parts: dict[tuple[int, ...], list[Run]] = {}
     for run in runs:
-        parts.setdefault(_teacher_seeds(run), []).append(run)
+        parts.setdefault(run.teacher_seeds, []).append(run)
     return list(parts.values())
 
 
@@ -232,7 +265,10 @@ def _scenario(runs: Sequence[Run], teacher: str) -> Scenario:
     replaced = [run for run in runs if any(result.folder not in current for result in run.metrics.results)]
     pairs, missing = _declared(runs, ordered)
     first = runs[0].metrics
-    return Scenario(first.scenario, first.data, first.metric, teacher, ordered, list(runs), pairs, missing, replaced)
+    margin = min((run.metrics.margin for run in runs if run.metrics.margin is not None), default=None)
+    return Scenario(
+        *(first.scenario, first.data, first.metric, teacher, ordered, list(runs), pairs, missing, replaced, margin)
+    )
 
 
 def _position(row: Row) -> tuple[int, str, list[tuple[str, float, str]]]:
@@ -262,15 +298,26 @@ def _declared(runs: Sequence[Run], rows: Sequence[Row]) -> tuple[list[tuple[Row,
     """Return rows to be compared, and comparisons of which one side was never run."""
     students = [row for row in rows if row.role == "student"]
     declared = dict.fromkeys(pair for run in runs for pair in run.metrics.comparisons)
-    pairs = [
-        (row, partner)
-        for one, other in declared
-        for row in students
-        if row.method == one
-        for partner in _partners(students, row, other)
-    ]
+    pairs: list[tuple[Row, Row]] = []
+    for one, other in declared:
+        (method, wanted), (baseline, others) = compared(one), compared(other)
+        for row in students:
+            if row.method == method and _has(row, wanted):
+                partners = _partners(students, row, baseline) if not others else students
+                partners = [partner for partner in partners if partner.method == baseline and _has(partner, others)]
+                pairs += [(row, partner) for partner in partners]
     names = {row.method for row in students}
-    return pairs, [pair for pair in declared if not names >= set(pair)]
+    pairs = [pair for pair in dict.fromkeys(pairs) if pair[0] is not pair[1]]
+    return pairs, [pair for pair in declared if not names >= {compared(name)[0] for name in pair}]
+
+
+def _has(row: Row, wanted: Mapping[str, str]) -> bool:
+    """Return whether a row has some settings, given by the last parts of their dotted names."""
+    settings = flat(row.settings.plain())
+    return all(
+        any(f".{name}".endswith(f".{key}") and str(given).lower() == value for name, given in settings.items())
+        for key, value in wanted.items()
+    )
 
 
 def _partners(students: Sequence[Row], row: Row, method: str) -> list[Row]:

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
-__all__ = ["Interval", "holm", "paired_bootstrap", "sign_flip_test", "smallest_p"]
+__all__ = [
+    "Interval",
+    "equivalence_test",
+    "holm",
+    "minimal_effect",
+    "paired_bootstrap",
+    "sign_flip_test",
+    "smallest_p",
+    "t_interval",
+    "tarone",
+]
 
 
 def smallest_p(pairs: int) -> float:
@@ -82,6 +92,108 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def tarone(p_values: Sequence[float], smallest: Sequence[float], level: float) -> tuple[list[float], int]:
+    """Adjust p-values of discrete tests step by step, counting only tests that can be significant (Tarone, 1990).
+
+    A test whose smallest possible p is too large for the correction cannot be significant, so it costs the others no
+    power. Of the tests that are left, let K be the smallest number for which at most K can reach level / K. The least p
+    among these is multiplied by K, the test is taken out, and so on (Hommel and Krummenauer, 1998); none becomes
+    smaller than the one before it. If every test can be significant, this is Holm's method.
+
+    Args:
+        p_values: of all tests.
+        smallest: the smallest p that each could reach, whatever the data.
+        level: of significance, such as 0.05.
+
+    Returns:
+        Adjusted p-values in the order given, and K at the beginning. A test that cannot be significant gets an adjusted
+        p above the level.
+
+    >>> tarone([0.002, 0.03, 0.5], smallest=[0.002, 0.002, 0.5], level=0.05)
+    ([0.004, 0.03, 0.5], 2)
+    """
+    adjusted, largest, left = [0.0] * len(p_values), 0.0, list(range(len(p_values)))
+    counted = _tarone_bound([smallest[index] for index in left], level)
+    while left:
+        bound = _tarone_bound([smallest[index] for index in left], level)
+        able = [index for index in left if smallest[index] <= level / bound]
+        if not able:
+            adjusted = [
+                max(largest, min(1.0, bound * p)) if index in left else adjusted[index]
+                for index, p in enumerate(p_values)
+            ]
+            break
+        best = min(able, key=lambda index: p_values[index])
+        adjusted[best] = largest = max(largest, min(1.0, bound * p_values[best]))
+        left.remove(best)
+    return adjusted, counted
+
+
+def _tarone_bound(smallest: Sequence[float], level: float) -> int:
+    """Return the smallest K for which at most K tests can reach level / K."""
+    return next((k for k in range(1, len(smallest)) if sum(p <= level / k for p in smallest) <= k), len(smallest))
+
+
+def equivalence_test(differences: Sequence[float], margin: float) -> float:
+    """Return p of the test of "the mean difference is at least as large as the margin", in either direction.
+
+    Two one-sided exact sign-flip tests (Schuirmann, 1987): the differences plus the margin lie above 0, and the
+    differences less the margin lie below. p is the larger of the two. If it is small, the difference is shown to be
+    smaller than the margin. With n pairs it cannot be below 1/2^n.
+
+    Args:
+        differences: one per pair.
+        margin: positive, in the units of the differences; to be declared before the data are seen.
+
+    >>> equivalence_test([0.01, -0.02, 0.0, 0.01, -0.01], margin=0.1)
+    0.03125
+    """
+    if not margin > 0:
+        raise ValueError(f"The margin of an equivalence test must be positive, got {margin}.")
+    above, below = (np.asarray(differences, dtype=np.float64) * sign + margin for sign in (1, -1))
+    return max(_one_sided(above), _one_sided(below))
+
+
+def _one_sided(values: NDArray[np.float64]) -> float:
+    """Return the share of all sign patterns whose sum is at least the observed one."""
+    half = len(values) // 2
+    one, other = _signed_sums(values[:half]), np.sort(_signed_sums(values[half:]))
+    threshold = values.sum() - 1e-9 * np.abs(values).sum()
+    return float((len(other) - np.searchsorted(other, threshold - one, side="left")).sum() / 2 ** len(values))
+
+
+def t_interval(differences: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return the interval of Student's t for the mean of paired differences; None for fewer than two.
+
+    >>> [round(limit, 3) for limit in t_interval([0.1, 0.3])]
+    [-1.071, 1.471]
+    """
+    if len(differences) < 2:
+        return None
+    values = np.asarray(differences, dtype=np.float64)
+    reach = float(stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(values.mean() - reach), float(values.mean() + reach)
+
+
+def minimal_effect(differences: Sequence[float], level: float, power: float = 0.8) -> float | None:
+    """Return the smallest mean difference that so many pairs with this spread would show in most repetitions.
+
+    It is (t at 1 - level / 2 + t at `power`) times the standard error, with n - 1 degrees of freedom, before correction
+    for several tests.
+
+    Returns:
+        None for fewer than two pairs, or if so few pairs cannot be significant at all.
+
+    >>> round(minimal_effect([0.1, 0.3, 0.2, 0.2, 0.1, 0.3], level=0.05), 3)
+    0.127
+    """
+    if len(differences) < 2 or smallest_p(len(differences)) >= level:
+        return None
+    values, freedom = np.asarray(differences, dtype=np.float64), len(differences) - 1
+    quantiles = stdtrit(freedom, 1 - level / 2) + stdtrit(freedom, power)
+    return float(quantiles * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def method_table(scenario: Scenario, link: Linker) -> Table:
     others = [name for name in scenario.metrics if name not in (scenario.metric, "precision", "recall")]
     header = ["model", f"test {metric}", f"dev {metric}", "gap closed", "every seed"]
     header += [f"test {metric_title(name)}" for name in others]
-    header += ["KL a word", "words/s (ratio)", "parameters", "sentences", "steps"]
+    header += [f"targets, dev {metric}", "KL a word", "transitions' KL", "words/s (ratio)", "parameters", "sentences"]
+    header.append("steps")
     lines = []
     for row in scenario.rows:
         first, closed, speed = row.first.result, scenario.gap_closed(row), row.words_per_second
@@ -98,7 +99,9 @@ def method_table(scenario: Scenario, link: Linker) -> Table:
             number("" if closed is None else f"{100 * closed:.0f} %"),
             Cell(tuple((percent([value]), link(row.models[seed].run.folder)) for seed, value in test.items()), "seeds"),
             *(number(percent(row.metrics("test", name))) for name in others),
+            number(percent(row.targets_dev)),
             number(f"{fmean(divergence.values()):.3f}" if divergence else ""),
+            number(f"{fmean(row.transition_kl.values()):.2g}" if row.transition_kl else ""),
             number(_speed(speed) + _ratio(scenario, row)),
             number(_span(f"{model.result.parameters:,}" for model in row.models.values())),
             number(f"{first.labelled:,}" + (f" + {first.unlabelled:,}" if first.unlabelled else "")),
@@ -113,7 +116,7 @@ def _speed(words: float | None) -> str:
 
 
 def _ratio(scenario: Scenario, row: Row) -> str:
-    speed, teachers = row.words_per_second, scenario.teachers_speed
+    speed, teachers = row.words_per_second, scenario.teachers_speed(row)
     if row.role == "teacher" or speed is None or teachers is None:
         return ""
     return f" ({speed / teachers:.{1 if speed >= teachers else 2}f} ×)"  # noqa: RUF001
@@ -134,8 +137,10 @@ def _without_empty(table: Table) -> Table:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Return a line per comparison."""
-    header = ["comparison", "mean difference", "95 % interval over test sentences", "verdict"]
-    header += ["p, Holm", "p", "smallest possible p", "paired seeds"]
+    unit = "teachers" if any(comparison.by_teacher for comparison in comparisons) else "seeds"
+    header = ["comparison", "mean difference", f"95 % interval over {unit}", "95 % interval over test sentences"]
+    header += ["verdict", "p, Holm", "p", "smallest possible p", "detectable difference", "p, equivalent"]
+    header += ["paired seeds", "teachers"]
     lines = []
     for comparison in comparisons:
         interval = comparison.interval
@@ -143,15 +148,24 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
             [
                 Cell(((comparison.title, None),), "name"),
                 number(f"{100 * comparison.difference:+.2f}"),
-                number("" if interval is None else f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"),
+                number(_limits(comparison.over_units)),
+                number("" if interval is None else _limits((interval.low, interval.high))),
                 Cell(((comparison.verdict, None),), comparison.outcome.replace(" ", "-")),
                 number(f"{comparison.adjusted:.3g}"),
                 number(f"{comparison.p:.3g}"),
                 number(f"{comparison.smallest:.3g}"),
+                number("" if (effect := comparison.detectable) is None else f"{100 * effect:.2f}"),
+                number("" if comparison.equivalence is None else f"{comparison.equivalence:.3g}"),
                 number(str(len(comparison.differences))),
+                number(str(len(comparison.units)) if comparison.by_teacher else ""),
             ]
         )
     return _without_empty(Table(header, lines)) if lines else Table(header, [])
+
+
+def _limits(limits: tuple[float, float] | None) -> str:
+    """Return an interval in points; empty without one."""
+    return "" if limits is None else f"[{100 * limits[0]:+.2f}, {100 * limits[1]:+.2f}]"
 
 
 def model_table(scenario: Scenario, link: Linker) -> Table:
@@ -217,6 +231,7 @@ def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
     metrics = list(dict.fromkeys(name for scenario in scenarios for name in scenario.metrics))
     header = ["scenario", "data", "task", "teacher", "role", "method", "differs_in", "seed", "labelled", "unlabelled"]
     header += ["parameters", "steps", "best_step", "seconds", "words_per_second", "kl_per_word"]
+    header += ["targets_dev", "transition_kl", "teacher_seeds"]
     header += [f"{split}_{metric}" for split in ("dev", "test") for metric in metrics]
     header += ["training", "run", "config", "predictions", "command"]
     lines: list[list[Any]] = []
@@ -228,6 +243,7 @@ def models_csv(scenarios: Sequence[Scenario], link: Linker) -> str:
                 lines[-1] += [row.role, row.method, row.variant, seed]
                 lines[-1] += [result.labelled, result.unlabelled, result.parameters, result.steps]
                 lines[-1] += [result.best_step, model.seconds, model.words_per_second, model.kl_per_word]
+                lines[-1] += [model.targets_dev, model.transition_kl, " ".join(map(str, model.teacher_seeds))]
                 lines[-1] += [model.metric(split, name) for split in ("dev", "test") for name in metrics]
                 lines[-1] += [result.folder, link(model.run.folder), link(model.run.config), link(model.predictions)]
                 lines[-1].append(model.run.command)
@@ -238,6 +254,7 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
     """Return one line per comparison, unrounded."""
     header = ["scenario", "data", "task", "teacher", "method", "baseline", "seeds", "difference", "low", "high"]
     header += ["p", "smallest_p", "p_holm", "smallest_p_holm", "family", "outcome"]
+    header += ["unit", "units", "low_over_units", "high_over_units", "detectable", "margin", "p_equivalent"]
     lines: list[list[Any]] = []
     for comparison in comparisons:
         scenario, interval = comparison.scenario, comparison.interval
@@ -256,6 +273,12 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
             comparison.attainable,
             comparison.family,
             comparison.outcome,
+            "teacher" if comparison.by_teacher else "seed",
+            len(comparison.units),
+            *(comparison.over_units or (None, None)),
+            comparison.detectable,
+            scenario.margin,
+            comparison.equivalence,
         ]
     return _as_csv(header, lines)
 
