@@ -26,6 +26,7 @@ MODULES = [
     "evaluation.attachment",
     "evaluation.metrics",
     "evaluation.spans",
+    "export.folder",
     "reporting.settings",
     "reporting.significance",
     "training.collate",

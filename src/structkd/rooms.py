@@ -15,12 +15,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "evaluation": ("data",),
     "models": ("distributions", "projections", "losses", "integrations", "data"),
     "training": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models"),
+    "export": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models"),
     "runs": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models", "training"),
     "reporting": ("evaluation",),
-    "commands": ("runs", "reporting"),
+    "commands": ("export", "runs", "reporting"),
 }
 #: Rooms whose objects are parts of an experiment, so that a configuration may name them. Those that carry experiments
 #: out are not among them: a configuration that could call ``register_plugin`` would admit itself.
-NAMEABLE = tuple(room for room in MAY_IMPORT if room not in ("testing", "runs", "reporting", "commands"))
+NAMEABLE = tuple(room for room in MAY_IMPORT if room not in ("testing", "export", "runs", "reporting", "commands"))
 #: Rooms whose code decides the result of a training. Data have a fingerprint of their own.
 DECIDING = tuple(room for room in NAMEABLE if room != "data")

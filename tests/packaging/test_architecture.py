@@ -81,6 +81,9 @@ def test_the_picture_in_contributing() -> None:
         ("omegaconf", "commands"),
         ("matplotlib", "reporting"),
         ("jinja2", "reporting"),
+        ("onnx", "export"),
+        ("onnxruntime", "export"),
+        ("spacy", "export"),
     ],
 )
 def test_a_foreign_library_stays_in_its_room(library: str, room: str) -> None:
@@ -95,6 +98,11 @@ def test_the_mathematics_needs_torch_only() -> None:
     for room in ("distributions", "projections", "losses"):
         for path in (SOURCE / room).rglob("*.py"):
             assert not {name.split(".")[0] for name in imported(path)} & outside
+
+
+def test_the_module_of_exported_folders_stands_alone() -> None:
+    outside = {name.partition(".")[0] for name in imported(SOURCE / "export" / "annotate.py")} - sys.stdlib_module_names
+    assert outside == {"numpy", "onnxruntime", "tokenizers"}
 
 
 def test_no_two_test_files_have_one_name() -> None:

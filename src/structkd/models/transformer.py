@@ -41,6 +41,10 @@ class Subwords:
         long_sentences: "error" refuses a sentence of more than ``limit`` subwords. "split" reads it in windows of that
             size, each of which repeats a quarter of the one before; a subword's vector comes from the window in which
             it lies farther from the edge.
+
+    Attributes:
+        before, after: numbers of the special tokens before and after a sentence.
+        space: character that is put before every word, if any.
     """
 
     file_name = "subwords.json"
@@ -64,15 +68,15 @@ class Subwords:
         self.unknown, self.padding, self.limit = unknown, padding, limit
         self.pooling, self.long_sentences = pooling, long_sentences
         # A byte-level tokenizer recognizes the start of a word by the space before it.
-        self._space = " " if "ByteLevel" in json.dumps(json.loads(self.tokenizer.to_str())["pre_tokenizer"]) else ""
-        self._before, self._after = self._special_tokens()
+        self.space = " " if "ByteLevel" in json.dumps(json.loads(self.tokenizer.to_str())["pre_tokenizer"]) else ""
+        self.before, self.after = self._special_tokens()
         if self.room < 1:
             raise ValueError(f"A window of {limit} subwords has no room beside the tokenizer's special tokens.")
 
     @property
     def room(self) -> int:
         """The number of a sentence's subwords that fit in a window beside the special tokens."""
-        return self.limit - len(self._before) - len(self._after)
+        return self.limit - len(self.before) - len(self.after)
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """Return the tokens that the tokenizer puts before and after a sentence."""
@@ -108,14 +112,14 @@ class Subwords:
             for place, is_counted in zip(places, counts, strict=True):
                 pieces[item][place] += is_counted
             for begin, end, first, last in self._windows(len(numbers)):
-                rows.append([*self._before, *numbers[begin:end], *self._after])
+                rows.append([*self.before, *numbers[begin:end], *self.after])
                 marks.append(
-                    [nothing] * len(self._before)
+                    [nothing] * len(self.before)
                     + [
                         item * longest + places[subword] if first <= subword < last and counts[subword] else nothing
                         for subword in range(begin, end)
                     ]
-                    + [nothing] * len(self._after)
+                    + [nothing] * len(self.after)
                 )
         return {
             "lengths": torch.tensor([len(tokens) for tokens in sentences]),
@@ -141,7 +145,7 @@ class Subwords:
 
     def _split(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[list[int], list[int]]]:
         """Yield, for every sentence, the numbers of its subwords and the positions of their words."""
-        spaced = [[self._space + token for token in tokens] for tokens in sentences]
+        spaced = [[self.space + token for token in tokens] for tokens in sentences]
         for tokens, encoded in zip(
             sentences, self.tokenizer.encode_batch(spaced, is_pretokenized=True, add_special_tokens=False), strict=True
         ):

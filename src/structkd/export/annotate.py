@@ -1,0 +1,783 @@
+"""Annotate text with an exported model: tags and spans of words, or dependency trees.
+
+    from annotate import load
+    model = load("folder")
+    model.annotate("Ana Lee lives in Oslo. She sings.")     # a text, split into sentences
+    model.annotate([["Ana", "Lee", "sings"]], scores=True)  # lists of words, with exact probabilities
+
+    python annotate.py FILE      # raw text; prints one JSON object a sentence; "-" is standard input
+
+The module needs numpy and onnxruntime, and for models that read subwords tokenizers. It lies beside ``model.onnx``,
+which scores the words, and ``tables.json``, which holds everything else: the vocabulary, the labels, the tags that may
+follow each other, and the pattern of a word. Shapes: B sentences, N words, C tags, K labels, H symbols of heads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import threading
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+__all__ = ["Annotator", "load"]
+
+FORMAT = 1
+
+PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
+#: Spellings of words that are kept, about a hundred bytes each.
+KEPT_WORDS = 50_000
+#: Batches whose sentences are sorted by length together, so that batches have little padding.
+POOL = 16
+
+LINE_ENDS = "\n\r\u2028\u2029"
+STOPS = frozenset(".!?\u2026")
+WIDE_STOPS = frozenset("\u3002\uff01\uff1f")
+CLOSING = frozenset("\"'\u2019\u201d\u00bb\u203a)]}\u300d\u300f\uff09")
+
+
+def load(folder=None, threads=1):
+    """Return the model in an exported folder.
+
+    Args:
+        folder: that `structkd export` wrote; None means the folder of this file.
+        threads: processor cores that one call may use.
+
+    Raises:
+        FileNotFoundError: if a file of the folder is missing.
+        ValueError: if the folder was written in another format.
+    """
+    folder = Path(__file__).parent if folder is None else Path(folder)
+    for name in ("tables.json", "model.onnx"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}. Name a folder that `structkd export MODEL FOLDER` wrote.")
+    tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
+    if tables.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / 'tables.json'} has format {tables.get('format')}; this annotate.py reads format {FORMAT}. Use "
+            "the annotate.py of that folder, or export the model again."
+        )
+    return Annotator(folder, tables, threads)
+
+
+class Annotator:
+    """A model that annotates text. It may be used by several threads at once.
+
+    Attributes:
+        labels: the tags, or the relations of trees, in the order of their numbers.
+    """
+
+    def __init__(self, folder, tables, threads=1):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        self.session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self.features = _features(tables["features"], folder)
+        self.pattern = re.compile(tables["word_pattern"])
+        self.task = (_Tags if tables["task"] == "tags" else _Trees)(tables)
+        self.labels = tables["labels"] if tables["task"] == "tags" else tables["relations"]
+        self._outputs = [output.name for output in self.session.get_outputs()]
+
+    def annotate(self, sentences, batch_size=32, scores=False):
+        """Annotate raw text, or sentences.
+
+        Args:
+            sentences: a text, of one or more sentences; a list of texts, each one sentence; or a list of sentences that
+                are lists of words, or dictionaries with `words` and, for models that read them, `upos`.
+            batch_size: sentences in a batch; the result does not depend on it.
+            scores: whether to add exact marginal probabilities.
+
+        Returns:
+            A list with one dictionary per sentence: `words`; `offsets` if the sentence is text; `tags` and, if they
+            stand for spans, `spans` (`start` and `end` in words, the end exclusive, `label`, `text`, and for text
+            `start_char` and `end_char`); or `heads` (from 1, 0 is the root) and `relations`. Scores are `tag_scores`,
+            the `score` of every span (the probability that exactly this span is one of its type), or `head_scores`
+            and `relation_scores`.
+
+        Raises:
+            TypeError, ValueError: if something else is given, or a sentence that the model cannot take.
+        """
+        return list(self.annotate_stream(sentences, batch_size, scores))
+
+    def annotate_stream(self, sentences, batch_size=32, scores=False):
+        """Annotate an iterable of sentences, of any length, in constant memory; see `annotate`."""
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+        return self._stream(self._read(sentences), batch_size, scores)
+
+    def _stream(self, sentences, batch_size, scores):
+        pool = batch_size * POOL if batch_size > 1 else 1
+        while window := list(islice(sentences, pool)):
+            order = [row for row, sentence in enumerate(window) if sentence["words"]]
+            order.sort(key=lambda row: len(window[row]["words"]))
+            for cut in range(0, len(order), batch_size):
+                rows = order[cut : cut + batch_size]
+                found = self.network([window[row]["words"] for row in rows])
+                for place, row in enumerate(rows):
+                    own = found[place, : len(window[row]["words"])]
+                    self.task.annotate(window[row], own, scores)
+            for sentence in window:
+                if not sentence["words"]:
+                    self.task.annotate_nothing(sentence, scores)
+                sentence.pop("upos", None)
+                sentence.pop("source", None)
+                yield sentence
+
+    def network(self, sentences):
+        """Return the scores of tags [B, N, C] or labels [B, N, K] for lists of words; the padding holds anything."""
+        return self.session.run(self._outputs, self.features(sentences))[0]
+
+    def _read(self, given):
+        """Yield a new dictionary for every sentence: its words and, of raw text, their places and the text."""
+        if isinstance(given, str):
+            for words in self.split_sentences(given):
+                yield _of_text(words, given)
+            return
+        if isinstance(given, (bytes, bytearray, dict)) or not hasattr(given, "__iter__"):
+            raise TypeError(
+                f"Sentences are a text, a list of texts, or a list of lists of words; got {type(given).__name__}."
+            )
+        for number, sentence in enumerate(given):
+            if isinstance(sentence, str):
+                yield _of_text(self.split_words(sentence), sentence)
+                continue
+            upos = None
+            if isinstance(sentence, dict):
+                sentence, upos = sentence.get("words"), sentence.get("upos")
+            if not isinstance(sentence, (list, tuple)) or not all(isinstance(word, str) for word in sentence):
+                raise TypeError(f"Sentence {number} (from 0) must be a text or a list of words, got {sentence!r:.60}.")
+            result = {"words": list(sentence)}
+            if upos is not None:
+                result["upos"] = upos
+            yield result
+
+    def split_words(self, text):
+        """Return the words of a text and their places, (start, end)."""
+        if half := re.search("[\ud800-\udfff]", text):
+            raise ValueError(
+                f"The text has {half.group()!r} at position {half.start()}, a half of a surrogate pair, which is no "
+                "character. Read the file as UTF-8, or remove it."
+            )
+        return [(match.group(), match.span()) for match in self.pattern.finditer(text)]
+
+    def split_sentences(self, text):
+        """Return the sentences of a text, each as `split_words` returns words.
+
+        A sentence ends at the end of a line. It also ends after . ! ? or an ellipsis, with the quotes and brackets that
+        close behind it, if white space follows and the next word does not begin with a lower-case letter; and after
+        the full stops of Chinese and Japanese.
+        """
+        sentences, current = [], []
+        stopped = None  # the stop before, if nothing but closing characters came after it
+        for word, (start, end) in self.split_words(text):
+            if current:
+                gap = text[current[-1][1][1] : start]
+                closes = stopped is not None and not gap and word[0] in CLOSING
+                ended = any(each in gap for each in LINE_ENDS)
+                if stopped is not None and not closes:
+                    ended = ended or stopped in WIDE_STOPS or bool(gap and not word[0].islower())
+                if ended:
+                    sentences.append(current)
+                    current, stopped = [], None
+                elif not closes:
+                    stopped = None
+            current.append((word, (start, end)))
+            if word[0] in STOPS or word[0] in WIDE_STOPS:
+                stopped = word[0]
+        return [*sentences, current] if current else sentences
+
+
+def _of_text(words, text, before=0):
+    """Return a sentence of a text, whose places count from `before` characters before it."""
+    offsets = [(start + before, end + before) for _, (start, end) in words]
+    return {"words": [word for word, _ in words], "offsets": offsets, "source": (text, before)}
+
+
+# Words as numbers -------------------------------------------------------------------------------------------------
+
+
+def _features(tables, folder, prefix=""):
+    """Return a function from sentences to the inputs of the network."""
+    if tables["kind"] == "words":
+        return _Words(tables, prefix)
+    if tables["kind"] == "subwords":
+        return _Subwords(tables, folder, prefix)
+    parts = [_features(part, folder, f"{prefix}{name}.") for name, part in tables["parts"].items()]
+
+    def inputs(sentences):
+        return {name: value for part in parts for name, value in part(sentences).items()}
+
+    return inputs
+
+
+def _lengths(sentences):
+    return np.array([len(words) for words in sentences], np.int32)
+
+
+class _Words:
+    """The numbers of words and of their characters. Spellings are kept, as most words come again."""
+
+    def __init__(self, tables, prefix):
+        self.prefix = prefix
+        self.number = {word: number for number, word in enumerate(tables["words"], 2)}
+        self.spells = tables["characters"] is not None
+        self.character = {character: number for number, character in enumerate(tables["characters"] or (), 4)}
+        self.lowercase, self.longest, self.border = tables["lowercase"], tables["max_characters"], tables["border"]
+        self.kept = _Rows(self)
+
+    def __call__(self, sentences):
+        if len(self.kept) > KEPT_WORDS:
+            self.kept = _Rows(self)
+        kept = self.kept
+        lengths = _lengths(sentences)
+        places = np.zeros((len(sentences), lengths.max()), np.int64)
+        for row, words in enumerate(sentences):
+            places[row, : len(words)] = [kept[word] for word in words]
+        cells = kept.cells[places]
+        found = {f"{self.prefix}words": cells[..., 0], "lengths": lengths}
+        if self.spells:
+            width = int(kept.widths[places].max())
+            found[f"{self.prefix}characters"] = cells[..., 1 : 1 + width]
+        return found
+
+    def row(self, word):
+        """Return a word's number and spelling, with the border that the convolution needs on both sides."""
+        number = self.number.get(word.lower() if self.lowercase else word, UNKNOWN)
+        if not self.spells:
+            return [number]
+        if len(word) > self.longest:  # without its middle, prefix and suffix remain
+            half = self.longest // 2
+            word = word[: self.longest - half] + word[-half:]
+        border = [PADDING] * self.border
+        spelling = [self.character.get(character, UNKNOWN) for character in word]
+        return [number, *border, WORD_START, *spelling, WORD_END, *border]
+
+
+class _Rows(dict):
+    """Words and the numbers of their rows in a table; row 0 is the padding. A new word adds a row."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.words, self.lock = words, threading.Lock()
+        self.cells = np.zeros((1024, 3 + words.longest + 2 * words.border), np.int32)
+        self.widths = np.zeros(1024, np.int32)
+        self.widths[0] = 2 * words.border + 1
+
+    def __missing__(self, word):
+        row = self.words.row(word)
+        with self.lock:
+            place = len(self) + 1
+            if word in self:
+                return self[word]
+            if place == len(self.cells):
+                self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)])
+                self.widths = np.concatenate([self.widths, np.zeros_like(self.widths)])
+            self.cells[place, : len(row)] = row
+            self.widths[place] = len(row) - 1
+            self[word] = place
+            return place
+
+
+class _Subwords:
+    """The subwords of words, in windows if a sentence is long, and the words that subwords count for."""
+
+    def __init__(self, tables, folder, prefix):
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise ImportError("This model reads subwords: pip install tokenizers") from error
+        self.prefix = prefix
+        self.tokenizer = Tokenizer.from_file(str(folder / tables["tokenizer"]))
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.tokenizer.encode_special_tokens = True  # words may be spelled "[SEP]" or "</s>"
+        self.unknown, self.padding, self.room = tables["unknown"], tables["padding"], tables["room"]
+        self.before, self.after, self.space = tables["before"], tables["after"], tables["space"]
+        self.mean, self.split = tables["pooling"] == "mean", tables["long_sentences"] == "split"
+
+    def __call__(self, sentences):
+        longest = max(map(len, sentences))
+        nothing = len(sentences) * longest
+        rows, marks = [], []
+        pieces = np.zeros((len(sentences), longest), np.int64)
+        for item, words in enumerate(sentences):
+            numbers, places = self._split(words)
+            if len(numbers) > self.room and not self.split:
+                raise ValueError(
+                    f"The sentence that begins with {' '.join(words[:6])!r} has {len(numbers)} subwords; the model "
+                    f"takes {self.room} at once. Leave it out or cut it in two."
+                )
+            counts = [self.mean or place != before for place, before in zip(places, [-1, *places[:-1]], strict=True)]
+            np.add.at(pieces[item], places, counts)
+            for begin, end, first, last in self._windows(len(numbers)):
+                rows.append([*self.before, *numbers[begin:end], *self.after])
+                marked = [
+                    item * longest + places[each] if first <= each < last and counts[each] else nothing
+                    for each in range(begin, end)
+                ]
+                marks.append([nothing] * len(self.before) + marked + [nothing] * len(self.after))
+        return {
+            "lengths": _lengths(sentences),
+            f"{self.prefix}subwords": _filled(rows, self.padding),
+            f"{self.prefix}mask": _filled([[1] * len(row) for row in rows], 0),
+            f"{self.prefix}words": _filled(marks, nothing),
+            f"{self.prefix}pieces": pieces,
+        }
+
+    def _split(self, words):
+        """Return the numbers of a sentence's subwords and the positions of their words; every word has one."""
+        spaced = [self.space + word for word in words]
+        encoded = self.tokenizer.encode(spaced, is_pretokenized=True, add_special_tokens=False)
+        numbers, places = encoded.ids, encoded.word_ids
+        absent = set(range(len(words))).difference(places)
+        if absent:
+            pairs = [*zip(places, numbers, strict=True), *((place, self.unknown) for place in absent)]
+            pairs.sort(key=lambda pair: pair[0])
+            places, numbers = [place for place, _ in pairs], [number for _, number in pairs]
+        return numbers, places
+
+    def _windows(self, count):
+        """Return the windows over a sentence's subwords: (begin, end, first that counts, end of those that count)."""
+        if count <= self.room:
+            return [(0, count, 0, count)]
+        begins = [*range(0, count - self.room, self.room - self.room // 4), count - self.room]
+        cuts = [(left + self.room + right) // 2 for left, right in pairwise(begins)]
+        return [
+            (begin, begin + self.room, first, last)
+            for begin, first, last in zip(begins, [0, *cuts], [*cuts, count], strict=True)
+        ]
+
+
+def _filled(rows, filling):
+    longest = max(map(len, rows))
+    return np.array([[*row, *[filling] * (longest - len(row))] for row in rows], np.int64)
+
+
+# Tags -------------------------------------------------------------------------------------------------------------
+
+
+class _Tags:
+    """A tag for every word: the best legal sequence (Viterbi, 1967), and exact marginals.
+
+    Scores of a CRF are `transitions` [C, C] as [next, previous], `start` [C] and `end` [C]. `legal` holds the tags that
+    may follow each other, start and end in the same layout, and restricts decoding; `conditioned` says whether the
+    probabilities are those of legal sequences, too.
+    """
+
+    def __init__(self, tables):
+        self.labels, self.spans = tables["labels"], tables["spans"]
+        count = len(self.labels)
+        self.chain = tables["chain"] is not None
+        chain = tables["chain"] or {"transitions": np.zeros((count, count)), "start": [0] * count, "end": [0] * count}
+        self.scores = [np.array(chain[name], np.float32) for name in ("start", "transitions", "end")]
+        self.legal = None
+        self.best = self.scores
+        if tables["legal"] is not None:
+            self.legal = [np.array(tables["legal"][name], bool) for name in ("start", "transitions", "end")]
+            self.best = [np.where(may, own, -np.inf) for may, own in zip(self.legal, self.scores, strict=True)]
+            if tables["conditioned"]:
+                self.scores = self.best
+        self.coupled = self.chain or tables["conditioned"]
+        # of every tag: whether it begins a span, whether it ends one by itself, and the type
+        self.parts = [(label[:1] in "BS", label[:1] in "SE", label[2:]) for label in self.labels]
+        self.outside = self.labels.index("O") if self.spans else None
+
+    def annotate(self, sentence, emissions, scores):
+        """Add the tags and spans of a sentence, for emissions [N, C]."""
+        best = emissions.argmax(1)
+        if self.chain or not self.is_legal(best):
+            best = viterbi(emissions, *self.best)
+        tags = best.tolist()
+        sentence["tags"] = [self.labels[tag] for tag in tags]
+        if scores:
+            of_labels, following = self.marginals(emissions, best)
+            own = of_labels[np.arange(len(best)), best]
+        if self.spans:
+            sentence["spans"] = self.read_spans(sentence, tags)
+            if scores:
+                for span in sentence["spans"]:
+                    span["score"] = self.span_score(span, tags, own, following)
+        if scores:
+            sentence["tag_scores"] = own.tolist()
+
+    def annotate_nothing(self, sentence, scores):
+        sentence["tags"] = []
+        if self.spans:
+            sentence["spans"] = []
+        if scores:
+            sentence["tag_scores"] = []
+
+    def is_legal(self, tags):
+        if self.legal is None:
+            return True
+        start, transitions, end = self.legal
+        return start[tags[0]] and end[tags[-1]] and transitions[tags[1:], tags[:-1]].all()
+
+    def read_spans(self, sentence, tags):
+        """Return the spans of a legal sequence."""
+        found, first = [], None
+        for place, tag in enumerate(tags):
+            if tag == self.outside:
+                if first is not None:
+                    found.append((first, place))
+                    first = None
+                continue
+            begins, ends, _ = self.parts[tag]
+            if begins:
+                if first is not None:
+                    found.append((first, place))
+                first = place
+            if ends:
+                found.append((first, place + 1))
+                first = None
+        if first is not None:
+            found.append((first, len(tags)))
+        return [self.span(sentence, tags, *span) for span in found]
+
+    def span(self, sentence, tags, start, end):
+        span = {"start": start, "end": end, "label": self.parts[tags[start]][2]}
+        if "offsets" in sentence:
+            begin, close = sentence["offsets"][start][0], sentence["offsets"][end - 1][1]
+            text, before = sentence["source"]
+            return span | {"text": text[begin - before : close - before], "start_char": begin, "end_char": close}
+        return span | {"text": " ".join(sentence["words"][start:end])}
+
+    def marginals(self, emissions, tags):
+        """Return P(tag of a word) [N, C], and P(next tag | the word has the given tag) [N-1, C]."""
+        if not self.coupled:
+            powers = np.exp(emissions.astype(np.float64) - emissions.max(1, keepdims=True))
+            found = powers / powers.sum(1, keepdims=True)
+            return found, found[1:]
+        start, transitions, end = (scores.astype(np.float64) for scores in self.scores)
+        unary = emissions.astype(np.float64)
+        forward, backward = np.empty_like(unary), np.empty_like(unary)
+        forward[0], backward[-1] = unary[0] + start, end
+        for n in range(1, len(unary)):
+            forward[n] = _log_sum(transitions + forward[n - 1], 1) + unary[n]
+        for n in range(len(unary) - 1, 0, -1):
+            backward[n - 1] = _log_sum(transitions + (unary[n] + backward[n])[:, None], 0)
+        total = _log_sum(forward[-1] + end, 0)
+        steps = transitions[:, tags[:-1]].T + unary[1:] + backward[1:]
+        return np.exp(forward + backward - total), np.exp(steps - _log_sum(steps, 1)[:, None])
+
+    def span_score(self, span, tags, own, following):
+        """Return the probability that exactly this span is one of its type: of its tags, and that none continues it."""
+        first, last = span["start"], span["end"] - 1
+        score = own[first] * following[np.arange(first, last), tags[first + 1 : last + 1]].prod()
+        if last + 1 < len(tags) and not self.parts[tags[last]][1]:
+            goes_on = [n for n, (begins, _, kind) in enumerate(self.parts) if not begins and kind == span["label"]]
+            score *= 1.0 - following[last, goes_on].sum()
+        return float(score)
+
+
+def _log_sum(values, axis):
+    with np.errstate(divide="ignore"):
+        top = values.max(axis, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0.0)
+        return np.log(np.exp(values - top).sum(axis)) + top.squeeze(axis)
+
+
+def viterbi(emissions, start, transitions, end):
+    """Return the best sequence of tags [N] for emissions [N, C]; -inf excludes tags. It takes O(N C^2) time."""
+    reached = np.empty_like(emissions)
+    reached[0] = best = emissions[0] + start
+    steps = np.empty_like(transitions)
+    for n in range(1, len(emissions)):
+        np.add(transitions, best, out=steps)
+        best = steps.max(1)
+        best += emissions[n]
+        reached[n] = best
+    tag = int((best + end).argmax())
+    path = [tag]
+    for n in range(len(emissions) - 1, 0, -1):
+        tag = int((transitions[tag] + reached[n - 1]).argmax())
+        path.append(tag)
+    return np.array(path[::-1])
+
+
+# Trees ------------------------------------------------------------------------------------------------------------
+
+
+class _Trees:
+    """A dependency tree out of labels, each of which names a head (by a symbol) and a relation.
+
+    The network's labels are ordered by symbol, so that the labels of a symbol are neighbours. A symbol's probability is
+    the sum over its labels, and the tree is the best by the sum of its arcs' log probabilities.
+    """
+
+    def __init__(self, tables):
+        self.relations, self.multiroot, self.encoding = tables["relations"], tables["multiroot"], tables["encoding"]
+        self.symbols, counts = tables["symbols"], tables["labels_of_symbols"]
+        self.begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.relation = np.array(tables["label_relations"])
+        # [H, R]: the labels of every symbol, the last again and again if there are fewer than R
+        most = max(counts)
+        last = np.array(counts)[:, None] - 1
+        self.labels_of = self.begins[:, None] + np.minimum(np.arange(most), last)
+        self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
+        self.none = len(self.symbols)
+        self.kept = {}
+
+    def annotate(self, sentence, logits, scores):
+        """Add the tree of a sentence, for the scores of labels [N, K]."""
+        words = len(logits)
+        naming = self.naming(words, sentence)
+        top = logits.max(1, keepdims=True)
+        powers, exact = np.exp(logits - top), None
+        if not powers.min() > 1e-30:  # numbers of 32 bits hold no smaller share
+            exact = self.log_shares(logits)
+        sums = np.zeros((words, self.none + 1), np.float32)
+        np.add.reduceat(powers, self.begins, axis=1, out=sums[:, :-1])
+        rows = np.arange(words)
+        # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
+        arcs = sums[rows[:, None], naming]
+        heads = arcs.argmax(1)
+        if exact is not None or not _is_tree(heads.tolist(), self.multiroot) or not arcs[rows, heads].all():
+            with np.errstate(divide="ignore"):
+                table = np.log(sums / powers.sum(1, keepdims=True), dtype=np.float64) if exact is None else exact
+            heads = np.array(best_tree(table[rows[:, None], naming].tolist(), self.multiroot))
+        symbols = naming[rows, heads]
+        chosen = np.minimum(symbols, self.none - 1)
+        labels = self.labels_of[chosen]
+        labels = labels[rows, logits[rows[:, None], labels].argmax(1)]
+        relations = self.relation[labels]
+        for word in np.flatnonzero(symbols == self.none):  # rare: a tree needs an arc that no label names
+            relations[word] = np.bincount(self.relation, powers[word].astype(np.float64)).argmax()
+        sentence["heads"] = np.where(heads == rows, 0, heads + 1).tolist()
+        sentence["relations"] = [self.relations[number] for number in relations.tolist()]
+        if scores:
+            shares = np.exp(logits.astype(np.float64) - top)
+            shares /= shares.sum(1, keepdims=True)
+            totals = np.add.reduceat(shares, self.begins, axis=1)
+            named = symbols < self.none
+            sentence["head_scores"] = np.where(named, totals[rows, chosen], 0.0).tolist()
+            sentence["relation_scores"] = np.where(named, shares[rows, labels], 0.0).tolist()
+
+    def annotate_nothing(self, sentence, scores):
+        for name in ("heads", "relations", *(("head_scores", "relation_scores") if scores else ())):
+            sentence[name] = []
+
+    def log_shares(self, logits):
+        """Return log P(symbol) [N, H + 1] by logarithms of sums, for scores that lie far apart."""
+        logits = logits.astype(np.float64)
+        counts = np.diff([*self.begins, logits.shape[1]])
+        top = np.maximum.reduceat(logits, self.begins, axis=1)
+        sums = np.log(np.add.reduceat(np.exp(logits - np.repeat(top, counts, axis=1)), self.begins, axis=1)) + top
+        sums -= _log_sum(sums, 1)[:, None]
+        return np.concatenate([sums, np.full((len(sums), 1), -np.inf)], 1)
+
+    def naming(self, words, sentence):
+        """Return the symbol [N, N] that names each head of each dependent, H if there is none; [d, d] is the root."""
+        upos = None
+        if self.encoding == "relative_pos":
+            upos = sentence.get("upos")
+            if upos is None or len(upos) != words:
+                raise ValueError(
+                    "This parser reads parts of speech. Give sentences as dictionaries with `words` and `upos`, one "
+                    "part of speech for every word."
+                )
+            return self.by_part_of_speech(upos)
+        found = self.kept.get(words)
+        if found is None:
+            found = self.by_position(words)
+            if words <= 64:
+                self.kept[words] = found
+        return found
+
+    def by_position(self, words):
+        place = np.arange(words)
+        if self.encoding == "absolute_position":
+            row = [self.number.get(str(head + 1), self.none) for head in range(words)]
+            table = np.repeat(np.array([row]), words, axis=0)
+        else:
+            row = [self.number.get(f"{offset:+d}", self.none) for offset in range(1 - words, words)]
+            table = np.array(row)[place - place[:, None] + words - 1]
+        table[place, place] = self.number.get("root", self.none)
+        return table
+
+    def by_part_of_speech(self, upos):
+        """The symbol of a head is its part of speech, and the number of words with this tag on the way to it."""
+        table = np.full((len(upos), len(upos)), self.number.get("root", self.none))
+        for dependent in range(len(upos)):
+            for sign, heads in (("-", range(dependent - 1, -1, -1)), ("+", range(dependent + 1, len(upos)))):
+                seen = {}
+                for head in heads:
+                    tag = upos[head]
+                    seen[tag] = seen.get(tag, 0) + 1
+                    table[dependent, head] = self.number.get(f"{sign}{seen[tag]}@{tag}", self.none)
+        return table
+
+
+def _is_tree(heads, multiroot):
+    """Return whether heads (a root is its own) have no cycle, and one root unless several are allowed."""
+    if not multiroot and sum(head == word for word, head in enumerate(heads)) != 1:
+        return False
+    seen = [-1] * len(heads)  # of every word: the word from which it was reached first
+    for start in range(len(heads)):
+        word = start
+        while seen[word] < 0:
+            seen[word] = start
+            word = heads[word]
+        if seen[word] == start and heads[word] != word:
+            return False
+    return True
+
+
+def best_tree(arcs, multiroot):
+    """Return the heads of the best tree; a root is its own head.
+
+    Args:
+        arcs: lists [N][N] of scores by dependent and head, root arcs on the diagonal, -inf for impossible.
+        multiroot: whether a tree may have several roots. If not, arcs of -inf are taken only if no tree has none.
+    """
+    found = _single_root(arcs) if not multiroot else arborescence(arcs, False)
+    if found is None:  # as few impossible arcs as possible, each cheaper than any number of possible ones
+        worst = min((score for row in arcs for score in row if score > -math.inf), default=0.0)
+        cheap = len(arcs) * min(worst, 0.0) - 1.0
+        arcs = [[score if score > -math.inf else cheap for score in row] for row in arcs]
+        found = _single_root(arcs) if not multiroot else arborescence(arcs, False)
+    return found
+
+
+def _single_root(arcs):
+    """Return the best tree with one root, or None."""
+
+    def roots(heads):
+        return sum(head == word for word, head in enumerate(heads))
+
+    # A word whose best head is the root keeps it in the best tree of any number of roots.
+    several = sum(row[word] >= max(row) for word, row in enumerate(arcs)) > 1
+    heads = None if several else arborescence(arcs, False)
+    if several or (heads is not None and roots(heads) > 1):
+        heads = arborescence(arcs, True)
+    return heads if heads is not None and roots(heads) == 1 else None
+
+
+def arborescence(arcs, reluctant_root):
+    """Return the best tree by Edmonds' algorithm (1967) in O(N^2) time, or None if there is no tree.
+
+    Args:
+        arcs: as in `best_tree`.
+        reluctant_root: whether to find the best of the trees with the fewest roots, rather than the best tree.
+
+    A component is a word or a contracted cycle. Each takes its best arc from outside; cycles are contracted until there
+    are none, and each is opened again at the word that the arc from outside attaches. A component has a row: for
+    every head the score of its best arc into the component, less the scores that the component has taken, and the word
+    that this arc attaches. A root arc that enters a cycle replaces an arc between words, so that taking root arcs last
+    minimizes their number before the score is maximized.
+    """
+    size, nothing = len(arcs), -math.inf
+    rows = [list(row) for row in arcs]
+    root = [row[word] for word, row in enumerate(rows)]
+    for word, row in enumerate(rows):
+        row[word] = nothing
+    entry = [[word] * size for word in range(size)]
+    root_entry = list(range(size))
+    component = list(range(size))  # of every word: the row of the component it lies in
+    members = [[word] for word in range(size)]  # of every row
+    live = list(range(size))  # of every row: its component, numbered as they are found, words first
+    # of every component: the one it became part of, the head it takes (-1: root), and the word attached
+    parent, head_of, word_of = [-1] * size, [-1] * size, [-1] * size
+    unseen, on_path, done = 0, 1, 2
+    state, taken = [unseen] * size, [0.0] * size
+    for start in range(size):
+        current = component[start]
+        if state[current] != unseen:
+            continue
+        path = [current]  # of rows, each taking its arc from the next
+        while True:
+            state[current] = on_path
+            offer = max(rows[current])
+            if offer == nothing or (not reluctant_root and root[current] > offer):
+                if root[current] == nothing:
+                    return None
+                word_of[live[current]] = root_entry[current]
+                break
+            head = rows[current].index(offer)
+            head_of[live[current]], word_of[live[current]] = head, entry[current][head]
+            taken[current] = offer
+            target = component[head]
+            if state[target] == unseen:
+                current = target
+                path.append(current)
+                continue
+            if state[target] == done:
+                break
+            # A cycle: its rows merge into the target's.
+            less = taken[target]
+            merged, attached = [score - less for score in rows[target]], entry[target]
+            root[target] -= less
+            parent[live[target]] = len(parent)
+            while path[-1] != target:
+                current = path.pop()
+                less = taken[current]
+                other = [score - less for score in rows[current]]
+                attached = [
+                    b if y > x else a for a, b, x, y in zip(attached, entry[current], merged, other, strict=True)
+                ]
+                merged = list(map(max, merged, other))
+                if root[current] - less > root[target]:
+                    root[target], root_entry[target] = root[current] - less, root_entry[current]
+                for word in members[current]:
+                    component[word] = target
+                members[target] += members[current]
+                parent[live[current]] = len(parent)
+            for word in members[target]:
+                merged[word] = nothing
+            rows[target], entry[target] = merged, attached
+            live[target] = len(parent)
+            parent.append(-1)
+            head_of.append(-1)
+            word_of.append(-1)
+            current = target
+        for passed in path:
+            state[passed] = done
+    # What enters a component enters the one of its members around the word attached; the others keep their arcs.
+    for outer in range(len(parent) - 1, size - 1, -1):
+        inner = word_of[outer]
+        while parent[inner] != outer:
+            inner = parent[inner]
+        head_of[inner], word_of[inner] = head_of[outer], word_of[outer]
+    return [word if head < 0 else head for word, head in enumerate(head_of[:size])]
+
+
+# The command ------------------------------------------------------------------------------------------------------
+
+
+def _of_file(model, file):
+    """Yield the sentences of a text, which end with its lines; places count from the begin of the file."""
+    before = 0
+    for line in file:
+        for words in model.split_sentences(line):
+            yield _of_text(words, line, before)
+        before += len(line)
+
+
+def main(arguments):
+    """Print the annotation of a file's sentences, one JSON object a line."""
+    scores = "--scores" in arguments
+    names = [each for each in arguments if each != "--scores"]
+    if len(names) != 1 or names[0] in ("-h", "--help"):
+        sys.exit("usage: python annotate.py [--scores] FILE   (raw text in UTF-8; - is standard input)")
+    model = load()
+    try:
+        with sys.stdin if names[0] == "-" else open(names[0], encoding="utf-8", newline="") as file:
+            for result in model._stream(_of_file(model, file), 32, scores):
+                print(json.dumps(result, ensure_ascii=False))
+        sys.stdout.flush()
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, BrokenPipeError):  # nobody reads the output any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        sys.exit(f"{names[0]} cannot be read as text in UTF-8 ({error}).")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

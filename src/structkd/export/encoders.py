@@ -1,0 +1,230 @@
+"""Encoders as ONNX graphs: words in, their vectors out.
+
+Every encoder class has one function here, found by the class. A function for an encoder of your own is registered by
+``@encoder_graph.register``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from structkd.models import BiLSTMEncoder, StackedEncoder, TransformerEncoder, WordEncoder
+
+from .graph import OPSET, Graph
+
+__all__ = ["encoder_graph", "word_vectors"]
+
+
+@singledispatch
+def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+    """Add an encoder to a graph, with inputs of its own.
+
+    Args:
+        encoder: with weights and features.
+        graph: receives the operators.
+        prefix: begin of the names of its inputs; empty, or the name of a part with a dot.
+        lengths: name of the value that holds the sentences' lengths, int32 [B].
+
+    Returns:
+        The name of the vectors, float [B, N, D], and the plain data from which ``annotate.py`` makes its inputs.
+
+    Raises:
+        NotImplementedError: if the class has no function here.
+    """
+    raise NotImplementedError(
+        f"{type(encoder).__name__} cannot be exported. Write a function that adds it to an ONNX graph, and register it "
+        "by @structkd.export.encoder_graph.register."
+    )
+
+
+@encoder_graph.register
+def _(encoder: BiLSTMEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+    words = graph.input(f"{prefix}words", "int32", ["B", "N"])
+    characters = ""
+    if encoder.characters is not None:
+        characters = graph.input(f"{prefix}characters", "int32", ["B", "N", "W"])
+    vectors = word_vectors(encoder, graph, words, characters, lengths)
+    vocabulary: Any = encoder.features
+    return vectors, {
+        "kind": "words",
+        "words": vocabulary.words,
+        "characters": vocabulary.characters if encoder.characters is not None else None,
+        "lowercase": vocabulary.lowercase,
+        "max_characters": vocabulary.max_characters,
+        "border": encoder.config.character_window // 2 if encoder.characters is not None else 0,
+    }
+
+
+def word_vectors(encoder: BiLSTMEncoder, graph: Graph, words: str, characters: str, lengths: str) -> str:
+    """Add a BiLSTM encoder: words int32 [B, N] and characters int32 [B, N, W] -> float [B, N, D].
+
+    Characters have a border of padding, half the convolution's window, on both sides. They are not read if the encoder
+    does not spell words.
+    """
+    vectors = graph.add("Gather", graph.constant(_array(encoder.embedding.weight), "words"), words)
+    if encoder.characters is not None:
+        vectors = graph.add("Concat", vectors, _spelling(encoder.characters, graph, characters), axis=2)
+    return str(vectors if encoder.lstm is None else lstm(encoder.lstm, graph, vectors, lengths))
+
+
+@encoder_graph.register
+def _(encoder: StackedEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+    vectors, tables = [], {}
+    part: Any
+    for name, part in encoder.parts.items():
+        value, tables[name] = encoder_graph(part, graph, f"{prefix}{name}.", lengths)
+        vectors.append(value)
+    stacked = graph.add("Concat", *vectors, axis=2) if len(vectors) > 1 else vectors[0]
+    if encoder.lstm is not None:
+        stacked = lstm(encoder.lstm, graph, stacked, lengths)
+    return stacked, {"kind": "parts", "parts": tables}
+
+
+@encoder_graph.register
+def _(encoder: TransformerEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+    subwords, mask, words = (
+        graph.input(f"{prefix}{name}", "int64", [f"{prefix}R", f"{prefix}L"]) for name in ("subwords", "mask", "words")
+    )
+    pieces = graph.input(f"{prefix}pieces", "int64", ["B", "N"])
+    hidden = graph.graft(_traced(encoder.backbone), prefix, {"subwords": subwords, "mask": mask})
+    # Subwords that count for no word are added to an additional row, as in TransformerEncoder.forward.
+    size = graph.constant(np.array([encoder.dimension]))
+    count = graph.add("Unsqueeze", graph.add("Size", pieces), graph.constant(np.array([0])))
+    rows = graph.add("Concat", graph.add("Add", count, graph.constant(np.array([1]))), size, axis=0)
+    empty = graph.add("ConstantOfShape", rows, value=onnx.numpy_helper.from_array(np.zeros(1, np.float32)))
+    place = graph.add("Reshape", words, graph.constant(np.array([-1, 1])))
+    updates = graph.add("Reshape", hidden, graph.constant(np.array([-1, encoder.dimension])))
+    sums = graph.add("ScatterND", empty, place, updates, reduction="add")
+    zero = graph.constant(np.array([0]))
+    sums = graph.add("Slice", sums, zero, count, zero)
+    sums = graph.add("Reshape", sums, graph.add("Concat", graph.add("Shape", pieces), size, axis=0))
+    divisor = graph.add("Cast", graph.add("Max", pieces, graph.constant(np.array([1]))), to=onnx.TensorProto.FLOAT)
+    vectors = graph.add("Div", sums, graph.add("Unsqueeze", divisor, graph.constant(np.array([2]))))
+    features: Any = encoder.features
+    name = f"{prefix}tokenizer.json"
+    return vectors, {
+        "kind": "subwords",
+        "tokenizer": name,
+        "files": {name: features.tokenizer.to_str()},
+        **{key: getattr(features, key) for key in ("unknown", "padding", "room", "before", "after", "space")},
+        **{key: getattr(features, key) for key in ("pooling", "long_sentences")},
+    }
+
+
+def _traced(backbone: Any) -> onnx.ModelProto:
+    """Return a model of transformers as a graph: subwords and mask int64 [R, L] -> hidden states [R, L, D].
+
+    Raises:
+        NotImplementedError: if torch's exporter cannot read the model.
+    """
+
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = backbone
+
+        def forward(self, subwords: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = self.backbone(input_ids=subwords, attention_mask=mask).last_hidden_state
+            return hidden
+
+    example = torch.ones(2, 3, dtype=torch.long, device=backbone.device)
+    kept = backbone.config._attn_implementation
+    was_training = backbone.training
+    folder = tempfile.TemporaryDirectory()
+    file = Path(folder.name) / "backbone.onnx"
+    try:
+        backbone.eval().set_attn_implementation("eager")  # plain matrix products, which every runtime has
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the tracer follows one path, and that it is the older exporter
+            torch.onnx.export(
+                Hidden(),
+                (example, example),
+                file,
+                input_names=["subwords", "mask"],
+                output_names=["hidden"],
+                dynamic_axes={name: {0: "R", 1: "L"} for name in ("subwords", "mask", "hidden")},
+                opset_version=OPSET[""],
+                dynamo=False,
+            )
+    except Exception as error:
+        raise NotImplementedError(
+            f"torch cannot export {type(backbone).__name__} to ONNX ({error!r:.200}). Distil a student with another "
+            "encoder from the model."
+        ) from error
+    finally:
+        backbone.set_attn_implementation(kept)
+        backbone.train(was_training)
+    with folder:
+        return onnx.load(file)
+
+
+def _spelling(layer: Any, graph: Graph, characters: str) -> str:
+    """Add the character CNN: characters int32 [B, N, W] -> float [B, N, filters].
+
+    An embedding followed by a convolution is linear in every character. Its product with each column of the window is
+    therefore a table, and the convolution a sum of rows: filters * window additions a character rather than
+    filters * window * size multiplications.
+    """
+    embedding, kernel = layer.embedding.weight.double(), layer.convolution.weight.double()
+    tables: Any = torch.einsum("cs,fsk->kcf", embedding, kernel)
+    middle = kernel.shape[2] // 2
+    tables[middle] += layer.convolution.bias.double()
+    tables[middle, 0] = -torch.inf  # the maximum ignores places without a character
+    width = kernel.shape[2]
+    summed = ""
+    for offset, table in enumerate(tables):
+        end = offset - width + 1
+        part = graph.add(
+            "Slice",
+            characters,
+            graph.constant(np.array([offset])),
+            graph.constant(np.array([end if end else np.iinfo(np.int64).max])),
+            graph.constant(np.array([2])),
+        )
+        rows = graph.add("Gather", graph.constant(_array(table), "characters"), part)
+        summed = graph.add("Add", summed, rows) if summed else rows
+    return str(graph.add("Relu", graph.add("ReduceMax", summed, axes=[2], keepdims=0)))
+
+
+def lstm(layer: nn.LSTM, graph: Graph, vectors: str, lengths: str) -> str:
+    """Add a BiLSTM of any number of layers: float [B, N, D] -> float [B, N, 2 * hidden_size], 0 in the padding."""
+    value = graph.add("Transpose", vectors, perm=[1, 0, 2])
+    size = layer.hidden_size
+
+    def gates(name: str, number: int) -> Any:
+        """Return the weights of both directions; ONNX orders gates as input, output, forget, cell."""
+        both = []
+        for suffix in ("", "_reverse"):
+            i, f, g, o = _array(getattr(layer, f"{name}_l{number}{suffix}")).reshape(4, size, -1)
+            both.append(np.concatenate([i, o, f, g]))
+        return np.stack(both)
+
+    for number in range(layer.num_layers):
+        bias = np.concatenate([gates("bias_ih", number), gates("bias_hh", number)], 1)[..., 0]
+        found = graph.add(
+            "LSTM",
+            value,
+            graph.constant(gates("weight_ih", number), "input"),
+            graph.constant(gates("weight_hh", number), "recurrent"),
+            graph.constant(bias, "bias"),
+            lengths,
+            hidden_size=size,
+            direction="bidirectional",
+        )
+        # [N, 2, B, H] -> [N, B, 2 H]
+        turned = graph.add("Transpose", found, perm=[0, 2, 1, 3])
+        value = graph.add("Reshape", turned, graph.constant(np.array([0, 0, 2 * size])))
+    return str(graph.add("Transpose", value, perm=[1, 0, 2]))
+
+
+def _array(tensor: Any) -> Any:
+    return tensor.detach().cpu().numpy()

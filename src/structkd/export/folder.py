@@ -1,0 +1,211 @@
+"""Exported folders: a network in ONNX, its tables, the module that annotates with them, and a model card."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from structkd.data import TagAnnotation, TreeAnnotation
+from structkd.evaluation import compute_metrics, counts
+from structkd.files import replacing, write_manifest, write_text
+from structkd.models import StructuredModel
+from structkd.sentences import word_pattern
+
+__all__ = ["LARGEST_LOSS", "export"]
+
+#: How much worse than the exported model its int8 form may be on the development sentences, in points of the metric.
+LARGEST_LOSS = 0.3
+#: Names of the tables of characters, see :mod:`structkd.export.encoders`.
+_SPELLING = re.compile("characters_")
+_FORMAT = 1
+_SOURCE = Path(__file__).with_name("annotate.py")
+
+Example = Mapping[str, Any]
+
+
+def export(
+    model: StructuredModel,
+    folder: str | Path,
+    *,
+    int8: bool = False,
+    single_file: bool = False,
+    dev: Sequence[Example] | None = None,
+    card: str | None = None,
+    licence: str | None = None,
+) -> Path:
+    """Write a folder that annotates text without torch: ``from annotate import load; load(folder).annotate(text)``.
+
+    It holds ``model.onnx``, ``tables.json``, ``annotate.py`` (needs numpy and onnxruntime; a model on subwords also
+    tokenizers), ``README.md`` and ``manifest.json``. It annotates as ``model.annotate`` does.
+
+    Args:
+        model: a :class:`~structkd.models.Tagger` or :class:`~structkd.models.HeadLabeler`, with its features.
+        folder: to write; an older one of that name is replaced when the new one is complete.
+        int8: quantize the weights to 8 bits (dynamically, per layer). The folder is a quarter of the size.
+        single_file: add ``strings.onnx``, which maps the words of one sentence to its tags: strings in, strings out,
+            for any language that has onnxruntime. For taggers on words.
+        dev: annotated sentences, on which int8 is compared: ``tokens``, and ``gold``, the annotation by name, as files
+            of predictions have them.
+        card: text of ``README.md``; None describes the files.
+        licence: text about the data, written to ``LICENSE.txt``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ImportError: if onnx or onnxruntime is missing; says how to install them.
+        NotImplementedError: for another kind of model, encoder or encoding of heads.
+        ValueError: if int8 loses more than :data:`LARGEST_LOSS` points on dev, or without dev.
+
+    >>> import tempfile
+    >>> from structkd.data import load_toy
+    >>> from structkd.models import BiLSTMRecipe, TaggerRecipe
+    >>> corpus = load_toy()
+    >>> text = corpus.splits["train"]
+    >>> model = TaggerRecipe(encoder=BiLSTMRecipe(hidden_size=8)).create(corpus.annotation, text, text)
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     sorted(path.name for path in export(model, f"{place}/exported").iterdir())
+    ['README.md', 'annotate.py', 'manifest.json', 'model.onnx', 'tables.json']
+    """
+    _require("onnx", "onnxruntime")
+    from .annotate import load
+    from .graph import Graph
+    from .models import model_graph
+
+    folder = Path(folder)
+    if folder.exists() and not (folder / "tables.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and holds something else than an exported model. Name a new folder.")
+    if int8 and not dev:
+        raise ValueError(
+            "int8 needs annotated sentences to compare with, and none are known for this model. Name a file of them: "
+            "--dev FILE."
+        )
+    graph = Graph()
+    tables = model_graph(model, graph)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        network = graph.model("scores", {"producer": "structkd", "task": tables["task"]})
+        (temporary / "model.onnx").write_bytes(network.SerializeToString())
+        for name, text in _files(tables["features"]).items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        tables = {"format": _FORMAT, **tables, "word_pattern": word_pattern()}
+        (temporary / "tables.json").write_text(json.dumps(tables, ensure_ascii=False), encoding="utf-8")
+        shutil.copyfile(_SOURCE, temporary / "annotate.py")
+        facts: dict[str, Any] = {}
+        if int8:
+            assert dev is not None
+            before = _main_metric(model, load(temporary), dev)
+            _quantize(temporary / "model.onnx")
+            after = _main_metric(model, load(temporary), dev)
+            facts["int8"] = {"metric": before[0], "float32": before[1], "int8": after[1], "sentences": len(dev)}
+            loss = 100 * (before[1] - after[1])
+            if loss > LARGEST_LOSS:
+                raise ValueError(
+                    f"int8 loses {loss:.2f} points of {before[0]} on {len(dev)} development sentences "
+                    f"({100 * before[1]:.2f} to {100 * after[1]:.2f}); at most {LARGEST_LOSS} are allowed. Export the "
+                    "model without int8."
+                )
+        if single_file:
+            from .single_file import single_file_model
+
+            (temporary / "strings.onnx").write_bytes(single_file_model(model).SerializeToString())
+        write_text(temporary / "README.md", (card or "") + _about_files(tables, facts, single_file))
+        if licence:
+            write_text(temporary / "LICENSE.txt", licence)
+        write_manifest(temporary, export={"format": _FORMAT, **facts})
+    return folder
+
+
+def _require(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"Exporting needs {' and '.join(missing)}: pip install 'structkd[export]'")
+
+
+def _files(features: dict[str, Any]) -> dict[str, str]:
+    """Take the files out of the tables of an encoder and its parts."""
+    files: dict[str, str] = features.pop("files", {})
+    for part in features.get("parts", {}).values():
+        files |= _files(part)
+    return files
+
+
+def _quantize(path: Path) -> None:
+    """Replace a network by its int8 form: weights of 8 bits, activations quantized as they come."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # A table with -inf has no scale. It is small.
+    kept = [node.name for node in onnx.load(path).graph.node if any(map(_SPELLING.match, node.input))]
+    # One scale for every column of the weights loses less than one for all.
+    quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
+
+
+def _main_metric(model: StructuredModel, annotator: Any, dev: Sequence[Example]) -> tuple[str, float]:
+    """Return the name of the first metric of the model's annotation, and its value on some sentences."""
+    annotation = model.annotation
+    given = [
+        {"words": list(example["tokens"]), **({"upos": example["upos"]} if example.get("upos") is not None else {})}
+        for example in dev
+    ]
+    found = annotator.annotate(given)
+    if isinstance(annotation, TagAnnotation):
+        gold = [{"labels": [annotation.index[tag] for tag in example["gold"]["labels"]]} for example in dev]
+        predicted = [{"labels": [annotation.index[tag] for tag in result["tags"]]} for result in found]
+    else:
+        assert isinstance(annotation, TreeAnnotation)
+        gold, predicted = (
+            [
+                {"heads": tree["heads"], "relations": [annotation.index[name] for name in tree["relations"]]}
+                for tree in trees
+            ]
+            for trees in ([example["gold"] for example in dev], found)
+        )
+    name, value = next(iter(compute_metrics(counts(annotation, gold, predicted)).items()))
+    return name, value
+
+
+def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_file: bool) -> str:
+    """Return the part of the model card that says how the folder is used."""
+    needs = "numpy and onnxruntime" + (", and tokenizers" if _reads_subwords(tables["features"]) else "")
+    lines = [
+        "## This folder",
+        "",
+        f"It annotates text in Python with {needs}:",
+        "",
+        "```python",
+        "from annotate import load",
+        "",
+        'model = load("folder")',
+        'model.annotate("Ana Lee lives in Oslo. She sings.", scores=True)',
+        "```",
+        "",
+        "`python annotate.py FILE` prints one JSON object for each sentence of a text.",
+        "",
+        "| file | content |",
+        "|---|---|",
+        "| `model.onnx` | the network: from the numbers of words to the scores of labels |",
+        "| `tables.json` | vocabulary, labels, tags that may follow each other, pattern of a word |",
+        "| `annotate.py` | reads text, runs the network, decodes |",
+    ]
+    if single_file:
+        lines.append("| `strings.onnx` | one sentence's words in, their tags out, for any language with onnxruntime |")
+    lines.append("| `manifest.json` | size and sha256 of every file |")
+    if "int8" in facts:
+        figures = facts["int8"]
+        lines += [
+            "",
+            f"The weights have 8 bits. On {figures['sentences']} development sentences {figures['metric']} is "
+            f"{100 * figures['int8']:.2f}; it is {100 * figures['float32']:.2f} with 32 bits.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _reads_subwords(features: Mapping[str, Any]) -> bool:
+    return features["kind"] == "subwords" or any(map(_reads_subwords, features.get("parts", {}).values()))

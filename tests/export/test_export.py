@@ -1,0 +1,311 @@
+"""Exported folders annotate as the models do, and need numpy and onnxruntime alone."""
+
+import itertools
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from stand_ins import small_bert
+
+from structkd.data import TagAnnotation, TreeAnnotation
+from structkd.files import read_manifest
+from structkd.models import (
+    BiLSTMRecipe,
+    HeadLabelerRecipe,
+    SpanRecipe,
+    StackedRecipe,
+    TaggerRecipe,
+    TransformerRecipe,
+)
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from structkd.export import annotate, export  # noqa: E402
+
+SMALL = {"word_size": 4, "character_size": 3, "character_filters": 3, "hidden_size": 3}
+ENCODER = BiLSTMRecipe(**SMALL, layers=1)
+WORDS = [["Ana", "runs", "home"], ["Ben"], ["Cy", "sees", "Ana", "run"], ["so", "be", "it", "\u00c4b\u0130", "n\u00b0"]]
+TREES = {
+    "heads": [[2, 0, 2], [0], [2, 0, 2, 3], [3, 3, 0, 3, 4]],
+    "relations": [[1, 0, 2], [0], [1, 0, 2, 1], [2, 1, 0, 1, 2]],
+    "upos": [["N", "V", "N"], ["N"], ["N", "V", "N", "V"], ["X", "V", "N", "N", "X"]],
+}
+TEXT = Dataset.from_dict({"tokens": WORDS, **TREES})
+TREE = TreeAnnotation(("root", "subj", "obj"))
+SPANS = TagAnnotation.of_spans(["P", "L"], "BIO")
+
+
+def stacked(folder: Path) -> StackedRecipe:
+    parts = {"subwords": TransformerRecipe(name=str(folder)), "words": BiLSTMRecipe(**SMALL, layers=0)}
+    return StackedRecipe(parts=parts, hidden_size=3, layers=1)
+
+
+RECIPES = {
+    **{
+        f"{head}-{scheme}": (
+            lambda _, head=head: TaggerRecipe(encoder=ENCODER, head=head),
+            TagAnnotation.of_spans(["P", "L"], scheme),
+        )
+        for head in ("crf", "maxent")
+        for scheme in ("BIO", "BIOES")
+    },
+    "upos": (
+        lambda _: TaggerRecipe(encoder=BiLSTMRecipe(**SMALL, layers=2, character_window=5, lowercase=False)),
+        TagAnnotation(("N", "V")),
+    ),
+    "no characters": (
+        lambda _: TaggerRecipe(encoder=BiLSTMRecipe(**SMALL | {"character_filters": 0}, layers=1)),
+        SPANS,
+    ),
+    "offsets": (lambda _: HeadLabelerRecipe(encoder=ENCODER), TREE),
+    "roots": (lambda _: HeadLabelerRecipe(encoder=ENCODER), TreeAnnotation(TREE.relations, multiroot=True)),
+    "heads alone": (lambda _: HeadLabelerRecipe(encoder=ENCODER, relations=False), TREE),
+    "positions": (lambda _: HeadLabelerRecipe(encoder=ENCODER, encoding="absolute_position"), TREE),
+    "parts of speech": (lambda _: HeadLabelerRecipe(encoder=ENCODER, encoding="relative_pos"), TREE),
+    "first subword": (lambda bert: TaggerRecipe(encoder=TransformerRecipe(name=str(bert))), SPANS),
+    "mean of subwords": (
+        lambda bert: TaggerRecipe(
+            encoder=TransformerRecipe(name=str(bert), pooling="mean", long_sentences="split", limit=12)
+        ),
+        SPANS,
+    ),
+    "stacked": (lambda bert: TaggerRecipe(encoder=stacked(bert), head="maxent"), SPANS),
+}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return small_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, bert):
+    """Models by name, each with its exported form; made when they are asked for."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            recipe, annotation = RECIPES[name]
+            with torch.random.fork_rng():
+                torch.manual_seed(3)
+                model = recipe(bert).create(annotation, TEXT, TEXT).eval()
+                for key, weight in model.named_parameters():
+                    if "backbone" not in key:
+                        weight.data.normal_(std=0.8)
+                for module in model.modules():
+                    if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                        module.weight.data[module.padding_idx] = 0.0
+            folder = export(model, tmp_path_factory.mktemp("exported") / "model")
+            made[name] = model, annotate.load(folder), folder
+        return made[name]
+
+    return get
+
+
+def sentences(count, longest, seed=0):
+    """Random sentences of words that are known, unknown, long, or of one character."""
+    draw = random.Random(seed)
+    words = [word for sentence in WORDS for word in sentence] + [
+        "ANA",
+        "\u03a3x\u03a3",
+        "z" * 40,
+        "\u4f60",
+        "[SEP]",
+        "-",
+    ]
+    lengths = [1, 1, *(draw.randint(1, longest) for _ in range(count - 2))]
+    return [[draw.choice(words) for _ in range(length)] for length in lengths]
+
+
+def same(found, expected):
+    """Plain data are equal, numbers to 1e-4."""
+    if isinstance(expected, float):
+        return math.isclose(found, expected, abs_tol=1e-4)
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
+    if isinstance(expected, (list, tuple)):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    return found == expected
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_annotates_as_the_model_does(name, exported) -> None:
+    model, runner, _ = exported(name)
+    given = [*sentences(40, 12), [], *sentences(3, 60, seed=1)]
+    if name == "first subword":
+        given = [sentence for sentence in given if len(sentence) < 30]
+    if name == "parts of speech":
+        from structkd.sentences import Sentence
+
+        draw = random.Random(2)
+        upos = [[draw.choice("NVX") for _ in sentence] for sentence in given]
+        expected = model.annotate(
+            [Sentence(*pair, upos=tags) for *pair, tags in zip(given, upos, strict=True)], scores=True
+        )
+        given = [{"words": words, "upos": tags} for words, tags in zip(given, upos, strict=True)]
+    else:
+        expected = model.annotate(given, scores=True)
+        text = "Ana sees Ben. He runs!\nSo be it: \u201cBen\u201d"
+        assert same(runner.annotate(text), model.annotate(text))
+        assert same(runner.annotate([text, ""]), model.annotate([text, ""]))
+    for result in expected:
+        del result["log_prob"]
+    for size in (1, 7):
+        assert same(runner.annotate(given, batch_size=size, scores=True), expected)
+    plain = [{key: value for key, value in result.items() if "scores" not in key} for result in expected]
+    for result in plain:
+        for span in result.get("spans", []):
+            del span["score"]
+    assert runner.annotate(given) == plain
+
+
+def test_the_folder_stands_alone(exported, tmp_path) -> None:
+    """A process that never loads torch, structkd or tokenizers prints what the model says of a file."""
+    model, _, folder = exported("crf-BIOES")
+    text = "Ana sees Ben. He runs!\r\n\nSo be it \U0001f600\nCy\n"
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8", newline="")
+    code = (
+        "import sys; folder = sys.argv.pop(1); sys.path.insert(0, folder); import annotate; "
+        "annotate.main(sys.argv[1:]); print({'torch', 'structkd', 'tokenizers'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-I", "-c", code, str(folder), "--scores", "text.txt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=True)
+    *lines, loaded = done.stdout.splitlines()
+    expected = model.annotate(text, scores=True)
+    for result in expected:
+        del result["log_prob"]
+    assert same([json.loads(line) for line in lines], expected)
+    assert loaded == "set()"
+    manifest = read_manifest(folder)
+    assert set(manifest["files"]) == {"README.md", "annotate.py", "model.onnx", "tables.json"}
+
+
+def test_best_trees_by_enumeration() -> None:
+    """The search in plain lists finds the best tree, with one root or several, and few impossible arcs if it must."""
+    draw = np.random.default_rng(0)
+    for number in range(150):
+        words = 1 + number % 4
+        arcs = draw.normal(size=(words, words)).round(1)
+        arcs[draw.random((words, words)) < draw.choice([0, 0.3, 0.6])] = -math.inf
+        trees = [
+            heads
+            for heads in itertools.product(range(words), repeat=words)
+            if all(_reaches_root(heads, word) for word in range(words))
+        ]
+        for multiroot in (False, True):
+            allowed = [heads for heads in trees if multiroot or sum(h == w for w, h in enumerate(heads)) == 1]
+
+            def value(heads, arcs=arcs):
+                taken = [arcs[word, head] for word, head in enumerate(heads)]
+                return -sum(score == -math.inf for score in taken), sum(s for s in taken if s > -math.inf)
+
+            found = annotate.best_tree(arcs.tolist(), multiroot)
+            assert tuple(found) in allowed
+            impossible, score = value(found)
+            best = max(map(value, allowed))
+            assert impossible == best[0]
+            assert math.isclose(score, best[1], abs_tol=1e-9)
+
+
+def _reaches_root(heads, word) -> bool:
+    for _ in heads:
+        word = heads[word]
+    return heads[word] == word
+
+
+def test_scores_that_lie_far_apart(exported) -> None:
+    """Labels whose probability no number can hold still decide which tree is the best."""
+    model, runner, _ = exported("offsets")
+    kept = model.label.weight.data.clone()
+    try:
+        model.label.weight.data *= 400
+        network = runner.network
+        runner.network = lambda given: network(given) * 0 + _logits(model, runner, given)
+        given = sentences(30, 8, seed=5)
+        for found, expected in zip(runner.annotate(given), model.annotate(given), strict=True):
+            assert found == expected
+    finally:
+        model.label.weight.data = kept
+        del runner.network
+
+
+def _logits(model, runner, given):
+    """The model's scores of labels, in the order of the exported ones."""
+    with torch.no_grad():
+        logits = model(**model.encode([{"tokens": words} for words in given])).logits.numpy()
+    place = {symbol: number for number, symbol in enumerate(model.config.symbols)}
+    order = sorted(range(logits.shape[-1]), key=lambda label: (place[model.config.labels[label][0]], label))
+    return logits[..., order]
+
+
+@pytest.mark.parametrize("name", ["crf-BIO", "crf-BIOES", "maxent-BIOES", "upos", "no characters"])
+def test_strings_in_and_tags_out(name, exported, tmp_path) -> None:
+    """One file maps words to tags, alone; a capital sigma at the end of a word aside."""
+    model, _, _ = exported(name)
+    folder = export(model, tmp_path / name, single_file=True)
+    session = onnxruntime.InferenceSession(folder / "strings.onnx", providers=["CPUExecutionProvider"])
+    given = [*sentences(60, 9, seed=4), ["\u0130stanbul", "\u00c4b\u0130", "\u00c4B\u0130", "x" * 30, "\U0001f600"]]
+    given = [[word.replace("\u03a3x\u03a3", "\u03a3x") for word in sentence] for sentence in given]
+    for sentence, expected in zip(given, model.annotate(given), strict=True):
+        assert session.run(None, {"words": np.array(sentence, object)})[0].tolist() == expected["tags"]
+    assert "strings.onnx" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_int8_is_compared_on_dev(exported, tmp_path, monkeypatch) -> None:
+    model, _, _ = exported("maxent-BIO")
+    dev = [{"tokens": each["words"], "gold": {"labels": each["tags"]}} for each in model.annotate(sentences(30, 9))]
+    monkeypatch.setattr("structkd.export.folder.LARGEST_LOSS", 100.0)
+    small = export(model, tmp_path / "small", int8=True, dev=dev)
+    figures = read_manifest(small)["export"]["int8"]
+    found = annotate.load(small).annotate([each["tokens"] for each in dev])
+    right = sum(one["tags"] == other["gold"]["labels"] for one, other in zip(found, dev, strict=True))
+    assert right >= 0.5 * len(dev)
+    assert figures["metric"] == "f1"
+    assert figures["float32"] == 1.0
+    assert figures["int8"] >= 0.5
+    monkeypatch.setattr("structkd.export.folder.LARGEST_LOSS", -1.0)
+    with pytest.raises(ValueError, match=r"int8 loses .* points of f1 on 30 development sentences"):
+        export(model, tmp_path / "refused", int8=True, dev=dev)
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_what_cannot_be_exported_is_refused(exported, tmp_path) -> None:
+    model, runner, folder = exported("maxent-BIO")
+    spans = SpanRecipe(encoder=ENCODER, size=3).create(SPANS, TEXT, TEXT)
+    with pytest.raises(NotImplementedError, match="SpanModel cannot be exported: taggers and head labelers can"):
+        export(spans, tmp_path / "spans")
+    with pytest.raises(ValueError, match=r"int8 needs annotated sentences .* --dev FILE"):
+        export(model, tmp_path / "int8", int8=True)
+    with pytest.raises(NotImplementedError, match="this is a HeadLabeler on a BiLSTMEncoder"):
+        export(exported("offsets")[0], tmp_path / "single", single_file=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="holds something else than an exported model"):
+        export(model, tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    with pytest.raises(FileNotFoundError, match=r"has no tables\.json"):
+        annotate.load(tmp_path / "mine")
+    for given, message in ((b"Ana", "got bytes"), ([["Ana", 3]], "Sentence 0 .* must be a text or a list of words")):
+        with pytest.raises(TypeError, match=message):
+            runner.annotate(given)
+    with pytest.raises(ValueError, match="position 2, a half of a surrogate pair"):
+        runner.annotate("a \ud800")
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        runner.annotate(["a"], batch_size=0)
+    with pytest.raises(ValueError, match="reads parts of speech"):
+        exported("parts of speech")[1].annotate([["Ana"]])
+    with pytest.raises(ValueError, match="has 600 subwords; the model takes 510 at once"):
+        exported("first subword")[1].annotate([["-"] * 600])
+    tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
+    (tmp_path / "tables.json").write_text(json.dumps(tables | {"format": 9}))
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(ValueError, match=r"has format 9; this annotate\.py reads format 1"):
+        annotate.load(tmp_path)
