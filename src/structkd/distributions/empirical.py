@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from ..numbering import NOWHERE
 from .base import StructuredDistribution, adopt, class_name
 from .checks import check_count, check_inventory, check_lengths, check_temperature
+from .kernels.arithmetic import working_precision
 from .span import Span
 
 #: The forms of structures that an Empirical holds.
@@ -286,7 +287,8 @@ class Empirical(Distribution):
         """Return the same distribution on another device."""
         if self.weights.device == torch.device(device) == self.structures.device:
             return self
-        structures, weights, lengths = (t.to(device) for t in (self.structures, self.weights, self.lengths))
+        structures, lengths = self.structures.to(device), self.lengths.to(device)
+        weights = self.weights.to(working_precision(lengths)).to(device)
         relations = None if self.relations is None else self.relations.to(device)
         groups = None if self.groups is None else self.groups.to(device)
         return Empirical(
@@ -581,6 +583,8 @@ def _padded_weights(weights: Any, counts: list[int]) -> Any:
 def _check_span(span: Any, item: int, number: int, length: int, types: list[str]) -> tuple[int, int, int]:
     where = f"of set {number} of batch item {item}"
     try:
+        if len(span) != 3:
+            raise TypeError
         start, end, kind = span
         start, end = operator.index(start), operator.index(end)
         if isinstance(kind, str):

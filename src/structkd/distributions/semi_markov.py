@@ -8,7 +8,7 @@ import torch
 import torch_struct
 from torch import Tensor
 
-from ..numbering import NOWHERE
+from ..numbering import NOWHERE, UNLABELLED
 from .base import Parts, StructuredDistribution, adopts
 from .checks import check_labels, check_scores
 from .faults import NOT_ONE_STRUCTURE, Faults
@@ -32,7 +32,8 @@ class SemiMarkovCRF(StructuredDistribution, torch_struct.SemiMarkovCRF):
         validate_args: check values (NaN, +inf); None means torch.distributions' default.
 
     `marginals` have the shape of the scores. `decode()` gives LongTensor [B, N]: the label of a segment at its first
-    word, and -1 elsewhere. A sentence of one word has no cell and is uniform. Costs O(N K C^2).
+    word, and -1 elsewhere; in gold structures, -100 is a word of which nothing is known. A sentence of one word has no
+    cell and is uniform. Costs O(N K C^2).
     Raises TypeError or ValueError for a wrong kind, shape, length or value.
 
     Example:
@@ -69,15 +70,15 @@ class SemiMarkovCRF(StructuredDistribution, torch_struct.SemiMarkovCRF):
         inside = (size > 0) & (start + size < self.lengths.view(-1, 1, 1))
         return inside[..., None, None]
 
-    # Parts are (labels of the first segment [B, C], always scored 0; segments [B, N-1, K, C, C]).
+    # Parts are (segments [B, N-1, K, C, C]; labels of the first segment [B, C], always scored 0).
 
     def parts(self) -> Parts:
         scores = self.log_potentials.to(working_precision(self.log_potentials))
         segments = torch.where(self.event_mask(), scores, NEG_INF)
-        return segments.new_zeros(*self.batch_shape, self.event_shape[-1]), segments
+        return segments, segments.new_zeros(*self.batch_shape, self.event_shape[-1])
 
     def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
-        first, segments = parts
+        segments, first = parts
         longest = segments.shape[2]
         forward = [semiring.lift(first)]  # of the segment that begins at each word, by its label
         for word in range(1, segments.shape[1] + 1):
@@ -90,18 +91,14 @@ class SemiMarkovCRF(StructuredDistribution, torch_struct.SemiMarkovCRF):
         index = (lengths - 1).view(-1, 1, 1).expand(*last.shape[:-1], 1)
         return semiring.sum(torch.take_along_dim(last, index, -1).squeeze(-1))
 
-    def event_of_parts(self, parts: Any) -> Tensor:
-        return parts[1]
-
     def _indicators_of_event(self, event: Tensor) -> Parts:
-        return event.new_zeros(*self.batch_shape, self.event_shape[-1]), event
+        return event, event.new_zeros(*self.batch_shape, self.event_shape[-1])
 
     def parts_of_event(self, marginals: Tensor) -> Parts:
-        segments = self._in_sentence(marginals).to(working_precision(marginals))
-        return segments.new_zeros(*self.batch_shape, self.event_shape[-1]), segments
+        return self._indicators_of_event(self._in_sentence(marginals).to(working_precision(marginals)))
 
     def structure_of_parts(self, parts: Parts) -> Tensor:
-        first, segments = parts
+        segments, first = parts
         labels = torch.full((*self.batch_shape, self.words), NOWHERE, device=self.lengths.device)
         labels[:, 0] = first.argmax(-1)
         item, start, size, following, label = segments.nonzero().T
@@ -121,8 +118,18 @@ class SemiMarkovCRF(StructuredDistribution, torch_struct.SemiMarkovCRF):
         wrong[item[same & (size >= longest)]] = True
         return labels.masked_fill(~begun, NOWHERE), {BOUNDARIES: wrong}
 
-    def leaves_open(self, structure: Any) -> bool:
-        return False
+    def constrained(self, parts: Parts, structure: Tensor) -> Parts:
+        segments, first = parts
+        known, words = self.word_mask & (structure != UNLABELLED), self.words
+        index = torch.arange(self.event_shape[-1], device=structure.device)
+        others = known.unsqueeze(-1) & (structure.unsqueeze(-1) != index)  # labels that no segment begins with here
+        start = torch.arange(words - 1, device=structure.device).unsqueeze(1)
+        end = (start + torch.arange(self.event_shape[1], device=structure.device)).clamp_max(words - 1)
+        begun = (known & (structure >= 0)).cumsum(1)
+        within = begun[:, (end - 1).clamp_min(0)] > begun[:, :-1].unsqueeze(2)  # a segment begins inside
+        wrong = others[:, :-1, None, None, :] | others[:, end].unsqueeze(-1) | within[..., None, None]
+        alone = (self.lengths == 1).unsqueeze(1) & others[:, 0]
+        return segments.masked_fill(wrong, NEG_INF), first.masked_fill(alone, NEG_INF)
 
     def parts_of_structure(self, structure: Tensor) -> Parts:
         begun = self.word_mask & (structure >= 0)
@@ -134,7 +141,7 @@ class SemiMarkovCRF(StructuredDistribution, torch_struct.SemiMarkovCRF):
         segments = torch.zeros(*self.batch_shape, *self.event_shape, dtype=dtype, device=structure.device)
         segments[item[pair], start[pair], size, label[pair + 1], label[pair]] = 1.0
         first = torch.nn.functional.one_hot(structure[:, 0].long().clamp_min(0), self.event_shape[-1]).to(dtype)
-        return first, segments
+        return segments, first
 
     def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         event = self._in_sentence(event)
@@ -163,7 +170,7 @@ class SemiMarkovCRF(StructuredDistribution, torch_struct.SemiMarkovCRF):
         """Return P(segment), [B, N, K, C], of the segments that begin at each word by their sizes and labels, and the
         label marginals of the last word, [B, N, C], both in working precision and 0 elsewhere.
         """
-        first, event = self.expected_parts()
+        event, first = self.expected_parts()
         batch, words, size = len(first), self.words, self.event_shape[-1]
         segments = torch.nn.functional.pad(event.sum(3), (0, 0, 0, 0, 0, 1))
         last = event.new_zeros(batch, words, size)
