@@ -166,6 +166,10 @@ class ArcDistribution(StructuredDistribution):
         scores = self.log_potentials.masked_fill(~self.event_mask(), 0.0) if self.ragged else self.log_potentials
         return (scores.to(working_precision(scores)),)
 
+    def scores_before(self, temperature: float) -> Tensor:
+        """Return arc scores which, divided by a temperature, define the distribution at that temperature."""
+        return self.log_potentials
+
     def arc_marginals(self) -> Tensor:
         """Return P(arc), [B, N, N] or [B, N, N, L], in working precision; 0 in the padding."""
         return self.expected_parts()[0]

@@ -267,11 +267,13 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return self.event_shape[0]
 
     @cached_property
+    @ordinary_tensors
     def lengths(self) -> Tensor:
         """Words per sentence, LongTensor [B]."""
         return torch.full(self.batch_shape, self.words, dtype=torch.long, device=self._device)
 
-    @property
+    @cached_property
+    @ordinary_tensors
     def word_mask(self) -> Tensor:
         """BoolTensor [B, N]: True at the words of a sentence, False in the padding."""
         return torch.arange(self.words, device=self.lengths.device) < self.lengths.unsqueeze(1)

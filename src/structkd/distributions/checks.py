@@ -68,6 +68,8 @@ def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) ->
 
 def check_number(name: str, value: Any) -> float:
     """Return a real number of Python or numpy, or a one-element tensor without a gradient, as a float."""
+    if type(value) is float:  # most are, and the questions below take a while
+        return value
     if isinstance(value, Tensor) and value.requires_grad:
         raise TypeError(
             f"{name} is not differentiated, got a tensor that requires a gradient. Give a number, such as "

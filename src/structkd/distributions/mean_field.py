@@ -177,6 +177,9 @@ class MeanFieldDependency(HeadChoice):
             arcs = arcs.masked_fill(impossible & self._arc_mask(), NEG_INF)
         return self._over_arcs(arcs).tempered(temperature), relations
 
+    def scores_before(self, temperature: float) -> Tensor:
+        return self.tempered(temperature).parts()[0] * temperature
+
     def alone(self) -> HeadSelection:
         field = MeanFieldDependency(self.arcs, lengths=self.lengths, iterations=0, relations=self.relations)
         return HeadSelection(field.log_potentials, self.lengths, validate_args=False)

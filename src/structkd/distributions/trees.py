@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .arcs import ArcDistribution
 from .base import Parts, StructuredDistribution
-from .faults import Faults, tree_faults
+from .faults import Faults, choices_of_event, tree_faults
 from .kernels import general
 from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once
-from .kernels.relations import over_relations
+from .kernels.relations import Relations, over_relations
 from .transition_counts import scale_gradient_
 
 
@@ -36,6 +36,13 @@ class TreeDistribution(ArcDistribution):
 
     tree = True
     _recursion: ModuleType
+
+    def checked_gold(self, gold: Any) -> Any:
+        if self.labelled or not self.is_event(gold):
+            return super().checked_gold(gold)
+        faults, heads = self._faults_of_arcs(gold, as_gold=True)
+        self._refuse(faults | self._faults_of_heads(heads))
+        return heads
 
     def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         faults, heads = self._faults_of_arcs(event, as_gold)
@@ -95,11 +102,7 @@ class TreeDistribution(ArcDistribution):
             return None
         if teacher.projective > self.projective or teacher.multiroot < self.multiroot:
             return None
-        own, tempered = self.log_potentials.detach(), teacher.tempered(temperature)
-        # scores that the user gave, or a posterior in working precision
-        theirs = (tempered.log_potentials if len(tempered.scores) == 1 else tempered.parts()[0]).detach()
-        if temperature != 1:
-            theirs = theirs * temperature
+        theirs, own = teacher.scores_before(temperature).detach(), self.log_potentials.detach()
         if self.labelled:
             found = general.kd(self._without_graph, theirs, own, self.lengths, temperature)
         else:
@@ -110,28 +113,39 @@ class TreeDistribution(ArcDistribution):
         return loss, lambda weights: (scale_gradient_(gap, weights),)
 
     def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
-        """Return the likelihood of labelled trees, given as events.
+        """Return the likelihood of trees of which all is known: heads, or events with relations.
 
         No tensor [B, N, N, L] is created in more than the scores' precision, and only the gradient is of more sentences
         than a cache holds.
         """
-        if not (self.labelled and self.is_event(gold)):
+        if self.is_event(gold):
+            cells, *_ = choices_of_event(gold, self.word_mask, 2, (1,))
+            heads, kinds = cells[..., 1], cells[..., 3:].unbind(-1)
+        elif self.leaves_open(gold):
             return None
+        else:
+            heads, kinds = gold.clamp(0, self.words - 1), ()
         scores = self.log_potentials.detach()
         arcs, relations = self.apart()
-        assert relations is not None
-        loss, marginals = self._recursion.expectations(arcs.parts()[0], self.lengths, self.multiroot)
-        gap = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32))
-        padding = ~self.event_mask() if self.ragged else None
-        at_once = sentences_at_once(scores)
-        for first in range(0, len(scores), at_once):
-            some = slice(first, first + at_once)
-            events = gold[some].to(gap.dtype)
-            share = relations.times(marginals[some], some)
-            if padding is not None:
-                events, share = events.masked_fill(padding[some], 0.0), share.masked_fill_(padding[some], 0.0)
-            loss[some] -= (events * scores[some]).sum((1, 2, 3), dtype=loss.dtype)
-            gap[some] = share.sub_(events)
-        if not loss.isfinite().all():  # no tree; 0 * -inf; 0 * NaN in the padding
+        loss, gap = self._recursion.expectations(arcs.parts()[0].detach(), self.lengths, self.multiroot)
+        if relations is not None:
+            gap = self._times_relations(gap, relations)
+        item = torch.arange(len(heads), device=heads.device).unsqueeze(1)
+        chosen = (item, heads, torch.arange(self.words, device=heads.device), *kinds)
+        loss = loss - scores[chosen].to(loss.dtype).masked_fill(~self.word_mask, 0.0).sum(1)
+        gap[chosen] -= self.word_mask.to(gap.dtype)
+        if not loss.isfinite().all():  # no tree, or a tree that scores of -inf exclude
             return None
         return loss, lambda weights: (scale_gradient_(gap, weights).to(scores.dtype),)
+
+    def _times_relations(self, arcs: Tensor, relations: Relations) -> Tensor:
+        """Return the marginals of labelled arcs, in the precision of relations, given those of arcs [B, N, N]."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        labelled = torch.empty(*arcs.shape, relations.count, dtype=dtype, device=arcs.device)
+        padding = ~self.event_mask() if self.ragged else None
+        at_once = sentences_at_once(labelled)
+        for first in range(0, len(arcs), at_once):
+            some = slice(first, first + at_once)
+            share = relations.times(arcs[some], some)
+            labelled[some] = share if padding is None else share.masked_fill_(padding[some], 0.0)
+        return labelled

@@ -122,7 +122,7 @@ def _form(kind: type) -> str:
     return "" if issubclass(kind, distributions.HeadLabeling) else getattr(kind, "structures_are", "")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Pair:
     """A checked teacher and student of the same sentences, and the projection that serves them.
 

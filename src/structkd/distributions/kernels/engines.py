@@ -19,6 +19,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from . import compiled
+from .compiled import runtime
+
 PATHS = ("auto", "compiled", "triton", "torch", "log")
 
 _path: ContextVar[str | None] = ContextVar("structkd_kernels", default=None)
@@ -30,7 +33,8 @@ def path() -> str:
     Raises:
         ValueError: if STRUCTKD_KERNELS does not name an engine.
     """
-    return _checked(_path.get() or os.environ.get("STRUCTKD_KERNELS") or "auto", "STRUCTKD_KERNELS")
+    chosen = _path.get()
+    return _checked(os.environ.get("STRUCTKD_KERNELS") or "auto", "STRUCTKD_KERNELS") if chosen is None else chosen
 
 
 class using:
@@ -71,12 +75,11 @@ def compiled_for(recursion: str, *tensors: Tensor | None) -> ModuleType | None:
     if chosen not in ("auto", "compiled"):
         return None
     for tensor in tensors:
-        if tensor is not None and (tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.float64)):
+        if tensor is not None and (not tensor.is_cpu or tensor.dtype not in (torch.float32, torch.float64)):
             return None
-    from .compiled import runtime
-
     if runtime.available():
-        return import_module(f".compiled.{recursion}", __package__)
+        # the attribute exists once the module is imported, and is found ten times as fast
+        return getattr(compiled, recursion, None) or import_module(f".compiled.{recursion}", __package__)
     if chosen == "compiled":
         raise ImportError(
             "The compiled kernels are not available: numba is missing, untested or does not compile here. The log has "

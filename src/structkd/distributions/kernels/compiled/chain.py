@@ -737,7 +737,7 @@ def factored_expectations(unary: Tensor, transitions: Tensor, lengths: Tensor) -
     safe = torch.zeros(batch, dtype=torch.bool)
     count = array(lengths, torch.long)
     over = ranges(batch, 0.5 * _cost(batch * words, size), least=2, pieces=2)
-    arguments = array(unary), array(transitions), count, np.argsort(count)
+    arguments = array(unary), array(transitions), count, count.argsort()
     launch(_factored_expectations, over, arguments, (log_partition, labels, counts, safe))
     return log_partition, labels, counts, safe
 
@@ -757,7 +757,7 @@ def dense_expectations(potentials: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     safe = torch.zeros(batch, dtype=torch.bool)
     count = array(lengths, torch.long)
     over = ranges(batch, 2.0 * potentials.numel(), least=2, pieces=2)
-    arguments = array(potentials), count, np.argsort(count)
+    arguments = array(potentials), count, count.argsort()
     launch(_dense_expectations, over, arguments, (log_partition, labels, marginals, safe))
     return log_partition, labels, marginals, safe
 

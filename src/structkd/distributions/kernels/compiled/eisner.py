@@ -540,7 +540,7 @@ def best_trees(arcs: Tensor, lengths: Tensor, multiroot: bool = False) -> Tensor
 def _longest_first(lengths: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return the lengths, and the order of sentences from the longest to the shortest."""
     count = array(lengths, torch.long)
-    return count, np.argsort(count)[::-1].copy()
+    return count, count.argsort()[::-1].copy()
 
 
 def _cost(arcs: Tensor) -> float:

@@ -291,7 +291,7 @@ def log_arcs(logits: Tensor, heads: Tensor, lengths: Tensor) -> Tensor | None:
     """
     batch, words, size = logits.shape
     arcs = torch.empty(batch, words, words, dtype=torch.float64)
-    arguments = array(logits, common_dtype(logits)), heads.contiguous(), array(lengths, torch.long)
+    arguments = array(logits, common_dtype(logits)), array(heads, heads.dtype), array(lengths, torch.long)
     return arcs.mT if launch(_log_arcs, ranges(batch, 3.0 * batch * words * size), arguments, (arcs,)) else None
 
 
@@ -310,7 +310,7 @@ def relations_of_arcs(
     """
     batch, words, size = logits.shape
     relations = relations.expand(logits.shape) if relations.dim() == 3 else relations.view(1, 1, size)
-    given = array(logits, common_dtype(logits)), heads.contiguous(), array(relations, torch.long)
+    given = array(logits, common_dtype(logits)), array(heads, heads.dtype), array(relations, torch.long)
     best = torch.full((batch, words), -1)
-    arguments = *given, trees.contiguous(), lengths.contiguous(), count
+    arguments = *given, array(trees, torch.long), array(lengths, torch.long), count
     return best if launch(_relations_of_arcs, ranges(batch, 1.0 * batch * words * size), arguments, (best,)) else None

@@ -121,7 +121,7 @@ def call(kernel: Any, *arguments: Any) -> Any:
 
 
 def launch(
-    kernel: Any, over: Ranges, arguments: Sequence[Any], outputs: Sequence[Any], by_range: np.ndarray | None = None
+    kernel: Any, over: Ranges, arguments: Sequence[Any], outputs: Sequence[Tensor], by_range: np.ndarray | None = None
 ) -> bool:
     """Call kernel(*arguments, first, last, *outputs) for every range of sentences.
 
@@ -130,19 +130,18 @@ def launch(
     Args:
         kernel: a function decorated by `lanes.kernel`.
         over: ranges of sentences, from `ranges`.
-        arguments: tensors, arrays or numbers.
-        outputs: tensors or arrays, which the kernel writes to.
+        arguments: arrays or numbers.
+        outputs: tensors that the kernel writes to.
         by_range: an array with one row for each range, which is passed as one more output.
 
     Returns:
         Whether every call returned True.
     """
     global _executor
-    given = [x.numpy() if isinstance(x, Tensor) else x for x in arguments]
-    written = [x.numpy() if isinstance(x, Tensor) else x for x in outputs]
+    written = [x.numpy() for x in outputs]
 
     def work(number: int) -> Any:
-        return call(kernel, *given, *over[number], *written, *(() if by_range is None else (by_range[number],)))
+        return call(kernel, *arguments, *over[number], *written, *(() if by_range is None else (by_range[number],)))
 
     if len(over) == 1:
         return bool(work(0))
@@ -164,4 +163,9 @@ def array(tensor: Tensor | None, dtype: torch.dtype = torch.float64) -> np.ndarr
     """Return a tensor as a contiguous array, which shares its memory if possible; an empty array for None."""
     if tensor is None:
         return np.empty(0, np.float64 if dtype == torch.float64 else np.float32)
-    return tensor.detach().to(dtype).contiguous().numpy()
+    # a conversion that changes nothing takes as long as one that does for few numbers
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.dtype != dtype:
+        tensor = tensor.to(dtype)
+    return tensor.contiguous().numpy()
