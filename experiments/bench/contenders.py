@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import torch_struct
 from torch import Tensor
 
 import structkd
+from structkd.data import legal_transitions
 from structkd.distributions.kernels.engines import compiled_for, using
 
 try:
@@ -66,6 +68,31 @@ class Case:
             return tuple((scale * torch.randn(shape, generator=generator)).to(dtype) for shape in shapes)
 
         return side(), tuple(scores.requires_grad_() for scores in side())
+
+
+def legal(scores: Scores) -> Scores:
+    """The scores of a factored chain with start scores of 0, and -inf for what is illegal in BIO."""
+    emissions, transitions = (tensor.detach() for tensor in scores)
+    types = range(transitions.shape[0] // 2)
+    start, moves, _ = legal_transitions(["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")])
+    masked = (
+        emissions,
+        transitions.masked_fill(~moves, float("-inf")),
+        torch.zeros(len(start)).masked_fill(~start, float("-inf")),
+    )
+    return tuple(tensor.requires_grad_(scores[0].requires_grad) for tensor in masked)
+
+
+def masked_and_plain(case: Case) -> dict[tuple[str, bool], Callable[[], Tensor]]:
+    """Forward and backward of a factored chain on every path, by path and whether illegal transitions score -inf."""
+    plain = case.scores()
+    sides = {False: plain, True: tuple(legal(scores) for scores in plain)}
+    paths = [*([COMPILED] if compiled_kernels() else []), TORCH, LOG]
+    return {
+        (path, masked): partial(step, ours, FACTORED, teacher, student, student=student, path=path)
+        for path in paths
+        for masked, (teacher, student) in sides.items()
+    }
 
 
 def compiled_kernels() -> bool:

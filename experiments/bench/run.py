@@ -4,9 +4,9 @@
 
 Forward and backward of the loss are timed on one thread, all implementations in turns: structkd's compiled kernels,
 torch and log-space paths, plain torch-struct, a log-space forward recursion under autograd and, where it can be
-imported, pytorch-crf. Then come teachers of other families, the error of float32 gradients, the peak memory of fresh
-processes, how time grows with the size, what distillation adds to a training step and, where there is a GPU, the loss
-of chains on it. About 3 minutes on a quiet core.
+imported, pytorch-crf. Then come teachers of other families, the cost of scores of -inf for illegal transitions, the
+error of float32 gradients, the peak memory of fresh processes, how time grows with the size, what distillation adds
+to a training step and, where there is a GPU, the loss of chains on it. About 3 minutes on a quiet core.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from contenders import (
     compiled_kernels,
     contenders,
     gradient_errors,
+    masked_and_plain,
     torchcrf,
 )
 from measuring import Times, exponent, interleaved, peak_of_fresh_process
@@ -69,6 +70,7 @@ CASES = [
     Case(NON_PROJECTIVE, 32, 32, torch_goal=1.5),
     Case(NON_PROJECTIVE, 32, 64, torch_goal=1.4),
 ]
+MASKED = [case for case in CASES if case.structure == FACTORED]
 QUICK_CASES = [CASES[0], CASES[3], CASES[6], CASES[10]]
 
 MEMORY = [Case(FACTORED, 32, 512, 512), Case(DENSE, 32, 64, 33), Case(PROJECTIVE, 32, 64), Case(NON_PROJECTIVE, 32, 64)]
@@ -92,7 +94,7 @@ SCALING: list[tuple[str, str, list[Case], dict[str, int]]] = [
 TRAINING = [("crf", BILSTM), ("maxent", BILSTM), ("crf", MINILM), (PARSING[0], BILSTM), (PARSING[1], BILSTM)]
 
 BEGUN = time.monotonic()
-PARTS = ("losses", "projections", "accuracy", "memory", "scaling", "training", "gpu")
+PARTS = ("losses", "projections", "masks", "accuracy", "memory", "scaling", "training", "gpu")
 
 
 def main() -> None:
@@ -116,6 +118,7 @@ def main() -> None:
         "memory": lambda: [_memory(case, options.quick) for case in (MEMORY[3:] if options.quick else MEMORY)],
         "losses": lambda: [_losses(case, rounds) for case in (QUICK_CASES if options.quick else CASES)],
         "projections": lambda: _projections(rounds, options.quick),
+        "masks": lambda: [_masks(case, rounds) for case in (MASKED[:1] if options.quick else MASKED)],
         "accuracy": lambda: [_accuracy(structure, 1 if options.quick else 5) for structure in (FACTORED, DENSE)],
         "scaling": lambda: [
             _scaling(*growing, rounds, options.quick) for growing in (SCALING[:1] if options.quick else SCALING)
@@ -197,6 +200,14 @@ def _projections(rounds: int, quick: bool) -> dict[str, Any]:
     for name, measured in times.items():
         _say(f"{name}, ms of CPU: {measured.median_cpu:.2f}")
     return {"batch": batch, "words": words, "times": {name: measured.as_json() for name, measured in times.items()}}
+
+
+def _masks(case: Case, rounds: int) -> dict[str, Any]:
+    times: dict[tuple[str, bool], Times] = interleaved(masked_and_plain(case), rounds, seconds=5.0)
+    paths = list(dict.fromkeys(path for path, _ in times))
+    ratios = {path: times[path, True].median_cpu / times[path, False].median_cpu for path in paths}
+    _say(f"{case.title}, masked over plain: " + ", ".join(f"{path} {ratio:.2f}" for path, ratio in ratios.items()))
+    return {**asdict(case), "ratios": ratios}
 
 
 def _accuracy(structure: str, seeds: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from structkd.files import replacing, write_json, write_text
 NOTHING = "-"
 #: With value checks on, ours should keep this share of the pure torch goals.
 CHECKED_SHARE = 0.6
+#: How much longer than without a mask a chain may take whose illegal transitions score -inf.
+MASKED_GOAL = 1.1
 #: How much closer to float64 than torch-struct's the gradient should be.
 CLOSER_GOAL = 20
 #: How much longer than a supervised step a distillation step may take.
@@ -56,6 +58,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts += [_ratios(results["losses"]), _times(results["losses"])]
     if results["projections"]:
         parts.append(_projections(results["projections"]))
+    if results["masks"]:
+        parts.append(_masks(results["masks"]))
     if results["accuracy"]:
         parts.append(_accuracy(results["accuracy"]))
     if results["memory"]:
@@ -168,6 +172,20 @@ def _projections(measured: Mapping[str, Any]) -> str:
         f"Milliseconds of processor time for the loss of {measured['batch']} sentences of {measured['words']} words, "
         "forward and backward, with four entity types (9 tags in BIO, 17 in BIOES); scores in float32, value checks "
         "off.\n\n" + _table(["teacher -> student", "ms", "times the reference"], rows)
+    )
+
+
+def _masks(cases: Sequence[Mapping[str, Any]]) -> str:
+    paths = list(cases[0]["ratios"])
+    rows = []
+    for case in cases:
+        ratios = (f"{ratio:.2f}" for ratio in case["ratios"].values())
+        reached = [f"**{ratio}**" if float(ratio) <= MASKED_GOAL else ratio for ratio in ratios]
+        rows.append([*_name(case), *reached, f"{MASKED_GOAL:g}"])
+    return (
+        "## Masked chains\n\nCPU time of a factored chain whose start and transitions score -inf where BIO forbids "
+        "them, over that of the same chain without the mask: forward and backward, by path. Bold figures reach the "
+        "goal.\n\n" + _table(["structure", "B", "N", "C", *paths, "goal"], rows)
     )
 
 

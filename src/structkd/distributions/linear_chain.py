@@ -171,6 +171,16 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         loss, gap = found
         return loss, lambda weights: (scale_gradient_(gap, weights),)
 
+    def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+        """Return the likelihood of label sequences that are known as a whole."""
+        if self.is_event(gold) or self.leaves_open(gold):
+            return None
+        found = chain.dense_likelihood(self.log_potentials.detach(), gold, self.lengths, self.dtype)
+        if found is None:
+            return None
+        loss, gap = found
+        return loss, lambda weights: (scale_gradient_(gap, weights).to(self.log_potentials.dtype),)
+
     @ordinary_tensors
     def decode(self, legal: Legality | None = None) -> Tensor:
         """Find the best label sequence of every sentence by the Viterbi algorithm.
@@ -350,23 +360,13 @@ class _FactoredLinearChainCRF(LinearChainCRF):
     def alone(self) -> MaxEnt:
         return self.words_alone(self.emissions)
 
-    def _unary(self) -> Tensor:
-        """Return every per-word score, [B, N, C]: emissions, start and end."""
-        dtype = working_precision(self.emissions)
-        unary = torch.where(self.word_mask.unsqueeze(-1), self.emissions.to(dtype), 0.0)
-        position = torch.arange(self.words, device=self.lengths.device)
-        if self.start is not None:
-            unary = unary + torch.where((position == 0).view(1, -1, 1), self.start.to(dtype), 0.0)
-        if self.end is not None:
-            last = (position == (self.lengths - 1).unsqueeze(1)).unsqueeze(-1)
-            unary = unary + torch.where(last, self.end.to(dtype), 0.0)
-        return unary
-
     # Parts are (unary [B, N, C], transitions [C, C]), expectations (label marginals, TransitionCounts); a structure is
     # its labels alone.
 
     def parts(self) -> Parts:
-        return self._unary(), self.transitions.to(working_precision(self.transitions))
+        return chain.unary_scores(self._factors(), self.lengths), self.transitions.to(
+            working_precision(self.transitions)
+        )
 
     def _forward_backward(self, parts: Parts, precision: torch.dtype) -> tuple[Tensor, Parts]:
         if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
@@ -383,6 +383,11 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             return None
         precision = torch.promote_types(teacher.dtype, self.dtype)
         return chain.factored_kd(teacher._factors(), self._factors(), self.lengths, temperature, precision)
+
+    def fused_likelihood(self, gold: Any) -> tuple[Tensor, Gradient] | None:
+        if self.is_event(gold) or self.leaves_open(gold):
+            return None
+        return chain.factored_likelihood(self._factors(), gold, self.lengths, self.dtype)
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         return self._forward_backward(parts, parts[1].dtype)

@@ -20,6 +20,10 @@ from .engines import compiled_for, log_space, triton_for
 _LOST = 1e-300
 _SAFE = math.log(_LOST / 1e-15)
 _SMALLEST = 1e-280
+# Messages that are divided by their sum every _STRIDE words are at most C^_STRIDE. Numbers that underflow are below
+# 1e-307 and enter log Z times a message of either direction over their product's sum, the mass of a word. If masses are
+# above this, losses are below 1e-30 for a thousand labels, and a message of 0 means a label that is impossible.
+_LEAST_MASS = 1e-220
 
 
 #: emissions [B, N, C], transitions [C, C] as [next, previous], start [C] or None, end [C] or None
@@ -92,35 +96,92 @@ def _factored_kd_by_expectations(
     teacher: Scores, student: Scores, lengths: Tensor, temperature: float, precision: torch.dtype
 ) -> tuple[Tensor, Gradient] | None:
     """Compute `factored_kd` from the expectations of both sides."""
-    emissions, transitions, start, end = student
-    dtype, words = working_precision(emissions), emissions.shape[1]
-    inside = (torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(-1)
-    by_word = torch.stack([teacher[0].to(dtype), emissions.to(dtype)])
-    unary = torch.where(inside, by_word / temperature, 0.0)
-    pairwise = torch.stack([teacher[1].to(dtype), transitions.to(dtype)]) / temperature
-    last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, unary.shape[-1])
-    for group, (_, _, first_scores, last_scores) in enumerate((teacher, student)):
-        if first_scores is not None:
-            unary[group, :, 0] += first_scores.to(dtype) / temperature
-        if last_scores is not None:
-            unary[group].scatter_add_(1, last, (last_scores.to(dtype) / temperature).expand(len(last), 1, -1))
+    unary = torch.stack([unary_scores(side, lengths) for side in (teacher, student)])
+    pairwise = torch.stack([side[1].to(unary.dtype) for side in (teacher, student)])
+    if temperature != 1:
+        unary, pairwise = unary / temperature, pairwise / temperature
     log_partition, labels, (wanted, got) = factored_expectations(unary, pairwise, lengths, precision)
     if not (log_partition > NEG_INF).all():
         return None
     loss = log_partition[1] - expected_score(labels[0], unary[1]) - expected_score(wanted, pairwise[1])
-    gap, moves = labels[1] - labels[0], got - wanted
+    by_factor = _by_factor(student, lengths, labels[1] - labels[0], (got - wanted).weighted_sum)
+    return loss * temperature**2, lambda weights: by_factor(weights * temperature)
+
+
+def _by_factor(scores: Scores, lengths: Tensor, by_word: Tensor, moves: Callable[[Tensor], Tensor]) -> Gradient:
+    """Return the gradient by a chain's scores.
+
+    Args:
+        by_word: [B, N, C], the gradient by `unary_scores`.
+        moves: function from weights, [B] or [], to the weighted sum of the gradients by transitions, [C, C].
+    """
+    emissions, transitions, start, end = scores
 
     def gradient(weights: Tensor) -> tuple[Tensor | None, ...]:
-        weights = weights * temperature
-        weighted = gap * weights.view(-1, 1, 1)
+        weighted = by_word * weights.view(-1, 1, 1)
+        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, weighted.shape[-1])
         return (
             weighted.to(emissions.dtype),
-            moves.weighted_sum(weights).to(transitions.dtype),
+            moves(weights).to(transitions.dtype),
             None if start is None else weighted[:, 0].sum(0).to(start.dtype),
             None if end is None else weighted.gather(1, last).sum((0, 1)).to(end.dtype),
         )
 
-    return loss * temperature**2, gradient
+    return gradient
+
+
+def unary_scores(scores: Scores, lengths: Tensor) -> Tensor:
+    """Return the scores of every word's labels, those of start and end included.
+
+    Args:
+        scores: as in `factored_kd`. lengths: LongTensor [B].
+
+    Returns:
+        [B, N, C] in working precision, differentiable; 0 in the padding, which may hold anything.
+    """
+    emissions, _, start, end = scores
+    dtype, (batch, words, size) = working_precision(emissions), emissions.shape
+    inside = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
+    unary = torch.where(inside.unsqueeze(-1), emissions.to(dtype), 0.0)
+    if start is not None:
+        unary[:, 0] += start.to(dtype)
+    if end is not None:
+        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, size)
+        unary.scatter_add_(1, last, end.to(dtype).expand(batch, 1, -1))
+    return unary
+
+
+def factored_likelihood(
+    scores: Scores, labels: Tensor, lengths: Tensor, precision: torch.dtype
+) -> tuple[Tensor, Gradient] | None:
+    """Compute -log P of label sequences under chains that share their transitions.
+
+    Args:
+        scores, lengths, precision: as in `factored_kd`.
+        labels: LongTensor [B, N] of labels in 0..C-1; anything may be in the padding.
+
+    Returns:
+        -log P, [B], and its gradient by the scores; None if there is no structure or this one is impossible.
+
+    Costs O(N C^2) time a sentence.
+    """
+    unary, transitions = unary_scores(scores, lengths), scores[1].to(working_precision(scores[1]))
+    (value,), (marginals,), (counts,) = factored_expectations(unary[None], transitions[None], lengths, precision)
+    size = len(transitions)
+    inside = torch.arange(labels.shape[1], device=lengths.device) < lengths.unsqueeze(1)
+    labels = labels.clamp(0, size - 1)
+    move = labels[:, 1:] * size + labels[:, :-1]
+    chosen = unary.gather(-1, labels.unsqueeze(-1)).squeeze(-1).sum(1)
+    loss = value - chosen - transitions.flatten()[move].masked_fill(~inside[:, 1:], 0.0).sum(1)
+    if not loss.isfinite().all():
+        return None
+    marginals.scatter_add_(-1, labels.unsqueeze(-1), -inside.unsqueeze(-1).to(marginals.dtype))
+
+    def moves(weights: Tensor) -> Tensor:
+        taken = (inside[:, 1:] * weights.view(-1, 1)).flatten()
+        return counts.weighted_sum(weights).flatten().index_add_(0, move.flatten(), -taken).view(size, size)
+
+    return loss, _by_factor(scores, lengths, marginals, moves)
 
 
 def _factored_kd_in_probability_space(
@@ -141,6 +202,8 @@ def _factored_kd_in_probability_space(
     # what the teacher cannot do has no score
     weights = moved[0] * shared[1].where(moved[0] > 0, 0.0)
     ragged = bool((lengths < words).any())
+    by_label = [scores for scores in (emissions, start, end) if scores is not None and scores.numel()]
+    impossible = not all(bool(scores.amin() > NEG_INF) for scores in by_label)
 
     loss, gradient = torch.empty(batch, dtype=dtype, device=emissions.device), torch.empty_like(emissions)
     moves = torch.zeros_like(weights)
@@ -173,13 +236,13 @@ def _factored_kd_in_probability_space(
         reached, norms = _messages(message, torch.cat([moved.transpose(1, 2), moved]))
         labels = _mirrored(reached[2:], mirror).mul_(message[:2])
         mass = labels.sum(-1, keepdim=True)
-        if not (message.amin().minimum(mass.amin()) > _SMALLEST):
-            return loss, (), False
-        value = mass[1, 0].log()
-        following = _mirrored(message[2:], mirror)[:, 1:]
         if ragged:
             mass.masked_fill_((position >= count).unsqueeze(-1), math.inf)
             shift.masked_fill_((position >= count).unsqueeze(-1), 0.0)
+        if not mass.amin() > _LEAST_MASS:
+            return loss, (), False
+        value = mass[1, 0].log()
+        following = _mirrored(message[2:], mirror)[:, 1:]
         labels /= mass
         divisor = mass[:, 1:]
         for word, norm in norms:
@@ -193,6 +256,8 @@ def _factored_kd_in_probability_space(
         wanted, got = (side.reshape(-1, size) for side in following)
         before_wanted, before_got = (side.reshape(-1, size) for side in message[:2, :-1])
         moves.addcmul_(moved[1], got.T @ before_got).addcmul_(moved[0], wanted.T @ before_wanted, value=-1.0)
+        if impossible:
+            judged.masked_fill_(labels[0] == 0, 0.0)
         expected = (labels[0] * judged).sum((0, 2))
         expected += ((wanted @ weights) * before_wanted).view(words - 1, len(count), size).sum((0, 2))
         loss[some] = value - expected
@@ -403,6 +468,32 @@ def dense_kd(
     return loss * temperature**2, gap if temperature == 1 else gap.mul_(temperature)
 
 
+def dense_likelihood(
+    scores: Tensor, labels: Tensor, lengths: Tensor, precision: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """Compute -log P of label sequences under chains scored per bigram, and its gradient by the scores.
+
+    Args:
+        scores, lengths, precision: as in `dense_kd`. labels: as in `factored_likelihood`.
+
+    Returns:
+        -log P, [B], and its gradient in the scores' shape; None if there is no structure or this one is impossible.
+
+    Costs O(N C^2) time a sentence.
+    """
+    (value,), _, (gap,) = dense_expectations([scores], lengths, precision=precision)
+    batch, bigrams, size, _ = scores.shape
+    inner = torch.arange(bigrams, device=lengths.device) < (lengths - 1).unsqueeze(1)
+    labels = labels.clamp(0, size - 1)
+    item = torch.arange(batch, device=lengths.device).unsqueeze(1)
+    chosen = (item, torch.arange(bigrams, device=lengths.device), labels[:, 1:], labels[:, :-1])
+    loss = value - scores[chosen].to(value.dtype).masked_fill(~inner, 0.0).sum(1)
+    if not loss.isfinite().all():
+        return None
+    gap[chosen] -= inner.to(gap.dtype)
+    return loss, gap
+
+
 def _dense_kd_in_probability_space(
     teacher: Tensor, student: Tensor, lengths: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor, bool]:
@@ -446,6 +537,7 @@ def _dense_kd_in_probability_space(
 
     rows = future.unbind()
     row = rows[-1]
+    impossible = not bool(student.amin() > NEG_INF)
     value, smallest = moved.new_zeros(2 * batch, 1, 1), moved.new_ones(())
     expected, gradient = moved.new_zeros(batch), torch.empty_like(student)
     for block in reversed(blocks):
@@ -468,10 +560,12 @@ def _dense_kd_in_probability_space(
             gap *= temperature
         gradient[:, block] = gap.transpose(0, 1)
         wanted.mul_(student[:, block].transpose(0, 1))
+        if impossible:
+            wanted.nan_to_num_(nan=0.0, posinf=math.inf, neginf=NEG_INF)  # 0 * -inf is 0
         if ragged:
             wanted.masked_fill_(beyond[block, :, None, None], 0.0)
         expected += wanted.flatten(2).sum(2).sum(0)
-    ok = bool(smallest.minimum(past.amin()).minimum(future.amin()) > _SMALLEST)
+    ok = bool(smallest > _LEAST_MASS)
     value = (value + row.sum(-1, keepdim=True).log()).view(2, batch)[1]
     value += shift[:, 1].view(bigrams, batch).sum(0) / temperature
     value -= (bigrams + 1 - lengths).to(dtype) * math.log(size)
@@ -607,11 +701,25 @@ def log_space_expectations(
     forward, labels = torch.empty_like(unary), torch.empty_like(unary)
     shifts = torch.empty_like(unary[..., 0])
     room = unary.new_empty(len(unary), size, size)
+    scratch = torch.empty_like(room)
+    # `exp` takes up to a hundred times as long if its result underflows, as that of -inf does. If scores are far enough
+    # apart for that, exponents are cut off at a number whose exponential adds nothing to a sum.
+    cut, lowest = math.log(1e8 * torch.finfo(unary.dtype).tiny), torch.finfo(unary.dtype).min
+    spread = unary.amax() - unary.amin() + (2 * (pairwise.amax() - pairwise.amin()) if pairwise.numel() else 0.0)
+    near = bool(spread < -cut)
+
+    def log_sum(scores: Tensor) -> Tensor:
+        if near:
+            return torch.logsumexp(scores, -1)
+        top = scores.amax(-1)
+        weights = torch.sub(scores, top.clamp(min=lowest).unsqueeze(-1), out=scratch)
+        return weights.clamp_(min=cut).exp_().sum(-1).log_().add_(top)
+
     # messages are shifted to a largest entry of 0, lest scores of great size cost digits
     for n in range(words):
         message = unary[:, n]
         if n > 0:
-            message = message + logsumexp(torch.add(forward[:, n - 1].unsqueeze(-2), steps[n - 1], out=room))
+            message = message + log_sum(torch.add(forward[:, n - 1].unsqueeze(-2), steps[n - 1], out=room))
         shift = finite(message.amax(-1, keepdim=True))
         forward[:, n], shifts[:, n] = message - shift, shift.squeeze(-1)
     last = (lengths - 1).view(-1, 1, 1)
@@ -621,24 +729,25 @@ def log_space_expectations(
     # backward[i]: log sum over what follows the word, given its label i, up to a shift
     backward = torch.zeros_like(unary[:, 0])
     counts = unary.new_zeros(len(unary), words - 1, size, size) if per_bigram else torch.zeros_like(room)
+    normaliser = torch.zeros_like(backward[:, :1])
     for n in range(words - 1, -1, -1):
         if n < words - 1:
             inner = (n + 1 < lengths).view(-1, 1, 1)
             ahead = torch.add((unary[:, n + 1] + backward).unsqueeze(-1), steps[n], out=room)
-            backward = logsumexp(ahead.transpose(1, 2))
+            backward = log_sum(ahead.transpose(1, 2))
             backward = backward - finite(backward.amax(-1, keepdim=True))
             backward = torch.where(inner.squeeze(-1), backward, 0.0)
-            bigram = ahead.add_(forward[:, n].unsqueeze(-2)).flatten(1)
-            bigram = bigram.sub_(finite(logsumexp(bigram)).unsqueeze(-1)).exp_().view_as(room).masked_fill_(~inner, 0.0)
+            # the sum over all bigrams is that over the labels of the second word
+            total = (normaliser + shifts[:, n + 1 : n + 2]).unsqueeze(-1)
+            bigram = ahead.add_(forward[:, n].unsqueeze(-2)).sub_(total)
+            bigram = (bigram if near else bigram.clamp_(min=cut)).exp_().masked_fill_(~inner, 0.0)
             if per_bigram:
                 counts[:, n] = bigram
             else:
                 counts += bigram
-        here = (n < lengths).view(-1, 1)
-        labels[:, n] = _normalised(forward[:, n] + backward).masked_fill(~here, 0.0)
+        both = forward[:, n] + backward
+        normaliser = finite(logsumexp(both)).unsqueeze(-1)
+        labels[:, n] = (both - normaliser).exp().masked_fill_((n >= lengths).view(-1, 1), 0.0)
+    if not near:
+        torch.threshold_(counts, words * math.exp(cut) * 1.1, 0.0)  # what was cut off is 0
     return log_partition, labels, counts
-
-
-def _normalised(scores: Tensor) -> Tensor:
-    """softmax over the last axis; 0 where everything is impossible."""
-    return (scores - finite(logsumexp(scores)).unsqueeze(-1)).exp()
