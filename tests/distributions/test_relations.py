@@ -236,7 +236,7 @@ def test_wrong_values(kind: Kind, value: float, requires_grad: bool) -> None:
     relations = relations.detach().clone()
     relations[0, 0, 1] = value
     with pytest.raises(ValueError, match=r"relations must be finite or -inf|Every arc needs a possible relation"):
-        _ = apart(kind, arcs, relations)[0].apart()[1].scores
+        _ = apart(kind, arcs, relations)[0].arcs_and_relations()[1].scores
     if not math.isinf(value) or value > 0:
         relations[0, 1, 0] = value  # on a gold arc
         with pytest.raises(ValueError, match=r"relations .*must be finite or -inf"):

@@ -191,7 +191,7 @@ class ArcDistribution(StructuredDistribution):
     def posterior(self) -> ArcDistribution:
         return self.words_alone(logarithm(self.arc_marginals()).to(self.dtype))
 
-    def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
+    def arcs_and_relations(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
         """Return the distribution of unlabelled arcs at a temperature, and P(relation | arc) or None.
 
         No tensor of the size of labelled arcs is created in working precision.
@@ -231,7 +231,7 @@ class ArcDistribution(StructuredDistribution):
     def _faults_of_arcs(self, event: Tensor, as_gold: bool) -> tuple[Faults, Tensor]:
         """Return whether some word has not exactly one head and relation, and the heads, LongTensor [B, N]."""
         cells, missing, several = choices_of_event(event, self.word_mask, 2, (1,))
-        return {SEVERAL_PARTS: several | self._lacks(missing, as_gold)}, cells[..., 1]
+        return {SEVERAL_PARTS: several | self._is_incomplete(missing, as_gold)}, cells[..., 1]
 
     def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
         heads = check_labels(structure, self.word_mask, self.words, name="heads")

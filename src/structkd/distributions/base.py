@@ -587,7 +587,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         """Two distributions of one family whose `_form` is equal have the same kind of parts."""
         return None
 
-    def _lacks(self, missing: Tensor, as_gold: bool) -> Tensor:
+    def _is_incomplete(self, missing: Tensor, as_gold: bool) -> Tensor:
         """Return whether sentences lack the part of some word, given the words that have none, BoolTensor [B, N]."""
         return missing.any(1)
 

@@ -124,12 +124,14 @@ class HeadLabeling(LabelDistribution):
         word's labels sum to the share of the teacher that they cover, at most 1. The teacher's arcs and relations are
         stored separately, and multiplied only for pairs that labels name.
         """
-        arcs, relations = self._apart(teacher, temperature)
+        arcs, relations = self._teacher_arcs(teacher, temperature)
         return head_labels.masses(arcs.arc_marginals(), relations, self._heads, self.relations, self.lengths)
 
-    def _apart(self, teacher: ArcDistribution, temperature: float) -> tuple[ArcDistribution, Relations | None]:
-        """Return the teacher's arcs and, where labels have relations, too, its relations."""
-        arcs, relations = teacher.apart(temperature)
+    def _arcs_and_relations(
+        self, teacher: ArcDistribution, temperature: float
+    ) -> tuple[ArcDistribution, Relations | None]:
+        """Return the teacher's arcs, and its relations if labels name some."""
+        arcs, relations = teacher.arcs_and_relations(temperature)
         return arcs, None if self.relations is None else relations
 
     def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
@@ -137,7 +139,7 @@ class HeadLabeling(LabelDistribution):
         if not isinstance(teacher, ArcDistribution) or teacher.words != self.words:
             return None
         scores = self.logits.detach()
-        arcs, relations = self._apart(teacher, temperature)
+        arcs, relations = self._teacher_arcs(teacher, temperature)
         mass, named = arcs.arc_marginals(), (self._heads, self.relations)
         loss, gap = head_labels.kd(mass, relations, scores, *named, self.lengths, temperature)
         if not math.isfinite(loss.sum()):

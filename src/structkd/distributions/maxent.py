@@ -40,7 +40,7 @@ class LabelDistribution(WordwiseDistribution):
 
     def faults_of_event(self, event: Tensor, as_gold: bool = False) -> Faults:
         _, missing, several = choices_of_event(event, self.word_mask, 1)
-        return {SEVERAL_PARTS: several | self._lacks(missing, as_gold)}
+        return {SEVERAL_PARTS: several | self._is_incomplete(missing, as_gold)}
 
     def read_structure(self, structure: Any) -> tuple[Tensor, Faults]:
         return check_labels(structure, self.word_mask, self.event_shape[-1]), {}

@@ -166,7 +166,7 @@ class MeanFieldDependency(HeadChoice):
     def sources(self) -> tuple[Tensor, ...]:
         return *super().sources(), *(self._sibling_rest or ()), *(self._grandparent_rest or ())
 
-    def apart(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
+    def arcs_and_relations(self, temperature: float = 1.0) -> tuple[ArcDistribution, Relations | None]:
         if not self.labelled:
             return self.tempered(temperature), None
         relations = Relations(lambda: cast(Tensor, self.relations), self.event_shape[-1], temperature)

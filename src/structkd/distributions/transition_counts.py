@@ -57,7 +57,7 @@ class TransitionCounts:
         total: Tensor | None = None
         for after, before, scale in self.terms:
             weights = scores if scale is None else scores * scale
-            if _alike(after):
+            if _is_shared(after):
                 product = before.flatten(1) @ (after[0] @ weights).flatten()
             else:
                 product = ((after @ weights) * before).sum((1, 2))
@@ -69,7 +69,7 @@ class TransitionCounts:
         """Return the sum over b of weights[b] * counts[b], [C, C]; weights [B], or [] for equal weights."""
         total: Tensor | None = None
         for after, before, scale in self.terms:
-            if _alike(after):
+            if _is_shared(after):
                 weighted = after[0].T @ torch.tensordot(weights.expand(len(before)), before, 1)
             else:
                 weighted = (after * weights.view(-1, 1, 1)).flatten(0, 1).T @ before.flatten(0, 1)
@@ -88,7 +88,7 @@ class TransitionCounts:
             return TransitionCounts(*((after * factor, before, scale) for after, before, scale in self.terms))
         return TransitionCounts(
             *(
-                ((after[:1] * factor).expand_as(after) if _alike(after) else after * factor, before, scale)
+                ((after[:1] * factor).expand_as(after) if _is_shared(after) else after * factor, before, scale)
                 for after, before, scale in self.terms
             )
         )
@@ -105,7 +105,7 @@ class TransitionCounts:
 P = TypeVar("P", Tensor, TransitionCounts)
 
 
-def _alike(after: Tensor) -> bool:
+def _is_shared(after: Tensor) -> bool:
     """Return whether one tensor stands for every sentence, as in `from_dense`; products then need no copies of it."""
     return after.stride(0) == 0 and len(after) > 0
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .arcs import ArcDistribution
 from .base import Parts, StructuredDistribution
 from .faults import Faults, choices_of_event, tree_faults
-from .kernels import general
+from .kernels import trees
 from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once
 from .kernels.relations import Relations, over_relations
 from .transition_counts import scale_gradient_
@@ -104,7 +104,7 @@ class TreeDistribution(ArcDistribution):
             return None
         theirs, own = teacher.scores_before(temperature).detach(), self.log_potentials.detach()
         if self.labelled:
-            found = general.kd(self._without_graph, theirs, own, self.lengths, temperature)
+            found = trees.kd_from_expectations(self._without_graph, theirs, own, self.lengths, temperature)
         else:
             found = self._recursion.kd(theirs, own, self.lengths, self.multiroot, temperature)
         if found is None:
@@ -126,7 +126,7 @@ class TreeDistribution(ArcDistribution):
         else:
             heads, kinds = gold.clamp(0, self.words - 1), ()
         scores = self.log_potentials.detach()
-        arcs, relations = self.apart()
+        arcs, relations = self.arcs_and_relations()
         loss, gap = self._recursion.expectations(arcs.parts()[0].detach(), self.lengths, self.multiroot)
         if relations is not None:
             gap = self._times_relations(gap, relations)

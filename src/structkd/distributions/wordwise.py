@@ -42,7 +42,7 @@ class WordwiseDistribution(StructuredDistribution):
         words = semiring.sum(semiring.lift(choices))
         return semiring.prod(torch.where(here, words, semiring.lift(torch.zeros_like(choices[..., 0]))))
 
-    def _lacks(self, missing: Tensor, as_gold: bool) -> Tensor:
+    def _is_incomplete(self, missing: Tensor, as_gold: bool) -> Tensor:
         # gold may leave words out, but not a whole sentence
         return (missing | ~self.word_mask).all(1) if as_gold else missing.any(1)
 

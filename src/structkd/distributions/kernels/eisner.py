@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...numbering import NOWHERE
 from ..semirings import Log
-from . import general
+from . import trees
 from .arithmetic import NEG_INF
 from .engines import compiled_for
 
@@ -35,12 +35,7 @@ def kd(
 
     Costs O(N^3) time a sentence.
     """
-    compiled = compiled_for("eisner", teacher, student)
-    if compiled is not None:
-        loss, gradient, ok = compiled.kd(teacher, student, lengths, multiroot, temperature)
-        if ok:
-            return loss, gradient
-    return general.kd(partial(expectations, multiroot=multiroot), teacher, student, lengths, temperature)
+    return trees.kd("eisner", None, expectations, teacher, student, lengths, multiroot, temperature)
 
 
 def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
@@ -48,15 +43,7 @@ def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor
 
     Arguments as in `kd`, scores in working precision and finite in the padding. Costs O(N^3) time a sentence.
     """
-    compiled = compiled_for("eisner", arcs)
-    if compiled is None:
-        return general.expectations(partial(inside, Log(), lengths=lengths, multiroot=multiroot), arcs)
-    log_partition, marginals, safe = compiled.expectations(arcs, lengths, multiroot)
-    if not safe.all():
-        rest = (~safe).nonzero().flatten()
-        by_length = partial(inside, Log(), lengths=lengths[rest], multiroot=multiroot)
-        log_partition[rest], marginals[rest] = general.expectations(by_length, arcs[rest])
-    return log_partition, marginals
+    return trees.expectations("eisner", None, partial(inside, Log()), arcs, lengths, multiroot)
 
 
 def inside(semiring: Log, arcs: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from . import general
+from . import trees
 from .arithmetic import NEG_INF, logaddexp, logsumexp, working_precision
-from .engines import compiled_for, log_space
 
 # The largest error of a marginal. Sentences that may have a larger one are computed again without subtractions.
 _LARGEST_ERROR = 1e-10
@@ -37,15 +35,7 @@ def kd(
 
     Costs O(N^3) time a sentence.
     """
-    compiled = compiled_for("matrix_tree", teacher, student)
-    if compiled is not None:
-        loss, gradient, ok = compiled.kd(teacher, student, lengths, multiroot, temperature)
-        found = (loss, gradient) if ok else None
-    else:
-        found = None if log_space() else _kd_by_determinant(teacher, student, lengths, multiroot, temperature)
-    if found is not None:
-        return found
-    return general.kd(partial(expectations, multiroot=multiroot), teacher, student, lengths, temperature)
+    return trees.kd("matrix_tree", _kd_by_determinant, expectations, teacher, student, lengths, multiroot, temperature)
 
 
 def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor]:
@@ -56,32 +46,30 @@ def expectations(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor
     """
     if not len(arcs):
         return arcs.new_zeros(0), torch.zeros_like(arcs)
-    compiled = compiled_for("matrix_tree", arcs)
-    if compiled is not None:
-        log_partition, marginals, safe = compiled.expectations(arcs, lengths, multiroot)
-    else:
-        outside = general.outside(lengths, arcs.shape[1])
-        scores = arcs if outside is None else arcs.masked_fill(outside, NEG_INF)
-        heads, best = _heads(scores, outside), scores.amax(1)
-        likeliest = heads.amax(1)
-        pivots, marginals, columns = _by_determinant(heads, multiroot)
-        safe = _certified(columns, likeliest)
-        if outside is not None:
-            padding = outside.diagonal(0, 1, 2)
-            best, likeliest = best.masked_fill_(padding, 0.0), likeliest.masked_fill_(padding, 1.0)
-        log_partition = _log_product(pivots, likeliest) + best.sum(1)
-        marginals.clamp_(0.0, 1.0)
-    if log_space():
-        safe = torch.zeros_like(safe)
-    if not safe.all():
-        rest = (~safe).nonzero().flatten()
-        exact = partial(log_matrix_tree, lengths=lengths[rest], multiroot=multiroot)
-        log_partition[rest], expected = general.expectations(exact, arcs[rest])
-        marginals[rest] = expected.clamp_min(0.0)
+    log_partition, marginals = trees.expectations(
+        "matrix_tree", _expectations_by_determinant, log_matrix_tree, arcs, lengths, multiroot
+    )
     if arcs.amin() == NEG_INF:
         # Rounding may leave a small number, but an arc that is in no tree must have probability exactly 0.
         marginals = marginals.masked_fill(~arcs_in_some_tree(arcs, lengths, multiroot), 0.0)
     return log_partition, marginals
+
+
+def _expectations_by_determinant(arcs: Tensor, lengths: Tensor, multiroot: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute log Z [B], marginals [B, N, N] and whether they are certified, BoolTensor [B], from one LU factorization.
+
+    Arguments as in `expectations`.
+    """
+    outside = trees.outside(lengths, arcs.shape[1])
+    scores = arcs if outside is None else arcs.masked_fill(outside, NEG_INF)
+    heads, best = _heads(scores, outside), scores.amax(1)
+    likeliest = heads.amax(1)
+    pivots, marginals, columns = _by_determinant(heads, multiroot)
+    safe = _certified(columns, likeliest)
+    if outside is not None:
+        padding = outside.diagonal(0, 1, 2)
+        best, likeliest = best.masked_fill_(padding, 0.0), likeliest.masked_fill_(padding, 1.0)
+    return _log_product(pivots, likeliest) + best.sum(1), marginals.clamp_(0.0, 1.0), safe
 
 
 def _kd_by_determinant(
@@ -111,7 +99,7 @@ def _piece_by_determinant(
     both = torch.cat((teacher, student)).to(working_precision(student))
     if temperature != 1:
         both.div_(temperature)
-    outside = general.outside(lengths, words)
+    outside = trees.outside(lengths, words)
     padding = None if outside is None else outside.repeat(2, 1, 1)
     if padding is not None:
         both.masked_fill_(padding, NEG_INF)
