@@ -13,17 +13,18 @@ from ..transition_counts import TransitionCounts, expected_score
 from .arithmetic import NEG_INF, Gradient, finite, logsumexp, working_precision
 from .engines import compiled_for, log_space, triton_for
 
-# Probability space is float64, every step renormalised to sum to 1, so what is lost in a step is below 1e-300 over
-# the most that any label's score can grow in it. It may matter more at a later word (a garden path): by the most that
-# any label's score can grow in a step, over what the kept total grew. The product of those ratios over all steps bounds
-# what a loss amounts to in the end; where it is above this, less than 1e-15 of the result was lost.
+# Messages are weights of at most 1, or of at most C^_STRIDE if they are divided by their sum every _STRIDE words. Numbers
+# that underflow are below 1e-307. They enter log Z times a message of the other direction, over the sum of all such
+# products, the mass of a word. If masses are above this, less than 1e-30 is lost for a thousand labels, and a message of
+# 0 means that a label is impossible.
+_LEAST_MASS = 1e-220
+
+# Kernels without messages of the other direction bound the loss by growth. A number that underflows in a step is below
+# 1e-300 times the largest growth of any label's weight in it. It may matter more at a later word (a garden path), by
+# the largest growth of any label's weight over the growth of the sum, in every step. If the product of the inverse
+# ratios is above this, less than 1e-15 of the result is lost.
 _LOST = 1e-300
 _SAFE = math.log(_LOST / 1e-15)
-_SMALLEST = 1e-280
-# Messages that are divided by their sum every _STRIDE words are at most C^_STRIDE. Numbers that underflow are below
-# 1e-307 and enter log Z times a message of either direction over their product's sum, the mass of a word. If masses are
-# above this, losses are below 1e-30 for a thousand labels, and a message of 0 means a label that is impossible.
-_LEAST_MASS = 1e-220
 
 
 #: emissions [B, N, C], transitions [C, C] as [next, previous], start [C] or None, end [C] or None
@@ -31,9 +32,9 @@ Scores = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 # Messages are renormalised after so many words: they grow by a factor of C a word at most.
 _STRIDE = 8
-# Cells of the messages of a teacher and a student, both ways, that are held at once on a CPU: 64 MiB.
+# The number of cells in the messages of a teacher and a student, in both directions, to hold at once on a CPU (64 MiB).
 _CELLS = 1 << 23
-# Those that a processor's cache holds together with what is computed of them.
+# The number of cells that fit into a processor's cache together with intermediate results.
 _CACHED_CELLS = 1 << 17
 
 
@@ -199,7 +200,7 @@ def _factored_kd_in_probability_space(
         shared /= temperature
     largest = shared.amax((1, 2))
     moved = (shared - largest.view(-1, 1, 1)).exp_()
-    # what the teacher cannot do has no score
+    # A transition that is impossible for the teacher has no weight, whatever the student's score is.
     weights = moved[0] * shared[1].where(moved[0] > 0, 0.0)
     ragged = bool((lengths < words).any())
     by_label = [scores for scores in (emissions, start, end) if scores is not None and scores.numel()]
@@ -214,7 +215,7 @@ def _factored_kd_in_probability_space(
         count = lengths[some]
         position = torch.arange(words, device=count.device).unsqueeze(1)
         last = (count - 1, torch.arange(len(count), device=count.device)) if ragged else (words - 1,)
-        # a teacher and a student forward, then over the reversed sentences: [4, N, B, C]
+        # [4, N, B, C]: teacher and student, forward and over the reversed sentences
         message = shared.new_empty(4, words, len(count), size)
         scores = message[:2]
         for side, (by_word, _, at_first, at_last) in zip(scores, (teacher, student), strict=True):
@@ -246,7 +247,7 @@ def _factored_kd_in_probability_space(
         labels /= mass
         divisor = mass[:, 1:]
         for word, norm in norms:
-            # the messages that go on from this word were divided by this
+            # The messages after this word were divided by this sum.
             divisor[:, word] *= norm[:2]
             logarithm = norm[3].log()
             value += logarithm.where((word < count - 1).unsqueeze(1), 0.0) if ragged else logarithm
@@ -279,13 +280,18 @@ def _factored_kd_in_probability_space(
 
 
 def _messages(emitted: Tensor, step: Tensor) -> tuple[Tensor, list[tuple[int, Tensor]]]:
-    """Turns [K, N, B, C], what each word's labels weigh, into messages, by steps [K, C, C] (previous, next).
+    """Replace weights of labels by messages, which include the weights of all words before.
 
-    Returns what reaches the words, before their own weight, alike; and the words whose messages were divided by their
-    sums [K, B, 1] for the next ones, with those.
+    Args:
+        emitted: [K, N, B, C], weights of every word's labels; overwritten.
+        step: [K, C, C] (previous, next), weights of transitions.
+
+    Returns:
+        Messages [K, N, B, C] without the word's own weight; and the words whose messages were divided by their sum
+        before the next step, with the sums [K, B, 1].
     """
     kinds, words, batch, size = emitted.shape
-    reached = emitted.new_empty(words, kinds, batch, size)  # contiguous rows: bmm would write others by way of a copy
+    reached = emitted.new_empty(words, kinds, batch, size)  # by word, because bmm writes contiguous memory fastest
     reached[0] = 1.0
     norms = []
     messages, arrivals = emitted.unbind(1), reached.unbind()
@@ -300,7 +306,11 @@ def _messages(emitted: Tensor, step: Tensor) -> tuple[Tensor, list[tuple[int, Te
 
 
 def _mirrored(rows: Tensor, mirror: Tensor | None) -> Tensor:
-    """[K, N, B, C] with the words of every sentence in reverse order, by `mirror` [N, B] unless all are full."""
+    """Return [K, N, B, C] with the words of every sentence in reverse order.
+
+    Args:
+        mirror: LongTensor [N, B], the position of every word in reverse order; None if all sentences have N words.
+    """
     if mirror is None:
         return rows.flip(1)
     return rows.gather(1, mirror.unsqueeze(-1).expand_as(rows))
@@ -309,16 +319,16 @@ def _mirrored(rows: Tensor, mirror: Tensor | None) -> Tensor:
 def factored_expectations(
     unary: Tensor, transitions: Tensor, lengths: Tensor, precision: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, list[TransitionCounts]]:
-    """Compute log Z [G, B], label marginals [G, B, N, C] and transition counts (G times), transitions being shared.
+    """Compute log Z [G, B], label marginals [G, B, N, C] and G transition counts of chains with shared transitions.
 
     Args:
-        unary: [G, B, N, C] float64 scores of labels: G groups (a teacher and a student, say) of the same sentences.
-        transitions: [G, C, C] float64, [next, previous], one for each group.
+        unary: [G, B, N, C] float64 scores of labels: G groups, such as a teacher and a student, of the same sentences.
+        transitions: [G, C, C] float64 (next, previous), one matrix for each group.
         lengths: LongTensor [B].
-        precision: what the results are for; kernels may work in float32 where it is no more than that.
+        precision: the dtype of the final results; kernels may work in float32 if it is no more than that.
 
-    Forward and backward messages of all groups run side by side, the latter over the reversed sentences: O(N C^2) time
-    in N matrix products, O(B N C + C^2) memory. An empty space gives log Z = -inf and meaningless marginals.
+    The messages of all groups, forward and backward, are computed together. The cost is O(N C^2) time in N matrix
+    products and O(B N C + C^2) memory. If there is no structure, log Z is -inf and the marginals have no meaning.
     """
     compiled, triton = compiled_for("chain", unary, transitions), triton_for(unary, precision)
     if compiled is not None:
@@ -330,7 +340,7 @@ def factored_expectations(
     else:
         log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
     if not safe.all():
-        # the sentences that probability space cannot vouch for, once more in log space
+        # Compute the sentences that are not certified again in log space.
         log_partition, labels = log_partition.clone(), labels.clone()
         for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
             shared = transitions[group].expand(len(rest), -1, -1)
@@ -353,12 +363,12 @@ def _factored_in_probability_space(
     emitted = (unary - shift).exp_()
     largest = finite(transitions.amax((1, 2)))
     moved = (transitions - largest.view(-1, 1, 1)).exp_()
-    # rows of groups: first those that run forward, then those over the reversed sentences
-    emitted = torch.cat([emitted, emitted.gather(2, mirrored)]).permute(2, 0, 1, 3).contiguous()  # [N, 2G, B, C]
+    # [N, 2 G, B, C]: all groups forward, then all groups over the reversed sentences
+    emitted = torch.cat([emitted, emitted.gather(2, mirrored)]).permute(2, 0, 1, 3).contiguous()
     step = torch.cat([moved.transpose(1, 2), moved])
 
-    reached = torch.empty_like(emitted)  # before the word's own score
-    message = torch.empty_like(emitted)  # after it, summing to 1
+    reached = torch.empty_like(emitted)  # messages without the word's own weight
+    message = torch.empty_like(emitted)  # messages with it, which sum to 1
     norm = emitted.new_empty(words, 2 * groups, batch, 1)
     reached[0] = 1.0
     torch.sum(emitted[0], -1, keepdim=True, out=norm[0])
@@ -384,51 +394,15 @@ def _factored_in_probability_space(
     preceding = by_sentence[:, :, :-1].masked_fill(outer, 0.0)
     counts = [TransitionCounts((following[g], preceding[g], moved[g])) for g in range(groups)]
 
-    norm = norm.squeeze(-1)  # [N, 2G, B]
-    beyond = outer.squeeze(-1).T.unsqueeze(1)
-    # a bound on growth that costs little; where that does not do, the growth itself, which costs another product
-    safe = _certified(norm[1:], (emitted[1:] @ step.amax(1).unsqueeze(-1)).squeeze(-1), beyond)
-    if not safe.all():
-        safe |= _certified(norm[1:], _growth(emitted[1:], step), beyond)
-    if not safe.all():
-        # nothing was lost if nothing came near to it
-        smallest = message.amin(-1).masked_fill_(_past(inside), 1.0).amin(0)
-        safe |= smallest.minimum(step.amin((1, 2)).unsqueeze(-1)) > _SMALLEST
-    safe = safe.unflatten(0, (2, groups)).all(0)
-    least = torch.cat([mass.masked_fill(~inside.unsqueeze(-1), 1.0), joint.masked_fill(outer, 1.0)], 2)
-    safe &= least.amin((2, 3)) > _SMALLEST
+    norm = norm.squeeze(-1)  # [N, 2 G, B]
+    scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
+    least = torch.cat([mass.masked_fill(~inside.unsqueeze(-1), 1.0), joint.masked_fill(outer, 1.0)], 2).amin((2, 3))
+    # A number that underflows is divided by the sum of its message.
+    least *= norm.masked_fill(~inside.T.unsqueeze(1), 1.0).amin(0).unflatten(0, (2, groups)).amin(0)
+    safe = least > _LEAST_MASS
     if log_space() or unary.dtype != torch.float64:
         safe = torch.zeros_like(safe)
-    scale = (norm[:, :groups].permute(1, 2, 0).log() + shift.squeeze(-1)).masked_fill_(~inside, 0.0).sum(2)
     return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
-
-
-def _growth(emitted: Tensor, step: Tensor) -> Tensor:
-    """The most by which any label's score can grow in a step, [N-1, K, B], of [N-1, K, B, C] and [K, C, C].
-
-    Some words at a time: broadcast, the steps would be copied for every word.
-    """
-    growth = torch.empty_like(emitted[..., 0])
-    at_once = max(1, _CACHED_CELLS // emitted[0].numel()) if emitted.device.type == "cpu" else len(emitted)
-    back = step.transpose(1, 2)
-    for first in range(0, len(emitted), at_once):
-        rows = emitted[first : first + at_once].transpose(0, 1)  # [K, N', B, C]
-        growth[first : first + at_once] = (rows.flatten(1, 2) @ back).amax(-1).view(rows.shape[:3]).transpose(0, 1)
-    return growth
-
-
-def _certified(norm: Tensor, growth: Tensor, beyond: Tensor) -> Tensor:
-    """Whether losses amount to nothing in the end, [2G, B], of what was kept and may have grown, [N-1, 2G, B]."""
-    if norm.shape[0] == 0:
-        return torch.ones_like(norm.sum(0), dtype=torch.bool)
-    kept = (norm / growth).log_().masked_fill_(beyond, 0.0).sum(0)
-    least = growth.masked_fill(beyond, 1.0).amin(0).clamp_max_(1.0)
-    return kept + least.log() > _SAFE
-
-
-def _past(inside: Tensor) -> Tensor:
-    """BoolTensor [N, 1, B]: beyond the sentence."""
-    return ~inside.T.unsqueeze(1)
 
 
 def dense_kd(
@@ -502,9 +476,9 @@ def _dense_kd_in_probability_space(
     if bigrams == 0:
         return student.new_empty(batch), student, False
     dtype, device = working_precision(student), student.device
-    # Teachers and students are 2 B sentences; beyond its end each goes on with scores of 0, which change messages by a
-    # factor alone. The exponentials are all that is kept for every bigram: the rest is done for as many words at once
-    # as a cache holds, since to allocate memory anew costs more than the arithmetic.
+    # Teachers and students are 2 B sentences. In the padding, scores of 0 multiply messages by a constant. Only the
+    # exponentials are stored for every bigram; everything else is computed for as many words at a time as fit into a
+    # cache, because the allocation of memory costs more than the arithmetic.
     steps = torch.empty(bigrams, 2, batch, size, size, dtype=dtype, device=device)
     moved = steps.view(bigrams, 2 * batch, size, size)
     at_once = max(1, _CACHED_CELLS // moved[0].numel()) if device.type == "cpu" else bigrams
@@ -512,7 +486,7 @@ def _dense_kd_in_probability_space(
     ragged = bool((lengths <= bigrams).any())
     beyond = torch.arange(bigrams, device=device).unsqueeze(1) >= lengths - 1
     shift = torch.empty(bigrams, 2, batch, 1, 1, dtype=dtype, device=device)
-    # rows: batched products of a row and a matrix are faster than those of a matrix and a column
+    # Messages are rows, because batched products of a row and a matrix are faster than those of a matrix and a column.
     past = moved.new_empty(bigrams + 1, 2 * batch, 1, size)
     future = torch.empty_like(past)
     past[0], future[-1] = 1.0, 1.0
@@ -579,12 +553,11 @@ def dense_expectations(
     """Compute log Z [G, B], label marginals [G, B, N, C] and bigram marginals [G, B, N-1, C, C], scored per bigram.
 
     Args:
-        sides: G tensors [B, N-1, C, C] of any floating dtype, [next, previous]; anything may be in the padding.
+        sides: G tensors [B, N-1, C, C] of any floating dtype (next, previous); anything may be in the padding.
         lengths: LongTensor [B]. temperature: scores are divided by it.
-        precision: what the results are for; where it is no more than float32, kernels may return marginals in that.
+        precision: the dtype of the final results; kernels may return float32 marginals if it is no more than that.
 
-    The backward pass needs no second recursion over scores: P(i | j) follows from the forward messages. O(N C^2) in a
-    handful of passes over the scores, which are read once.
+    The backward pass needs no scores: P(i | j) follows from the forward messages. Costs O(N C^2) time a sentence.
     """
     compiled, triton = compiled_for("chain", *sides), triton_for(sides[0], precision)
     if compiled is not None:
@@ -608,7 +581,7 @@ def dense_expectations(
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack tensors on a new first axis; a single one without a copy."""
+    """Stack tensors on a new first axis, without a copy if there is only one."""
     return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tuple(tensors))
 
 
@@ -653,7 +626,7 @@ def _dense_in_probability_space(
         torch.sum(here, 1, keepdim=True, out=total)
         message = torch.div(here, total, out=there)
 
-    # P(label at n) = forward[n] * sum_j step[j] P(label j at n+1) / reached[j], from every sentence's last word back
+    # P(label at n) = forward[n] * sum_j step[j] P(label j at n+1) / reached[j], from the last word to the first
     inverse = torch.where(reached > _LOST, reached.reciprocal(), 0.0)
     ratio = torch.empty_like(reached)
     labels = forward.clone()
@@ -680,24 +653,23 @@ def _dense_in_probability_space(
 def log_space_expectations(
     unary: Tensor, pairwise: Tensor, lengths: Tensor, per_bigram: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """log Z [B], label marginals [B, N, C] and bigram marginals or transition counts, in log space throughout.
+    """Compute log Z [B], label marginals [B, N, C] and bigram marginals or transition counts, all in log space.
 
     Args:
         unary: [B, N, C]. pairwise: [B, N-1, C, C], or [B, C, C] for every step. lengths: LongTensor [B].
         per_bigram: return bigram marginals [B, N-1, C, C] rather than their sums [B, C, C].
 
-    Sentences take turns where a few tensors [B, C, C] would be large.
+    Sentences are processed in groups if tensors [B, C, C] would be large.
     """
     at_once = max(1, _CACHED_CELLS * 8 // unary.shape[-1] ** 2) if unary.device.type == "cpu" else len(unary)
     if at_once < len(unary):
-        # the rest of this holds several tensors [B, C, C] at a time
         groups = zip(unary.split(at_once), pairwise.split(at_once), lengths.split(at_once), strict=True)
         parts = [log_space_expectations(*group, per_bigram) for group in groups]
         log_partition, labels, counts = (torch.cat(part) for part in zip(*parts, strict=True))
         return log_partition, labels, counts
     words, size = unary.shape[1:]
     steps = pairwise.unbind(1) if pairwise.dim() == 4 else [pairwise] * (words - 1)
-    # room for what stays is taken at once: between the large tensors of a step it would scatter them over memory
+    # Allocate the results before the loop: small tensors between the large ones of a step would scatter memory.
     forward, labels = torch.empty_like(unary), torch.empty_like(unary)
     shifts = torch.empty_like(unary[..., 0])
     room = unary.new_empty(len(unary), size, size)
@@ -715,7 +687,7 @@ def log_space_expectations(
         weights = torch.sub(scores, top.clamp(min=lowest).unsqueeze(-1), out=scratch)
         return weights.clamp_(min=cut).exp_().sum(-1).log_().add_(top)
 
-    # messages are shifted to a largest entry of 0, lest scores of great size cost digits
+    # Messages are shifted to a maximum of 0, because large scores would cost digits.
     for n in range(words):
         message = unary[:, n]
         if n > 0:
@@ -726,7 +698,7 @@ def log_space_expectations(
     ending = forward.gather(1, last.expand(-1, 1, size)).squeeze(1)
     log_partition = logsumexp(ending) + shifts.cumsum(1).gather(1, last.squeeze(-1)).squeeze(1)
 
-    # backward[i]: log sum over what follows the word, given its label i, up to a shift
+    # backward[i]: log sum over all words that follow, given label i of this word, up to a shift
     backward = torch.zeros_like(unary[:, 0])
     counts = unary.new_zeros(len(unary), words - 1, size, size) if per_bigram else torch.zeros_like(room)
     normaliser = torch.zeros_like(backward[:, :1])
@@ -737,7 +709,7 @@ def log_space_expectations(
             backward = log_sum(ahead.transpose(1, 2))
             backward = backward - finite(backward.amax(-1, keepdim=True))
             backward = torch.where(inner.squeeze(-1), backward, 0.0)
-            # the sum over all bigrams is that over the labels of the second word
+            # The sum over bigrams equals the sum over labels of the second word.
             total = (normaliser + shifts[:, n + 1 : n + 2]).unsqueeze(-1)
             bigram = ahead.add_(forward[:, n].unsqueeze(-2)).sub_(total)
             bigram = (bigram if near else bigram.clamp_(min=cut)).exp_().masked_fill_(~inner, 0.0)
@@ -749,5 +721,5 @@ def log_space_expectations(
         normaliser = finite(logsumexp(both)).unsqueeze(-1)
         labels[:, n] = (both - normaliser).exp().masked_fill_((n >= lengths).view(-1, 1), 0.0)
     if not near:
-        torch.threshold_(counts, words * math.exp(cut) * 1.1, 0.0)  # what was cut off is 0
+        torch.threshold_(counts, words * math.exp(cut) * 1.1, 0.0)  # set the exponentials that were cut off to 0
     return log_partition, labels, counts
