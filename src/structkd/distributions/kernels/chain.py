@@ -13,10 +13,10 @@ from ..transition_counts import TransitionCounts, expected_score
 from .arithmetic import NEG_INF, Gradient, finite, logsumexp, working_precision
 from .engines import compiled_for, log_space, triton_for
 
-# Messages are weights of at most 1, or of at most C^_STRIDE if they are divided by their sum every _STRIDE words. Numbers
-# that underflow are below 1e-307. They enter log Z times a message of the other direction, over the sum of all such
-# products, the mass of a word. If masses are above this, less than 1e-30 is lost for a thousand labels, and a message of
-# 0 means that a label is impossible.
+# Messages are weights of at most 1, or of at most C^_STRIDE if they are divided by their sum every _STRIDE words.
+# Numbers that underflow are below 1e-307. They enter log Z times a message of the other direction, over the sum of all
+# such products, the mass of a word. If masses are above this, less than 1e-30 is lost for a thousand labels, and a
+# message of 0 means that a label is impossible.
 _LEAST_MASS = 1e-220
 
 # Kernels without messages of the other direction bound the loss by growth. A number that underflows in a step is below

@@ -1,21 +1,21 @@
-"""Forward-backward for linear chains in one Triton kernel: a programme per sequence, the time loop inside.
+"""Forward-backward for linear chains in one Triton kernel: one program per sequence, with the loop over words inside.
 
-Sequences of a teacher and a student are rows of one launch. The matrix of transitions and the expected counts stay in
-registers; what is read and written is O(N C) a factored chain, each score once per direction for a dense one.
+The sequences of a teacher and a student are rows of one launch. The matrix of transitions and the expected counts stay
+in registers. A factored chain reads and writes O(N C) numbers; a dense one reads each score once per direction.
 
-State is float32 where the scores are float32 or less, else float64; every step is divided by what it sums to and
-exponents are added up in float64. In float32, with 4 sentences of 64 words, 17 labels and scores of standard deviation
-3, four draws in the interpreter gave gradients per word and per bigram within 5e-7 of float64 in log space, and those
-of shared transitions, which are sums over all words, within 6e-6.
+The state is float32 if the scores are float32 or less, else float64. Every step is divided by its sum, and the
+exponents are added in float64. In float32, with 4 sentences of 64 words, 17 labels and scores of standard deviation 3,
+four draws in the interpreter gave gradients per word and per bigram within 5e-7 of float64 in log space. The gradients
+of shared transitions, which are sums over all words, were within 6e-6.
 
-**What underflow may have taken is bounded from both sides.** The forward pass rounds weights below the smallest number
-down to 0, so its total is at most Z; the backward pass rounds what is possible up to the smallest number, so that its
-total is at least Z, and its zeros are exactly what is impossible. Where both agree, what one step may have lost or
-added is at most the smallest number over that step's share of the total; summed over all steps it must stay far below
-rounding. Where it does not, float32 rows are run again in float64, and of those that fail again `safe` is False.
+**Underflow is bounded from both sides.** The forward pass rounds weights below the smallest number down to 0, so its
+total is at most Z. The backward pass rounds the weights of possible paths up to the smallest number, so its total is at
+least Z, and its zeros mark impossible labels exactly. If both agree, one step can have lost or added at most the
+smallest number over that step's share of the total. Summed over all steps, this must stay far below rounding. If it
+does not, float32 rows are run again in float64; `safe` is False for those that fail again.
 
-Needs triton, which torch's CUDA builds for Linux bring along. With TRITON_INTERPRET=1 in the environment before triton
-is imported, the kernels run on the CPU, slowly.
+The kernels need triton, which torch's CUDA builds for Linux include. They run on the CPU, slowly, if TRITON_INTERPRET=1
+is in the environment before triton is imported.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from torch import Tensor
 
 from ..transition_counts import TransitionCounts
 
-#: More labels than these do not fit a programme's registers.
+#: The largest numbers of labels that fit a program's registers.
 LARGEST = {torch.float32: 128, torch.float64: 64}
 
-# what may be lost or added altogether, relative to the total
+# The largest sum of losses and additions, relative to the total.
 _TOLERANCE = {torch.float32: 1e-9, torch.float64: 1e-17}
 _STATE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 @triton.jit
 def _exp(x, STATE: tl.constexpr):
-    """exp of x <= 0, in the state's type.
+    """Compute exp of x <= 0, in the state's type.
 
-    In float32 by polynomial (Cephes), which is right to a unit in the last place on all hardware; what is below the
-    smallest normal number is 0.
+    float32 uses a polynomial (Cephes), whose error is a unit in the last place on all hardware. Results below the
+    smallest normal number are 0.
     """
     if STATE == tl.float32:  # noqa: SIM300
         x = tl.maximum(x, -120.0)
@@ -53,7 +53,7 @@ def _exp(x, STATE: tl.constexpr):
         x = x - power * 0.693359375 + power * 2.12194440e-4
         y = ((1.9875691500e-4 * x + 1.3981999507e-3) * x + 8.3334519073e-3) * x + 4.1665795894e-2
         y = ((y * x + 1.6666665459e-1) * x + 5.0000001201e-1) * x * x + x + 1.0
-        # 2^power, whose exponent alone might not fit, as the product of its halves
+        # Compute 2^power as the product of two halves, because the exponent itself might not fit.
         exponent = power.to(tl.int32)
         half = exponent >> 1
         first = ((half + 127) << 23).to(tl.float32, bitcast=True)
@@ -93,9 +93,9 @@ def _factored(
     largest = tl.maximum(tl.max(tl.max(scores, 1), 0), LOWEST)
     possible = scores > float("-inf")
     moved = _exp((scores - largest).to(STATE), STATE)
-    moved = tl.where(moved >= TINY, moved, 0.0)  # hardware may take what is less for 0
+    moved = tl.where(moved >= TINY, moved, 0.0)  # hardware may treat smaller numbers as 0
 
-    # forward: at most the weight of what comes before
+    # Forward messages are at most the weight of all words before.
     unary += row * words * size
     forward += row * words * size
     labels += row * words * size
@@ -119,7 +119,7 @@ def _factored(
     tl.store(log_partition + row, total + shifts)
     tl.store(labels + (length - 1) * size + label, message, mask=real)
 
-    # backward: at least the weight of what follows. Other threads of this programme read what these have written.
+    # Backward messages are at least the weight of all words after. Threads read numbers that other threads wrote.
     tl.debug_barrier()
     moved = tl.where(possible, tl.maximum(moved, TINY), 0.0)
     after = tl.where(real, 1.0, 0.0).to(STATE)
@@ -152,7 +152,7 @@ def _factored(
     here = (emitted > float("-inf")) & (after > 0)
     weight = tl.maximum(_exp((emitted - shift).to(STATE), STATE), TINY)
     bound += tl.log(tl.sum(tl.where(here, tl.maximum(weight * after, TINY), 0.0), 0).to(tl.float64))
-    agreed = tl.abs(bound - total) < 0.1  # False for NaN, and where no structure is possible
+    agreed = tl.abs(bound - total) < 0.1  # False for NaN, and if there is no structure
     tl.store(safe + row, agreed & (least.to(tl.float64) * tolerance >= TINY * 8.0 * size * length))
 
 
@@ -185,7 +185,7 @@ def _dense(
     area = size * size
     cells = label[:, None] * size + label[None, :]
     square = real[:, None] & real[None, :]
-    # two pointers, which only a branch can choose between
+    # Only a branch can choose between two pointers.
     if row < batch:  # noqa: SIM108
         scores = teacher + row * bigrams * area
     else:
@@ -243,22 +243,22 @@ def _dense(
 
 def _constants(read: torch.dtype, state: torch.dtype, labels: int) -> dict[str, Any]:
     padded = triton.next_power_of_2(labels)
-    # matrices are held in registers: 128 bytes of each in every thread, 32 threads a warp, are no more than there are
+    # Registers hold the matrices: 128 bytes of each in every thread, with 32 threads a warp, fit.
     warps = min(16, max(1, padded * padded * state.itemsize // (128 * 32)))
-    # twice the smallest normal number, so that no compiler takes it for 0
+    # Use twice the smallest normal number, so that no compiler treats it as 0.
     tiny = 2 * torch.finfo(state).tiny
-    # what to subtract where everything is impossible
+    # The number to subtract if all labels are impossible.
     lowest = torch.finfo(read).min
     return {"LOWEST": lowest, "TINY": tiny, "STATE": _STATE[state], "C": padded, "num_warps": warps}
 
 
 def fits(labels: int, precision: torch.dtype | None) -> bool:
-    """Whether a programme can hold chains of so many labels."""
+    """Return whether a program can hold chains of so many labels."""
     return labels <= LARGEST[_state(precision)]
 
 
 def runs_on(scores: Tensor) -> bool:
-    """Whether the kernels can read these tensors: on a GPU, or anywhere in Triton's interpreter."""
+    """Return whether the kernels can read these tensors: on a GPU, or anywhere in Triton's interpreter."""
     return scores.is_cuda or not isinstance(_factored, triton.JITFunction)
 
 
@@ -269,11 +269,11 @@ def _state(precision: torch.dtype | None) -> torch.dtype:
 def factored(
     unary: Tensor, transitions: Tensor, lengths: Tensor, precision: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, list[TransitionCounts], Tensor]:
-    """log Z [G, B], label marginals [G, B, N, C], transition counts (G times), safe [G, B], all in float64.
+    """Compute log Z [G, B], label marginals [G, B, N, C], G transition counts and safe [G, B], in float64.
 
     Args:
         unary: [G, B, N, C] float64. transitions: [G, C, C] float64. lengths: LongTensor [B].
-        precision: the dtype the results are for: in float32 or less, state is float32.
+        precision: the dtype of the final results; the state is float32 if it is no more than that.
     """
     state = _state(precision)
     groups, batch, words, size = unary.shape
@@ -311,10 +311,10 @@ def factored(
 def dense(
     sides: Sequence[Tensor], lengths: Tensor, temperature: float = 1.0, precision: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """log Z [G, B] in float64, label marginals [G, B, N, C] and bigram marginals [G, B, N-1, C, C] in that or, where
-    `precision` is float32 or less, in float32, and safe [G, B].
+    """Compute log Z [G, B], label marginals [G, B, N, C], bigram marginals [G, B, N-1, C, C] and safe [G, B].
 
-    Arguments as of `chain.dense_expectations`; one or two sides.
+    log Z is float64; marginals are float32 if `precision` is float32 or less. Arguments are as in
+    `chain.dense_expectations`, with one or two sides.
     """
     state = _state(precision)
     groups, (batch, bigrams, size, _) = len(sides), sides[0].shape
@@ -326,7 +326,7 @@ def dense(
     safe = torch.empty_like(log_partition, dtype=torch.bool)
     forward = torch.empty_like(labels)
     read = torch.promote_types(common, state)
-    # numbers come to a kernel as float32
+    # A kernel receives numbers as float32, so the temperature is given as two of them.
     high = float(torch.tensor(temperature, dtype=torch.float32))
     with _ready(teacher):
         _dense[(groups * batch,)](
@@ -355,10 +355,10 @@ def dense(
     return log_partition, labels, marginals, safe
 
 
-# the interpreter puts its own functions in the place of the language's, for everybody
+# The interpreter replaces the language's functions for all threads.
 _one_at_a_time = threading.Lock()
 
 
 def _ready(scores: Tensor) -> AbstractContextManager[Any]:
-    """Kernels start on the current device, which need not be that of the tensors."""
+    """Return a context that makes the tensors' device the current one, on which kernels start."""
     return torch.cuda.device(scores.device) if isinstance(_factored, triton.JITFunction) else _one_at_a_time
