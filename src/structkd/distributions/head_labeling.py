@@ -127,9 +127,7 @@ class HeadLabeling(LabelDistribution):
         arcs, relations = self._teacher_arcs(teacher, temperature)
         return head_labels.masses(arcs.arc_marginals(), relations, self._heads, self.relations, self.lengths)
 
-    def _arcs_and_relations(
-        self, teacher: ArcDistribution, temperature: float
-    ) -> tuple[ArcDistribution, Relations | None]:
+    def _teacher_arcs(self, teacher: ArcDistribution, temperature: float) -> tuple[ArcDistribution, Relations | None]:
         """Return the teacher's arcs, and its relations if labels name some."""
         arcs, relations = teacher.arcs_and_relations(temperature)
         return arcs, None if self.relations is None else relations

@@ -12,7 +12,8 @@ on loading and rounded on storing.
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llvmlite import ir
@@ -21,6 +22,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from .disk import KernelCache
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.datamodel.manager import DataModelManager
+    from numba.core.dispatcher import Dispatcher
+    from numba.core.typing import Context, Signature
+
+    Values = Sequence[ir.Value]
+    #: A signature, and the function that generates code for it.
+    Intrinsic = tuple[Signature, Callable[..., ir.Value]]
 
 WIDTH = 8
 #: A product of factors replaces a sum of their logarithms as long as it stays in PRODUCT..1 / PRODUCT.
@@ -63,7 +74,7 @@ lanes = Lanes()
 
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
+    def __init__(self, manager: DataModelManager, kind: types.Type) -> None:
         super().__init__(manager, kind, _FLOATS)
 
 
@@ -75,23 +86,27 @@ def _integers(*values: int) -> ir.Constant:
     return ir.Constant(_INTEGERS, list(values) if len(values) > 1 else list(values) * WIDTH)
 
 
-def _call(builder: Any, name: str, result: Any, arguments: list[Any], fastmath: tuple[str, ...] = ()) -> Any:
+def _call(
+    builder: ir.IRBuilder, name: str, result: ir.Type, arguments: Values, fastmath: tuple[str, ...] = ()
+) -> ir.Value:
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     function = cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{WIDTH}f64")
     return builder.call(function, arguments, fastmath=fastmath)
 
 
-def _shuffle(builder: Any, x: Any, y: Any, *order: int) -> Any:
+def _shuffle(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, *order: int) -> ir.Value:
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), list(order)))
 
 
-def _broadcast(builder: Any, x: Any, kind: Any) -> Any:
+def _broadcast(builder: ir.IRBuilder, x: ir.Value, kind: ir.Type) -> ir.Value:
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, x, ir.Constant(ir.IntType(32), 0))
     return _shuffle(builder, first, undefined, *[0] * WIDTH)
 
 
-def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[Any, int]:
+def _address(
+    context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values
+) -> tuple[ir.Value, int]:
     """Return a pointer to the vector at position arguments[1] of the array arguments[0], and an element's bytes."""
     kind = signature.args[0]
     array = context.make_array(kind)(context, builder, arguments[0])
@@ -101,13 +116,13 @@ def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> tupl
     return pointer, kind.dtype.bitwidth // 8
 
 
-def _arithmetic(symbol: Any, instruction: str) -> None:
+def _arithmetic(symbol: Callable[..., object], instruction: str) -> None:
     @type_callable(symbol)
-    def typed(context: Any) -> Any:
+    def typed(context: Context) -> Callable[[types.Type, types.Type], types.Type | None]:
         return lambda x, y: lanes if x == y == lanes else None
 
     @lower_builtin(symbol, Lanes, Lanes)
-    def lowered(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def lowered(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         return getattr(builder, instruction)(*arguments)
 
 
@@ -118,20 +133,20 @@ _arithmetic(operator.truediv, "fdiv")
 
 
 @intrinsic
-def splat(context: Any, x: Any) -> Any:
+def splat(context: Context, x: types.Type) -> Intrinsic:
     """Return a vector with the number x in every lane."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         return _broadcast(builder, context.cast(builder, arguments[0], signature.args[0], types.float64), _FLOATS)
 
     return lanes(x), generate
 
 
 @intrinsic
-def load(context: Any, array: Any, position: Any) -> Any:
+def load(context: Context, array: types.Type, position: types.Type) -> Intrinsic:
     """Return array[position : position + WIDTH]."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         pointer, size = _address(context, builder, signature, arguments)
         value = builder.load(pointer, align=size)
         return value if size == 8 else builder.fpext(value, _FLOATS)
@@ -140,10 +155,10 @@ def load(context: Any, array: Any, position: Any) -> Any:
 
 
 @intrinsic
-def store(context: Any, array: Any, position: Any, x: Any) -> Any:
+def store(context: Context, array: types.Type, position: types.Type, x: types.Type) -> Intrinsic:
     """Store x to array[position : position + WIDTH]."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         pointer, size = _address(context, builder, signature, arguments)
         value = arguments[2] if size == 8 else builder.fptrunc(arguments[2], ir.VectorType(ir.FloatType(), WIDTH))
         builder.store(value, pointer, align=size)
@@ -153,10 +168,10 @@ def store(context: Any, array: Any, position: Any, x: Any) -> Any:
 
 
 @intrinsic
-def spread(context: Any, array: Any, position: Any) -> Any:
+def spread(context: Context, array: types.Type, position: types.Type) -> Intrinsic:
     """Return a vector with the number array[position] in every lane."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         kind = signature.args[0]
         index = context.cast(builder, arguments[1], signature.args[1], types.intp)
         value = builder.load(builder.gep(context.make_array(kind)(context, builder, arguments[0]).data, [index]))
@@ -166,10 +181,10 @@ def spread(context: Any, array: Any, position: Any) -> Any:
 
 
 @intrinsic
-def lane(context: Any, x: Any, which: Any) -> Any:
+def lane(context: Context, x: types.Type, which: types.Type) -> Intrinsic:
     """Return the number in one lane."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         index = context.cast(builder, arguments[1], signature.args[1], types.int64)
         return builder.extract_element(arguments[0], index)
 
@@ -177,10 +192,10 @@ def lane(context: Any, x: Any, which: Any) -> Any:
 
 
 @intrinsic
-def with_lane(context: Any, x: Any, which: Any, value: Any) -> Any:
+def with_lane(context: Context, x: types.Type, which: types.Type, value: types.Type) -> Intrinsic:
     """Return x with the number in one lane replaced."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         index = context.cast(builder, arguments[1], signature.args[1], types.int64)
         return builder.insert_element(arguments[0], arguments[2], index)
 
@@ -188,10 +203,10 @@ def with_lane(context: Any, x: Any, which: Any, value: Any) -> Any:
 
 
 @intrinsic
-def keep(context: Any, x: Any, count: Any, fill: Any) -> Any:
+def keep(context: Context, x: types.Type, count: types.Type, fill: types.Type) -> Intrinsic:
     """Return x in the first `count` lanes and the number `fill` in the others."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         limit = context.cast(builder, arguments[1], signature.args[1], types.int64)
         inside = builder.icmp_signed("<", _integers(*range(WIDTH)), _broadcast(builder, limit, _INTEGERS))
         return builder.select(inside, arguments[0], _broadcast(builder, arguments[2], _FLOATS))
@@ -200,30 +215,30 @@ def keep(context: Any, x: Any, count: Any, fill: Any) -> Any:
 
 
 @intrinsic
-def fma(context: Any, x: Any, y: Any, z: Any) -> Any:
+def fma(context: Context, x: types.Type, y: types.Type, z: types.Type) -> Intrinsic:
     """Return x * y + z, rounded once if the processor has fused multiply-add."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         return _call(builder, "llvm.fmuladd", _FLOATS, list(arguments))
 
     return lanes(lanes, lanes, lanes), generate
 
 
 @intrinsic
-def maximum(context: Any, x: Any, y: Any) -> Any:
+def maximum(context: Context, x: types.Type, y: types.Type) -> Intrinsic:
     """Return the larger of two numbers in every lane; y if one of them is NaN."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
 
     return lanes(lanes, lanes), generate
 
 
 @intrinsic
-def weighted(context: Any, p: Any, x: Any) -> Any:
+def weighted(context: Context, p: types.Type, x: types.Type) -> Intrinsic:
     """Return p * x, with 0 * -inf = 0."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         p, x = arguments
         return builder.select(builder.fcmp_ordered("==", p, _constant(0.0)), _constant(0.0), builder.fmul(p, x))
 
@@ -231,10 +246,10 @@ def weighted(context: Any, p: Any, x: Any) -> Any:
 
 
 @intrinsic
-def total(context: Any, x: Any) -> Any:
+def total(context: Context, x: types.Type) -> Intrinsic:
     """Return the sum of the lanes."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         zero = ir.Constant(_FLOAT, -0.0)
         return _call(builder, "llvm.vector.reduce.fadd", _FLOAT, [zero, arguments[0]], fastmath=("reassoc",))
 
@@ -242,21 +257,31 @@ def total(context: Any, x: Any) -> Any:
 
 
 @intrinsic
-def largest(context: Any, x: Any) -> Any:
+def largest(context: Context, x: types.Type) -> Intrinsic:
     """Return the largest of the lanes."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
         return _call(builder, "llvm.vector.reduce.fmax", _FLOAT, [arguments[0]])
 
     return types.float64(lanes), generate
 
 
 @intrinsic
-def totals(context: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+def totals(
+    context: Context,
+    a: types.Type,
+    b: types.Type,
+    c: types.Type,
+    d: types.Type,
+    e: types.Type,
+    f: types.Type,
+    g: types.Type,
+    h: types.Type,
+) -> Intrinsic:
     """Return a vector whose lane k is the sum of the lanes of the k-th argument."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def fold(x: Any, y: Any, left: tuple[int, ...], right: tuple[int, ...]) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
+        def fold(x: ir.Value, y: ir.Value, left: tuple[int, ...], right: tuple[int, ...]) -> ir.Value:
             return builder.fadd(_shuffle(builder, x, y, *left), _shuffle(builder, x, y, *right))
 
         rows = list(arguments)
@@ -272,11 +297,11 @@ def totals(context: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any,
 
 
 @intrinsic
-def exp(context: Any, x: Any) -> Any:
+def exp(context: Context, x: types.Type) -> Intrinsic:
     """Return exp of numbers up to 0, to a relative error of 1e-15 (3e-14 near -708); 0 below -708; NaN for NaN."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def fused(*factors: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Values) -> ir.Value:
+        def fused(*factors: ir.Value) -> ir.Value:
             return _call(builder, "llvm.fmuladd", _FLOATS, list(factors))
 
         (x,) = arguments
@@ -356,9 +381,9 @@ def store_row(array, position, x, count, stop):
         store_first(array, position, x, count)
 
 
-def kernel(function: Any) -> Any:
+def kernel(function: Callable[..., object]) -> Dispatcher:
     """Compile a function for calls from Python. It runs without the interpreter lock, and its code is kept on disk."""
-    dispatcher: Any = njit(error_model="numpy", nogil=True)(function)
+    dispatcher: Dispatcher = njit(error_model="numpy", nogil=True)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 
