@@ -337,6 +337,11 @@ def factored_expectations(
         counts = [TransitionCounts.from_dense(side[2]) for side in sides]
     elif triton is not None:
         log_partition, labels, counts, safe = triton.factored(unary, transitions, lengths, precision)
+    elif log_space() or unary.dtype != torch.float64:
+        by_sentence = transitions.unsqueeze(1).expand(-1, len(lengths), -1, -1)
+        found = [log_space_expectations(*side, lengths, False) for side in zip(unary, by_sentence, strict=True)]
+        log_partition, labels = _stacked([side[0] for side in found]), _stacked([side[1] for side in found])
+        return log_partition, labels, [TransitionCounts.from_dense(side[2]) for side in found]
     else:
         log_partition, labels, counts, safe = _factored_in_probability_space(unary, transitions, lengths)
     if not safe.all():
@@ -400,8 +405,6 @@ def _factored_in_probability_space(
     # A number that underflows is divided by the sum of its message.
     least *= norm.masked_fill(~inside.T.unsqueeze(1), 1.0).amin(0).unflatten(0, (2, groups)).amin(0)
     safe = least > _LEAST_MASS
-    if log_space() or unary.dtype != torch.float64:
-        safe = torch.zeros_like(safe)
     return scale + (lengths - 1) * largest.unsqueeze(1), labels, counts, safe
 
 
@@ -565,19 +568,26 @@ def dense_expectations(
         log_partition, labels, bigram_marginals, safe = map(_stacked, zip(*results, strict=True))
     elif triton is not None:
         log_partition, labels, bigram_marginals, safe = triton.dense(sides, lengths, temperature, precision)
+    elif log_space() or working_precision(sides[0]) != torch.float64:
+        results = [_dense_in_log_space(side, lengths, temperature) for side in sides]
+        log_partition, labels, bigram_marginals = map(_stacked, zip(*results, strict=True))
+        return log_partition, labels, bigram_marginals
     else:
         log_partition, labels, bigram_marginals, safe = _dense_in_probability_space(sides, lengths, temperature)
     if not safe.all():
-        words, dtype = labels.shape[2], working_precision(sides[0])
-        inner = torch.arange(words - 1, device=lengths.device) < (lengths - 1).unsqueeze(1)
         for group, rest in enumerate((~kept).nonzero().flatten() for kept in safe):
-            scores = sides[group][rest].to(dtype) / temperature
-            scores = torch.where(inner[rest][:, :, None, None], scores, 0.0)
-            unary = scores.new_zeros(len(rest), words, scores.shape[-1])
-            exact = log_space_expectations(unary, scores, lengths[rest], per_bigram=True)
+            exact = _dense_in_log_space(sides[group][rest], lengths[rest], temperature)
             for into, values in zip((log_partition, labels, bigram_marginals), exact, strict=True):
                 into[group, rest] = values.to(into.dtype)
     return log_partition, labels, bigram_marginals
+
+
+def _dense_in_log_space(scores: Tensor, lengths: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute `dense_expectations` of one side by `log_space_expectations`."""
+    inner = torch.arange(scores.shape[1], device=lengths.device) < (lengths - 1).unsqueeze(1)
+    scores = torch.where(inner[:, :, None, None], _tempered(scores, temperature), 0.0)
+    unary = scores.new_zeros(len(scores), scores.shape[1] + 1, scores.shape[-1])
+    return log_space_expectations(unary, scores, lengths, per_bigram=True)
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
@@ -645,8 +655,6 @@ def _dense_in_probability_space(
     bigram_marginals = marginals.permute(1, 2, 0, 3, 4)
 
     safe = (norm / growth).log_().where(inner.unsqueeze(1), 0.0).sum(0) > _SAFE
-    if log_space() or dtype != torch.float64:
-        safe = torch.zeros_like(safe)
     return log_partition, labels, bigram_marginals, safe
 
 
@@ -674,15 +682,11 @@ def log_space_expectations(
     shifts = torch.empty_like(unary[..., 0])
     room = unary.new_empty(len(unary), size, size)
     scratch = torch.empty_like(room)
-    # `exp` takes up to a hundred times as long if its result underflows, as that of -inf does. If scores are far enough
-    # apart for that, exponents are cut off at a number whose exponential adds nothing to a sum.
+    # `exp` takes up to a hundred times as long if its result underflows, as that of -inf does. So exponents are cut off
+    # at a number whose exponential adds nothing to a sum.
     cut, lowest = math.log(1e8 * torch.finfo(unary.dtype).tiny), torch.finfo(unary.dtype).min
-    spread = unary.amax() - unary.amin() + (2 * (pairwise.amax() - pairwise.amin()) if pairwise.numel() else 0.0)
-    near = bool(spread < -cut)
 
     def log_sum(scores: Tensor) -> Tensor:
-        if near:
-            return torch.logsumexp(scores, -1)
         top = scores.amax(-1)
         weights = torch.sub(scores, top.clamp(min=lowest).unsqueeze(-1), out=scratch)
         return weights.clamp_(min=cut).exp_().sum(-1).log_().add_(top)
@@ -712,7 +716,7 @@ def log_space_expectations(
             # The sum over bigrams equals the sum over labels of the second word.
             total = (normaliser + shifts[:, n + 1 : n + 2]).unsqueeze(-1)
             bigram = ahead.add_(forward[:, n].unsqueeze(-2)).sub_(total)
-            bigram = (bigram if near else bigram.clamp_(min=cut)).exp_().masked_fill_(~inner, 0.0)
+            bigram.clamp_(min=cut).exp_().masked_fill_(~inner, 0.0)
             if per_bigram:
                 counts[:, n] = bigram
             else:
@@ -720,6 +724,5 @@ def log_space_expectations(
         both = forward[:, n] + backward
         normaliser = finite(logsumexp(both)).unsqueeze(-1)
         labels[:, n] = (both - normaliser).exp().masked_fill_((n >= lengths).view(-1, 1), 0.0)
-    if not near:
-        torch.threshold_(counts, words * math.exp(cut) * 1.1, 0.0)  # set the exponentials that were cut off to 0
+    torch.threshold_(counts, words * math.exp(cut) * 1.1, 0.0)  # set the exponentials that were cut off to 0
     return log_partition, labels, counts

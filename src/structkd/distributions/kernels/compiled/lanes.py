@@ -383,8 +383,8 @@ def store_row(array, position, x, count, stop):
 
 def kernel(function: Callable[..., object]) -> Dispatcher:
     """Compile a function for calls from Python. It runs without the interpreter lock, and its code is kept on disk."""
-    dispatcher: Dispatcher = njit(error_model="numpy", nogil=True)(function)
-    dispatcher._cache = KernelCache(function)
+    dispatcher = njit(error_model="numpy", nogil=True)(function)
+    dispatcher._cache = KernelCache(function)  # type: ignore[attr-defined]
     return dispatcher
 
 
