@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -92,16 +93,9 @@ def _(teacher: HeadLabeling, student: HeadLabeling, temperature: float) -> Tenso
 @register_projection(Mixture, HeadLabeling)
 def _(teacher: Mixture, student: HeadLabeling, temperature: float) -> Tensor:
     """Average the components' arc marginals first, then renormalize over the arcs that the student's labels name."""
-    mass = _mixed_mass(teacher, student, temperature)
+    mass = label_mass(teacher, student, temperature)
     renormalised(mass)
     return mass
-
-
-def _mixed_mass(teacher: Distribution, student: HeadLabeling, temperature: float) -> Tensor:
-    if not isinstance(teacher, Mixture):
-        return label_mass(teacher, student, temperature)
-    masses = [_mixed_mass(component, student, temperature) for component in teacher.components]
-    return torch.stack([weight * mass for weight, mass in zip(teacher.weights, masses, strict=True)]).sum(0)
 
 
 def mapped_arcs(teacher: Relabelled, student: StructuredDistribution) -> Tensor:
@@ -113,35 +107,54 @@ def mapped_arcs(teacher: Relabelled, student: StructuredDistribution) -> Tensor:
     return teacher.merged(conditioned(teacher.source, student).arc_marginals())
 
 
+@singledispatch
 def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float) -> Tensor:
     """Compute the teacher's mass of the arc (and relation) that each label names, [B, N, K], at a temperature.
 
     Labels that name the same arc share its mass equally. Labels that do not name a word get exactly 0. A row sums to
-    the share of the teacher's mass that the word's labels cover, at most 1.
+    the share of the teacher's mass that the word's labels cover, at most 1. Every kind of teacher registers a function.
     """
-    if isinstance(teacher, HeadLabeling):
-        if teacher.event_shape != student.event_shape or not teacher.names_as(student):
-            raise ValueError(
-                "Teacher and student must name the same heads and relations with the same labels, and their labels "
-                "differ. Build both with the same label inventory."
-            )
-        return teacher.tempered(temperature).expected_parts()[0]
-    if isinstance(teacher, Empirical):
-        teacher = teacher.tempered(temperature)
-        if teacher.kind == "labels":
-            return counted_labels(teacher, student)
-        teacher, temperature = as_arcs(teacher, student), 1.0
-    if isinstance(teacher, Relabelled):
-        arcs = mapped_arcs(teacher.tempered(temperature), student)
-        teacher, temperature = HeadSelection(logarithm(arcs), student.lengths, validate_args=False), 1.0
-    if not isinstance(teacher, ArcDistribution):
-        raise NotImplementedError(
-            "The components of a Mixture that teaches a HeadLabeling student must be dependency distributions, got "
-            f"{class_name(teacher)}."
+    raise NotImplementedError(
+        "A HeadLabeling student, or a component of a Mixture that teaches one, needs a teacher over dependencies, got "
+        f"{class_name(teacher)}."
+    )
+
+
+@label_mass.register
+def _(teacher: HeadLabeling, student: HeadLabeling, temperature: float) -> Tensor:
+    if teacher.event_shape != student.event_shape or not teacher.names_as(student):
+        raise ValueError(
+            "Teacher and student must name the same heads and relations with the same labels, and their labels differ. "
+            "Build both with the same label inventory."
         )
+    return teacher.tempered(temperature).expected_parts()[0]
+
+
+@label_mass.register
+def _(teacher: ArcDistribution, student: HeadLabeling, temperature: float) -> Tensor:
     check_words(teacher, student, trailing=0)
     masses = [mass for _, mass in student.label_masses(teacher, temperature)]
     return torch.cat(masses) if masses else torch.zeros_like(student.logits)
+
+
+@label_mass.register
+def _(teacher: Empirical, student: HeadLabeling, temperature: float) -> Tensor:
+    teacher = teacher.tempered(temperature)
+    if teacher.kind == "labels":
+        return counted_labels(teacher, student)
+    return label_mass(as_arcs(teacher, student), student, 1.0)
+
+
+@label_mass.register
+def _(teacher: Relabelled, student: HeadLabeling, temperature: float) -> Tensor:
+    arcs = logarithm(mapped_arcs(teacher.tempered(temperature), student))
+    return label_mass(HeadSelection(arcs, student.lengths, validate_args=False), student, 1.0)
+
+
+@label_mass.register
+def _(teacher: Mixture, student: HeadLabeling, temperature: float) -> Tensor:
+    masses = [label_mass(component, student, temperature) for component in teacher.components]
+    return torch.stack([weight * mass for weight, mass in zip(teacher.weights, masses, strict=True)]).sum(0)
 
 
 def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> Tensor:
@@ -178,6 +191,6 @@ def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> 
     check_pair(teacher, student)
     temperature = check_temperature(temperature)
     with torch.no_grad():
-        mass = _mixed_mass(teacher, student, temperature)
+        mass = label_mass(teacher, student, temperature)
         rest = (1.0 - mass.sum(-1)).clamp_min(0.0) * student.word_mask
     return rest.to(torch.promote_types(getattr(teacher, "dtype", student.dtype), student.dtype))
