@@ -204,7 +204,3 @@ class SpanCRF(StructuredDistribution):
     def parts_of_event(self, marginals: Tensor) -> Parts:
         spans = self._in_sentence(marginals).to(working_precision(self.log_potentials))
         return spans, spans.new_zeros(*self.batch_shape, self.words)
-
-    def outside_marginals(self) -> Tensor:
-        """Return P(word lies in no span), [B, N], in working precision; 0 in the padding."""
-        return self.expected_parts()[1]
