@@ -1,15 +1,16 @@
 """Compiled forward-backward for linear chains, in float64 probability space.
 
-One sentence at a time, its labels in the lanes of vectors: a row of C labels is padded with zeros to whole vectors,
-`width` numbers. Two chains run side by side (the teacher's and the student's, or two sentences), because one alone
-would leave the processor waiting for its own last step.
+Sentences are processed one by one, with labels in the lanes of vectors: a row of C labels is padded with zeros to whole
+vectors, `width` numbers. Two chains run side by side (the teacher's and the student's, or two sentences), because one
+chain alone would wait for the result of its own last step.
 
 Scores are shifted by their maximum, per word or per bigram. The messages of one direction are divided, at every step,
-by their sum (the step's normaliser); those of the other direction by the same normalisers, so that products of the two
-are marginals. Both also certify them: what underflows in a message is below 1e-307, weighs at most 1 / normaliser after
-the division, and enters the marginals times the other direction's message. Where normalisers stay above `_SMALL` and
-the sum of those messages below 1 / `_SMALL`, no such error exceeds 1e-100. Sums, unlike maxima, keep a NaN, and
-comparisons are written so that it fails them.
+by their sum (the step's normaliser). Those of the other direction are divided by the same normalisers, so that products
+of the two are marginals. Both also certify them. A number that underflows in a message is below 1e-307, weighs at most
+1 / normaliser after the division, and enters the marginals times the other direction's message. If normalisers stay
+above `_SMALL` and the sum of those messages below 1 / `_SMALL`, no such error exceeds 1e-100. An exact 0 is no error,
+so impossible labels cost nothing. Sums, unlike maxima, keep a NaN, and comparisons are written so that a NaN fails
+them.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -561,7 +562,7 @@ def _dense_kd(teacher, student, lengths, temperature, first, last, loss, gradien
                 last_bigram[:cells] = scores_s[cell : cell + cells]
                 source, at = last_bigram, 0
             to = 0
-            # times the temperature, the factor of the gradient
+            # Multiply by the temperature, which is a factor of the gradient.
             scale_t, scale_s = temperature / norm_t[n], temperature / norm_s[n]
             for j in range((n + 1) * width, (n + 1) * width + size):
                 r_t, r_s = splat(scale_t * future_t[j]), splat(scale_s * future_s[j])

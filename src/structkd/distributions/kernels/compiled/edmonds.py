@@ -87,7 +87,7 @@ def edmonds(scores: NDArray[np.float64], reluctant_root: bool) -> NDArray[np.int
         for passed in path:
             state[passed] = done
 
-    # What enters a component enters the one of its members around the word attached; the others keep their arcs.
+    # An arc into a component enters the member that contains the attached word. Other members keep their arcs.
     for outer in range(len(parent) - 1, words - 1, -1):
         inner = word_of[outer]
         while parent[inner] != outer:

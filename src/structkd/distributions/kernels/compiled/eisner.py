@@ -1,11 +1,11 @@
 """Compiled inside-outside for projective trees (Eisner, 1996), in float64 probability space.
 
-Eight sentences at a time, one in each lane (four pairs of teacher and student for a
-distillation loss), of about equal lengths. Every word has exactly one head, so its column of arc scores is shifted by
-its log-sum-exp over heads and, should numbers still leave the range of float64, all columns by one more constant, found
-from the spans that did not. What is lost to underflow in a span is below 1e-300 and enters an arc's probability times
-the weight of what surrounds the span: where weights inside and outside stay below 1 / `_SMALL` and that of all trees
-above `_SMALL`, no error exceeds 1e-90. Their sums are looked at: unlike maxima, they keep a NaN.
+Eight sentences of about equal lengths are processed at a time, one in each lane (for a distillation loss, four pairs of
+teacher and student). Every word has exactly one head, so its column of arc scores is shifted by its log-sum-exp over
+heads. If numbers still leave the range of float64, all columns are shifted by one more constant, found from the spans
+that did not. A number that underflows in a span is below 1e-300 and enters an arc's probability times the weight
+outside the span. If weights inside and outside stay below 1 / `_SMALL` and that of all trees above `_SMALL`, no error
+exceeds 1e-90. Sums are checked because, unlike maxima, they keep a NaN.
 
 Charts hold cells of `WIDTH` numbers:
 
@@ -14,7 +14,7 @@ Charts hold cells of `WIDTH` numbers:
     whole[h, e + 1]  spans headed by their left end h, up to e >= h (complete spans)
     whole[h, s]      spans headed by their right end h, from s <= h
 
-so that the middle of both kinds of `half` over words i..j is the dot product of two rows of `whole`, i and j.
+The middle of both kinds of `half` over words i..j is then the dot product of two rows of `whole`, i and j.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -31,11 +31,11 @@ from .lanes import WIDTH, aligned, exp, fma, inlined, inner, kernel, lane, load,
 from .runtime import array, common_dtype, launch, ranges
 
 _SMALL = 1e-100
-# Weights of all trees outside _NEAR..1 / _NEAR are rescaled; those outside _FAR..1 / _FAR do not tell by how much.
+# Weights of all trees outside _NEAR..1 / _NEAR are rescaled; from those outside _FAR..1 / _FAR, no factor can be found.
 _NEAR, _FAR = 1e-60, 1e-280
 _LOWEST, _TINY = -1e300, 1e-300
 
-# Inlined before compilation: a function is otherwise optimised once for itself and again for everything that calls it.
+# Functions to inline before compilation. Others are optimized once for themselves and again for every caller.
 _spliced = njit(error_model="numpy", nogil=True, inline="always")
 
 
@@ -127,7 +127,7 @@ def _roots(words, lengths, multiroot, arc, whole, prefix, rooted, partition, suf
                 around[r * row + end] = root * left
                 arc[r * diagonal + k] = root * left * right
         return weight
-    # suffix[e]: the weight of what follows the first e words, over that of all trees
+    # suffix[e]: the weight of all words after the first e, divided by that of all trees
     suffix[: (words + 1) * WIDTH] = 0.0
     for k in range(WIDTH):
         suffix[lengths[k] * WIDTH + k] = 1.0 / partition[k]
@@ -206,7 +206,7 @@ def _normalise(words, arc, shifts):
     shift, product = splat(0.0), splat(1.0)
     shifts[:] = 0.0
     for d in range(words):
-        # not -inf, even where all heads are impossible
+        # Not -inf, even if all heads are impossible.
         top = splat(_LOWEST)
         for cell in range(d * WIDTH, words * row, row):
             top = maximum(load(arc, cell), top)

@@ -1,7 +1,7 @@
 """Compiled kernels for students that parse by labelling words: the loss, and decoding from labels to arcs.
 
-In float64 probability space, one word at a time: what its labels name of the teacher, its softmax, the loss and the
-gradient. Nothing is as large as the logits but the gradient.
+Words are processed one by one, in float64 probability space: the teacher's mass that the labels name, the softmax, the
+loss and the gradient. Only the gradient is as large as the logits.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -65,8 +65,8 @@ def _kd(arcs, scores, logits, heads, relations, by_word, lengths, least, tempera
     kinds = max(count, 1)
     width = -(-kinds // WIDTH) * WIDTH
     scored, own, named, flat = scores.reshape(-1), logits.reshape(-1), heads.reshape(-1), gradient.reshape(-1)
-    # P(arc) P(relation | arc) by head and relation, 0 in the last cell, which is no label's; the word that a head's
-    # are of; the last word with a label for the cell, and how many of its labels are for it
+    # cells: P(arc) P(relation | arc) by head and relation, and a last one of 0 for labels that name no word. known: the
+    # dependent that a head's cells are of. seen, number: the last word with a label for the cell, and how many it has.
     nowhere = words * width
     cells, known = aligned_zeros(nowhere + 1), np.full(words, -1)
     seen, number = np.full(nowhere, -1), np.empty(nowhere + 1, np.int64)
@@ -144,7 +144,7 @@ def _kd(arcs, scores, logits, heads, relations, by_word, lengths, least, tempera
     return True
 
 
-# So far below a word's best score a label's probability is still an ordinary number.
+# The distance below a word's best score at which a label's probability is still a normal number.
 _REPRESENTED = 600.0
 
 
@@ -187,7 +187,7 @@ def _log_arcs(logits, heads, lengths, first, last, arcs):
                 for h in range(n):
                     arcs[b, d, h] = math.log(sums[h]) - normaliser if sums[h] > 0.0 else -math.inf
                 continue
-            # every arc beside the best of its own labels, which may be far below the word's
+            # Compare every arc with the best of its own labels, which may be far below the word's best.
             tops[:n] = -math.inf
             for k in range(size):
                 if 0 <= named[k] < n:

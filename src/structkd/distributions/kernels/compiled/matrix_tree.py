@@ -1,19 +1,21 @@
 """Compiled sums over all dependency trees: the matrix-tree theorem without a subtraction, in float64 probability space.
 
-One sentence at a time, its words in the lanes of vectors. Words are eliminated from the last to the first as in
-`kernels.matrix_tree.log_matrix_tree`, and brought back in reverse order, which is the derivative: with
+Sentences are processed one by one, with words in the lanes of vectors. Words are eliminated from the last to the first
+as in `kernels.matrix_tree.log_matrix_tree`, and restored in reverse order, which gives the derivative. With
 
     p       the weight of the heads of word n among those left (and the root, if there may be several)
     share   that of head h over p, at most 1
     A       the derivative of log Z by the weight of each arc, known among the words before n
 
+the derivatives by the arcs of word n are
+
     A[n, d] = sum over h of A[h, d] * share[h]
     A[h, n] = (1 + e[h] - sum over h' of share[h'] e[h']) / p,    e[h] = sum over d of A[h, d] * weight[n, d].
 
-The one difference is of expected numbers of children of n, so that an arc's probability, weight * A, comes out with an
-error of the order of rounding, whatever the scores. What is lost to underflow is below 1e-300 in the weight of an arc,
-whose column is scaled to a largest weight of 1, and changes log Z by A times that: where the sum of all A is below
-1 / `_SMALL`, it amounts to nothing. That sum is looked at because, unlike a maximum, it keeps a NaN.
+The only difference is one of expected numbers of children of n, so the error of an arc's probability, weight * A, is of
+the order of rounding for all scores. A number that underflows is below 1e-300 in the weight of an arc, whose column is
+scaled to a largest weight of 1, and changes log Z by A times that. If the sum of all A is below 1 / `_SMALL`, such
+errors are far below rounding. The sum is checked because, unlike a maximum, it keeps a NaN.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -238,7 +240,7 @@ def _probabilities(arcs, sentence, length, multiroot, factor, work, vectors):
         row = n * width
         inverse = shift[n]
         share = roots_left[n] * inverse
-        # by head: e; by dependent: what an arc from n is worth
+        # By head: e. By dependent: the value of an arc from n.
         _combine(across, width, left, row, n, by_head, n)
         at_root, children = splat(0.0), splat(0.0)
         for v in range(0, n, WIDTH):

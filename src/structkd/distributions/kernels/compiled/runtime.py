@@ -163,7 +163,7 @@ def array(tensor: Tensor | None, dtype: torch.dtype = torch.float64) -> np.ndarr
     """Return a tensor as a contiguous array, which shares its memory if possible; an empty array for None."""
     if tensor is None:
         return np.empty(0, np.float64 if dtype == torch.float64 else np.float32)
-    # a conversion that changes nothing takes as long as one that does for few numbers
+    # For small tensors, a conversion that changes nothing takes as long as the kernel.
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.dtype != dtype:
