@@ -81,14 +81,18 @@ def teachers(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def teacher_of(config: Mapping[str, Any], method: Mapping[str, Any]) -> str | None:
     """Return the name of a method's own teacher, one of ``teachers``; None if it learns from the run's.
 
+    The teacher of independent words, ``words``, takes the encoder of the run's teacher. If that has none, because it
+    trains nothing, the method learns from it.
+
     Raises:
         ValueError: the method names a teacher that the configuration does not have.
     """
     name, known = method.get("teacher") if distils(method) else None, config.get("teachers", {})
+    if name == WORDS:
+        models = [each["model"] for each in (config["teacher"], known.get(name, {})) if "model" in each]
+        return name if name in known and any("encoder" in model for model in models) else None
     if name is None or name in known:
         return name
-    if name == WORDS:
-        return None
     raise ValueError(
         f"The method {method['name']} learns from teachers.{name}, and there are these teachers of single methods: "
         f"{', '.join(known) or 'none'}. Name one of them, define it as changes to the run's teacher "
