@@ -23,7 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ CASES = [
     Case(NON_PROJECTIVE, 32, 64, torch_goal=1.4),
 ]
 MASKED = [case for case in CASES if case.structure == FACTORED]
-QUICK_CASES = [CASES[0], CASES[3], CASES[6], CASES[10]]
+QUICK_CASES = [Case(FACTORED, 2, 8, 5), Case(DENSE, 2, 8, 5), Case(PROJECTIVE, 2, 6), Case(NON_PROJECTIVE, 2, 6)]
 
 MEMORY = [Case(FACTORED, 32, 512, 512), Case(DENSE, 32, 64, 33), Case(PROJECTIVE, 32, 64), Case(NON_PROJECTIVE, 32, 64)]
 #: torch-struct is not asked to hold a tensor of more bytes.
@@ -115,10 +115,10 @@ def main() -> None:
     print(tables.environment(results), flush=True)
     rounds = options.rounds or (3 if options.quick else 15)
     measure: dict[str, Callable[[], Any]] = {
-        "memory": lambda: [_memory(case, options.quick) for case in (MEMORY[3:] if options.quick else MEMORY)],
+        "memory": lambda: [_memory(case, options.quick) for case in (QUICK_CASES[3:] if options.quick else MEMORY)],
         "losses": lambda: [_losses(case, rounds) for case in (QUICK_CASES if options.quick else CASES)],
         "projections": lambda: _projections(rounds, options.quick),
-        "masks": lambda: [_masks(case, rounds) for case in (MASKED[:1] if options.quick else MASKED)],
+        "masks": lambda: [_masks(case, rounds) for case in (QUICK_CASES[:1] if options.quick else MASKED)],
         "accuracy": lambda: [_accuracy(structure, 1 if options.quick else 5) for structure in (FACTORED, DENSE)],
         "scaling": lambda: [
             _scaling(*growing, rounds, options.quick) for growing in (SCALING[:1] if options.quick else SCALING)
@@ -252,7 +252,7 @@ def _scaling(
     growing: str, title: str, cases: list[Case], limits: dict[str, int], rounds: int, quick: bool
 ) -> dict[str, Any]:
     if quick:
-        cases = cases[:3]
+        cases = [replace(case, batch=2, words=max(4, case.words // 4)) for case in cases[:3]]
     functions = {}
     for case in cases:
         for name, run in contenders(case, only=(COMPILED, TORCH, TORCH_STRUCT)).items():
