@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from structkd import HeadLabeling
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
+from structkd.distributions.kernels.head_labels import trees_of_symbols
 from structkd.models.head_encodings import HeadEncoding, head_encoding
 from structkd.models.recipe import EncoderRecipe, StructuredModelRecipe
 from structkd.models.structured import Example, StructuredConfig, StructuredModel, WordEncoder, padded
@@ -148,7 +149,21 @@ class HeadLabeler(StructuredModel):
         The tree has a single root unless the configuration's ``multiroot`` is set.
         See :meth:`structkd.HeadLabeling.decode_trees`, which also explains arcs that no label names.
         """
-        named = self._inventory.to(lengths.device).relations
+        inventory = self._inventory.to(lengths.device)
+        logits, named = scores["logits"], inventory.relations
+        if lengths.device.type == "cpu" and inventory.distinct:
+            candidates = scores["heads"].index_select(2, inventory.labels_of[:, 0])
+            membership = inventory.membership.to(logits.dtype)
+            found = trees_of_symbols(
+                logits, candidates, membership, inventory.labels_of, lengths, self.config.multiroot
+            )
+            if found is not None:
+                trees, labels = found
+                padding = trees < 0
+                return {
+                    "heads": to_conllu(trees).masked_fill(padding, UNLABELLED),
+                    "relations": named[labels].masked_fill(padding, UNLABELLED),
+                }
         posterior = HeadLabeling(scores["logits"], scores["heads"], named, lengths)
         heads, relations = posterior.decode_trees(multiroot=self.config.multiroot)
         assert relations is not None  # as labels name some
@@ -219,6 +234,9 @@ class _Inventory:
     Attributes:
         number: LongTensor [H, R]; the label of symbol h and relation r, -100 if there is none.
         symbols, relations: LongTensors [K]; the numbers of every label's symbol and relation.
+        membership: [K, H]; 1 if the label has the symbol, else 0.
+        labels_of: LongTensor [H, R]; the labels of every symbol, its last one repeated.
+        distinct: whether no two labels have the same symbol and relation.
     """
 
     def __init__(self, config: HeadLabelerConfig) -> None:
@@ -227,6 +245,12 @@ class _Inventory:
         with torch.device("cpu"):  # from_pretrained builds models on the meta device
             self.symbols = torch.tensor([symbols[symbol] for symbol, _ in config.labels], dtype=torch.long)
             self.relations = torch.tensor([relations[relation] for _, relation in config.labels], dtype=torch.long)
+            self.distinct = len(set(map(tuple, config.labels))) == len(config.labels) > 0
+            self.membership = nn.functional.one_hot(self.symbols, max(len(symbols), 1)).float()
+            of_symbols = [(self.symbols == number).nonzero().flatten() for number in range(len(symbols))]
+            most = max(map(len, of_symbols), default=0)
+            places = [labels[torch.arange(most).clamp(max=len(labels) - 1)] for labels in of_symbols]
+            self.labels_of = torch.stack(places) if places else torch.zeros(0, 1, dtype=torch.long)
             self.number = torch.full((len(symbols), len(relations)), UNLABELLED)
             every = torch.arange(len(config.labels))
             if config.labelled:
@@ -243,7 +267,8 @@ class _Inventory:
         if device not in self.elsewhere:
             moved = copy(self)
             moved.symbols, moved.relations = self.symbols.to(device), self.relations.to(device)
-            moved.number = self.number.to(device)
+            moved.number, moved.labels_of = self.number.to(device), self.labels_of.to(device)
+            moved.membership = self.membership.to(device)
             self.elsewhere[device] = moved
         return self.elsewhere[device]
 

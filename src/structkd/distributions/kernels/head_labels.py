@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...numbering import NOWHERE
 from ..transition_counts import expected_score
+from .arborescence import maximum_arborescences
 from .arithmetic import NEG_INF, padding, sentences_at_once, working_precision
 from .engines import compiled_for
 from .relations import Relations
@@ -193,6 +194,52 @@ def log_arcs(logits: Tensor, heads: Tensor, lengths: Tensor) -> Tensor:
         else:
             arcs[block] = _log_sums(labels, places, count)
     return (arcs - arcs.logsumexp(-1, keepdim=True))[..., 1:-1].mT
+
+
+#: Labels less probable than this, beside the likeliest of their word, are left to the logarithms of `log_arcs`.
+_REPRESENTED_SHARE = 1e-30
+
+
+def trees_of_symbols(
+    logits: Tensor,
+    candidates: Tensor,
+    membership: Tensor,
+    labels_of: Tensor,
+    lengths: Tensor,
+    multiroot: bool,
+) -> tuple[Tensor, Tensor] | None:
+    """Find the best trees, and the best label of every arc, if labels are pairs of a symbol and a relation.
+
+    All labels of a symbol name one head, and no two symbols of a word do. Probabilities are therefore summed by symbol,
+    by one matrix product, and heads are looked up for H symbols rather than K labels.
+
+    Args:
+        logits: [B, N, K]. lengths: LongTensor [B].
+        candidates: integers [B, N, H], the head that every symbol names, as `heads` above.
+        membership: [K, H] in the logits' dtype; 1 if the label has the symbol, else 0.
+        labels_of: LongTensor [H, R], the labels of every symbol, some of them repeated.
+        multiroot: whether a tree may have several roots.
+
+    Returns:
+        Heads, LongTensor [B, N], -1 in the padding, and labels, LongTensor [B, N]. None if that needs the logarithms of
+        `log_arcs`: if probabilities are too small, or a tree needs an arc that no label names.
+    """
+    batch, words, _ = candidates.shape
+    powers = (logits - logits.amax(-1, keepdim=True)).exp_()
+    if not batch or not bool(powers.amin() > _REPRESENTED_SHARE):
+        return None
+    sums = powers @ membership
+    outside = (candidates < 0) | (candidates >= lengths.view(-1, 1, 1))
+    places = candidates.long().masked_fill_(outside, words)
+    arcs = sums.new_zeros(batch, words, words + 1).scatter_(2, places, sums)[..., :words]
+    trees = maximum_arborescences((arcs / sums.sum(-1, keepdim=True)).log_().mT, lengths, single_root=not multiroot)
+    own = trees.clamp(min=0).unsqueeze(-1)
+    inside = trees >= 0
+    if not bool((arcs.gather(2, own).squeeze(-1) > 0).where(inside, True).all()) or bool((trees[:, 0] < 0).any()):
+        return None
+    symbols = (places == own).int().argmax(-1)
+    labels = labels_of[symbols]
+    return trees, labels.gather(2, logits.gather(2, labels).argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def relations_of_arcs(logits: Tensor, heads: Tensor, relations: Tensor, trees: Tensor, lengths: Tensor) -> Tensor:
