@@ -61,6 +61,8 @@ RECIPES = {
         lambda _: TaggerRecipe(encoder=BiLSTMRecipe(**SMALL, layers=2, character_window=5, lowercase=False)),
         TagAnnotation(("N", "V")),
     ),
+    "legal crf": (lambda _: TaggerRecipe(encoder=ENCODER, legal=True, transition_scale=3.0), SPANS),
+    "legal maxent": (lambda _: TaggerRecipe(encoder=ENCODER, head="maxent", legal=True), SPANS),
     "no characters": (
         lambda _: TaggerRecipe(encoder=BiLSTMRecipe(**SMALL | {"character_filters": 0}, layers=1)),
         SPANS,
@@ -246,7 +248,7 @@ def _logits(model, runner, given):
     return logits[..., order]
 
 
-@pytest.mark.parametrize("name", ["crf-BIO", "crf-BIOES", "maxent-BIOES", "upos", "no characters"])
+@pytest.mark.parametrize("name", ["crf-BIO", "legal crf", "crf-BIOES", "maxent-BIOES", "upos", "no characters"])
 def test_strings_in_and_tags_out(name, exported, tmp_path) -> None:
     """One file maps words to tags, alone; a capital sigma at the end of a word aside."""
     model, _, _ = exported(name)

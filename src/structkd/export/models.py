@@ -12,7 +12,6 @@ from functools import singledispatch
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from structkd.data import legal_transitions
@@ -21,7 +20,7 @@ from structkd.models import HeadLabeler, StructuredModel, Tagger
 from .encoders import encoder_graph
 from .graph import Graph
 
-__all__ = ["Tables", "model_graph"]
+__all__ = ["Tables", "chain_scores", "model_graph"]
 
 Tables = dict[str, Any]
 #: The encodings of heads that annotate.py reads.
@@ -55,7 +54,7 @@ def _(model: Tagger, graph: Graph) -> Tables:
     features = _scores(model, model.emission, None, graph)
     chain = legal = None
     if model.config.head == "crf":
-        chain = {name: _list(getattr(model, name)) for name in ("start", "transitions", "end")}
+        chain = {name: scores.tolist() for name, scores in chain_scores(model).items()}
     if model.config.scheme:
         masks = legal_transitions(labels)
         legal = {name: mask.int().tolist() for name, mask in zip(("start", "transitions", "end"), masks, strict=True)}
@@ -66,7 +65,7 @@ def _(model: Tagger, graph: Graph) -> Tables:
         "spans": model.config.scheme is not None,
         "chain": chain,
         "legal": legal,
-        "conditioned": bool(getattr(model.config, "legal", False)),
+        "conditioned": model.config.legal,
     }
 
 
@@ -110,5 +109,9 @@ def _scores(model: StructuredModel, layer: nn.Linear, order: list[int] | None, g
     return features
 
 
-def _list(tensor: torch.Tensor) -> Any:
-    return tensor.detach().cpu().float().tolist()
+def chain_scores(model: Tagger) -> dict[str, Any]:
+    """Return the scores of a CRF's start [C], transitions [C, C] as [next, previous] and end [C], arrays of float32."""
+    scale = model.config.transition_scale
+    return {
+        name: (getattr(model, name).detach() * scale).cpu().float().numpy() for name in ("start", "transitions", "end")
+    }

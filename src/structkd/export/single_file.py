@@ -18,6 +18,7 @@ from structkd.models import BiLSTMEncoder, StructuredModel, Tagger
 
 from .encoders import word_vectors
 from .graph import Graph
+from .models import chain_scores
 
 __all__ = ["single_file_model"]
 
@@ -172,7 +173,7 @@ def _viterbi(graph: Graph, model: Tagger, emissions: str) -> str:
     size = len(labels)
     scores: Sequence[Any] = [np.zeros(size), np.zeros((size, size)), np.zeros(size)]
     if model.config.head == "crf":
-        scores = [each.detach().cpu().float().numpy() for each in (model.start, model.transitions, model.end)]
+        scores = list(chain_scores(model).values())
     if model.config.scheme:
         masks = [mask.numpy() for mask in legal_transitions(labels)]
         scores = [np.where(mask, own, -np.inf) for mask, own in zip(masks, scores, strict=True)]
