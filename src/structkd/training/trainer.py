@@ -63,6 +63,8 @@ class DistillationTrainer(DistillationMixin, Trainer):
             cannot read a sentence.
     """
 
+    objective: KDObjective  # the Trainer has an attribute of this name for the search of settings
+
     def __init__(
         self,
         model: StructuredModel,
