@@ -401,7 +401,7 @@ def test_several_teachers_and_a_text_of_ones_own(run, tmp_path: Path) -> None:
     # another text under the same name is another training
     (tmp_path / "text.txt").write_text("velo miret su sab .\n" * 6, encoding="utf-8")
     status, output, errors = run(
-        *("scenario=case2a", "+debug=tiny", "+text@student.text=lines", "student.text.path=text.txt"),
+        *("scenario=case2a", "+debug=tiny", "student.text=text.txt"),
         *("student.unlabelled=6", "~kd@baselines.none", "~kd@baselines.token"),
     )
     assert status == 0, errors

@@ -270,3 +270,36 @@ def test_text_in_another_encoding_and_no_text(tmp_path: Path) -> None:
     assert load_text(path, encoding="latin-1")[0]["tokens"] == ["é", "raso"]
     with pytest.raises(FileNotFoundError, match="absent: No such file"):
         load_text(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("given", [{}, {"dev": "dev"}])
+def test_splits_without_files_are_drawn_from_train(tmp_path: Path, given: dict[str, str]) -> None:
+    lines = [f"word{number} X\nends O\nhere O\n" for number in [*range(38), 3, 3]]
+    train, dev = write(tmp_path, train="\n".join(lines), dev="only X\none O\nhere O\n")
+    files = {"dev": dev} if given else {}
+    corpus = load_columns(train, **files, task="upos")
+    tokens = {split: [tuple(words) for words in corpus.splits[split]["tokens"]] for split in corpus.splits}
+    sizes = {split: len(found) for split, found in tokens.items()}
+    assert sizes["dev"] == (1 if given else sizes["dev"])
+    assert sum(sizes.values()) == 40 + bool(given)
+    assert len(set(tokens["test"])) == 4
+    assert not set(tokens["train"]) & ({*tokens["dev"], *tokens["test"]})
+    missing = "test" if given else "dev and test"
+    assert f"No file was named for {missing}: " in corpus.notes
+    again = load_columns(train, **files, task="upos")
+    assert again.fingerprint == corpus.fingerprint
+    write(tmp_path, train=lines[0] + "\n" + lines[1])
+    with pytest.raises(ValueError, match="too few"):
+        load_columns(train, task="upos")
+
+
+def test_conllu_without_dev_and_test(tmp_path: Path) -> None:
+    columns = [("w{0}", "NOUN", 2, "nsubj"), ("go", "VERB", 0, "root"), ("on", "ADV", 2, "advmod")]
+    rows = "".join(
+        f"{number}\t{word}\t_\t{upos}\t_\t_\t{head}\t{relation}\t_\t_\n"
+        for number, (word, upos, head, relation) in enumerate(columns, 1)
+    )
+    (train,) = write(tmp_path, train="\n".join(rows.format(number) for number in range(20)))
+    corpus = load_conllu(train)
+    assert [len(corpus.splits[split]) for split in ("train", "dev", "test")] == [16, 2, 2]
+    assert "2 sentences for dev and 2 sentences for test were drawn from the 20 of train" in corpus.notes

@@ -24,6 +24,7 @@ from . import sweep  # registers the resolver that names run folders, too
 from .help import help_text
 from .messages import explain, is_closed_pipe, is_user_error, silence_output
 from .schema import register_schema
+from .shorthand import written_out
 
 __all__ = ["main"]
 
@@ -157,6 +158,8 @@ def _run(typed: list[str]) -> None:
             f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value."
             f"{did_you_mean(typed[0], _COMMANDS)} See structkd --help."
         )
+    typed = written_out(typed)
+    sys.argv[1:] = typed
     job: Any = distil_job
     if typed[:1] == ["targets"]:
         job = targets_job

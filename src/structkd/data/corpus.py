@@ -238,6 +238,40 @@ def drop_repeated(splits: Mapping[str, Iterable[Any]]) -> tuple[dict[str, list[A
     return kept, dropped
 
 
+def with_drawn_splits(splits: Mapping[str, list[Any]], share: float = 0.1) -> tuple[dict[str, list[Any]], str]:
+    """Draw missing splits from train, by the hashes of sentences' text, so that repeated sentences stay together.
+
+    Args:
+        splits: sentences with an attribute `tokens`; "dev" and "test" may be missing.
+        share: of train that a missing split gets, at least one sentence.
+
+    Returns:
+        All three splits, and a sentence for `Corpus.notes`, empty if none was missing.
+
+    Raises:
+        ValueError: train has too few different sentences to draw from.
+    """
+    missing = [split for split in ("dev", "test") if split not in splits]
+    if not missing:
+        return dict(splits), ""
+    texts = {" ".join(sentence.tokens) for sentence in splits["train"]}
+    order = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
+    size = max(1, round(share * len(order)))
+    if len(order) <= size * len(missing):
+        raise ValueError(
+            f"{' and '.join(missing)} would be drawn from train, which has {len(order)} different sentences: too few. "
+            "Name files for them."
+        )
+    place = {text: split for n, split in enumerate(missing) for text in order[n * size : (n + 1) * size]}
+    drawn: dict[str, list[Any]] = {"train": [], "dev": [], "test": []}
+    for sentence in splits["train"]:
+        drawn[place.get(" ".join(sentence.tokens), "train")].append(sentence)
+    counts = " and ".join(f"{len(drawn[split])} sentences for {split}" for split in missing)
+    whole = len(splits["train"])
+    note = f"No file was named for {' and '.join(missing)}: {counts} were drawn from the {whole} of train."
+    return drawn | {split: list(splits[split]) for split in ("dev", "test") if split in splits}, note
+
+
 def dropped_note(dropped: Mapping[str, int]) -> str:
     """Return a sentence for `Corpus.notes` on the sentences that `drop_repeated` dropped."""
     return (

@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any
 
 from structkd.data.annotation import TagAnnotation
-from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits
+from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits, with_drawn_splits
 from structkd.data.formats.columns import TaggedSentence, read_columns
 from structkd.data.formats.slips import changes_note, option
 from structkd.data.formats.tag_schemes import FileScheme
@@ -73,8 +73,8 @@ def tagged_corpus(
 
 def load_columns(
     train: str | PathLike[str],
-    dev: str | PathLike[str],
-    test: str | PathLike[str],
+    dev: str | PathLike[str] | None = None,
+    test: str | PathLike[str] | None = None,
     *,
     task: str = "spans",
     types: Sequence[str] | None = None,
@@ -95,10 +95,11 @@ def load_columns(
     licence: str = "not stated",
     source: str | None = None,
 ) -> Corpus:
-    """Load a corpus of three column files.
+    """Load a corpus of column files.
 
     Args:
-        train, dev, test: the files, plain or compressed; sentences that a later split repeats are dropped.
+        train, dev, test: the files, plain or compressed; sentences that a later split repeats are dropped. A tenth of
+            train is drawn for a split without a file, and the notes say so.
         task: "spans", tags that stand for flat typed spans; or "upos", tags taken as they are (parts of speech of any
             tag set).
         types: the span types (the tags, for "upos") in order; None: those of train, in alphabetical order.
@@ -145,7 +146,9 @@ def load_columns(
             )
     annotation = TagAnnotation.of_spans(types, scheme) if task == "spans" else TagAnnotation(tuple(types))
     for split, path in (("dev", dev), ("test", test)):
-        sentences[split] = read(path, types, changes=changes[split])
+        if path is not None:
+            sentences[split] = read(path, types, changes=changes[split])
+    sentences, note = with_drawn_splits(sentences)
     return tagged_corpus(
         name,
         sentences,
@@ -153,6 +156,7 @@ def load_columns(
         scheme=spelling.scheme if spelling is not None else None,
         task=task,
         licence=licence,
-        source=source or ", ".join(str(path) for path in (train, dev, test)),
+        source=source or ", ".join(str(path) for path in (train, dev, test) if path is not None),
+        notes=note,
         changes=changes,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
-from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits
+from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits, with_drawn_splits
 from structkd.data.formats.conllu import (
     TREE_OPTIONS,
     UNIVERSAL_RELATIONS,
@@ -168,8 +168,8 @@ def treebank_corpus(
 
 def load_conllu(
     train: str | PathLike[str],
-    dev: str | PathLike[str],
-    test: str | PathLike[str],
+    dev: str | PathLike[str] | None = None,
+    test: str | PathLike[str] | None = None,
     *,
     task: str = "dependencies",
     scheme: str = "BIOES",
@@ -183,12 +183,13 @@ def load_conllu(
     licence: str = "not stated",
     source: str | None = None,
 ) -> Corpus:
-    """Load a corpus of three CoNLL-U files, as of any treebank of Universal Dependencies, or of CoNLL-X files.
+    """Load a corpus of CoNLL-U files, as of any treebank of Universal Dependencies, or of CoNLL-X files.
 
     Parts of speech must be universal ones for the tasks "upos" and "spans" only.
 
     Args:
-        train, dev, test: the files, plain or compressed; sentences that a later split repeats are dropped.
+        train, dev, test: the files, plain or compressed; sentences that a later split repeats are dropped. A tenth of
+            train is drawn for a split without a file, and the notes say so.
         task, scheme: see `treebank_annotation`.
         relations: relations of the trees: "universal"; a list, in order; or None, those of the files, in alphabetical
             order (CoNLL-X, other conversions).
@@ -206,8 +207,8 @@ def load_conllu(
     """
     annotation = treebank_annotation(name, task, scheme, multiroot)
     rule = relation_rule(relations, subtypes, replace)
-    files = {"train": train, "dev": dev, "test": test}
-    changes: dict[str, Counter[str]] = {split: Counter() for split in files}
+    files = {split: path for split, path in (("train", train), ("dev", dev), ("test", test)) if path is not None}
+    changes: dict[str, Counter[str]] = {split: Counter() for split in ("train", "dev", "test")}
     sentences = {
         split: read_treebank(
             path,
@@ -222,10 +223,12 @@ def load_conllu(
     }
     if isinstance(annotation, TreeAnnotation) and rule.known is not None and not rule.open:
         annotation = TreeAnnotation(tuple(rule.known), multiroot)
+    sentences, note = with_drawn_splits(sentences)
     return treebank_corpus(
         name,
         sentences,
         annotation,
+        notes=note,
         licence=licence,
         source=source or ", ".join(map(str, files.values())),
         rule=rule,
