@@ -23,7 +23,14 @@ from structkd.files import write_text
 from structkd.models.recipe import ConfigRecipe
 from structkd.models.structured import Example, WordEncoder, padded
 
-__all__ = ["Subwords", "TransformerEncoder", "TransformerEncoderConfig", "TransformerRecipe"]
+__all__ = [
+    "Subwords",
+    "TransformerEncoder",
+    "TransformerEncoderConfig",
+    "TransformerRecipe",
+    "pooled_words",
+    "subwords_of",
+]
 
 POOLING = ("first", "mean")
 LONG_SENTENCES = ("error", "split")
@@ -104,7 +111,7 @@ class Subwords:
         nothing = len(sentences) * longest
         rows, marks = [], []
         pieces = [[0] * longest for _ in sentences]
-        for item, (numbers, places) in enumerate(self._split(sentences)):
+        for item, (numbers, places) in enumerate(self.split(sentences)):
             if len(numbers) > self.room and self.long_sentences == "error":
                 beginning = " ".join(sentences[item][:6])
                 raise ValueError(self._too_long(f"that begins with {beginning!r}", len(numbers)))
@@ -133,7 +140,7 @@ class Subwords:
         """Refuse sentences that are too long, unless they are to be split; the message names the sentence."""
         remaining = iter(examples)
         while self.long_sentences == "error" and (batch := list(islice(remaining, 256))):
-            for example, (numbers, _) in zip(batch, self._split([row["tokens"] for row in batch]), strict=True):
+            for example, (numbers, _) in zip(batch, self.split([row["tokens"] for row in batch]), strict=True):
                 if len(numbers) > self.room:
                     raise ValueError(self._too_long(repr(example.get("id")), len(numbers)))
 
@@ -143,13 +150,9 @@ class Subwords:
             "long_sentences=split to read it in overlapping windows, or leave it out; it is never cut off."
         )
 
-    def _split(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[list[int], list[int]]]:
+    def split(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[list[int], list[int]]]:
         """Yield, for every sentence, the numbers of its subwords and the positions of their words."""
-        spaced = [[self.space + token for token in tokens] for tokens in sentences]
-        for tokens, encoded in zip(
-            sentences, self.tokenizer.encode_batch(spaced, is_pretokenized=True, add_special_tokens=False), strict=True
-        ):
-            numbers, places = encoded.ids, cast("list[int]", encoded.word_ids)
+        for tokens, (numbers, places) in zip(sentences, self.subwords(sentences), strict=True):
             absent = set(range(len(tokens))).difference(places)
             if absent:
                 filled = sorted(
@@ -158,6 +161,12 @@ class Subwords:
                 )
                 places, numbers = [place for place, _ in filled], [number for _, number in filled]
             yield numbers, places
+
+    def subwords(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield the same as :meth:`split`, where a word may have no subword: here every word is split by itself."""
+        spaced = [[self.space + token for token in tokens] for tokens in sentences]
+        for encoded in self.tokenizer.encode_batch(spaced, is_pretokenized=True, add_special_tokens=False):
+            yield encoded.ids, cast("list[int]", encoded.word_ids)
 
     def _windows(self, count: int) -> list[tuple[int, int, int, int]]:
         """Return the windows over a sentence's subwords: (begin, end, first that counts, end of those that count)."""
@@ -276,11 +285,7 @@ class TransformerEncoder(WordEncoder):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze):
             hidden = self.backbone(input_ids=subwords, attention_mask=mask).last_hidden_state
-        batch, longest = pieces.shape
-        # Subwords that count for no word are added to an additional row.
-        sums = hidden.new_zeros(batch * longest + 1, hidden.shape[-1])
-        sums = sums.index_add(0, words.flatten(), hidden.flatten(0, 1))
-        vectors = sums[:-1].view(batch, longest, -1) / pieces.clamp(min=1).unsqueeze(-1).to(hidden.dtype)
+        vectors = pooled_words(hidden, words, pieces)
         dropped: Tensor = self.dropout(vectors)
         return dropped
 
@@ -359,42 +364,90 @@ class TransformerRecipe(ConfigRecipe):
                 "or cannot be reached. Name a local folder, or fetch the model where the hub can be reached and set "
                 "HF_HOME to that cache; encoder=minilm needs the Python package index only."
             ) from error
-        features = self._features(folder, tokenizer, backbone)
+        features = subwords_of(
+            folder,
+            tokenizer,
+            backbone,
+            pooling=self.pooling,
+            long_sentences=self.long_sentences,
+            limit=self.limit,
+        )
         # A saved model must not name the folder it came from, nor code in that folder.
         backbone.config._name_or_path = ""
         backbone.config.__dict__.pop("auto_map", None)
         return TransformerEncoder(self.configuration(backbone=backbone.config), features, backbone)
 
-    def _features(self, folder: str, tokenizer: Any, backbone: PreTrainedModel) -> Subwords:
-        if not getattr(tokenizer, "is_fast", False):
-            raise ValueError(
-                f"{folder} has no fast tokenizer, and only a fast one aligns subwords with words. Name another model."
-            )
-        unknown = next(
-            (
-                number
-                for number in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.eos_token_id)
-                if number is not None
-            ),
-            None,
+
+def subwords_of(
+    folder: str,
+    tokenizer: Any,
+    model: PreTrainedModel,
+    *,
+    pooling: str = "first",
+    long_sentences: str = "error",
+    limit: int | None = None,
+    kind: type[Subwords] = Subwords,
+) -> Subwords:
+    """Return the splitting of words that a pretrained model's tokenizer does.
+
+    Args:
+        folder: of the model, for messages.
+        tokenizer: of transformers.
+        model: reads the subwords.
+        pooling, long_sentences: as in :class:`Subwords`.
+        limit: subwords per window, special tokens included; None for all that the model takes.
+        kind: the class of the result.
+
+    Raises:
+        ValueError: the tokenizer is not a fast one or has no unknown token, or the limit is out of range.
+    """
+    _check_choices(pooling, long_sentences)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"{folder} has no fast tokenizer, and only a fast one aligns subwords with words. Name another model."
         )
-        if unknown is None:
-            raise ValueError(
-                f"The tokenizer of {folder} has no unknown token, which stands for words without subwords. "
-                "Name another model."
-            )
-        padding = tokenizer.pad_token_id
-        limit = _positions(backbone, tokenizer.model_max_length)
-        if self.limit is not None and not 1 <= self.limit <= limit:
-            raise ValueError(f"limit must lie in 1..{limit}, which {folder} takes; got {self.limit}.")
-        return Subwords(
-            tokenizer.backend_tokenizer,
-            unknown=unknown,
-            padding=0 if padding is None else padding,
-            limit=limit if self.limit is None else self.limit,
-            pooling=self.pooling,
-            long_sentences=self.long_sentences,
+    unknown = next(
+        (
+            number
+            for number in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.eos_token_id)
+            if number is not None
+        ),
+        None,
+    )
+    if unknown is None:
+        raise ValueError(
+            f"The tokenizer of {folder} has no unknown token, which stands for words without subwords. "
+            "Name another model."
         )
+    padding = tokenizer.pad_token_id
+    most = _positions(model, tokenizer.model_max_length)
+    if limit is not None and not 1 <= limit <= most:
+        raise ValueError(f"limit must lie in 1..{most}, which {folder} takes; got {limit}.")
+    return kind(
+        tokenizer.backend_tokenizer,
+        unknown=unknown,
+        padding=0 if padding is None else padding,
+        limit=most if limit is None else limit,
+        pooling=pooling,
+        long_sentences=long_sentences,
+    )
+
+
+def pooled_words(values: Tensor, words: Tensor, pieces: Tensor) -> Tensor:
+    """Return the mean of the vectors of the subwords that count for a word; padding gets 0.
+
+    Args:
+        values: [R, L, D], a vector of every subword.
+        words, pieces: of :meth:`Subwords.encode`.
+
+    Returns:
+        [B, N, D]. O(R L D) time.
+    """
+    batch, longest = pieces.shape
+    # Subwords that count for no word are added to an additional row.
+    sums = values.new_zeros(batch * longest + 1, values.shape[-1])
+    sums = sums.index_add(0, words.flatten(), values.flatten(0, 1))
+    return sums[:-1].view(batch, longest, -1) / pieces.clamp(min=1).unsqueeze(-1).to(values.dtype)
 
 
 def _positions(backbone: PreTrainedModel, tokenizer_limit: int) -> int:
