@@ -8,18 +8,21 @@ from structkd.training.prediction import predict, predict_by
 from structkd.training.pseudo_labels import pseudo_label_loss
 from structkd.training.sampling import LengthBatches, SortedSampler, WordBatches
 from structkd.training.score_store import ScoreStore
-from structkd.training.splits import Splits, draw_splits
+from structkd.training.score_writer import ScoreWriter, WrittenScores
+from structkd.training.splits import Coverage, Splits, draw_splits
 from structkd.training.teacher_scores import LiveTeacher, Teacher, TeacherMixture, TeacherScores
 from structkd.training.trainer import DistillationTrainer
 
 __all__ = [
     "Collator",
+    "Coverage",
     "DistillationMixin",
     "DistillationTrainer",
     "FitResult",
     "LengthBatches",
     "LiveTeacher",
     "ScoreStore",
+    "ScoreWriter",
     "SortedSampler",
     "Splits",
     "StoredColumns",
@@ -27,6 +30,7 @@ __all__ = [
     "TeacherMixture",
     "TeacherScores",
     "WordBatches",
+    "WrittenScores",
     "divergence",
     "draw_splits",
     "fit",

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 
-from structkd.models import StructuredModel
 from structkd.training.sampling import SortedSampler
 from structkd.training.teacher_scores import sentence_lengths
 
 __all__ = ["predict", "predict_by"]
 
 
-def predict(model: StructuredModel, text: Dataset, batch_size: int = 64) -> list[dict[str, list[int]]]:
+def predict(model: Any, text: Dataset, batch_size: int = 64) -> list[dict[str, list[int]]]:
     """Annotate every sentence with its best legal structure, in evaluation mode.
 
     Args:
-        model: with its features.
+        model: a :class:`~structkd.models.StructuredModel` with its features, or a teacher of the same interface.
         text: the columns that the model reads, ``tokens`` among them.
         batch_size: sentences in a batch; they are of similar length.
 
@@ -31,7 +31,7 @@ def predict(model: StructuredModel, text: Dataset, batch_size: int = 64) -> list
 
 
 def predict_by(
-    model: StructuredModel,
+    model: Any,
     text: Dataset,
     decoders: Sequence[Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor] | None]],
     batch_size: int = 64,

@@ -106,7 +106,7 @@ class ScoreStore(TeacherScores):
             "shard_sentences": shard_sentences,
         }
         if (folder / MANIFEST).exists():
-            found = _read_manifest(folder)
+            found = read_manifest(folder)
             about["shard_sentences"] = shard_sentences = found.shard_sentences
             _check_same(folder, found, about)
         count = -(-len(text) // shard_sentences)
@@ -125,7 +125,7 @@ class ScoreStore(TeacherScores):
             for name, sentences in missing:
                 complete[name] = _write_shard(teacher, sentences, folder, name, key, DTYPES[dtype], batch_size, bar)
         if shared and part[0] == 0 and not _finished(folder, _SHARED, key):
-            _write_tensors(folder, _SHARED, shared, key=key, sentences=0)
+            write_tensors(folder, _SHARED, shared, key=key, sentences=0)
         names = [*shards, *([_SHARED] if shared else [])]
         for name in names:
             file = complete.get(name) or _finished(folder, name, key)
@@ -153,7 +153,7 @@ class ScoreStore(TeacherScores):
                 was written; the message names the file or field.
         """
         folder, fingerprint = Path(folder), _plain(fingerprint)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         scores = {name: score.plain() for name, score in _layout(teacher)[0].items()}
         _check_same(folder, manifest, {"fingerprint": fingerprint, "scores": scores})
         tensors = {}
@@ -162,7 +162,7 @@ class ScoreStore(TeacherScores):
             if difference:
                 error = ValueError if (folder / name).exists() else FileNotFoundError
                 raise error(f"{folder / name} {difference}. Write the store again: complete files are kept.")
-            tensors[name] = _mapped(folder / name)
+            tensors[name] = mapped(folder / name)
         shared = tensors.pop(f"{_SHARED}.safetensors", {})
         store = cls(teacher, list(tensors.values()), shared)
         store.manifest = manifest
@@ -202,15 +202,22 @@ def _write_shard(
     bar: tqdm,
 ) -> ScoreFile:
     exact, shared = run_teacher(teacher, sentences, batch_size, bar)
-    stored = {score: _rounded(score, value, dtype) for score, value in exact.items()}
+    stored = {score: rounded(score, value, dtype) for score, value in exact.items()}
     divergence = RoundingError(mean=0.0, max=0.0)
     if dtype != torch.float32:
-        measured = _divergence(TeacherScores(teacher, [_double(exact)], _double(shared)), _double(stored))
-        divergence = RoundingError(mean=float(measured.mean()), max=float(measured.max()))
-    return _write_tensors(folder, name, stored, key=key, sentences=len(sentences), divergence=divergence)
+        divergence = rounding_error(TeacherScores(teacher, [exact], shared), stored)
+    return write_tensors(folder, name, stored, key=key, sentences=len(sentences), divergence=divergence)
 
 
-def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+def rounding_error(exact: TeacherScores, stored: Shard) -> RoundingError:
+    """Measure KL(exact || stored) of every sentence of one shard, in nats."""
+    double = TeacherScores(exact.model, [_double(exact.shards[0])], _double(exact.shared))
+    measured = _divergence(double, _double(stored))
+    return RoundingError(mean=float(measured.mean()), max=float(measured.max()))
+
+
+def rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return scores in the type that they are stored in."""
     if not value.is_floating_point():
         return value
     result = value.to(dtype)
@@ -242,7 +249,7 @@ def _divergence(exact: TeacherScores, stored: Shard) -> Tensor:
     return result
 
 
-def _write_tensors(folder: Path, name: str, tensors: Shard, **about: Any) -> ScoreFile:
+def write_tensors(folder: Path, name: str, tensors: Shard, **about: Any) -> ScoreFile:
     """Write a file of tensors, and then the record of it."""
     content = save({score: value.contiguous() for score, value in tensors.items()})
     record = ScoreFile(**about, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
@@ -261,7 +268,7 @@ def _finished(folder: Path, name: str, key: str) -> ScoreFile | None:
     return None if is_other else record
 
 
-def _mapped(path: Path) -> dict[str, Tensor]:
+def mapped(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file, mapped into memory."""
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
@@ -291,7 +298,8 @@ def _complete(
             stray.unlink()
 
 
-def _read_manifest(folder: Path) -> StoreManifest:
+def read_manifest(folder: Path) -> StoreManifest:
+    """Return the manifest of a store that is finished."""
     path = folder / MANIFEST
     if not path.is_file():
         shards = sorted(folder.glob("scores-*.json"))

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from datasets import Dataset
 
 from structkd.data import Corpus, Transfer, drawn, hidden, note_of, without_test_sentences
 
-__all__ = ["Splits", "draw_splits"]
+__all__ = ["Coverage", "Splits", "draw_splits"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The sentences of a text that a teacher has a distribution for.
+
+    Attributes:
+        rows: their numbers in the text, in order; None for all sentences.
+        notes: sentences for the readers of the results, on everything that was left out.
+    """
+
+    rows: list[int] | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ def draw_splits(
     text: Dataset | None = None,
     teacher_seed: int = 0,
     seed: int = 0,
+    cover: Callable[[Dataset], Coverage] | None = None,
 ) -> Splits:
     """Draw the training sentences by hashes of seed and sentence id, so that they are the same on every machine.
 
@@ -52,6 +67,8 @@ def draw_splits(
         unlabelled: how many other sentences the student gets; None for all there are.
         text: plain text, columns ``id`` and ``tokens``; sentences that occur in the test split are left out.
         teacher_seed, seed: of the teacher's and the student's draw.
+        cover: of teachers that train nothing, which sentences of a text they know. The student's unlabelled sentences
+            are drawn from these. The number of the teacher's sentences may then be 0.
 
     Raises:
         ValueError: more sentences are asked for than there are, and the message says how many there are; or a text is
@@ -66,7 +83,7 @@ def draw_splits(
     train = source.splits["train"]
     available = len(train)
     count = available if teacher is None else teacher
-    if not 1 <= count <= available:
+    if not (0 if cover else 1) <= count <= available:
         raise ValueError(
             f"teacher.labelled={count}: {source.name} has {available} training sentences. Lower it, or take all with "
             "teacher.labelled=null; unless it has a text of its own (student.text), the student's unlabelled sentences "
@@ -97,6 +114,14 @@ def draw_splits(
         chosen = set(teachers["id"])
         pool = train.select([row for row, name in enumerate(train["id"]) if name not in chosen])
         where = f"the training split of {source.name}, less the teacher's {count}"
+    if cover is not None and unlabelled != 0:
+        covered = cover(pool)
+        note = " ".join(filter(None, [note, *covered.notes]))
+        if covered.rows is not None:
+            if not covered.rows and unlabelled != 0:
+                raise ValueError(f"The teacher knows no sentence of {where}. {' '.join(covered.notes)}")
+            pool = pool.select(covered.rows)
+            where = f"{where}, of which the teacher knows these"
     unlabelled = len(pool) if unlabelled is None else unlabelled
     if not labelled + unlabelled:
         raise ValueError("student.labelled=0, student.unlabelled=0: the student has nothing to learn from.")

@@ -50,7 +50,7 @@ class TeacherScores:
         shared: the scores that do not depend on the sentence (a CRF's transitions, start and end).
     """
 
-    def __init__(self, model: StructuredModel, shards: Sequence[Shard], shared: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: Any, shards: Sequence[Shard], shared: Mapping[str, Tensor]) -> None:
         self.model = model
         self.shards = list(shards)
         self.shared = dict(shared)
