@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForTokenClassification, BertModel, PreTrainedTokenizerFast
 
 SENTENCES = [["the", "unbelievable", "cats", "sat"], ["dogs"], ["a", "rainy", "day", "untidy", "[SEP]", "zzz", "."]]
 
@@ -39,6 +40,19 @@ def small_bert(folder: Path, positions: int = 512) -> Path:
         for weight in backbone.parameters():  # positions and context must be seen in the result
             weight.data.normal_(std=0.4)
     backbone.save_pretrained(folder)
+    return folder
+
+
+def small_classifier(folder: Path, labels: Sequence[str]) -> Path:
+    """Write a token classifier with random weights, as plain transformers saves one."""
+    small_bert(folder, positions=48)
+    config = BertConfig.from_pretrained(folder, id2label=dict(enumerate(labels)))
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = BertForTokenClassification(config)
+        for weight in model.parameters():
+            weight.data.normal_(std=0.4)
+    model.save_pretrained(folder)
     return folder
 
 

@@ -473,11 +473,14 @@ class RunMetrics(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunTiming(Record):
-    """How a model of a run was made: its training's :class:`Timing`, and the speed of decoding on one core."""
+    """How a model of a run was made: its training's :class:`Timing`, and the speed of decoding on one core.
+
+    ``words_per_second`` is None for a teacher that looks its annotations up.
+    """
 
     seconds: float
     resumed_from: int | None
-    words_per_second: float
+    words_per_second: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models": ("distributions", "projections", "losses", "integrations", "data"),
     "training": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models"),
     "export": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models"),
-    "runs": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models", "training"),
+    "teachers": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models", "training"),
+    "runs": (
+        *("distributions", "projections", "losses", "integrations", "data", "evaluation", "models", "training"),
+        "teachers",
+    ),
     "reporting": ("evaluation",),
     "commands": ("export", "runs", "reporting"),
 }

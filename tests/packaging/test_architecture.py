@@ -83,7 +83,6 @@ def test_the_picture_in_contributing() -> None:
         ("jinja2", "reporting"),
         ("onnx", "export"),
         ("onnxruntime", "export"),
-        ("spacy", "export"),
     ],
 )
 def test_a_foreign_library_stays_in_its_room(library: str, room: str) -> None:
@@ -91,6 +90,11 @@ def test_a_foreign_library_stays_in_its_room(library: str, room: str) -> None:
         path.relative_to(SOURCE).parts[0] for path in FILES for name in imported(path) if name.split(".")[0] == library
     }
     assert users <= {room}
+
+
+def test_spacy_is_for_pipelines_as_teachers_and_components_of_exports() -> None:
+    users = {path.parent.name for path in FILES for name in imported(path) if name.split(".")[0] == "spacy"}
+    assert users <= {"export", "teachers"}
 
 
 def test_the_mathematics_needs_torch_only() -> None:

@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass
 class TeacherConfig:
-    """A model to be trained on labelled text and distilled from."""
+    """A model to be trained on labelled text and distilled from, or a teacher that trains nothing."""
 
     model: dict[str, Any] = MISSING  # a recipe, group model
     trainer: dict[str, Any] = MISSING  # fields of transformers.TrainingArguments, group trainer
@@ -34,6 +34,8 @@ class TeacherConfig:
     patience: int | None = None  # evaluations without progress until training stops; null: never
     weight: float = 1.0  # beside the other teachers of an ensemble
     batch_words: int | None = None  # words of a training batch, whatever the sentences; null: the trainer's batch size
+    path: str | None = None  # of a teacher that trains nothing: its folder, file, or name
+    map: dict[str, Any] = field(default_factory=dict)  # of such a teacher: its labels in the words of the data
 
 
 @dataclass
@@ -118,6 +120,7 @@ def register_schema() -> None:
     """
     schema = OmegaConf.structured(ExperimentConfig)
     open_to_keys = [schema._get_node(name) for name in ("ensemble", "teachers")]
-    for node in (schema.teacher._get_node("model"), schema.student._get_node("model"), *open_to_keys):
+    teacher, student = schema.teacher, schema.student
+    for node in (*map(teacher._get_node, ("model", "map")), student._get_node("model"), *open_to_keys):
         node._set_flag("struct", False)
     ConfigStore.instance().store(name="structkd_schema", node=schema)

@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from datasets import disable_progress_bars
+from datasets import Dataset, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from structkd.data import Corpus, drawn
 from structkd.evaluation import metric_rule, metric_title
 from structkd.extras import how_to_report
 from structkd.files import replacing, write_text
-from structkd.models import StructuredModel
 from structkd.records import (
     Divergence,
     Result,
@@ -33,6 +32,7 @@ from structkd.records import (
     Timing,
     TrainingFolder,
 )
+from structkd.teachers import GivenModel
 from structkd.training import TeacherScores, divergence, targets_metric, transition_kl, words_per_second
 from structkd.training.processes import broadcast, is_main_process, wait_for_everyone
 
@@ -109,7 +109,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
                 result.method: RunTiming(
                     seconds=timing.seconds,
                     resumed_from=timing.resumed_from,
-                    words_per_second=round(speed[result.method], 1),
+                    words_per_second=round(speed[result.method], 1) if result.method in speed else None,
                 )
                 for result, timing in zip(results, timings, strict=True)
             },
@@ -149,7 +149,7 @@ def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]
             fingerprint=digest([corpus.fingerprint for corpus in dict.fromkeys((source, target))]),
             licence=_each(source, target, "licence"),
             source=_each(source, target, "source"),
-            notes=" ".join(part for part in (_each(source, target, "notes"), planned.splits.note) if part),
+            notes=" ".join(filter(None, [*planned.given_notes, _each(source, target, "notes"), planned.splits.note])),
             sentences={split: len(sentences) for split, sentences in target.splits.items()}
             | {"train": len(source.splits["train"])},
         ),
@@ -166,6 +166,8 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     write_text(folder.results, result_table(run, record))
     for result in run.results:
         predictions = TrainingFolder(Path(record.work_dir) / result.folder).predictions("test")
+        if not predictions.exists():  # of a teacher that does not know the test split
+            continue
         with replacing(folder.predictions(result.method)) as temporary:
             shutil.copyfile(predictions, temporary)
     record.write(folder.run)
@@ -182,7 +184,7 @@ def quiet() -> None:
 def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[list[Result], dict[str, float]]:
     """Return the results with every student's divergence from the teacher, and the speed of every model."""
     trainings = {training.name: training for training in (*planned.every_teacher, *planned.students)}
-    models: dict[str, StructuredModel] = {}
+    models: dict[str, Any] = {}
     for result in results:
         training = trainings[result.method]
         models[result.method] = training.recipe.load(TrainingFolder(work_dir / training.key).model)
@@ -191,10 +193,10 @@ def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[
     on_dev = {
         each.key: TeacherScores.compute(models[each.name], dev, progress=False)
         for each in planned.every_teacher
-        if each.name in models
+        if each.name in models and _knows(models[each.name], dev)
     }
     # The entropy of a mixture of teachers is not tractable.
-    scores = on_dev[planned.teachers[0].key] if on_dev and len(planned.teachers) == 1 else None
+    scores = on_dev.get(planned.teachers[0].key) if len(planned.teachers) == 1 else None
     measured = []
     for result in results:
         if result.role == "student" and scores is not None:
@@ -206,15 +208,23 @@ def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[
                 # A user's pair of classes may be distilled by a user's loss and have no exact projection.
                 log.info("%s: no divergence from the teacher (%s)", result.method, error)
         if result.role == "student" and (loss := trainings[result.method].objective.kd) is not None:
-            sources = [on_dev[each.key] for each in planned.teachers_of(result.method)]
+            sources = [on_dev[each.key] for each in planned.teachers_of(result.method) if each.key in on_dev]
             weights = planned.weights_of(result.method)
-            figure = targets_metric(models[result.method], loss, joined(sources, weights), dev)
+            figure = None
+            if len(sources) == len(weights):  # a teacher of annotations may not know these sentences
+                figure = targets_metric(models[result.method], loss, joined(sources, weights), dev)
             result = replace(result, targets_dev=None if figure is None else round(figure, 6))
-        if result.role == "teacher":
-            moved = transition_kl(on_dev[trainings[result.method].key], dev)
+        if result.role == "teacher" and (found_on_dev := on_dev.get(trainings[result.method].key)) is not None:
+            moved = transition_kl(found_on_dev, dev)
             result = replace(result, transition_kl=None if moved is None else round(moved, 6))
         measured.append(result)
-    return measured, words_per_second(models, drawn(dev, min(_SPEED_SENTENCES, len(dev)), 0))
+    timed = {name: each for name, each in models.items() if not isinstance(each, GivenModel) or each.runs}
+    return measured, words_per_second(timed, drawn(dev, min(_SPEED_SENTENCES, len(dev)), 0))
+
+
+def _knows(model: Any, text: Dataset) -> bool:
+    """Return whether a model annotates all of a text; a teacher that looks its annotations up may not."""
+    return not isinstance(model, GivenModel) or model.cover(text).rows is None
 
 
 def environment() -> dict[str, str]:
@@ -243,7 +253,9 @@ def result_table(run: RunMetrics, record: RunRecord) -> str:
         name = result.method if result.role == "teacher" else f"student, {result.method}"
         cells = [name, f"{result.labelled:,}", f"{result.unlabelled:,}"]
         cells += [f"{100 * value:.2f}" if (value := result.test.get(key)) is not None else "" for key in names]
-        cells += [f"{100 * result.dev[metric]:.2f}", f"{record.results[result.method].seconds:.0f} s"]
+        cells += [f"{100 * value:.2f}" if (value := result.dev.get(metric)) is not None else ""]
+        given = result.role == "teacher" and not result.steps
+        cells.append("none" if given else f"{record.results[result.method].seconds:.0f} s")
         lines.append("| " + " | ".join(cells) + " |")
     rules = dict.fromkeys(map(metric_rule, names))
     notes = [line for part in (*rules, run.data.notes) if part for line in (part, "")]

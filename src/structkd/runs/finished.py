@@ -34,7 +34,7 @@ __all__ = ["Evidence", "find"]
 _NOTE = ".finished"
 _PACKAGES = (
     *("torch", "torch-struct", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy"),
-    *("pyarrow", "numba", "llvmlite", "hydra-core", "omegaconf"),
+    *("pyarrow", "numba", "llvmlite", "hydra-core", "omegaconf", "spacy"),
 )
 _VARIABLES = ("STRUCTKD_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_", "CUDA_", "HIP_", "ROCR_", "XDG_", "HOME")
 #: Set by the command itself.
@@ -139,7 +139,8 @@ def _circumstances(config: Mapping[str, Any]) -> str:
         {
             "config": config,
             "code": [[str(path), hashlib.sha256(path.read_bytes()).hexdigest()] for path in sorted(sources)],
-            "packages": {name: _version(name) for name in _PACKAGES},
+            # A teacher may be an installed package, as spaCy's pipelines are.
+            "packages": {name: _version(name) for name in (*_PACKAGES, *_given(config))},
             "python": [sys.version, sys.prefix],
             "machine": [platform.node(), platform.platform()],
             "devices": sorted(path for pattern in _DEVICES for path in glob.glob(pattern)),
@@ -169,6 +170,12 @@ def _state(path: str, deep: bool = False) -> Any:
         if not deep:
             break
     return sorted(content)
+
+
+def _given(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of teachers that train nothing."""
+    several = [config.get("teacher") or {}, *(config.get("ensemble") or {}).values()]
+    return [each["path"] for each in several if each.get("path")]
 
 
 def _version(name: str) -> str | None:

@@ -18,8 +18,10 @@ from structkd import ConstantInterpolation, KDObjective
 from structkd.data import Annotation, Corpus, Transfer, drawn
 from structkd.models import ModelRecipe
 from structkd.records import Settings, TrainingConfig, compared
+from structkd.teachers import GivenModel, GivenTeacher, Opened
 from structkd.training import (
     Collator,
+    Coverage,
     Splits,
     Teacher,
     TeacherScores,
@@ -58,6 +60,7 @@ class Plan:
             of single methods, None for the run's teachers.
         sources: the teachers and their weights that every method which distils learns from.
         margin: differences of the metric, 0 to 1, that count as none; None if none was declared.
+        given_notes: sentences on the teachers that train nothing, for those who read the results.
     """
 
     scenario: str
@@ -71,6 +74,7 @@ class Plan:
     own_teachers: Mapping[str, Training]
     sources: Mapping[str, tuple[list[Training], list[float]]]
     margin: float | None
+    given_notes: tuple[str, ...] = ()
 
     def teachers_of(self, method: str) -> list[Training]:
         """Return the teachers that a method learns from."""
@@ -110,7 +114,6 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     """
     parts = _resolve(config, output)
     splits = _draw(config, parts)
-    _describe(parts, splits)
     alone = [method for method in parts.methods if not method.distils]
     if alone and not len(splits.labelled):
         raise ValueError(
@@ -118,6 +121,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
             "out (~kd@baselines.none), or give the student labelled sentences."
         )
     _try(parts, splits)
+    _describe(parts, splits)
     return _lay_out(config, parts, splits)
 
 
@@ -151,7 +155,14 @@ class Method:
 @dataclass(frozen=True)
 class _Teacher:
     config: Mapping[str, Any]
-    recipe: ModelRecipe
+    recipe: Any
+    given: GivenModel | None = None
+
+    @property
+    def seen(self) -> int | None:
+        """The teacher's sentences of the training split; None for all of them, or for none if it trains nothing."""
+        seen: int | None = self.config["labelled"]
+        return seen
 
 
 @dataclass(frozen=True)
@@ -193,11 +204,12 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
         )
     teachers, student = identity.teachers(config), config["student"]
     for where, each in teachers.items():
-        _check_settings(each["trainer"], "best", where, output)
         if not each["weight"] > 0:
             raise ValueError(f"{where}.weight must be positive, got {each['weight']}.")
     _check_settings(student["trainer"], student["select"], "student", output)
-    recipes = {where: _Teacher(each, _recipe(each["model"], f"{where}.model")) for where, each in teachers.items()}
+    recipes = {where: _recipe(each["model"], f"{where}.model") for where, each in teachers.items()}
+    for where, recipe in recipes.items():
+        _check_teacher(where, recipe, teachers[where], output)
     own = {}
     for name, each in identity.teachers_of_methods(config).items():
         where = f"teachers.{name}"
@@ -215,13 +227,16 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
             f"student.text: The _target_ must name a function that loads a Dataset, got {type(text).__name__}."
         )
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
-    return _Parts(recipes, own, student_recipe, methods, source, target, text, comparisons)
+    opened = {where: _opened(where, teachers[where], recipe, source.annotation) for where, recipe in recipes.items()}
+    return _Parts(opened, own, student_recipe, methods, source, target, text, comparisons)
 
 
 def _draw(config: Mapping[str, Any], parts: _Parts) -> Splits:
     """Draw the sentences of the teachers and of the student."""
     available = len(parts.source.splits["train"])
-    sizes = {where: each.config["labelled"] for where, each in parts.teachers.items()}
+    # A teacher that trains nothing has seen the sentences that its user says, or else none.
+    sizes = {where: each.seen for where, each in parts.teachers.items() if each.given is None or each.seen is not None}
+    given = [each.given for each in parts.teachers.values() if each.given is not None]
     sizes |= {f"teachers.{name}": each.config["labelled"] for name, each in parts.own_teachers.items()}
     for where, size in sizes.items():
         if size is not None and not 1 <= size <= available:
@@ -230,16 +245,26 @@ def _draw(config: Mapping[str, Any], parts: _Parts) -> Splits:
                 f"take all with {where}.labelled=null; unless it has a text of its own (student.text), the student's "
                 "unlabelled sentences (student.unlabelled) come out of the rest."
             )
+    numbers = list(sizes.values()) or [config["student"]["labelled"]]
     return draw_splits(
         parts.source if parts.target is parts.source else Transfer(parts.source, parts.target),
         # No teacher has seen the student's unlabelled text.
-        teacher=None if None in sizes.values() else max(sizes.values()),
+        teacher=None if None in numbers else max(numbers),
         labelled=config["student"]["labelled"],
         unlabelled=config["student"]["unlabelled"],
         text=parts.text,
-        teacher_seed=config["teacher"]["seed"],
+        teacher_seed=config["teacher"]["seed"] if sizes else config["seed"],
         seed=config["seed"],
+        cover=functools.partial(_covered, given) if given else None,
     )
+
+
+def _covered(teachers: Sequence[GivenModel], text: Dataset) -> Coverage:
+    """Return the sentences of a text that all teachers know."""
+    found = [teacher.cover(text) for teacher in teachers]
+    known = [set(each.rows) for each in found if each.rows is not None]
+    rows = sorted(set.intersection(*known)) if known else None
+    return Coverage(rows, [note for each in found for note in each.notes])
 
 
 def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
@@ -255,8 +280,8 @@ def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
         return _training(
             common, fingerprint_of, "teacher", name, each.config, each.recipe,
             seed=each.config["seed"], select="best", annotation=source.annotation,
-            labelled=drawn(splits.teacher, each.config["labelled"] or len(splits.teacher), seed),
-            annotated=splits.teacher, dev=source.splits["dev"], judged=judged,
+            labelled=_labelled(each, splits, seed),
+            annotated=splits.teacher, dev=source.splits["dev"], judged=judged, given=each.given,
         )  # fmt: skip
 
     taught = [teacher(where.replace("ensemble.", "teacher-"), each) for where, each in parts.teachers.items()]
@@ -295,7 +320,23 @@ def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
         )  # fmt: skip
     margin = None if config["margin"] is None else config["margin"] / 100
     names, places = (config["name"], source, target, splits), (scores, own, sources_of)
-    return Plan(*names, taught, students, parts.comparisons, *places, margin)
+    return Plan(*names, taught, students, parts.comparisons, *places, margin, tuple(_notes(parts)))
+
+
+def _labelled(teacher: _Teacher, splits: Splits, seed: int) -> Dataset:
+    """Return the sentences that a teacher is trained on."""
+    if teacher.given is not None:
+        return splits.teacher.select([])
+    return drawn(splits.teacher, teacher.seen or len(splits.teacher), seed)
+
+
+def _notes(parts: _Parts) -> list[str]:
+    """Return a sentence on every teacher that trains nothing."""
+    return [
+        f"{where.removeprefix('ensemble.')} trains nothing: {'. '.join([each.given.title, *each.given.remarks])}."
+        for where, each in parts.teachers.items()
+        if each.given is not None
+    ]
 
 
 def _common(corpora: Iterable[Corpus]) -> dict[str, Any]:
@@ -346,11 +387,18 @@ def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Met
 def _try(parts: _Parts, splits: Splits) -> None:
     """Compute every loss once with untrained models, so that a pair that cannot work is refused before any training."""
     annotation = parts.source.annotation
-    sample = training_text(annotation, splits.teacher.select([0]))
+    given = any(each.given is not None for each in parts.teachers.values())
+    # A teacher that looks its answers up is asked for all of them here, and knows other sentences not at all.
+    text = training_text(annotation, splits.labelled, splits.unlabelled) if given else None
+    sample = training_text(annotation, splits.teacher.select([0])) if text is None else text.select([0])
     student = parts.student.create(annotation, sample, splits.teacher).eval()
-    models = [each.recipe.create(annotation, sample, splits.teacher) for each in parts.teachers.values()]
     weights = [each.config["weight"] for each in parts.teachers.values()]
-    run: Teacher = joined([TeacherScores.compute(model, sample, progress=False) for model in models], weights)
+    found = []
+    for each in parts.teachers.values():
+        known = each.given.of_text(text) if each.given is not None and text is not None else None
+        model = each.recipe.create(annotation, sample, splits.teacher)
+        found.append(known or TeacherScores.compute(model, sample, progress=False))
+    run: Teacher = joined(found, weights)
     teachers: dict[str | None, Teacher] = {None: run}
     for name, each in parts.own_teachers.items():
         model = each.recipe.create(annotation, sample, splits.teacher)
@@ -369,11 +417,46 @@ def _try(parts: _Parts, splits: Splits) -> None:
                 labelled=labelled,
             )
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise type(error)(f"{method.where}.loss: {error}") from error
+            # A baseline is chosen by default, and need not mean something for every teacher.
+            leave = f" Leave it out with ~kd@{method.where}." if given and method.where != "kd" else ""
+            raise type(error)(f"{method.where}.loss: {error}{leave}") from error
+
+
+def _opened(where: str, config: Mapping[str, Any], recipe: Any, annotation: Annotation) -> _Teacher:
+    """Return a teacher to be trained, or open one that trains nothing."""
+    if not isinstance(recipe, GivenTeacher):
+        return _Teacher(config, recipe)
+    try:
+        model = recipe.open(annotation)
+    except (ValueError, FileNotFoundError) as error:
+        # Messages name keys of the first teacher.
+        message = str(error).replace("teacher.", f"{where}.")
+        raise type(error)(f"{where}: {message}") from error
+    return _Teacher(config, Opened(model), model)
+
+
+def _check_teacher(where: str, recipe: Any, config: Mapping[str, Any], output: Path) -> None:
+    """Refuse settings of training for a teacher that trains nothing, and the other way round."""
+    if not isinstance(recipe, GivenTeacher):
+        given = [name for name in ("path", "map") if config.get(name)]
+        if given:
+            raise ValueError(
+                f"{where}.{given[0]}={config[given[0]]}: This teacher is trained here, and nothing is read from there. "
+                f"A model of structkd's is read with {where}=trained, a stock classifier with "
+                f"{where}=token_classification."
+            )
+        _check_settings(config["trainer"], "best", where, output)
+        return
+    set_here = [f"trainer.{name}" for name in config["trainer"]]
+    set_here += [name for name in ("patience", "batch_words") if config.get(name) is not None]
+    if set_here:
+        raise ValueError(f"{where}.{set_here[0]}: This teacher trains nothing. Leave the setting out.")
 
 
 def _recipe(config: Mapping[str, Any], where: str) -> Any:
     recipe = instantiate(config, where)
+    if isinstance(recipe, GivenTeacher):
+        return recipe
     if not (hasattr(recipe, "create") and hasattr(recipe, "load")):
         raise InstantiationError(f"{where} must name a recipe with create and load, got {type(recipe).__name__}.")
     if isinstance(encoder := getattr(recipe, "encoder", None), str):
@@ -416,6 +499,7 @@ def _training(
     unlabelled: Dataset | None = None,
     scores: SharedScores | None = None,
     teachers: list[tuple[str, float]] | None = None,
+    given: GivenModel | None = None,
 ) -> Training:
     settings = Settings(
         **identity.chosen_settings(complete(config), None if method is None else method.config),
@@ -428,9 +512,8 @@ def _training(
         targets=None if scores is None else scores.precision,
         weights=identity.canonical([weight for _, weight in teachers]) if teachers and len(teachers) > 1 else None,
     )
-    labelled_text, unlabelled_text, annotated_text = (
-        None if text is None else fingerprint_of(text) for text in (labelled, unlabelled, annotated)
-    )
+    texts = (labelled, unlabelled, annotated) if given is None else (None, None, None)
+    labelled_text, unlabelled_text, annotated_text = (None if text is None else fingerprint_of(text) for text in texts)
     return Training(
         role=role,
         name=name,
@@ -442,7 +525,7 @@ def _training(
             teachers=teachers,
             text=(labelled_text, unlabelled_text, annotated_text),
             plugins=plugin_fingerprints(_named_in(settings.plain())),
-            files=file_fingerprints(config["model"]),
+            files=file_fingerprints(config["model"]) if given is None else {"given": given.identity},
         ),
         recipe=recipe,
         settings=identity.trainer_settings(config["trainer"]),
@@ -458,6 +541,7 @@ def _training(
         dev=dev,
         judged=judged,
         teacher=scores,
+        given=given,
     )
 
 
@@ -488,10 +572,14 @@ def _describe(parts: _Parts, splits: Splits) -> None:
         )
         if corpus.notes:
             log.info("%s", corpus.notes)
+    for note in _notes(parts):
+        log.info("%s", note)
+    learns = any(each.given is None for each in parts.teachers.values())
     log.info(
-        "teacher: %d labelled sentences; student: %d of these, and %d others without labels%s",
-        len(splits.teacher),
+        "%sstudent: %d %slabelled sentences, and %d others without labels%s",
+        f"teacher: {len(splits.teacher)} labelled sentences; " if learns else "",
         len(splits.labelled),
+        "of these " if learns else "",
         len(splits.unlabelled),
         f". {splits.note}" if splits.note else "",
     )

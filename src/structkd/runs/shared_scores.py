@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset
 
-from structkd.models import StructuredModel
 from structkd.records import TrainingFolder
+from structkd.teachers import GivenModel
 from structkd.training import LiveTeacher, ScoreStore, Teacher, TeacherMixture
 from structkd.training.processes import is_main_process, wait_for_everyone
 
@@ -55,7 +55,7 @@ class SharedScores:
         self._work_dir = work_dir
         self._dtype = dtype
         self._shard_sentences = shard_sentences
-        self._models: list[StructuredModel] = []
+        self._models: list[Any] = []
         self._teacher: Teacher | None = None
 
     @property
@@ -65,8 +65,8 @@ class SharedScores:
         return f"{self._dtype}, shards of {self._shard_sentences}" if self.way == "store" else "live"
 
     @property
-    def models(self) -> list[StructuredModel]:
-        """The trained teachers."""
+    def models(self) -> list[Any]:
+        """The trained teachers, and those that train nothing."""
         if not self._models:
             self._models = [
                 each.recipe.load(TrainingFolder(self._work_dir / each.key).model) for each in self._teachers
@@ -78,31 +78,39 @@ class SharedScores:
             for model in self.models:
                 model.encoder.check(self.text)
             if self.way == "live":
-                self._teacher = joined([LiveTeacher(model, self.text) for model in self.models], self._weights)
+                found = [self._known(model) or LiveTeacher(model, self.text) for model in self.models]
             else:
-                self._teacher = joined([store for _, store in self.stores()], self._weights)
+                found = [known or store for known, (_, store) in zip(self._all_known(), self.stores(), strict=True)]
+            self._teacher = joined(found, self._weights)
         return self._teacher
 
-    def stores(self, part: tuple[int, int] = (0, 1)) -> list[tuple[Path, ScoreStore | None]]:
+    def _known(self, model: Any) -> Teacher | None:
+        """Return the teacher of the text if its scores need not be computed."""
+        return model.of_text(self.text) if isinstance(model, GivenModel) else None
+
+    def _all_known(self) -> list[Teacher | None]:
+        return [self._known(model) for model in self.models]
+
+    def stores(self, part: tuple[int, int] = (0, 1)) -> list[tuple[Path | None, ScoreStore | None]]:
         """Return the folder and the store of every teacher, and write the stores that are missing.
 
         Args:
             part: (k, n): write only the k-th of n shares of every store, as one of n machines.
 
         Returns:
-            None in place of a store that still lacks the shares of other machines.
+            None in place of a store that still lacks the shares of other machines. None in place of the folder, too,
+            for a teacher that looks its scores up and needs no store.
         """
-        return [self._store(*each, part) for each in zip(self._teachers, self.models, strict=True)]
+        return [
+            (None, None) if isinstance(model, GivenModel) and not model.runs else self._store(teacher, model, part)
+            for teacher, model in zip(self._teachers, self.models, strict=True)
+        ]
 
-    def _store(
-        self, teacher: Training, model: StructuredModel, part: tuple[int, int]
-    ) -> tuple[Path, ScoreStore | None]:
-        weights = TrainingFolder(self._work_dir / teacher.key).weights
-        fingerprint: dict[str, Any] = {
-            "teacher": teacher.key,
-            "weights": file_fingerprints([str(weights)])[str(weights)],
-            "text": text_fingerprint(self.text),
-        }
+    def _store(self, teacher: Training, model: Any, part: tuple[int, int]) -> tuple[Path, ScoreStore | None]:
+        fingerprint: dict[str, Any] = {"teacher": teacher.key, "text": text_fingerprint(self.text)}
+        if teacher.given is None:  # otherwise the key says which answers it gives
+            weights = TrainingFolder(self._work_dir / teacher.key).weights
+            fingerprint["weights"] = file_fingerprints([str(weights)])[str(weights)]
         folder = self._work_dir / f"targets-{digest([fingerprint, self._dtype, self._shard_sentences])[:16]}"
         # If machines share the work, every machine holds its own lock.
         lock = folder.with_name(f"{folder.name}-{part[0]}-of-{part[1]}") if part[1] > 1 else folder
@@ -111,7 +119,7 @@ class SharedScores:
             # The main process writes first; the others that torchrun started then open the finished store.
             if turn:
                 if is_main_process() and torch.accelerator.is_available():
-                    model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
+                    model.to(torch.accelerator.current_accelerator())
                 with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
                     store = ScoreStore.write(
                         model,
@@ -122,7 +130,7 @@ class SharedScores:
                         shard_sentences=self._shard_sentences,
                         part=part,
                     )
-                model.to("cpu")  # type: ignore[arg-type]
+                model.to("cpu")
             wait_for_everyone()
         return folder, store
 

@@ -44,7 +44,7 @@ def store_targets(
     work_dir = Path(config["work_dir"]).absolute()
     result: dict[str, Any] = {}
     say = print if is_main_process() else log.debug
-    stores: list[tuple[Training, tuple[Path, ScoreStore | None]]] = []
+    stores: list[tuple[Training, tuple[Path | None, ScoreStore | None]]] = []
     for (way, name), scores in planned.scores.items():
         if way == "store":
             teachers = planned.teachers if name is None else [planned.own_teachers[name]]
@@ -52,6 +52,9 @@ def store_targets(
                 ensure(teacher, work_dir)
             stores += zip(teachers, scores.stores(part), strict=True)
     for teacher, (folder, store) in stores:
+        if folder is None:
+            say(f"{teacher.name}: looks its scores up, and needs no store")
+            continue
         if store is None:
             say(f"{teacher.name}: share {part[0] + 1} of {part[1]} is written, others are missing\n  {folder}")
             result[teacher.name] = {"folder": str(folder), "complete": False}

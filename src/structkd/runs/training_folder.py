@@ -9,6 +9,7 @@ import gzip
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import torch
 from datasets import Dataset
 from transformers import set_seed
 
@@ -25,6 +27,7 @@ from structkd.evaluation import compute_metrics, counts, lenient_counts
 from structkd.files import remove_unfinished, replacing
 from structkd.models import ModelRecipe, StructuredModel
 from structkd.records import Timing, TrainingConfig, TrainingFolder, TrainingMetrics
+from structkd.teachers import GivenModel
 from structkd.training import FitResult, Teacher, fit, predict_by, share_of_illegal, training_text
 from structkd.training.processes import broadcast, is_main_process
 
@@ -50,6 +53,7 @@ class Training:
         dev: annotated sentences by which the model is chosen.
         judged: annotated sentences, by the name of their split, on which the model's figures are taken.
         teacher: gives the teacher when it is needed; None for training on labels alone.
+        given: the teacher, if it trains nothing; only its figures are taken then.
     """
 
     role: str
@@ -69,6 +73,7 @@ class Training:
     dev: Dataset
     judged: Mapping[str, Dataset]
     teacher: Callable[[], Teacher] | None
+    given: GivenModel | None = None
 
     @property
     def title(self) -> str:
@@ -101,6 +106,10 @@ def ensure(training: Training, work_dir: Path) -> TrainingMetrics:
 
 
 def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
+    if training.given is not None:
+        taken: Any = _take(training, training.given, folder) if is_main_process() else None
+        figures: TrainingMetrics = broadcast(taken)
+        return figures
     annotation = training.annotation
     text = training_text(annotation, training.labelled, training.unlabelled)
     if is_main_process():
@@ -143,6 +152,38 @@ def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
     metrics: Any = _keep(training, model, result, len(text), folder) if is_main_process() else None
     kept: TrainingMetrics = broadcast(metrics)
     return kept
+
+
+def _take(training: Training, teacher: GivenModel, folder: TrainingFolder) -> TrainingMetrics:
+    """Take the figures of a teacher that trains nothing, on the splits that it knows in full."""
+    begun = time.perf_counter()
+    log.info("%s: trains nothing; its figures are taken", training.title)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    training.config.write(folder.config)
+    if torch.accelerator.is_available():
+        teacher.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
+    figures = {
+        split: _judge(teacher, sentences, folder.predictions(split)) if teacher.cover(sentences).rows is None else {}
+        for split, sentences in training.judged.items()
+    }
+    teacher.to("cpu")
+    metrics = TrainingMetrics(
+        role=training.role,
+        folder=folder.path.name,
+        labelled=0,
+        unlabelled=0,
+        parameters=sum(parameter.numel() for parameter in teacher.parameters()),
+        steps=0,
+        best_step=None,
+        history=[],
+        dev=figures["dev"],
+        test=figures["test"],
+    )
+    Timing(seconds=round(time.perf_counter() - begun, 2), resumed_from=None).write(folder.timing)
+    metrics.write(folder.metrics)
+    known = ", ".join(f"{name} {100 * value:.2f}" for name, value in metrics.dev.items())
+    log.info("%s: %s", training.title, f"dev {known}" if known else "it does not know all of dev")
+    return metrics
 
 
 def _keep(
@@ -207,7 +248,7 @@ def _save_model(model: StructuredModel, folder: Path) -> None:
         model.save_pretrained(temporary)
 
 
-def _judge(model: StructuredModel, sentences: Dataset, path: Path) -> dict[str, float]:
+def _judge(model: StructuredModel | GivenModel, sentences: Dataset, path: Path) -> dict[str, float]:
     """Return the model's metrics on some sentences, and write its predictions to ``path``."""
     annotation = model.annotation
     predicted, published = predict_by(model, sentences, [model.decode, model.decode_published])

@@ -121,7 +121,7 @@ def draw_splits(
             if not covered.rows and unlabelled != 0:
                 raise ValueError(f"The teacher knows no sentence of {where}. {' '.join(covered.notes)}")
             pool = pool.select(covered.rows)
-            where = f"{where}, of which the teacher knows these"
+            where = f"{where} and the sentences that the teacher does not know"
     unlabelled = len(pool) if unlabelled is None else unlabelled
     if not labelled + unlabelled:
         raise ValueError("student.labelled=0, student.unlabelled=0: the student has nothing to learn from.")
