@@ -10,12 +10,12 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check test-peers reproduce bench lint format build clean
+.PHONY: help install test check test-peers reproduce bench bench-inference lint format build clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PROFILE chooses what 'make reproduce' runs: quick (default), cpu (hours, on corpora of your own or the hub) or"
 	@echo "  paper (published settings, for a GPU and the hub); JOBS=2 how many processes work at once."
@@ -47,6 +47,16 @@ reproduce: install  ## train teachers and students, write experiments/results/PR
 
 bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 3 minutes)
 	PYTHONPATH=experiments/bench/.peers $(BIN)/python experiments/bench/run.py
+
+bench-inference: install experiments/bench/.peers-inference/installed  ## measure how fast trained models annotate text, write experiments/results/inference.md (about 5 minutes)
+	$(BIN)/python experiments/bench/inference.py
+
+# spaCy has dependencies of its own, so it gets an environment of its own.
+experiments/bench/.peers-inference/installed: experiments/bench/peers-inference.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 # What is only compared with lives in a folder of its own; --no-deps keeps our torch.
 experiments/bench/.peers/installed: experiments/bench/peers.txt | install

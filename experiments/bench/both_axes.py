@@ -1,0 +1,109 @@
+"""Plot accuracy over speed: a teacher, its student, the exported student, and spaCy, on Universal NER English-EWT.
+
+    structkd scenario=case2a data=uner_ewt teacher.trainer.max_steps=2000 student.trainer.max_steps=3000
+    python experiments/bench/both_axes.py --teacher FOLDER --student FOLDER [--output DIR]
+
+F1 is that of the test sentences, by exact spans and types. spaCy's entities are mapped: PERSON to PER, ORG to ORG, and
+GPE, LOC and FAC to LOC. Speed is words per second of processor time at batch 1 on one thread; the engines take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from inference import SPACY, SPACY_MODEL, TURN, Engine
+
+import structkd
+from structkd.data import load_uner_ewt
+from structkd.export import export
+from structkd.files import replacing, write_text
+from structkd.tags import spans
+
+HERE = Path(__file__).resolve().parent
+_MAPPED = {"PERSON": "PER", "PER": "PER", "ORG": "ORG", "GPE": "LOC", "LOC": "LOC", "FAC": "LOC"}
+_SPAN = tuple[int, int, str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", type=Path, required=True, help="folder of the teacher's model")
+    parser.add_argument("--student", type=Path, required=True, help="folder of the student's model")
+    parser.add_argument("--spacy", type=Path, default=SPACY, help="interpreter of spaCy's environment")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of every engine (default: 15)")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "results", help="where table and plot go")
+    options = parser.parse_args()
+    corpus = load_uner_ewt("spans")
+    test, train = corpus.splits["test"], corpus.splits["train"]
+    scheme, labels = corpus.annotation.scheme, corpus.annotation.labels
+    gold = [
+        {(span.start, span.end + 1, span.type) for span in spans([labels[label] for label in row], scheme)}
+        for row in test["labels"]
+    ]
+    spoken = [list(words) for words in train["tokens"]]
+    random.Random(0).shuffle(spoken)
+    text = [list(words) for words in test["tokens"]] + spoken[: TURN[1] * options.rounds + 64]
+    with tempfile.TemporaryDirectory() as place, ExitStack() as ending:
+        folder = Path(place)
+        (folder / "sentences.json").write_text(json.dumps(text), encoding="utf-8")
+        export(structkd.load(options.student), folder / "student")
+        engines = [
+            Engine("teacher, torch", "compiled", str(options.teacher)),
+            Engine("student, torch", "compiled", str(options.student)),
+            Engine("student, exported", "exported", str(folder / "student")),
+            Engine("spaCy en_core_web_sm, ner", "spacy", SPACY_MODEL, python=str(options.spacy)),
+        ]
+        for engine in engines:
+            engine.start(folder / "sentences.json")
+            ending.callback(engine.process.kill)
+        figures = {engine.name: _f1(gold, engine.spans(len(test))) for engine in engines}
+        for number in range(options.rounds):
+            for engine in random.Random(number).sample(engines, len(engines)):
+                engine.turn(text, number, len(test))
+    rows = [(engine.name, figures[engine.name], engine.median) for engine in engines]
+    slowest = rows[-1][2]
+    lines = [
+        "| engine | test F1, UNER-EWT | words per CPU second, batch 1 | over spaCy |",
+        "|---|---:|---:|---:|",
+        *(f"| {name} | {100 * f1:.2f} | {speed:,.0f} | {speed / slowest:.1f} |" for name, f1, speed in rows),
+    ]
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_text(options.output / "both_axes.md", "\n".join(lines) + "\n")
+    _plot(rows, options.output / "both_axes.png")
+    print("\n".join(lines))
+
+
+def _f1(gold: list[set[_SPAN]], found: list[list[list]]) -> float:
+    predicted = [
+        {(start, end, _MAPPED[label]) for start, end, label in sentence if label in _MAPPED} for sentence in found
+    ]
+    correct = sum(len(one & other) for one, other in zip(gold, predicted, strict=True))
+    return 2 * correct / (sum(map(len, gold)) + sum(map(len, predicted)))
+
+
+def _plot(rows: list[tuple[str, float, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.8), layout="constrained")
+    for name, f1, speed in rows:
+        axes.scatter(speed, 100 * f1, s=40)
+        axes.annotate(name, (speed, 100 * f1), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("words per second of processor time, batch 1")
+    axes.set_ylabel("F1 on UNER-EWT test")
+    axes.margins(0.2)
+    axes.grid(alpha=0.3)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
