@@ -13,7 +13,7 @@ from .base import Parts, ordinary_tensors
 from .checks import check_inventory, check_labels, check_scores
 from .faults import SEVERAL_PARTS, Faults, choices_of_event
 from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once, working_precision
-from .kernels.viterbi import Legality, viterbi
+from .kernels.viterbi import Legality, check_legality, viterbi
 from .transition_counts import scale_gradient_
 from .wordwise import WordwiseDistribution
 
@@ -158,8 +158,31 @@ class MaxEnt(LabelDistribution):
         if legal is None:
             return super().decode()
         with torch.no_grad():
-            scores, size = self.logits.to(working_precision(self.logits)), self.event_shape[-1]
-            return viterbi(scores, scores.new_zeros(size, size), self.lengths, legal=legal)[1]
+            check_legality(legal, self.event_shape[-1])
+            # Most often the best label of every word alone makes a legal sequence, and there is no better one.
+            values, labels = self.logits.detach().max(-1)
+            labels = labels.masked_fill_(~self.word_mask, NOWHERE) if self.ragged else labels
+            others = (~self._is_legal(values, labels, legal)).nonzero().flatten()
+            if len(others):
+                scores, size = self.logits[others].to(working_precision(self.logits)), self.event_shape[-1]
+                labels[others] = viterbi(
+                    scores, scores.new_zeros(size, size), self.lengths[others], legal=legal, items=others
+                )[1]
+            return labels
+
+    def _is_legal(self, values: Tensor, labels: Tensor, legal: Legality) -> Tensor:
+        """Return whether sequences of labels, -1 in the padding, are legal and possible, BoolTensor [B]."""
+        # Few cells are looked up, which numpy does in a fraction of torch's time.
+        first, following, last = (mask.cpu().numpy() for mask in legal)
+        tags, possible = labels.cpu().numpy(), (values > NEG_INF).cpu().numpy()
+        pairs = following[tags[:, 1:], tags[:, :-1]]
+        if not self.ragged:
+            found = first[tags[:, 0]] & last[tags[:, -1]] & pairs.all(1) & possible.all(1)
+        else:
+            outside = ~self.word_mask.cpu().numpy()
+            ends = tags[range(len(tags)), self.lengths.cpu().numpy() - 1]
+            found = first[tags[:, 0]] & last[ends] & (pairs | outside[:, 1:]).all(1) & (possible | outside).all(1)
+        return torch.from_numpy(found).to(labels.device)
 
     def label_marginals(self) -> Tensor:
         """Return P(label) for every word, [B, N, C], in working precision; 0 in the padding."""

@@ -22,6 +22,9 @@ __all__ = ["BiLSTMConfig", "BiLSTMEncoder", "BiLSTMRecipe", "CharacterCNN", "Loc
 # Odd, and its powers modulo 2^64 have no pattern (the golden ratio's digits, Knuth 1998, section 6.4).
 _MULTIPLIER = 0x9E3779B97F4A7C15 - (1 << 64)
 
+#: Words of a batch that are read one by one, whether or not some are equal.
+_FEW_WORDS = 64
+
 
 class BiLSTMConfig(PreTrainedConfig):
     """Sizes and dropout rates of a :class:`BiLSTMEncoder`.
@@ -95,7 +98,8 @@ class CharacterCNN(nn.Module):
         """
         batch, words, width = characters.shape
         spelled = characters.reshape(batch * words, width)
-        if characters.device.type != "cpu":  # on a GPU the search takes longer than it saves
+        # On a GPU, and for few words, the search takes longer than it saves.
+        if characters.device.type != "cpu" or batch * words <= _FEW_WORDS:
             return self._read(spelled).view(batch, words, -1)
         distinct, place = _distinct_rows(spelled)
         return self._read(distinct).index_select(0, place).view(batch, words, -1)

@@ -54,7 +54,7 @@ class Vocabulary:
         self.characters = list(characters)
         self.lowercase = lowercase
         self.max_characters = max_characters
-        self._cache = TensorCache()
+        self._cache = TensorCache(again=True)
         self._word_number = {word: number for number, word in enumerate(self.words, start=2)}
         self._character_number = {character: number for number, character in enumerate(self.characters, start=4)}
 

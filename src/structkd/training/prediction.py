@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from structkd.training.sampling import SortedSampler
 from structkd.training.teacher_scores import sentence_lengths
 
 __all__ = ["predict", "predict_by"]
+
+#: Sentences that are Python objects at a time, about.
+_ROWS = 1024
 
 
 def predict(model: Any, text: Dataset, batch_size: int = 64) -> list[dict[str, list[int]]]:
@@ -47,9 +50,8 @@ def predict_by(
     was_training = model.training
     model.eval()
     try:
-        for cut in range(0, len(order), batch_size):
-            rows = order[cut : cut + batch_size]
-            batch = {name: value.to(model.device) for name, value in model.encode([text[row] for row in rows]).items()}
+        for rows, examples in _batches(text, order, batch_size):
+            batch = {name: value.to(model.device) for name, value in model.encode(examples).items()}
             with torch.no_grad():
                 scores = model.scores(model(**batch))
                 decoded = [decode(scores, batch["lengths"]) or {} for decode in decoders]
@@ -60,3 +62,16 @@ def predict_by(
     finally:
         model.train(was_training)
     return results
+
+
+def _batches(
+    text: Dataset, order: Sequence[int], batch_size: int
+) -> Iterator[tuple[Sequence[int], list[dict[str, Any]]]]:
+    """Yield the rows of every batch and their sentences; a data set takes long to give one row, and not many."""
+    together = batch_size * max(1, _ROWS // batch_size)
+    for begin in range(0, len(order), together):
+        rows = order[begin : begin + together]
+        content = text[list(rows)]
+        examples = [dict(zip(content, values, strict=True)) for values in zip(*content.values(), strict=True)]
+        for cut in range(0, len(rows), batch_size):
+            yield rows[cut : cut + batch_size], examples[cut : cut + batch_size]
