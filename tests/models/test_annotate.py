@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 
 from structkd.data import TagAnnotation, TreeAnnotation
+from structkd.data.annotation import tree_fault
 from structkd.models import (
     BiLSTMRecipe,
     HeadLabelerRecipe,
@@ -32,6 +33,13 @@ RECIPES = {
         f"{head}-{scheme}": (TaggerRecipe(encoder=ENCODER, head=head), TagAnnotation.of_spans(["P", "L"], scheme))
         for head in ("crf", "maxent")
         for scheme in ("BIO", "BIOES")
+    },
+    **{
+        f"legal-{head}": (
+            TaggerRecipe(encoder=ENCODER, head=head, legal=True),
+            TagAnnotation.of_spans(["P", "L"], "BIO"),
+        )
+        for head in ("crf", "maxent")
     },
     "upos": (TaggerRecipe(encoder=ENCODER, head="crf"), TagAnnotation(("N", "V"))),
     "spans": (SpanRecipe(encoder=ENCODER, size=3), TagAnnotation.of_spans(["P", "L"], "BIO")),
@@ -125,6 +133,11 @@ def _distribution(model, words):
         batch = model.encode([{"tokens": words}])
         scores = model.scores(model(**batch))
         return scores, model.distribution(scores, batch["lengths"])
+
+
+def _projective(heads) -> bool:
+    arcs = [sorted((d, h)) for d, h in enumerate(heads, 1)]
+    return not any(a < c < b < d for (a, b), (c, d) in itertools.permutations(arcs, 2))
 
 
 def _check_tags(model, result) -> None:
@@ -263,3 +276,39 @@ def test_parts_of_speech_are_passed_on(models) -> None:
     with pytest.raises(ValueError, match="has no parts of speech"):
         model.annotate([["Ana", "runs"]])
     assert len(model.annotate([Sentence(["Ana", "runs"], upos=["NOUN", "VERB"])])[0]["heads"]) == 2
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_best_structures_are_the_most_probable_legal_ones(name, models) -> None:
+    model = models[name].eval()
+    for result in model.annotate(WORDS, scores=True, best=4):
+        best = result["best"]
+        keys = [key for key in ("tags", "heads", "relations") if key in result]
+        assert [best[0][key] for key in keys] == [result[key] for key in keys]
+        assert math.isclose(best[0]["log_prob"], result["log_prob"], abs_tol=1e-4)
+        if "tags" in result:
+            assert [each["log_prob"] for each in best] == sorted((each["log_prob"] for each in best), reverse=True)
+        elif name != "head_labels" and result["words"]:  # trees are ranked by their arcs
+            scores, _ = _distribution(model, result["words"])
+            arcs = model.arc_scores(scores, torch.tensor([len(result["words"])]))[0]
+
+            def total(heads, arcs=arcs):
+                return sum(arcs[h - 1 if h else d, d].item() for d, h in enumerate(heads))
+
+            several = itertools.product(range(len(result["words"]) + 1), repeat=len(result["words"]))
+            trees = [t for t in several if tree_fault(t) is None and (name != "projective" or _projective(t))]
+            expected = sorted(map(total, trees), reverse=True)[:4]
+            np.testing.assert_allclose([total(each["heads"]) for each in best], expected, atol=1e-4)
+        assert len({str([each[key] for key in keys]) for each in best}) == len(best)
+        if "tags" in result and name != "spans" and result["words"]:
+            annotation, (_, distribution) = model.annotation, _distribution(model, result["words"])
+            numbers = list(itertools.product(range(len(annotation.labels)), repeat=len(result["words"])))
+            legal = [each for each in numbers if annotation.fault({"labels": each}) is None]
+            values = distribution.log_prob(torch.tensor(legal).unsqueeze(1)).flatten()
+            expected = values.topk(min(4, len(legal))).values.tolist()
+            np.testing.assert_allclose([each["log_prob"] for each in best], expected, atol=1e-4)
+    for sentence in (["Ana", "runs"], ["Ben"]):
+        if "heads" in keys and name != "head_labels":  # trees of two words: two; of one: one
+            assert len(model.annotate([sentence], best=4)[0]["best"]) == len(sentence)
+    with pytest.raises(ValueError, match="best must be a whole number of at least 1, got 0"):
+        model.annotate([["a"]], best=0)

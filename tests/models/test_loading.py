@@ -7,6 +7,7 @@ from itertools import permutations
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
 
 import structkd
@@ -200,3 +201,62 @@ def test_other_arguments_are_refused(folders) -> None:
         FileNotFoundError, match=r"There is no folder \./none \(looked for in .*not a name on the Hugging"
     ):
         structkd.load("./none")
+
+
+RUN = {
+    "scenario": "case2a",
+    "role": "student",
+    "method": "structural",
+    "metric": "f1",
+    "data": {
+        "name": "made-up",
+        "task": "entities",
+        "source": "here | there",
+        "licence": "CC BY-SA 4.0, the authors",
+        "notes": "Invented.",
+        "sentences": {"train": 900, "dev": 60, "test": 120},
+    },
+    "labelled": 500,
+    "unlabelled": 1500,
+    "teachers": {"teacher": "Tagger, 900 sentences"},
+    "temperature": 2.0,
+    "words_per_second": 12345.6,
+    "seeds": [
+        {"seed": 0, "test": {"f1": 0.875, "accuracy": 0.9}, "interval": [0.85, 0.9]},
+        {"seed": 1, "test": {"f1": 0.5, "accuracy": 0.75}, "interval": None},
+    ],
+    "command": "structkd scenario=case2a",
+    "versions": {"structkd": "0.1.0", "torch": "2.13.0"},
+}
+
+
+def test_the_model_card_has_what_the_run_recorded(saved, tmp_path) -> None:
+    """The hub's own reader finds licence, task and figures; loading and saving again keeps them."""
+    model = structkd.load(saved)
+    card = ModelCard.load(saved / "README.md")
+    assert (card.data.library_name, card.data.pipeline_tag) == ("structkd", "token-classification")
+    assert "| span types | PER, in BIO |" in card.text
+    model.about["run"] = RUN
+    model.save_pretrained(tmp_path / "one")
+    structkd.load(tmp_path / "one").save_pretrained(tmp_path / "two")
+    assert (tmp_path / "one" / "README.md").read_text() == (tmp_path / "two" / "README.md").read_text()
+    card = ModelCard.load(tmp_path / "two" / "README.md")
+    assert card.data.license == "cc-by-sa-4.0"
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found == {"f1": 0.875, "accuracy": 0.9}
+    for said in (
+        "distilled from teacher by the method structural",
+        "| 0 | 87.50 | 90.00 | 85.00 to 90.00 |",
+        "| 1 | 50.00 | 75.00 |  |",
+        "here \\| there",
+        "12,346 words per CPU second",
+        "    structkd scenario=case2a\n",
+        "torch 2.13.0",
+    ):
+        assert said in card.text
+
+
+def test_a_readme_of_ones_own_is_kept(folders, tmp_path) -> None:
+    (tmp_path / "README.md").write_text("Mine.")
+    structkd.load(folders[Tagger]).save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "Mine."

@@ -126,7 +126,7 @@ def test_saved_model_comes_back_exactly(head: str, tmp_path) -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
     model.save_pretrained(tmp_path)
-    written = {"config.json", "model.safetensors", "vocabulary.json", "structkd.json"}
+    written = {"config.json", "model.safetensors", "vocabulary.json", "structkd.json", "README.md"}
     assert {path.name for path in tmp_path.iterdir()} == written
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["encoder"]["model_type"] == "structkd_bilstm"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
-from structkd import HeadLabeling
+from structkd import HeadLabeling, NonProjectiveDependencyCRF
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.distributions.kernels.head_labels import trees_of_symbols
 from structkd.models.head_encodings import HeadEncoding, head_encoding
@@ -172,6 +172,40 @@ class HeadLabeler(StructuredModel):
             "heads": to_conllu(heads).masked_fill(padding, UNLABELLED),
             "relations": relations.masked_fill(padding, UNLABELLED),
         }
+
+    @torch.no_grad()
+    def k_best(self, scores: Mapping[str, Tensor], lengths: Tensor, k: int) -> list[tuple[dict[str, Tensor], Tensor]]:
+        """Return the k best trees over the arcs that labels name; every arc has its best relation.
+
+        A sentence whose labels name no tree has one structure, that of :meth:`decode`.
+        """
+        named, probabilities = scores["heads"].long(), scores["logits"].double().softmax(-1)
+        words = named.shape[1]
+        outside = (named < 0) | (named >= lengths.view(-1, 1, 1))
+        mass = probabilities.new_zeros(len(named), words, words + 1)
+        mass.scatter_add_(2, named.masked_fill(outside, words), probabilities)
+        arcs = mass[..., :words].mT.log()
+        best = self.decode(scores, lengths)
+        heads = to_own_index(best["heads"])
+        inside = heads >= 0
+        exists = (arcs.gather(1, heads.clamp(min=0).unsqueeze(1)).squeeze(1) > -torch.inf).logical_or(~inside).all(1)
+        # Without a tree of named arcs there is nothing to rank: any scores will do.
+        arcs = torch.where(exists.view(-1, 1, 1), arcs, 0.0)
+        trees = NonProjectiveDependencyCRF(arcs, lengths, multiroot=self.config.multiroot)
+        relations = self._inventory.to(lengths.device).relations
+        found = []
+        for rank, (value, parts) in enumerate(zip(*trees.k_best(k), strict=True)):
+            if rank == 0:
+                found.append((best, torch.ones_like(exists)))
+                continue
+            heads = trees.structure_of_parts(parts)
+            chosen = probabilities.masked_fill(named != heads.unsqueeze(-1), -1.0).argmax(-1)
+            structure = {
+                "heads": to_conllu(heads).masked_fill(heads < 0, UNLABELLED),
+                "relations": relations[chosen].masked_fill(heads < 0, UNLABELLED),
+            }
+            found.append((structure, exists & (value > -torch.inf)))
+        return found
 
     def confidences(
         self, scores: Mapping[str, Tensor], lengths: Tensor, structure: Mapping[str, Tensor]

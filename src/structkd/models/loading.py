@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from structkd import __version__
 from structkd.files import fault, read_json, sha256, write_json
 
-__all__ = ["HUB_ARGUMENTS", "check_files", "describe_files", "load", "model_folder"]
+__all__ = ["HUB_ARGUMENTS", "check_files", "describe_again", "describe_files", "described", "load", "model_folder"]
 
 #: Keyword arguments of ``from_pretrained`` that say where in the hub, and in which cache, a model lies.
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "proxies")
@@ -140,15 +140,33 @@ def model_folder(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
     return found
 
 
-def describe_files(folder: Path) -> None:
-    """Write ``structkd.json`` with the size and sha256 of the files of a model that has just been saved."""
+def describe_files(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write ``structkd.json`` with the size and sha256 of the files of a saved model.
+
+    Args:
+        folder: of the model.
+        facts: for the model card, see :func:`structkd.models.card.model_card`.
+    """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if _belongs(path, folder))
     files = {
         name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         for name in names
         if name not in _EDITABLE
     }
-    write_json(folder / _DESCRIPTION, {"format": _FORMAT, "structkd": __version__, "files": files})
+    write_json(
+        folder / _DESCRIPTION, {"format": _FORMAT, "structkd": __version__, "files": files, "about": dict(facts or {})}
+    )
+
+
+def describe_again(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Replace the facts that :func:`describe_files` wrote; the sizes and sha256 of the files stay as they are."""
+    write_json(folder / _DESCRIPTION, {**_check_format(folder), "about": dict(facts)})
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """Return the facts that :func:`describe_files` wrote; none for a model of the version before."""
+    facts: dict[str, Any] = _check_format(folder).get("about", {})
+    return facts
 
 
 def _belongs(path: Path, folder: Path) -> bool:

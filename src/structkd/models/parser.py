@@ -188,6 +188,21 @@ class BiaffineParser(StructuredModel):
         """
         trees = DependencyCRF if self.config.structure == "projective" else NonProjectiveDependencyCRF
         heads = trees(self.arc_scores(scores, lengths), lengths, multiroot=self.config.multiroot).decode()
+        return self._labelled(scores, heads)
+
+    @torch.no_grad()
+    def k_best(self, scores: Mapping[str, Tensor], lengths: Tensor, k: int) -> list[tuple[dict[str, Tensor], Tensor]]:
+        """Return the k best trees, ranked by their arcs; every arc has its best relation."""
+        trees = DependencyCRF if self.config.structure == "projective" else NonProjectiveDependencyCRF
+        distribution = trees(self.arc_scores(scores, lengths), lengths, multiroot=self.config.multiroot)
+        values, structures = distribution.k_best(k)
+        return [
+            (self._labelled(scores, distribution.structure_of_parts(parts)), value > -torch.inf)
+            for value, parts in zip(values, structures, strict=True)
+        ]
+
+    def _labelled(self, scores: Mapping[str, Tensor], heads: Tensor) -> dict[str, Tensor]:
+        """Return trees, given by heads that are positions from 0 (-1 in the padding), with their best relations."""
         padding = heads < 0
         relations = self.relation_scores(scores).along(heads.clamp(min=0)).argmax(-1)
         return {

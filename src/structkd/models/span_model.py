@@ -143,8 +143,18 @@ class SpanModel(StructuredModel):
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         """Return the best flat segmentation of every sentence as tags: ``labels``, LongTensor [B, N]."""
-        labels = torch.full(scores["spans"].shape[:2], UNLABELLED)
-        best = self.distribution(scores, lengths).decode()
+        return self._as_tags(self.distribution(scores, lengths).decode(), scores["spans"].shape[1], lengths)
+
+    def k_best(self, scores: Mapping[str, Tensor], lengths: Tensor, k: int) -> list[tuple[dict[str, Tensor], Tensor]]:
+        distribution = self.distribution(scores, lengths)
+        words, (values, structures) = scores["spans"].shape[1], distribution.k_best(k)
+        return [
+            (self._as_tags(distribution.structure_of_parts(parts), words, lengths), value > -torch.inf)
+            for value, parts in zip(values, structures, strict=True)
+        ]
+
+    def _as_tags(self, best: Sequence[Sequence[Any]], words: int, lengths: Tensor) -> dict[str, Tensor]:
+        labels = torch.full((len(best), words), UNLABELLED)
         for row, spans, length in zip(labels, best, lengths.tolist(), strict=True):
             named = [(span.start, span.end, self.config.types[span.type]) for span in spans]
             tags = tag_spans(named, length, self.config.scheme)

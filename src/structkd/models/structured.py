@@ -19,7 +19,8 @@ from transformers.utils import ModelOutput
 
 from structkd.data import UNLABELLED, Annotation
 from structkd.models.annotating import annotate_stream
-from structkd.models.loading import HUB_ARGUMENTS, check_files, describe_files, model_folder
+from structkd.models.card import facts_of, write_card
+from structkd.models.loading import HUB_ARGUMENTS, check_files, describe_files, described, model_folder
 
 __all__ = ["Features", "StructuredConfig", "StructuredModel", "WordEncoder", "padded"]
 
@@ -106,12 +107,15 @@ class StructuredModel(PreTrainedModel):
     """Base of the models: an encoder, and scores that define a distribution over structures.
 
     A subclass adds its layers after ``super().__init__`` and calls ``post_init``. It defines ``score_axes``,
-    ``annotation``, ``forward``, ``distribution``, ``encode_gold`` and ``decode``, and for scores of its annotation
-    ``confidences``. Shapes: B sentences, N words.
+    ``annotation``, ``forward``, ``distribution``, ``encode_gold`` and ``decode``; for scores of its annotation
+    ``confidences``, and for several structures ``k_best``. Shapes: B sentences, N words.
 
     Args:
         config: sizes and inventories.
         encoder: an encoder with its features and weights; None builds one from ``config.encoder``.
+
+    Attributes:
+        about: facts for the model card, see :mod:`structkd.models.card`; empty for a model that no run has made.
     """
 
     config_class = StructuredConfig
@@ -127,6 +131,7 @@ class StructuredModel(PreTrainedModel):
 
     def __init__(self, config: StructuredConfig, encoder: WordEncoder | None = None) -> None:
         super().__init__(config)
+        self.about: dict[str, Any] = {}
         self.encoder = cast(WordEncoder, AutoModel.from_config(config.encoder)) if encoder is None else encoder
 
     @property
@@ -228,7 +233,28 @@ class StructuredModel(PreTrainedModel):
             f"{type(self).__name__} gives no confidences. Write its method confidences, or annotate without scores."
         )
 
-    def annotate(self, sentences: Any, batch_size: int = 32, scores: bool = False) -> list[dict[str, Any]]:
+    def k_best(self, scores: Mapping[str, Tensor], lengths: Tensor, k: int) -> list[tuple[dict[str, Tensor], Tensor]]:
+        """Return the k best legal structures of every sentence, the best first.
+
+        Args:
+            scores: :meth:`scores` of the batch.
+            lengths: LongTensor [B].
+            k: at least 1.
+
+        Returns:
+            k pairs: structures as :meth:`decode` returns them, and a BoolTensor [B] that says which sentences have so
+            many.
+
+        Raises:
+            NotImplementedError: if the class does not define it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} gives its best structure only. Write its method k_best, or annotate without best."
+        )
+
+    def annotate(
+        self, sentences: Any, batch_size: int = 32, scores: bool = False, best: int | None = None
+    ) -> list[dict[str, Any]]:
         """Annotate raw text, or sentences, with the best legal structure.
 
         Args:
@@ -236,6 +262,8 @@ class StructuredModel(PreTrainedModel):
                 words. :mod:`structkd.sentences` states how raw text is split into words and sentences.
             batch_size: sentences in a batch; the result does not depend on it.
             scores: whether to add exact marginals, see :meth:`confidences`.
+            best: add the key ``best``, a list of so many structures (fewer if there are no more), the best first, each
+                with its ``log_prob``.
 
         Returns:
             For every sentence a dictionary of plain data, see :func:`structkd.sentences.tagged` and
@@ -252,14 +280,16 @@ class StructuredModel(PreTrainedModel):
         >>> [sorted(found) for found in model.annotate("Ana runs. Ben sits.")]
         [['offsets', 'spans', 'tags', 'words'], ['offsets', 'spans', 'tags', 'words']]
         """
-        return list(self.annotate_stream(sentences, batch_size, scores))
+        return list(self.annotate_stream(sentences, batch_size, scores, best))
 
-    def annotate_stream(self, sentences: Any, batch_size: int = 32, scores: bool = False) -> Iterator[dict[str, Any]]:
+    def annotate_stream(
+        self, sentences: Any, batch_size: int = 32, scores: bool = False, best: int | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Annotate an iterable of sentences, of any length, in constant memory; see :meth:`annotate`.
 
         Sentences are taken from the iterable for some batches at a time, and their annotation is given in order.
         """
-        return annotate_stream(self, sentences, batch_size, scores)
+        return annotate_stream(self, sentences, batch_size, scores, best)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -272,7 +302,10 @@ class StructuredModel(PreTrainedModel):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
-        """Save the model as transformers does, its features beside it, and ``structkd.json`` with their sha256.
+        """Save the model as transformers does, with its features, ``structkd.json`` and a model card.
+
+        ``structkd.json`` holds the sha256 of these files, and the facts for the card: those of the run that trained the
+        model are kept when it is loaded and saved again. A README.md that someone else wrote is not replaced.
 
         Args:
             save_directory: a folder, which is made.
@@ -284,7 +317,9 @@ class StructuredModel(PreTrainedModel):
         if kwargs.get("is_main_process", True):
             if getattr(self.encoder, "features", None) is not None:
                 self.features.save_pretrained(folder)
-            describe_files(folder)
+            facts = {**self.about, **facts_of(self)}
+            describe_files(folder, facts)
+            write_card(folder, facts)
         if pushed:
             self.push_to_hub(repository or folder.absolute().name, token=kwargs.get("token"))
 
@@ -351,4 +386,5 @@ class StructuredModel(PreTrainedModel):
         loaded = super().from_pretrained(local, *args, **({"use_safetensors": True} | kwargs))
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.encoder.load_features(local)
+        model.about = described(local)
         return loaded

@@ -201,6 +201,25 @@ class Tagger(StructuredModel):
         decoded = self.distribution(scores, lengths).decode(self._legal)
         return {"labels": decoded.masked_fill(decoded < 0, UNLABELLED)}
 
+    def k_best(self, scores: Mapping[str, Tensor], lengths: Tensor, k: int) -> list[tuple[dict[str, Tensor], Tensor]]:
+        distribution: Any = self.distribution(scores, lengths)
+        if self._legal is not None:
+            emissions = scores["emissions"]
+            size = emissions.shape[-1]
+            none = {"transitions": emissions.new_zeros(size, size)}
+            none |= {name: emissions.new_zeros(size) for name in ("start", "end")}
+            start, transitions, end = (
+                scores.get(name, none[name]).masked_fill(~mask.to(emissions.device), -torch.inf)
+                for name, mask in zip(("start", "transitions", "end"), self._legal, strict=True)
+            )
+            distribution = LinearChainCRF.from_scores(emissions, transitions, start, end, lengths)
+        values, structures = distribution.k_best(k)
+        found = []
+        for value, parts in zip(values, structures, strict=True):
+            labels = distribution.structure_of_parts(parts)
+            found.append(({"labels": labels.masked_fill(labels < 0, UNLABELLED)}, value > -torch.inf))
+        return found
+
     def confidences(
         self, scores: Mapping[str, Tensor], lengths: Tensor, structure: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
