@@ -17,15 +17,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models"),
     "export": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models"),
     "teachers": ("distributions", "projections", "losses", "integrations", "data", "evaluation", "models", "training"),
+    "inference": ("data", "evaluation", "models"),
     "runs": (
         *("distributions", "projections", "losses", "integrations", "data", "evaluation", "models", "training"),
         "teachers",
     ),
     "reporting": ("evaluation",),
-    "commands": ("export", "runs", "reporting"),
+    "commands": ("export", "inference", "runs", "reporting"),
 }
-#: Rooms whose objects are parts of an experiment, so that a configuration may name them. Those that carry experiments
-#: out are not among them: a configuration that could call ``register_plugin`` would admit itself.
-NAMEABLE = tuple(room for room in MAY_IMPORT if room not in ("testing", "export", "runs", "reporting", "commands"))
+#: Rooms that carry experiments and models out. A configuration cannot name their objects: one that could call
+#: ``register_plugin`` would admit itself.
+_CARRYING_OUT = ("testing", "export", "inference", "runs", "reporting", "commands")
+#: Rooms whose objects are parts of an experiment, so that a configuration may name them.
+NAMEABLE = tuple(room for room in MAY_IMPORT if room not in _CARRYING_OUT)
 #: Rooms whose code decides the result of a training. Data have a fingerprint of their own.
 DECIDING = tuple(room for room in NAMEABLE if room != "data")

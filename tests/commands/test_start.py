@@ -13,7 +13,8 @@ ANSWERS = """
 import sys
 from structkd.commands.main import main
 
-for arguments in (["--version"], ["--help"], ["+debug=tiny", "sceanrio=case2a"], ["reports"], ["report", "--help"]):
+for arguments in (["--version"], ["--help"], ["+debug=tiny", "sceanrio=case2a"], ["reports"], ["report", "--help"],
+                  ["predict", "--help"], ["list", "scenarios"]):
     sys.argv = ["structkd", *arguments]
     try:
         main()

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from made_up import TAGS, TREES, model, save_failure, save_run
 
-from structkd.commands.report import report
+from structkd.commands.report import command as report
 from structkd.reporting import Report, collect, read_runs, write_report
 
 RULE = "punctuation counted, relation subtypes dropped, as the CoNLL-18 scorer"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -18,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from structkd.records import RunFolder
 from structkd.runs.finished import find
+from structkd.runs.models import usage_lines
 from structkd.spelling import did_you_mean
 
 from . import sweep  # registers the resolver that names run folders, too
@@ -32,8 +35,10 @@ register_schema()
 
 log = logging.getLogger(__name__)
 
+#: Commands that read their own arguments: each is the function ``command`` of the module of its name, hyphens aside.
+_OF_THEIR_OWN = ("report", "predict", "evaluate", "benchmark", "list", "check-data", "env")
 #: Commands that may stand in place of the first key=value.
-_COMMANDS = ("targets", "report")
+_COMMANDS = ("targets", *_OF_THEIR_OWN)
 #: The folder of a command is different for every user, and is left out of the command that is kept.
 _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
@@ -44,6 +49,8 @@ def distil_job(config: DictConfig) -> float:
     run = find(*job[:2])
     if run is not None:
         log.info("Finished before: %s", RunFolder(job[1]).results)
+        for line in usage_lines(run, Path(job[0]["work_dir"])):
+            log.info("%s", line)
     else:
         # Loads transformers and datasets: not before they are needed.
         from structkd.runs.distil import distil
@@ -72,12 +79,13 @@ def _job(config: DictConfig) -> tuple[dict[str, Any], Path, str, list[str]]:
 
 
 def main() -> None:
-    """Run ``structkd report ...`` or ``structkd targets ...``, or hand the command line to Hydra.
+    """Run a command such as ``structkd report ...``, or hand the command line to Hydra.
 
     A user's error is one paragraph and exit status 1; HYDRA_FULL_ERROR=1 shows where it was raised. If nobody reads
     the output any more, as after ``| head``, the command ends with status 1 and no word.
     """
     typed = sys.argv[1:]
+    own = bool(typed) and typed[0] in _OF_THEIR_OWN
     # Jobs in other processes inherit it.
     os.environ["STRUCTKD_COMMAND"] = shlex.join(["structkd", *(each for each in typed if not each.startswith(_PLACES))])
     said = os.environ.get("HYDRA_FULL_ERROR")
@@ -90,10 +98,8 @@ def main() -> None:
     try:
         _run_and_flush(typed)
     except KeyboardInterrupt as stop:
-        print(
-            "structkd: interrupted. The same command continues where it stopped; what is finished is not done again.",
-            file=sys.stderr,
-        )
+        continues = "" if own else " The same command continues where it stopped; what is finished is not done again."
+        print(f"structkd: interrupted.{continues}", file=sys.stderr)
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
         closed = is_closed_pipe(error)
@@ -110,7 +116,7 @@ def main() -> None:
             sys.exit(1)
         if wanted or not is_user_error(error):
             raise
-        message = explain(error, "--output") if typed[:1] == ["report"] else explain(error)
+        message = explain(error, "--output") if own else explain(error)
         print(f"structkd: {message}", file=sys.stderr)
         print("(HYDRA_FULL_ERROR=1 shows where this was noticed.)", file=sys.stderr)
         sys.exit(1)
@@ -142,10 +148,10 @@ def _is_writable(stream: Any) -> bool:
 
 
 def _run(typed: list[str]) -> None:
-    if typed[:1] == ["report"]:
-        from .report import report
-
-        report()
+    if typed and typed[0] in _OF_THEIR_OWN:
+        # A module with its libraries is loaded when its command is given.
+        module = importlib.import_module(f".{typed[0].replace('-', '_')}", __package__)
+        module.command(typed[1:])
         return
     if typed in (["--help"], ["-h"]):
         print(help_text())
@@ -153,7 +159,7 @@ def _run(typed: list[str]) -> None:
     if typed == ["--version"]:
         print(f"structkd {importlib.metadata.version('structkd')}")
         return
-    if typed and typed[0].isidentifier() and typed[0] != "targets":
+    if typed and re.fullmatch("[A-Za-z_-]+", typed[0]) and typed[0] != "targets" and not typed[0].startswith("-"):
         raise ValueError(
             f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value."
             f"{did_you_mean(typed[0], _COMMANDS)} See structkd --help."

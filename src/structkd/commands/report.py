@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from structkd.extras import how_to_report
 
-__all__ = ["report"]
+__all__ = ["command"]
 
 _DESCRIPTION = """\
 Tables, tests and plots of all runs found below some folders.
@@ -37,7 +36,7 @@ examples:
 """
 
 
-def report(arguments: list[str] | None = None) -> None:
+def command(arguments: list[str]) -> None:
     """Read the results of runs, print them, and write them to a folder if one is given."""
     parser = argparse.ArgumentParser(
         prog="structkd report",
@@ -48,7 +47,7 @@ def report(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", metavar="RUNS", help="folders that hold runs, such as structkd-runs")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where to write; without it nothing is written")
     parser.add_argument("--title", default="Results", help="heading of the report (default: Results)")
-    options = parser.parse_args(sys.argv[2:] if arguments is None else arguments)
+    options = parser.parse_args(arguments)
     if how_to_report():
         raise NotImplementedError(f"{how_to_report()}. A run's own table is in the file results.md of its folder.")
     # Loads matplotlib and scipy: not before they are needed.

@@ -31,6 +31,7 @@ from structkd.data.corpus import (
 )
 from structkd.data.formats.columns import TaggedSentence, read_columns
 from structkd.data.formats.conllu import UNIVERSAL_RELATIONS, UPOS, DependencySentence, read_conllu
+from structkd.data.formats.lines import raw_lines
 from structkd.data.formats.slips import configured_at
 from structkd.data.formats.tag_schemes import FILE_SCHEMES, FileScheme
 from structkd.data.wheels import (
@@ -100,6 +101,7 @@ __all__ = [
     "load_uner_ewt",
     "load_universal_dependencies",
     "note_of",
+    "raw_lines",
     "read_columns",
     "read_conllu",
     "read_treebank",

@@ -6,8 +6,10 @@ import bz2
 import codecs
 import gzip
 import lzma
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ _REFUSED = {
 def numbered_lines(
     path: str | PathLike[str], encoding: str = "utf-8", offer: str | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its line end) of a text file.
+    """Yield (line number from 1, line without its line end) of a text file, which is not empty.
 
     gzip, bzip2 and xz are recognized by the first bytes of the file, not by its name.
 
@@ -45,46 +47,76 @@ def numbered_lines(
         ValueError: the file cannot be read, is empty, is not in `encoding`, or is compressed and damaged, cut off or
             packed in another way.
     """
-    path = Path(path)
+    number = 0
+    for number, text in raw_lines(path, encoding, offer):
+        stripped = text.rstrip("\r\n")
+        if "\r" in stripped:
+            raise ValueError(
+                f"{path}, line {number}: A carriage return stands inside the line. If the line ends are those "
+                "of old Macs, convert them: tr '\\r' '\\n'."
+            )
+        yield number, stripped
+    if number == 0:
+        raise ValueError(f"{path}: The file is empty.")
+
+
+def raw_lines(
+    path: str | PathLike[str], encoding: str = "utf-8", offer: str | None = None
+) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line with its line end) of a text file, or of the standard input.
+
+    Args:
+        path: the file; ``-`` is the standard input, which is not decompressed.
+        encoding, offer: see :func:`numbered_lines`.
+
+    Raises:
+        FileNotFoundError, LookupError, ValueError: see :func:`numbered_lines`; an empty file has no lines.
+    """
     utf8 = codecs.lookup(encoding).name == "utf-8"
     number = 0
     packed, unpack = "", None
+    from_input = str(path) == "-"
+    name = "the standard input" if from_input else str(path)
     try:
-        with path.open("rb") as raw:
-            magic = raw.read(6)
-        if not magic:
-            raise ValueError(f"{path}: The file is empty.")
-        for begin, (what, command) in _REFUSED.items():
-            if magic.startswith(begin) and utf8:
-                raise ValueError(f"{path}: The file is {what} first (`{command}`).")
-        packed, unpack = next((each for begin, each in _COMPRESSED.items() if magic.startswith(begin)), ("", None))
-        with path.open("rb") if unpack is None else unpack(path) as lines:
+        if not from_input:
+            packed, unpack = _packing(Path(path), utf8)
+        with _opened(path, from_input, unpack) as lines:
             for line in lines:
                 number += 1
-                text = line.decode("utf-8-sig" if number == 1 and utf8 else encoding).rstrip("\r\n")
-                if "\r" in text:
-                    raise ValueError(
-                        f"{path}, line {number}: A carriage return stands inside the line. If the line ends are those "
-                        "of old Macs, convert them: tr '\\r' '\\n'."
-                    )
-                yield number, text
+                yield number, line.decode("utf-8-sig" if number == 1 and utf8 else encoding)
     except FileNotFoundError:
         here = "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
         raise FileNotFoundError(f"{path}: No such file{here}.") from None
     except UnicodeDecodeError as error:
-        name = "UTF-8" if utf8 else encoding
+        wanted = "UTF-8" if utf8 else encoding
         remedy = f", or read it with another encoding, say {offer}" if offer else ""
         raise ValueError(
-            f"{path}, line {number}: Not {name} ({error.reason}). Convert the file to UTF-8{remedy}."
+            f"{name}, line {number}: Not {wanted} ({error.reason}). Convert the file to UTF-8{remedy}."
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         if unpack is not None and (not isinstance(error, OSError) or error.errno is None):
             raise ValueError(
                 f"{path}, line {number + 1}: The {packed} data are damaged or cut off ({error}). Fetch the file again."
             ) from error
-        raise ValueError(f"{path}: The file cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-    if number == 0:
-        raise ValueError(f"{path}: The file is empty.")
+        raise ValueError(f"{name}: The file cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+
+
+def _packing(path: Path, utf8: bool) -> tuple[str, Callable[[Path], Any] | None]:
+    """Return how a file is compressed, and the function that opens it; refuse other ways."""
+    with path.open("rb") as raw:
+        magic = raw.read(6)
+    for begin, (what, command) in _REFUSED.items():
+        if magic.startswith(begin) and utf8:
+            raise ValueError(f"{path}: The file is {what} first (`{command}`).")
+    return next((each for begin, each in _COMPRESSED.items() if magic.startswith(begin)), ("", None))
+
+
+def _opened(path: str | PathLike[str], from_input: bool, unpack: Callable[[Path], Any] | None) -> Any:
+    if from_input:
+        return nullcontext(sys.stdin.buffer)
+    return Path(path).open("rb") if unpack is None else unpack(Path(path))
 
 
 def split_words(line: str) -> list[str]:

@@ -1,0 +1,287 @@
+"""The commands for trained models, called in this process on small untrained models."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+import structkd
+from structkd.data import TagAnnotation, TreeAnnotation, load_columns
+from structkd.evaluation import compute_metrics, counts
+from structkd.inference import benchmark, format_of
+from structkd.models import BiLSTMRecipe, HeadLabelerRecipe, TaggerRecipe
+from structkd.tags import spans
+
+ENCODER = BiLSTMRecipe(word_size=4, character_size=3, character_filters=3, hidden_size=3, layers=1)
+TEXT = Dataset.from_dict(
+    {"tokens": [["Ana", "runs", "home"], ["Ben"]], "heads": [[2, 0, 2], [0]], "relations": [[1, 0, 2], [0]]}
+)
+MODELS = {
+    "ner": (TaggerRecipe(encoder=ENCODER), TagAnnotation.of_spans(["PER", "LOC"], "BIOES")),
+    "upos": (TaggerRecipe(encoder=ENCODER, head="maxent"), TagAnnotation(("NOUN", "VERB", "PUNCT"))),
+    "parser": (HeadLabelerRecipe(encoder=ENCODER), TreeAnnotation(("root", "nsubj", "obj"))),
+}
+#: Comments, a multiword token, an empty node, odd line ends, columns of all kinds, and no blank line at the end.
+CONLLU = (
+    "# newdoc id = d\n# text = Ana runs\n1\tAna\tana\tPROPN\tN\tCase=Nom\t5\told\t5:old\tA=1|ner=X\n"
+    "2-3\truns\t_\t_\t_\t_\t_\t_\t_\tSpaceAfter=No\n2\tru\tru\t_\t_\t_\t_\t_\t_\t_\n3\tns\tns\t_\t_\t_\t_\t_\t_\t_\n"
+    "3.1\tgone\t_\t_\t_\t_\t_\t_\t0:root\t_\n\n\n# sent_id = 2\r\n1\tBen\tben\tX\t_\t_\t0\troot\t_\t_\r\n\r\n"
+    "# the end\n1\tCy\u00a0Z\t_\t_\t_\t_\t_\t_\t_\tB"
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, str]:
+    torch.manual_seed(3)
+    made = {}
+    for name, (recipe, annotation) in MODELS.items():
+        model = recipe.create(annotation, TEXT, TEXT)
+        for weight in model.parameters():
+            weight.data.normal_(std=0.7)
+        made[name] = str(tmp_path_factory.mktemp(name))
+        model.save_pretrained(made[name])
+    return made
+
+
+def split(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t")
+
+
+@pytest.mark.parametrize(("name", "changed"), [("ner", {9}), ("upos", {3}), ("parser", {6, 7})])
+def test_conllu_keeps_everything_else_byte_for_byte(name, changed, folders, run, tmp_path) -> None:
+    (tmp_path / "a.conllu").write_bytes(CONLLU.encode())
+    status, output, errors = run("predict", folders[name], "a.conllu", "--output", "b.conllu")
+    assert (status, output) == (0, "")
+    assert "3 sentences, 5 words in" in errors
+    written = (tmp_path / "b.conllu").read_bytes().decode()
+    found = structkd.load(folders[name]).annotate([["Ana", "ru", "ns"], ["Ben"], ["Cy\u00a0Z"]])
+    words = iter([(each, place) for each in found for place in range(len(each["words"]))])
+    for before, after in zip(CONLLU.splitlines(True), written.splitlines(True), strict=True):
+        if not split(before)[0].isdecimal():
+            assert after == before
+            continue
+        result, place = next(words)
+        columns = split(before)
+        if name == "parser":
+            columns[6:8] = [str(result["heads"][place]), result["relations"][place]]
+        elif name == "upos":
+            columns[3] = result["tags"][place]
+        else:
+            rest = [each for each in columns[9].split("|") if each != "_" and not each.startswith("ner=")]
+            columns[9] = "|".join([*rest, f"ner={result['tags'][place]}"])
+        assert split(after) == columns
+        assert after.endswith("\r\n") == before.endswith("\r\n")
+        assert {n for n, (one, other) in enumerate(zip(split(before), columns, strict=True)) if one != other} <= changed
+    # the written file, read again, gives the same predictions
+    status, output, _ = run("predict", folders[name], "b.conllu", "--quiet")
+    assert output == written if name != "upos" else output.count("\n") == written.count("\n")
+
+
+def test_text_from_the_standard_input(folders, run, monkeypatch) -> None:
+    text = "Ana runs. Ben isn't home!\n\nCy\n"
+    found = structkd.load(folders["ner"]).annotate(text, scores=True)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    status, output, _ = run("predict", folders["ner"], "--to", "jsonl", "--scores", "--batch-size", "1")
+    assert status == 0
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [each["words"] for each in lines] == [each["words"] for each in found]
+    for line, sentence in zip(lines, found, strict=True):
+        assert line["tags"] == sentence["tags"]
+        assert [text[start:end] for start, end in line["offsets"]] == line["words"]
+        assert line["log_prob"] == pytest.approx(sentence["log_prob"], abs=1e-5)
+        for span in line["spans"]:
+            assert text[span["start_char"] : span["end_char"]] == span["text"]
+            assert 0 < span["score"] <= 1
+    for name in MODELS:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        status, output, _ = run("predict", folders[name], "-", "--quiet")
+        assert output.count("\n") == 3
+        first, result = output.split("\n")[0], structkd.load(folders[name]).annotate(text)[0]
+        if name == "upos":
+            assert first == " ".join(f"{w}/{t}" for w, t in zip(result["words"], result["tags"], strict=True))
+        elif name == "parser":
+            zipped = zip(result["words"], result["heads"], result["relations"], strict=True)
+            assert first == " ".join(f"{w}/{h}/{r}" for w, h, r in zipped)
+        else:
+            assert first.count("]") == len(result["spans"])
+
+
+def test_columns_and_json_lines_keep_the_rest(folders, run, tmp_path) -> None:
+    (tmp_path / "a.conll").write_text("# id = 1\nAna\tx\tB-PER\nruns\ty\tO\n\nBen z\n\n")
+    tags = [each["tags"] for each in structkd.load(folders["ner"]).annotate([["Ana", "runs"], ["Ben"]])]
+    _, output, _ = run("predict", folders["ner"], "a.conll", "--quiet")
+    assert output == (f"# id = 1\nAna\tx\tB-PER\t{tags[0][0]}\nruns\ty\tO\t{tags[0][1]}\n\nBen z {tags[1][0]}\n\n")
+    values = [{"id": 7, "tokens": ["Ana", "runs"]}, {"text": "Ben. Cy", "n": None}, "Ben", ["Ana"], {"words": []}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, values)))
+    _, output, _ = run("predict", folders["ner"], "a.jsonl", "--quiet")
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [each["words"] for each in lines] == [["Ana", "runs"], ["Ben", "."], ["Cy"], ["Ben"], ["Ana"], []]
+    assert lines[0] == {"id": 7, "words": ["Ana", "runs"], "tags": tags[0], "spans": lines[0]["spans"]}
+    assert (lines[2]["text"], lines[2]["n"], lines[2]["offsets"]) == ("Ben. Cy", None, [[5, 7]])
+    # any format is written from any other
+    for to in ("text", "columns", "conllu", "jsonl"):
+        for file in ("a.conll", "a.jsonl"):
+            status, output, _ = run("predict", folders["parser"], file, "--to", to, "--quiet")
+            assert status == 0
+            assert output.count("Ben") >= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"1\tAna\n", ["--format", "conllu"], "a.txt, line 1: 2 tab-separated columns where CoNLL-U has 10"),
+        (b"Ana runs.\n", ["--format", "jsonl"], "a.txt, line 1: Not JSON"),
+        (b'{"word": 3}\n', ["--format", "jsonl"], "a.txt, line 1: A line must hold words"),
+        (b"1\tA\t_\t_\t_\t_\t_\t_\t_\t_\n", [], "a.txt, line 1: This is a line of CoNLL-U, and no text"),
+        (b"fine\n\xff\xfe\n", [], "a.txt, line 2: Not UTF-8 (invalid start byte). Convert the file to UTF-8"),
+        (b"\tx\n", ["--format", "columns"], "a.txt, line 1: The line has no word in its first column"),
+        (b"2\tA\t_\t_\t_\t_\t_\t_\t_\t_\n", ["--format", "conllu"], "Word number '2' where 1 was expected"),
+    ],
+)
+def test_bad_files_leave_the_output_as_it_was(content, options, message, folders, run, tmp_path) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "out").write_text("before")
+    status, output, errors = run("predict", folders["ner"], "a.txt", *options, "--output", "out")
+    assert (status, output) == (1, "")
+    assert message in errors
+    assert errors.count("\n") <= 3
+    assert (tmp_path / "out").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
+
+
+def test_missing_files_and_models(folders, run, tmp_path) -> None:
+    status, _, errors = run("predict", str(tmp_path), "none.txt")
+    assert status == 1
+    assert "is not the folder of a model" in errors
+    status, _, errors = run("predict", folders["ner"], "none.txt")
+    assert status == 1
+    assert f"none.txt: No such file (looked for in {tmp_path})" in errors
+    status, _, errors = run("predikt", folders["ner"])
+    assert "Did you mean 'predict'?" in errors
+
+
+def test_evaluation_is_that_of_the_runs(folders, run, tmp_path) -> None:
+    sentences = [(["Ana", "runs", "home"], ["B-PER", "O", "B-LOC"]), (["Ben", "Lee"], ["B-PER", "I-PER"])]
+    text = "\n\n".join("\n".join(f"{w}\t{t}" for w, t in zip(*each, strict=True)) for each in sentences) + "\n"
+    for name in ("train.tsv", "dev.tsv", "test.tsv"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps({"words": w, "tags": t}) + "\n" for w, t in sentences))
+    model = structkd.load(folders["ner"])
+    index = model.annotation.index
+    gold = [["S-PER", "O", "S-LOC"], ["B-PER", "E-PER"]]
+    predicted = [each["tags"] for each in model.annotate([words for words, _ in sentences])]
+    sides = [[{"labels": [index[tag] for tag in tags]} for tags in side] for side in (gold, predicted)]
+    expected = compute_metrics(counts(model.annotation, *sides))
+    for file in ("test.tsv", "test.jsonl"):
+        status, output, errors = run("evaluate", folders["ner"], file, "--scheme", "BIO", "--json")
+        assert (status, errors) == (0, "")
+        found = json.loads(output)
+        assert found["metrics"] == pytest.approx(expected)
+        assert (found["sentences"], found["words"], found["unknown"]) == (2, 5, {})
+        assert found["labels"]["PER"]["gold"] == 2
+        guessed = sum(span.type == "PER" for tags in predicted for span in spans(tags, "BIOES"))
+        assert found["labels"].get("PER", {}).get("predicted", 0) == guessed
+    (tmp_path / "odd.tsv").write_text("Ana\tB-GPE\n")
+    status, output, errors = run("evaluate", folders["ner"], "odd.tsv", "--scheme", "BIO")
+    assert "f1" in output
+    assert "does not have these labels of the file: S-GPE (1)" in errors
+    status, _, errors = run("evaluate", folders["parser"], "odd.tsv")
+    assert status == 1
+    assert "The model predicts trees" in errors
+    assert load_columns  # the same files serve a run
+
+
+def test_trees_are_judged_by_relation(folders, run, tmp_path) -> None:
+    rows = [("1", "Ana", "2", "nsubj"), ("2", "runs", "0", "root"), ("3", "home", "2", "obl")]
+    lines = ["\t".join([n, w, "_", "_", "_", "_", h, r, "_", "_"]) for n, w, h, r in rows]
+    (tmp_path / "gold.conllu").write_text("\n".join([*lines, "", ""]))
+    status, output, _ = run("evaluate", folders["parser"], "gold.conllu", "--json")
+    assert status == 0
+    found = json.loads(output)
+    tree = structkd.load(folders["parser"]).annotate([["Ana", "runs", "home"]])[0]
+    assert found["metrics"]["uas"] == pytest.approx(
+        sum(h == g for h, g in zip(tree["heads"], (2, 0, 2), strict=True)) / 3
+    )
+    assert found["unknown"] == {"obl": 1}
+    assert found["labels"]["obl"]["recall"] == 0
+
+
+def test_speed_is_measured_over_batches(tmp_path) -> None:
+    """A stand-in for an exported model, whose batches take CPU time in proportion to their words."""
+    (tmp_path / "annotate.py").write_text(
+        "import time\nclass Model:\n    def annotate(self, sentences, batch_size=32):\n"
+        "        end = time.process_time() + 1e-4 * sum(map(len, sentences))\n"
+        "        while time.process_time() < end: pass\n"
+        "def load(folder): return Model()\n"
+    )
+    (speed,) = benchmark({"exported": str(tmp_path)}, [["a"] * 5, ["b"] * 9], batches=12, rounds=2, batch_sizes=(1, 2))
+    assert speed.batches == {1: 12, 2: 12}
+    for mean, low, high in speed.words_per_second.values():
+        assert low <= mean <= high
+        assert 5_000 < mean <= 10_100
+    assert speed.load_seconds > 0
+    (tmp_path / "annotate.py").write_text("raise ImportError('no onnxruntime here')")
+    with pytest.raises(ValueError, match="The process that measures exported ended: ImportError: no onnxruntime here"):
+        benchmark({"exported": str(tmp_path)}, [["a"]])
+    with pytest.raises(ValueError, match="There are no sentences"):
+        benchmark({}, [])
+
+
+def test_the_parts_of_runs_are_listed(run, tmp_path) -> None:
+    status, output, _ = run("list", "scenarios", "methods")
+    assert status == 0
+    assert "case2a" in output
+    assert "Structural KD: the cross-entropy of the two structure distributions" in output
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "wills.yaml").write_text("# Wills and testaments.\n#   structkd data=wills\n")
+    status, output, _ = run("list", "data", "--config-dir", "mine", "--json")
+    assert json.loads(output)["data"]["wills"] == "Wills and testaments"
+    status, output, _ = run("list", "projections", "--json")
+    found = json.loads(output)["projections"]
+    assert found["LinearChainCRF"]["MaxEnt"] == "exact"
+    assert "  E: exact" in run("list", "projections")[1]
+    status, _, errors = run("list", "planets")
+    assert status == 1
+    assert "There is no section 'planets'. It has: scenarios, data" in errors
+
+
+def test_the_environment(run, monkeypatch) -> None:
+    monkeypatch.setenv("STRUCTKD_CACHE", "/somewhere/else")
+    status, output, _ = run("env", "--json")
+    assert status == 0
+    found = json.loads(output)
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["structkd"]["cache"] == "/somewhere/else"
+    assert "versions" in run("env")[1]
+
+
+def test_data_are_looked_at(run, tmp_path) -> None:
+    status, output, _ = run("check-data", "data=toy", "teacher.labelled=null", "student.labelled=20")
+    assert status == 0
+    assert "NP" in output
+    assert "20 of these, and 0 others whose labels are hidden" in output
+    assert "sentences of both train and test: 0" in output
+    status, output, _ = run("check-data", "data=toy", "teacher.labelled=9999")
+    assert "would stop before any training:\n  teacher.labelled=" in output
+    (tmp_path / "a.txt").write_text("Ana I-PER\n")
+    files = [f"data.{split}=a.txt" for split in ("train", "dev", "test")]
+    status, _, errors = run("check-data", "data=columns", *files, "data.file_scheme=BIOES")
+    assert status == 1
+    assert "a.txt, line 1" in errors
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "benchmark", "list", "check-data", "env", "report"])
+def test_help_is_printed(command, run) -> None:
+    status, output, _ = run(command, "--help")
+    assert status == 0
+    assert output.startswith(f"usage: structkd {command}")
+    assert max(map(len, output.splitlines())) <= 122
+
+
+def test_formats_go_by_suffixes() -> None:
+    names = {"a.txt": "text", "b.CONLLU.gz": "conllu", "c.tsv": "columns", "d.jsonl.xz": "jsonl", "e": "text"}
+    assert {name: format_of(str(Path("/x") / name)).name for name in names} == names
