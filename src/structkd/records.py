@@ -17,6 +17,7 @@ A run has a folder ``<work_dir>/runs/<overrides>``. Its ``metrics.json`` is writ
     .hydra/              the configuration in full, as Hydra composed it, and the overrides
     predictions/         <method>.jsonl.gz: the test sentences, as in the training's folder
     results.md           the results as a table
+    student, models/     links to the model of the method, and to all models by their methods
     run.json             RunRecord: how the results were made
     metrics.json         RunMetrics: the results
     failed.json          Failure, if the last attempt failed
@@ -143,6 +144,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """The file that holds :class:`RunMetrics`."""
         return self.path / "metrics.json"
+
+    @property
+    def models(self) -> Path:
+        """The folder of links to the models, by their methods."""
+        return self.path / "models"
+
+    @property
+    def student(self) -> Path:
+        """The link to the model of the method."""
+        return self.path / "student"
 
     @property
     def failure(self) -> Path:

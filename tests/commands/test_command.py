@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from preloaded import Death, run_program, start_command, wait
 
+import structkd
 from structkd.commands.main import main
 from structkd.commands.schema import register_schema
 
@@ -81,11 +82,34 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     assert (work / teacher["folder"] / "model" / "model.safetensors").is_file()
     assert not list(work.rglob("*.bin")) + list(work.rglob("*.pt")) + list(work.rglob("*.pkl"))
 
+    # the table and the last lines name the students' folders, and the run's folder leads to them
+    student = result["results"][-1]["folder"]
+    command = f"student structural  structkd predict structkd-runs/{student} FILE"
+    assert command in table
+    assert output.strip().splitlines()[-3].endswith(command)
+    assert output.count("structkd predict structkd-runs/student-") == 6
+    assert (folder / "student").resolve() == (folder / "models" / "structural").resolve() == work / student / "model"
+    assert {path.name for path in (folder / "models").iterdir()} == {row["method"] for row in result["results"]}
+    card = (folder / "student" / "README.md").read_text()
+    for said in (
+        "license: other",
+        "distilled from teacher by the method structural",
+        f"| 0 | {100 * structural['test']['f1']:.2f} |",
+        "15 sentences with labels, 40 without",
+        "    structkd scenario=case2a +debug=tiny",
+        "torch-struct",
+        "aclanthology.org/2021.acl-long.46",
+    ):
+        assert said in card
+    tagged = structkd.load(folder / "student").annotate([line["tokens"] for line in lines])
+    assert [each["tags"] for each in tagged] == [line["predicted"]["labels"] for line in lines]
+
     # the same run again: found, nothing touched
     before = (folder / "metrics.json").stat().st_mtime_ns
     status, output, _ = run("+debug=tiny", "scenario=case2a")
     assert status == 0
     assert f"Finished before: {folder / 'results.md'}" in output
+    assert output.count("structkd predict structkd-runs/student-") == 3
     assert (folder / "metrics.json").stat().st_mtime_ns == before
 
     # the same methods in another run: nothing is trained again, and the figures are the same
@@ -119,6 +143,8 @@ def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
     text = (tmp_path / "report" / "results.md").read_text()
     assert len(re.findall(r"^\| structural \| \d+\.\d\d ± ", text, re.MULTILINE)) == 2
     assert "inconclusive (2 seeds: p cannot be below 0.5)" in text
+    assert len(set(re.findall(r"`(structkd predict \S*structkd-runs/runs/\S+)`", text))) >= 8
+    assert output.count("best student: structkd predict ") == 2
     assert len((tmp_path / "report" / "results.csv").read_text().splitlines()) == 1 + 2 + 8
     assert (tmp_path / "report" / "results.png").read_bytes().startswith(b"\x89PNG")
     assert "</html>" in (tmp_path / "report" / "results.html").read_text()

@@ -82,3 +82,32 @@ def test_importing_structkd_loads_neither_transformers_nor_datasets_nor_hydra(in
         "print(sorted({m.split('.')[0] for m in sys.modules} & {'transformers', 'datasets', 'hydra', 'omegaconf'}))"
     )
     assert run(installed, tmp_path, "-c", code).strip() == "[]"
+
+
+#: Commands of one process: a process of its own for each would load torch again.
+COMMANDS = """
+import json, re, sys
+from pathlib import Path
+from structkd.commands.main import main
+
+def run(*arguments):
+    sys.argv = ["structkd", *arguments]
+    main()
+
+run("scenario=case2a", "+debug=tiny")
+(table,) = Path("structkd-runs/runs").glob("*/results.md")
+student = re.search(r"student structural +structkd predict (\\S+) FILE", table.read_text())[1]
+Path("text.txt").write_text("lo mi na. Ka ta?\\n" * 3)
+run("predict", student, "text.txt", "--to", "jsonl", "--output", "found.jsonl", "--scores")
+lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+assert len(lines) == 6 and lines[0]["words"] == ["lo", "mi", "na", "."] and len(lines[0]["tag_scores"]) == 4, lines
+run("evaluate", student, "found.jsonl", "--json")
+run("benchmark", student, "found.jsonl", "--batches", "5", "--json")
+"""
+
+
+def test_a_run_its_student_and_the_commands_for_it(installed: Path, tmp_path: Path) -> None:
+    """A student is trained, and used by the command that the run printed."""
+    output = run(installed, tmp_path, "-c", COMMANDS)
+    assert '"f1": 1.0' in output, "its own predictions, taken for gold"
+    assert '"words_per_second"' in output

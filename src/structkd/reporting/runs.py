@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structkd.files import read_json
-from structkd.records import Failure, Result, RunFolder, RunMetrics, RunRecord, RunTiming
+from structkd.records import Failure, Result, RunFolder, RunMetrics, RunRecord, RunTiming, TrainingFolder
 
 __all__ = ["Attempt", "Model", "Run", "Runs", "read_runs"]
 
@@ -116,6 +116,20 @@ class Model:
     def predictions(self) -> Path:
         """Every test sentence with its gold and predicted annotation."""
         return RunFolder(self.run.folder).predictions(self.result.method)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the trained model, by the link in its run's folder if there is one; None if it is gone."""
+        linked = RunFolder(self.run.folder).models / self.result.method
+        if linked.is_dir() or self.run.record is None:
+            return linked if linked.is_dir() else None
+        folder = TrainingFolder(Path(self.run.record.work_dir) / self.result.folder).model
+        return folder if folder.is_dir() else None
+
+    @property
+    def usage(self) -> str:
+        """The command that annotates text with the model; empty if the model is gone."""
+        return "" if self.folder is None else shlex.join(["structkd", "predict", str(self.folder)])
 
     def counts(self, metric: str) -> NDArray[np.int64] | None:
         """Return the counts of every test sentence for a metric: correct, predicted and gold, [sentences, 3].

@@ -169,10 +169,10 @@ def _limits(limits: tuple[float, float] | None) -> str:
 
 
 def model_table(scenario: Scenario, link: Linker) -> Table:
-    """Return a line per trained model, with its files and the command that makes it again."""
+    """Return a line per trained model, with its files, the command that uses it and the one that makes it again."""
     metric = scenario.metric_title
     header = ["model", "seed", f"test {metric}", f"dev {metric}", "KL a word", "words/s", "steps (best)"]
-    header += ["files", "command"]
+    header += ["files", "use", "command"]
     lines = []
     for row in scenario.rows:
         for seed, model in row.models.items():
@@ -188,6 +188,7 @@ def model_table(scenario: Scenario, link: Linker) -> Table:
                     number(_speed(model.words_per_second)),
                     number(f"{model.result.steps:,}{best}"),
                     Cell(tuple(_files(model, link)), "files"),
+                    Cell(((model.usage, None),), "code"),
                     Cell(((model.run.command, None),), "code"),
                 ]
             )
@@ -199,8 +200,18 @@ def _metric(model: Model, split: str, metric: str) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
 
+def best_usage(scenario: Scenario) -> str:
+    """Return the command that uses the student with the best figure on dev; nothing if no model is there."""
+    students = [model for row in scenario.rows if row.role == "student" for model in row.models.values()]
+    there = [model for model in students if model.usage]
+    best = max(there, key=lambda model: model.metric("dev", scenario.metric) or 0.0, default=None)
+    return "" if best is None else best.usage
+
+
 def _files(model: Model, link: Linker) -> Iterable[tuple[str, str | None]]:
     places = {"run": model.run.folder, "config": model.run.config, "predictions": model.predictions}
+    if model.folder is not None:
+        places["model"] = model.folder
     return ((name, link(path)) for name, path in places.items() if path.exists())
 
 
@@ -319,5 +330,7 @@ def terminal(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison], w
             limits = "" if interval is None else f" [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
             text = f"{comparison.title}: {100 * comparison.difference:+.2f}{limits}, {comparison.verdict}"
             lines += textwrap.wrap(text, width, subsequent_indent="    ")
+        if usage := best_usage(scenario):
+            lines.append(f"best student: {usage}")
         lines.append("")
     return "\n".join(lines)

@@ -38,6 +38,7 @@ from structkd.training.processes import broadcast, is_main_process, wait_for_eve
 
 from .finished import Evidence
 from .identity import digest
+from .models import describe_models, link_models, usage_lines
 from .plan import Plan, plan
 from .shared_scores import joined
 from .training_folder import Training, ensure
@@ -120,6 +121,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         log.info("Written to %s", output)
         if how_to_report():
             log.info("%s", how_to_report())
+        for line in usage_lines(run, work_dir):
+            log.info("%s", line)
     written: RunMetrics = broadcast(run)
     return written
 
@@ -171,6 +174,8 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
         with replacing(folder.predictions(result.method)) as temporary:
             shutil.copyfile(predictions, temporary)
     record.write(folder.run)
+    link_models(run, Path(record.work_dir), folder)
+    describe_models(run, record, folder)
     run.write(folder.metrics)
 
 
@@ -258,8 +263,10 @@ def result_table(run: RunMetrics, record: RunRecord) -> str:
         cells.append("none" if given else f"{record.results[result.method].seconds:.0f} s")
         lines.append("| " + " | ".join(cells) + " |")
     rules = dict.fromkeys(map(metric_rule, names))
+    used = ["Annotate text with these models (`structkd predict --help`):", ""]
+    used += [f"    {line}" for line in usage_lines(run, Path(record.work_dir))]
     notes = [line for part in (*rules, run.data.notes) if part for line in (part, "")]
-    return "\n".join([*lines, "", *notes, f"`{shlex.join(['structkd', *record.overrides])}`", ""])
+    return "\n".join([*lines, "", *notes, *used, "", f"`{shlex.join(['structkd', *record.overrides])}`", ""])
 
 
 def _result(planned: Plan, training: Training, work_dir: Path) -> Result:

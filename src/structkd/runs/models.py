@@ -1,0 +1,140 @@
+"""The models of a run: links to them in the run's folder, model cards, and the commands that use them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from structkd.files import read_json
+from structkd.records import Result, RunFolder, RunMetrics, RunRecord, TrainingConfig, TrainingFolder
+
+__all__ = ["describe_models", "link_models", "usage", "usage_lines"]
+
+_RESAMPLES = 1000
+
+
+def link_models(run: RunMetrics, work_dir: Path, folder: RunFolder) -> None:
+    """Make links in a run's folder to its models: ``models/<method>``, and ``student`` to that of the method.
+
+    They are relative, so that the working folder can be moved. File systems without links go without.
+    """
+    shutil.rmtree(folder.models, ignore_errors=True)
+    places = [(folder.models / result.method, result) for result in run.results]
+    for place, result in [*places, (folder.student, run.student)]:
+        target = TrainingFolder(work_dir / result.folder).model
+        if not target.is_dir():  # a teacher of which nothing was trained
+            continue
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            place.symlink_to(os.path.relpath(target, place.parent.resolve()), target_is_directory=True)
+        except (OSError, ValueError):  # no links here, or another drive
+            return
+
+
+def usage(work_dir: Path, result: Result) -> str:
+    """Return the command that annotates text with a model, as it is typed in the current folder."""
+    folder = work_dir / result.folder
+    relative = os.path.relpath(folder)
+    return shlex.join(["structkd", "predict", str(folder) if relative.startswith("..") else relative])
+
+
+def usage_lines(run: RunMetrics, work_dir: Path) -> list[str]:
+    """Return a line with the command for every student, that of the method first."""
+    students = [each for each in run.results if each.role == "student"]
+    students.sort(key=lambda each: each.method != run.method)
+    width = max(len(each.method) for each in students)
+    return [f"student {each.method:<{width}}  {usage(work_dir, each)} FILE" for each in students]
+
+
+def describe_models(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
+    """Write the model cards of a run, README.md in the folder of each model."""
+    # Loads transformers, as the models did.
+    from structkd.models.card import write_card
+    from structkd.models.loading import describe_again, described
+
+    for result in run.results:
+        place = TrainingFolder(Path(record.work_dir) / result.folder).model
+        if not place.is_dir():
+            continue
+        facts = described(place)
+        if not facts:  # a model of the version before
+            continue
+        facts["run"] = _facts(run, record, result, folder)
+        describe_again(place, facts)
+        write_card(place, facts)
+
+
+def _facts(run: RunMetrics, record: RunRecord, result: Result, folder: RunFolder) -> dict[str, Any]:
+    taught = result.role == "student" and result.settings.distils
+    config = TrainingConfig.find(TrainingFolder(Path(record.work_dir) / result.folder).config)
+    folders = [name for name, _ in (config.teachers or [] if config else [])]
+    teachers = {each.method: each for each in run.results if each.role == "teacher" and each.folder in folders}
+    return {
+        "scenario": run.scenario,
+        "role": result.role,
+        "method": result.method,
+        "metric": run.metric,
+        "data": {name: getattr(run.data, name) for name in ("name", "task", "source", "licence", "notes", "sentences")},
+        "labelled": result.labelled,
+        "unlabelled": result.unlabelled,
+        "teachers": {name: _teacher(each, run.metric) for name, each in teachers.items()} if taught else {},
+        "temperature": result.settings.temperature if taught else None,
+        "words_per_second": record.results[result.method].words_per_second,
+        "seeds": _seeds(run, result, folder),
+        "command": record.command or "structkd",
+        "versions": record.environment,
+    }
+
+
+def _teacher(result: Result, metric: str) -> str:
+    target = str(result.settings.model.get("_target_", "")).rpartition(".")[2].removesuffix("Recipe")
+    figure = f"test {metric} {100 * result.test[metric]:.2f}"
+    return f"{target}, {result.labelled:,} sentences with labels, {result.parameters:,} parameters, {figure}"
+
+
+def _seeds(run: RunMetrics, result: Result, folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the figures of this model, and of those of other seeds of the same settings in runs beside this one."""
+    found = {result.seed: (result, folder)}
+    if result.role == "student":
+        for path in sorted(folder.path.parent.glob("*/metrics.json")):
+            beside = RunFolder(path.parent)
+            if beside.path == folder.path:
+                continue
+            try:
+                other = RunMetrics.of(read_json(path), path)
+            except (ValueError, OSError):
+                continue
+            if (other.scenario, other.data.fingerprint) != (run.scenario, run.data.fingerprint):
+                continue
+            for each in other.results:
+                if (each.role, each.method, each.settings) == (result.role, result.method, result.settings):
+                    found.setdefault(each.seed, (each, beside))
+    return [
+        {"seed": seed, "test": each.test, "interval": _interval(place.predictions(each.method), run.metric)}
+        for seed, (each, place) in found.items()
+    ]
+
+
+def _interval(path: Path, metric: str) -> Sequence[float] | None:
+    """Return the 95 % bootstrap interval of a metric over test sentences, by the percentile method."""
+    if not path.is_file():
+        return None
+    import numpy as np  # not before it is needed: this module belongs to a command that answers at once
+
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        counted = [json.loads(line).get("counts", {}).get(metric) for line in lines]
+    if not counted or None in counted:
+        return None
+    counts = np.array(counted, dtype=float)
+    generator = np.random.default_rng(0)
+    drawn = np.array([counts[generator.integers(len(counts), size=len(counts))].sum(0) for _ in range(_RESAMPLES)])
+    values = 2 * drawn[:, 0] / np.maximum(drawn[:, 1] + drawn[:, 2], 1)
+    low, high = np.quantile(values, (0.025, 0.975))
+    return [round(float(low), 6), round(float(high), 6)]
