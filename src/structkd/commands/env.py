@@ -53,7 +53,7 @@ def _environment() -> dict[str, dict[str, Any]]:
 
     versions = {name: _version(name) for name in _PACKAGES}
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {
+    found: dict[str, dict[str, Any]] = {
         "versions": {"python": platform.python_version(), **versions},
         "hardware": {
             "platform": platform.platform(),
@@ -68,7 +68,9 @@ def _environment() -> dict[str, dict[str, Any]]:
             "plug-ins": ", ".join(plugins()) or "none",
         },
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-    } | {"python": {"executable": sys.executable}}
+        "python": {"executable": sys.executable},
+    }
+    return found
 
 
 def _version(package: str) -> str:

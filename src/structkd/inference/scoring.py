@@ -97,6 +97,8 @@ def _judged(
     gold: Sequence[Mapping[str, Sequence[Any]]],
     predicted: Sequence[Mapping[str, Sequence[Any]]],
 ) -> Evaluation:
+    common: TagAnnotation | TreeAnnotation
+    sides: list[list[dict[str, Any]]]
     if isinstance(annotation, TagAnnotation):
         known, common = annotation.labels, _with_tags(annotation, gold)
         index = common.index

@@ -192,8 +192,8 @@ def _figures(run: Mapping[str, Any]) -> Iterator[str]:
     yield "|---" + "|---:" * (len(names) + 1) + "|"
     for each in seeds:
         cells = " | ".join(f"{100 * each['test'][name]:.2f}" for name in names)
-        low, high = each.get("interval") or (None, None)
-        interval = "" if low is None else f"{100 * low:.2f} to {100 * high:.2f}"
+        ends = each.get("interval")
+        interval = f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f}" if ends else ""
         yield f"| {each['seed']} | {cells} | {interval} |"
     yield ""
     metric = _METRICS.get(run["metric"], run["metric"].upper())

@@ -209,7 +209,7 @@ def _check_format(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _subclasses(kind: type) -> Iterator[Any]:
+def _subclasses(kind: Any) -> Iterator[Any]:
     for each in kind.__subclasses__():
         yield each
         yield from _subclasses(each)
