@@ -10,11 +10,12 @@ import torch
 from stand_ins import small_classifier
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
+import structkd
 from structkd.data import TagAnnotation, load_toy
 from structkd.models import BiLSTMRecipe, ParserRecipe, TaggerRecipe
 from structkd.teachers import LabelMap, TokenClassification, Trained
 from structkd.teachers.label_map import read_scheme
-from structkd.training import ScoreStore, TeacherScores
+from structkd.training import ScoreStore, TeacherScores, pseudo_label_loss
 
 ENCODER = BiLSTMRecipe(word_size=6, character_size=4, character_filters=4, hidden_size=6, layers=1)
 BIO = ["O", "B-NP", "I-NP", "B-VP", "I-VP"]
@@ -179,3 +180,22 @@ def test_commands_with_models_from_elsewhere(run, tmp_path: Path) -> None:
         status, _, errors = run(*wrong)
         assert status == 1
         assert said in errors
+
+
+def test_pseudo_labels_of_teachers_with_other_labels() -> None:
+    """The best structure of the teacher, translated: of a tagger in another scheme, and of spans of other types."""
+    labels = ["O", "B-GPE", "I-GPE", "B-NORP", "I-NORP"]
+    tagger = structkd.MaxEnt(
+        torch.eye(5)[torch.tensor([[1, 2, 3], [0, 1, 0]])] * 9, torch.tensor([3, 2]), labels=labels
+    )
+    target = structkd.MaxEnt(
+        torch.randn(2, 3, 5), torch.tensor([3, 2]), labels=["O", "B-LOC", "I-LOC", "E-LOC", "S-LOC"]
+    )
+    mapped = structkd.relabel(tagger, {"GPE": "LOC", "NORP": None}, labels=["O", "B-LOC", "I-LOC"])
+    found = pseudo_label_loss(structkd.retag(mapped, target.labels), target)
+    torch.testing.assert_close(found, structkd.supervised_loss(target, torch.tensor([[1, 3, 0], [0, 4, 0]])))
+    scores = torch.full((1, 3, 3, 2), -9.0)
+    scores[0, 0, 1, 0], scores[0, 2, 2, 1] = 9.0, 9.0
+    spans = structkd.relabel(structkd.SpanCRF(scores, types=["GPE", "NORP"]), {"GPE": "LOC", "NORP": None})
+    learner = structkd.SpanCRF(torch.randn(1, 3, 3, 1), types=["LOC"])
+    torch.testing.assert_close(pseudo_label_loss(spans, learner), structkd.supervised_loss(learner, [[(0, 1, 0)]]))

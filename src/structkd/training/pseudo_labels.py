@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution
 
-from structkd import HeadSelection, MeanFieldDependency, NonProjectiveDependencyCRF, topk_kd_loss
+from structkd import Empirical, HeadSelection, MeanFieldDependency, NonProjectiveDependencyCRF, Relabelled, topk_kd_loss
 
 __all__ = ["pseudo_label_loss"]
 
@@ -36,4 +36,18 @@ def pseudo_label_loss(
     if isinstance(teacher, (HeadSelection, MeanFieldDependency)):
         # A parser predicts a tree even if it scores every head separately.
         teacher = NonProjectiveDependencyCRF(teacher.log_potentials, teacher.lengths)
+    if isinstance(teacher, Relabelled):
+        teacher = _best(teacher)
     return topk_kd_loss(teacher, student, reduction=reduction, num_items=num_items, k=1)
+
+
+def _best(teacher: Relabelled) -> Empirical:
+    """Return the image of the best structure of the distribution that was relabelled, with all of the mass."""
+    best = teacher.decode()
+    if teacher.kind == "labels":
+        return Empirical.from_labels(best.clamp_min(0).unsqueeze(1), lengths=teacher.lengths, labels=teacher.labels)
+    if teacher.kind == "heads":
+        return Empirical.from_heads(best.clamp_min(0).unsqueeze(1), lengths=teacher.lengths)
+    types = list(teacher.types or map(str, range(teacher.size)))
+    named = [[[(start, end, types[kind]) for start, end, kind in spans]] for spans in best]
+    return Empirical.from_spans(named, teacher.lengths, types)
