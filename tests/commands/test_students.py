@@ -210,6 +210,27 @@ def test_trees_are_judged_by_relation(folders, run, tmp_path) -> None:
     assert found["labels"]["obl"]["recall"] == 0
 
 
+def test_models_are_exported(folders, run, tmp_path) -> None:
+    """The folder annotates as the model does; int8 needs development sentences, which these models do not have."""
+    annotate = pytest.importorskip("structkd.export.annotate", exc_type=ImportError)
+    pytest.importorskip("onnx")
+    status, output, _ = run("export", folders["ner"], "exported", "--single-file")
+    assert status == 0
+    assert "annotate.py FILE" in output
+    names = {"README.md", "annotate.py", "manifest.json", "model.onnx", "strings.onnx", "tables.json"}
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == names
+    expected = structkd.load(folders["ner"]).annotate("Ana runs home. Ben sits.")
+    assert annotate.load(tmp_path / "exported").annotate("Ana runs home. Ben sits.") == expected
+    status, _, errors = run("export", folders["ner"], "small", "--int8")
+    assert status == 1
+    assert "int8 needs annotated sentences" in errors
+    (tmp_path / "dev.jsonl").write_text('{"tokens": ["Ana"]}\n')
+    status, _, errors = run("export", folders["ner"], "small", "--int8", "--dev", "dev.jsonl")
+    assert status == 1
+    assert "a line has no tokens or no gold" in errors
+    assert not (tmp_path / "small").exists()
+
+
 def test_speed_is_measured_over_batches(tmp_path) -> None:
     """A stand-in for an exported model, whose batches take CPU time in proportion to their words."""
     (tmp_path / "annotate.py").write_text(
@@ -274,7 +295,9 @@ def test_data_are_looked_at(run, tmp_path) -> None:
     assert "a.txt, line 1" in errors
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "benchmark", "list", "check-data", "env", "report"])
+@pytest.mark.parametrize(
+    "command", ["predict", "evaluate", "export", "benchmark", "list", "check-data", "env", "report"]
+)
 def test_help_is_printed(command, run) -> None:
     status, output, _ = run(command, "--help")
     assert status == 0

@@ -36,7 +36,7 @@ register_schema()
 log = logging.getLogger(__name__)
 
 #: Commands that read their own arguments: each is the function ``command`` of the module of its name, hyphens aside.
-_OF_THEIR_OWN = ("report", "predict", "evaluate", "benchmark", "list", "check-data", "env")
+_OF_THEIR_OWN = ("report", "predict", "evaluate", "export", "benchmark", "list", "check-data", "env")
 #: Commands that may stand in place of the first key=value.
 _COMMANDS = ("targets", *_OF_THEIR_OWN)
 #: The folder of a command is different for every user, and is left out of the command that is kept.
