@@ -259,7 +259,8 @@ class TestErrors:
     def test_words_that_are_no_command(self, run) -> None:
         status, _, errors = run("reports", "structkd-runs")
         assert status == 1
-        assert "'reports' is neither a command (targets, report) nor key=value. Did you mean 'report'?" in errors
+        assert "'reports' is neither a command (targets, report, " in errors
+        assert ") nor key=value. Did you mean 'report'?" in errors
 
     def test_full_traceback_on_request(self, run, monkeypatch) -> None:
         monkeypatch.setattr(sys, "argv", ["structkd", "+debug=tiny", "student.labelled=0"])
@@ -286,7 +287,8 @@ def test_ones_own_corpus_at_once(run, tmp_path: Path) -> None:
     tiny = [f"encoder@{role}.model.encoder=bilstm_tiny" for role in ("teacher", "student")]
     tiny += [f"{role}.trainer.{each}" for role in ("teacher", "student") for each in ("eval_steps=2", "warmup_steps=0")]
     epochs = ["+student.trainer.num_train_epochs=2", "student.trainer.max_steps=null"]
-    status, _, errors = run("data=columns", *tiny, "teacher.trainer.max_steps=2", *epochs, "~kd@baselines.token")
+    files = ["data=columns", "data.dev=dev.txt", "data.test=test.txt"]
+    status, _, errors = run(*files, *tiny, "teacher.trainer.max_steps=2", *epochs, "~kd@baselines.token")
     assert status == 0, errors
     (folder,) = (tmp_path / "structkd-runs" / "runs").iterdir()
     teacher, _, student = json.loads((folder / "metrics.json").read_text())["results"]

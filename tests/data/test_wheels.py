@@ -113,7 +113,7 @@ def test_without_an_index_the_error_says_where_it_looked_and_what_to_do(
 def test_what_is_not_the_expected_file_is_refused(cache: Path, file: PackageFile, changed: str) -> None:
     values: dict[str, Any] = {changed: "0" * 64}
     other = dataclasses.replace(file, **values)
-    with pytest.raises(ValueError, match=f"sha256 .* where {'0' * 64} was expected"):
+    with pytest.raises(ValueError, match=f"sha256 .*, but {'0' * 64} was expected"):
         cached_package_file(other)
     assert files_in(cache) == []
 

@@ -175,7 +175,7 @@ def emptied(family: Family) -> tuple[dict[str, Any], int]:
     word = family.lengths[item] - 1
     name = family.maskable[0]
     tensor = scores[name].clone()
-    if name == "emissions" or family.name in ("maxent", "head-labeling"):
+    if name == "emissions" or family.name in ("maxent", "head-labeling", "chain-second-order"):
         tensor[item, word] = -math.inf
     elif family.name == "chain-dense":
         tensor[item, word - 1] = -math.inf

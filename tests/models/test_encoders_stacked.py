@@ -114,6 +114,8 @@ def test_a_saved_model_comes_back_exactly_without_its_sources(sources: Path, tmp
     assert {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()} == {
         "config.json",
         "model.safetensors",
+        "README.md",
+        "structkd.json",
         "subwords/tokenizer.json",
         "subwords/subwords.json",
         "words/vocabulary.json",

@@ -151,7 +151,7 @@ def test_splitting_loses_no_word(folder: Path, pooling: str) -> None:
     encoded = encoder.features.encode(batch)
     assert encoded["subwords"].shape[1] <= LIMIT
     assert len(encoded["subwords"]) > len(batch)
-    numbers = [sum(1 for _ in subwords) for subwords, _ in encoder.features._split(batch)]
+    numbers = [sum(1 for _ in subwords) for subwords, _ in encoder.features.split(batch)]
     counted = encoded["words"] < len(batch) * 80
     assert int(counted.sum()) == (sum(numbers) if pooling == "mean" else sum(map(len, batch)))
     vectors = encoder(**encoded)
@@ -263,7 +263,7 @@ def test_a_saved_model_comes_back_exactly_without_its_source(folder: Path, tmp_p
     saved = tmp_path / "saved"
     model.save_pretrained(saved)
     shutil.rmtree(source)
-    names = {"config.json", "model.safetensors", "tokenizer.json", "subwords.json"}
+    names = {"config.json", "model.safetensors", "tokenizer.json", "subwords.json", "README.md", "structkd.json"}
     assert {path.name for path in saved.iterdir()} == names
     config = (saved / "config.json").read_text()
     assert json.loads(config)["encoder"]["backbone"]["model_type"] in ("bert", "roberta")

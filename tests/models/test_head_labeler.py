@@ -226,7 +226,13 @@ def test_it_learns_a_small_language(encoding: str) -> None:
 def test_saved_model_comes_back_exactly(encoding: str, tmp_path: Any) -> None:
     model = labeler(encoding=encoding)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+        "README.md",
+        "structkd.json",
+    }
     content = json.loads((tmp_path / "config.json").read_text())
     assert (content["encoding"], content["labels"]) == (encoding, model.config.labels)
     torch.manual_seed(99)

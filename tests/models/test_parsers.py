@@ -387,7 +387,13 @@ def test_a_teacher_of_head_labels(kind: str) -> None:
 def test_saved_model_comes_back_exactly(kind: str, tmp_path: Any) -> None:
     model = parser(kind)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+        "README.md",
+        "structkd.json",
+    }
     loaded = recipe(kind).load(tmp_path).eval()
     assert type(loaded) is type(model)
     assert loaded.annotation == ANNOTATION

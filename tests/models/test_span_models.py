@@ -217,7 +217,13 @@ def test_a_teacher_of_tags(scheme: str) -> None:
 def test_saved_model_comes_back_exactly(scheme: str, tmp_path: Any) -> None:
     model = model_of(scheme, max_width=4)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+        "README.md",
+        "structkd.json",
+    }
     loaded = recipe().load(tmp_path).eval()
     assert isinstance(loaded, SpanModel)
     assert loaded.annotation == annotation(scheme)

@@ -17,6 +17,10 @@ BLOCKS = [
 ]
 
 
+#: A page about one exported model; its blocks run one after the other, beside a folder of that model.
+EXPORTED = "export.md"
+
+
 def block(name: str) -> str:
     """Return a block by its page and number."""
     return next(str(parameter.values[0]) for parameter in BLOCKS if parameter.id == name)
@@ -26,8 +30,36 @@ def test_the_pages_have_examples() -> None:
     assert {"README.md-2", "extending.md-6"} <= {parameter.id for parameter in BLOCKS}
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", [each for each in BLOCKS if not str(each.id).startswith(EXPORTED)])
 def test_example_runs(block: str) -> None:
+    exec(compile(block, "example", "exec"), {})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a run with a trained model, and that model exported, as the page names them."""
+    pytest.importorskip("onnx")
+    from datasets import Dataset
+
+    from structkd.data import TagAnnotation
+    from structkd.export import export
+    from structkd.models import BiLSTMRecipe, TaggerRecipe
+
+    folder = tmp_path_factory.mktemp("exported")
+    encoder = BiLSTMRecipe(word_size=4, character_size=3, character_filters=3, hidden_size=3, layers=1)
+    text = Dataset.from_dict({"tokens": [["Ana", "Lee", "sings"]]})
+    model = TaggerRecipe(encoder=encoder).create(TagAnnotation.of_spans(["PER", "LOC"], "BIO"), text, text)
+    model.save_pretrained(folder / "structkd-runs" / "student-0123456789abcdef" / "model")
+    export(model, folder / "exported", single_file=True)
+    return folder
+
+
+@pytest.mark.parametrize("block", [each for each in BLOCKS if str(each.id).startswith(EXPORTED)])
+def test_example_runs_beside_an_exported_model(block: str, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "import spacy" in block:
+        pytest.importorskip("spacy")
+    monkeypatch.chdir(exported)
+    monkeypatch.syspath_prepend(exported / "exported")
     exec(compile(block, "example", "exec"), {})
 
 

