@@ -26,7 +26,7 @@ def test_large_scores(family: Family, size: float) -> None:
     scores = family.map(family.scores(seeded(11), len(lengths), width), lambda tensor: (tensor * size).float().double())
     enumerations = family.enumerate(scores, lengths)
     distribution = family.build(family.to(scores, torch.float32), lengths_tensor(lengths))
-    many = [n > 1 or family is not DENSE for n in lengths]  # the labels of one word tie
+    many = [n > 1 or (family is not DENSE and family.one_word_events) for n in lengths]  # the labels of one word tie
     certain = torch.zeros(len(lengths))
     one_word = [n > 1 or family.one_word_events for n in lengths]
     assert agrees(distribution.log_prob(distribution.argmax)[one_word], certain[one_word])
