@@ -13,10 +13,10 @@ from structkd import (
     MaxEnt,
     SecondOrderChainCRF,
     SpanCRF,
+    emission_kd_loss,
     project,
     retag,
     structural_kd_loss,
-    token_kd_loss,
     topk_kd_loss,
 )
 from structkd.distributions.base import class_name
@@ -65,7 +65,7 @@ def test_other_losses_across_tag_schemes() -> None:
     everything = topk_kd_loss(teacher, student, reduction="none", k=27, weighted=True)
     assert agrees(everything, structural_kd_loss(teacher, student, reduction="none"))
     alone = MaxEnt(teacher.emissions, teacher.lengths, teacher.labels)
-    loss = token_kd_loss(teacher, student, 2.0, reduction="none")
+    loss = emission_kd_loss(teacher, student, 2.0, reduction="none")
     assert agrees(loss, structural_kd_loss(alone, student, 2.0, reduction="none"))
 
 
