@@ -34,6 +34,15 @@ class Relabelled(Distribution):
             outside.
         size: the number of targets.
         labels, types: their names, or None.
+
+    >>> import structkd, torch
+    >>> tagger = structkd.MaxEnt(torch.zeros(1, 1, 3), labels=["O", "I-GPE", "I-LOC"])
+    >>> places = structkd.relabel(tagger, {"GPE": "LOC"}, labels=["O", "I-LOC"])
+    >>> type(places).__name__, places.labels
+    ('Relabelled', ['O', 'I-LOC'])
+    >>> student = structkd.MaxEnt(torch.zeros(1, 1, 2), labels=["O", "I-LOC"])
+    >>> [round(share, 2) for share in structkd.project(places, student)[0, 0].tolist()]
+    [0.33, 0.67]
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type torch.distributions reads

@@ -162,7 +162,7 @@ class PackedBiLSTM(nn.LSTM):
         place = torch.arange(words)
         reversed_place = (lengths.unsqueeze(1) - 1 - place).clamp_(min=0).unsqueeze(-1)
         zeros = vectors.new_zeros(1, batch, self.hidden_size)
-        weights = self._flat_weights
+        weights: list[Any] = list(self._flat_weights)
         each = len(weights) // (2 * self.num_layers)
         for layer in range(self.num_layers):
             ahead, back = (weights[(2 * layer + way) * each : (2 * layer + way + 1) * each] for way in (0, 1))

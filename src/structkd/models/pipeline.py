@@ -8,6 +8,9 @@
 It is a module of its own, because transformers' pipelines take a second to import.
 """
 
+# transformers declares these flags as None, and methods of any arguments.
+# mypy: disable-error-code="assignment,override,operator"
+
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +21,7 @@ from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 __all__ = ["AnnotationPipeline"]
 
 
-class AnnotationPipeline(Pipeline):  # type: ignore[misc]
+class AnnotationPipeline(Pipeline):
     """Gives what :meth:`structkd.models.StructuredModel.annotate` gives.
 
     A text, a list of texts and a list of lists of words are taken as they are there. The model reads text by its own

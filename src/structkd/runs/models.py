@@ -95,8 +95,9 @@ def _facts(run: RunMetrics, record: RunRecord, result: Result, folder: RunFolder
 
 def _teacher(result: Result, metric: str) -> str:
     target = str(result.settings.model.get("_target_", "")).rpartition(".")[2].removesuffix("Recipe")
-    figure = f"test {metric} {100 * result.test[metric]:.2f}"
-    return f"{target}, {result.labelled:,} sentences with labels, {result.parameters:,} parameters, {figure}"
+    stated = f"{target}, {result.labelled:,} sentences with labels, {result.parameters:,} parameters"
+    # Annotations of the student's text alone have no figure on test.
+    return f"{stated}, test {metric} {100 * result.test[metric]:.2f}" if metric in result.test else stated
 
 
 def _seeds(run: RunMetrics, result: Result, folder: RunFolder) -> list[dict[str, Any]]:

@@ -246,10 +246,11 @@ def _draw(config: Mapping[str, Any], parts: _Parts) -> Splits:
                 "unlabelled sentences (student.unlabelled) come out of the rest."
             )
     numbers = list(sizes.values()) or [config["student"]["labelled"]]
+    known = [number for number in numbers if number is not None]
     return draw_splits(
         parts.source if parts.target is parts.source else Transfer(parts.source, parts.target),
         # No teacher has seen the student's unlabelled text.
-        teacher=None if None in numbers else max(numbers),
+        teacher=None if len(known) < len(numbers) else max(known),
         labelled=config["student"]["labelled"],
         unlabelled=config["student"]["unlabelled"],
         text=parts.text,

@@ -78,7 +78,7 @@ class SharedScores:
             for model in self.models:
                 model.encoder.check(self.text)
             if self.way == "live":
-                found = [self._known(model) or LiveTeacher(model, self.text) for model in self.models]
+                found: list[Any] = [self._known(model) or LiveTeacher(model, self.text) for model in self.models]
             else:
                 found = [known or store for known, (_, store) in zip(self._all_known(), self.stores(), strict=True)]
             self._teacher = joined(found, self._weights)

@@ -161,7 +161,7 @@ def _take(training: Training, teacher: GivenModel, folder: TrainingFolder) -> Tr
     folder.path.mkdir(parents=True, exist_ok=True)
     training.config.write(folder.config)
     if torch.accelerator.is_available():
-        teacher.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
+        teacher.to(torch.accelerator.current_accelerator())
     figures = {
         split: _judge(teacher, sentences, folder.predictions(split)) if teacher.cover(sentences).rows is None else {}
         for split, sentences in training.judged.items()

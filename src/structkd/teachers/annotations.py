@@ -297,7 +297,7 @@ class _Annotated(StructureModel):
             if self.has_relations:
                 shard["relations"][begin:end, : len(several)] = torch.tensor([each.relations for each in several]).mT
             begin = end
-        return TeacherScores(self, [shard], {})  # type: ignore[arg-type]
+        return TeacherScores(self, [shard], {})
 
     def _gold(self, example: Mapping[str, Any]) -> Weighted:
         if isinstance(self.annotation, TagAnnotation):

@@ -83,9 +83,9 @@ class _Pipeline(StructureModel):
             own = list(pipeline.get_pipe(self.task).labels)
             if trees:
                 own = list(dict.fromkeys([*(label.partition("||")[0] for label in own), _ROOT]))
-        given = dict(recipe.map or {})
+        given: dict[str, str | None] = dict(recipe.map or {})
         if trees and "root" in annotation.relations:  # type: ignore[attr-defined]
-            given = {_ROOT: "root"} | given
+            given = {_ROOT: "root", **given}
         if trees and not self.has_relations:
             own, given = [], {}
         self.map = LabelMap.of(own, annotation, given, who)

@@ -161,7 +161,7 @@ class _Classifier(GivenModel):
         return self.map.distribution(self._own(scores["emissions"], lengths), self.scheme)
 
     def _own(self, emissions: Tensor, lengths: Tensor) -> MaxEnt:
-        columns: Tensor = self.columns.to(emissions.device)  # type: ignore[operator,assignment]
+        columns: Tensor = self.columns.to(emissions.device)  # type: ignore[assignment]
         if columns.tolist() != list(range(len(self.labels))):
             # Labels that mean one tag add up; a tag that no label means is impossible.
             logits = emissions.new_full((*emissions.shape[:-1], len(self.labels)), -torch.inf)

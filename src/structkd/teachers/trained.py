@@ -73,13 +73,15 @@ class _Trained(GivenModel):
         self.model.encoder.check(examples)
 
     def encode(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        return self.model.encode(examples)
+        encoded: dict[str, Tensor] = self.model.encode(examples)
+        return encoded
 
     def forward(self, **inputs: Tensor) -> Any:
         return self.model(**inputs)
 
     def scores(self, output: Any) -> dict[str, Tensor]:
-        return self.model.scores(output)
+        found: dict[str, Tensor] = self.model.scores(output)
+        return found
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> Any:
         distribution = self.model.distribution(scores, lengths)
@@ -92,7 +94,7 @@ class _Trained(GivenModel):
         return self.map.distribution(distribution, scheme)
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
-        decoded = self.model.decode(scores, lengths)
+        decoded: dict[str, Tensor] = self.model.decode(scores, lengths)
         if self.same:
             return decoded
         own, translated = self.model.annotation, {}

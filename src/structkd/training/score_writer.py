@@ -296,7 +296,7 @@ class _Distributions:
         if self.structure == "spans":
             return SpanCRF(scores["spans"], lengths, types=self.names)
         several = {} if self.structure == "head_selection" else {"multiroot": self.multiroot}
-        trees = _TREES[self.structure](scores["arcs"], lengths, **several)  # type: ignore[arg-type]
+        trees = _TREES[self.structure](scores["arcs"], lengths, **several)
         return trees.with_relations(scores["relations"]) if "relations" in scores else trees
 
 
