@@ -47,10 +47,10 @@ def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None
     second = call(tmp_path, *arguments)
     assert second.returncode == 0, second.stderr
     assert "3 runs by 2 commands, in 2 processes" in second.stdout
-    assert f"They share 11 trainings, of which {len(before)} are done; " in second.stdout
-    assert "11 of 11 trainings done, nothing is left to train" in second.stdout
+    assert f"They share 12 trainings, of which {len(before)} are done; " in second.stdout
+    assert "12 of 12 trainings done, nothing is left to train" in second.stdout
     after = finished(work)
-    assert len(after) == 11, "the plan and the fingerprints agree on what is shared"
+    assert len(after) == 12, "the plan and the fingerprints agree on what is shared"
     assert before.items() <= after.items(), "what was finished was not done again"
     text = (output / "results.md").read_text()
     for expected in ("case1a", "case1b", "case2a", "token", "structural", "PROFILE=tiny"):
@@ -64,7 +64,7 @@ def test_killed_and_started_again_it_goes_on_and_reports(tmp_path: Path) -> None
     (stranger / "metrics.json").write_text("{}")
     third = call(tmp_path, *arguments)
     assert third.returncode == 0, third.stderr
-    assert "of which 11 are done; nothing is left to train" in third.stdout
+    assert "of which 12 are done; nothing is left to train" in third.stdout
     assert finished(work) == after
     assert "case9z" not in (output / "results.md").read_text()
 
