@@ -71,7 +71,7 @@ def test_a_file_that_is_damaged_or_gone_comes_back(package: PackageFolder, downl
 
 def test_a_file_with_another_content_is_refused(package: PackageFolder, tmp_path: Path) -> None:
     other = dataclasses.replace(package, members={"config.json": "0" * 64})
-    with pytest.raises(ValueError, match=f"made/model/config.json of .*where {'0' * 64} was expected"):
+    with pytest.raises(ValueError, match=f"made/model/config.json of .*, but {'0' * 64} was expected"):
         cached_package_folder(other)
     with pytest.raises(ValueError, match=r"holds no readable made/model/absent\.json"):
         cached_package_folder(dataclasses.replace(package, members={"absent.json": "0" * 64}))

@@ -8,6 +8,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from structkd.runs.models import source_of
+
 from .arguments import add_model, loaded, parser_of
 
 __all__ = ["command"]
@@ -43,14 +45,11 @@ def command(arguments: list[str]) -> None:
         help="sentences to compare int8 on, as predictions/dev.jsonl.gz of a training has them (default: that file)",
     )
     options = parser.parse_args(arguments)
-    from structkd.models.loading import described, model_folder
-
-    source = model_folder(options.model)
+    source, run = source_of(options.model)
     dev = _sentences(options.dev or source.resolve().parent / "predictions" / "dev.jsonl.gz", options)
     model = loaded(options)
     from structkd.export import export
 
-    data = described(source).get("run", {}).get("data", {})
     card = source / "README.md"
     written = export(
         model,
@@ -59,7 +58,7 @@ def command(arguments: list[str]) -> None:
         single_file=options.single_file,
         dev=dev,
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
-        licence=_licence(data),
+        licence=_licence(run.get("data", {})),
     )
     size = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     print(f"written: {written} ({size:.1f} MB)\n\n  python {written / 'annotate.py'} FILE")

@@ -79,6 +79,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         if is_main_process():
             evidence.keep(planned.fingerprint)
         log.info("Finished before: %s", folder.results)
+        for line in usage_lines(finished, Path(config["work_dir"])):
+            log.info("%s", line)
         return finished
     # Results of other settings, or of other code, would stand beside the new ones while these are made.
     if is_main_process():

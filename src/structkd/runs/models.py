@@ -14,7 +14,7 @@ from typing import Any
 from structkd.files import read_json
 from structkd.records import Result, RunFolder, RunMetrics, RunRecord, TrainingConfig, TrainingFolder
 
-__all__ = ["describe_models", "link_models", "usage", "usage_lines"]
+__all__ = ["describe_models", "link_models", "source_of", "usage", "usage_lines"]
 
 _RESAMPLES = 1000
 
@@ -36,6 +36,15 @@ def link_models(run: RunMetrics, work_dir: Path, folder: RunFolder) -> None:
             place.symlink_to(os.path.relpath(target, place.parent.resolve()), target_is_directory=True)
         except (OSError, ValueError):  # no links here, or another drive
             return
+
+
+def source_of(model: str) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of a trained model and the facts of the run that trained it; {} for a model of no run."""
+    # Loads transformers: not before a model is wanted.
+    from structkd.models.loading import described, model_folder
+
+    folder = model_folder(model)
+    return folder, described(folder).get("run", {})
 
 
 def usage(work_dir: Path, result: Result) -> str:
