@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -270,6 +271,9 @@ def _forget() -> None:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
+    # Temporary folders belong to the process that made them, and would be removed at the end of this one.
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.detach()
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
     logging.root.handlers.clear()
