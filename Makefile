@@ -28,10 +28,10 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-test: install  ## run every test (about 8 minutes on 2 cores)
+test: install  ## run every test (7 to 9 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(JOBS)
 
-check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (about 5 minutes)
+check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (about 3 minutes)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast
 
 test-peers: install tests_peers/.peers/installed  ## run other libraries' tests on our classes, and compare results
