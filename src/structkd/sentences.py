@@ -7,9 +7,10 @@
 1. a web or e-mail address, and a mention or hashtag (``@name``, ``#topic``);
 2. a title or another common abbreviation with its full stop (``Dr.``, ``etc.``), letters with full stops (``U.S.``),
    and an initial (``J.``; not ``I.``);
-3. an English clitic (``n't``, ``'s``, ``'m``, ``'d``, ``'re``, ``'ve`` and ``'ll``), apart from the word before it;
-4. a run of characters that are no punctuation or symbols. Apostrophes between letters belong to it (``O'Brien``), and
-   full stops, commas and colons between digits (``1,000.5``);
+3. an English clitic (``n't``, ``'s``, ``'m``, ``'d``, ``'re``, ``'ve`` and ``'ll``), which is split off the word
+   before it;
+4. a run of characters that are neither punctuation nor symbols. Apostrophes between letters belong to it (``O'Brien``),
+   and full stops, commas and colons between digits (``1,000.5``);
 5. a run of emoji, and a run of one and the same other character (``...``, ``--``).
 
 These are the tokens of most treebanks of English, and close to those of other languages that write blanks between
@@ -100,14 +101,14 @@ def split_words(text: str) -> list[tuple[str, Offsets]]:
     The rule is that of the module. The time is linear in the text.
 
     Raises:
-        ValueError: if the text has a half of a surrogate pair, which is no character.
+        ValueError: if the text has a half of a surrogate pair, which is not a character.
 
     >>> split_words("Dr. O'Brien doesn't pay $1,000.50 (U.S.)...")[:6]
     [('Dr.', (0, 3)), ("O'Brien", (4, 11)), ('does', (12, 16)), ("n't", (16, 19)), ('pay', (20, 23)), ('$', (24, 25))]
     """
     if half := re.search("[\ud800-\udfff]", text):
         raise ValueError(
-            f"The text has {half.group()!r} at position {half.start()}, a half of a surrogate pair, which is no "
+            f"The text has {half.group()!r} at position {half.start()}, a half of a surrogate pair, which is not a "
             "character. Read the file as UTF-8, or remove it."
         )
     words: list[tuple[str, Offsets]] = _splitter().pre_tokenize_str(text)

@@ -24,8 +24,8 @@ _VARIABLES = (
     *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES"),
 )
 _DESCRIPTION = """\
-Print versions of packages, hardware, folders and environment variables, for the report of a fault. Paths apart, none of
-it names your data or your account.
+Print versions of packages, hardware, folders and environment variables, for the report of a fault. Paths may contain
+the names of your account and your data; nothing else does.
 """
 
 

@@ -66,7 +66,7 @@ def explain(error: BaseException, place: str = _WORK_DIR) -> str:
 
 
 def is_closed_pipe(error: BaseException) -> bool:
-    """Whether an error means that the output of this command is no longer read, as after ``| head``."""
+    """Return whether an error means that nobody reads the output of this command any more, as after ``| head``."""
     return isinstance(error, BrokenPipeError) and any(map(_is_closed, (sys.stdout, sys.stderr)))
 
 

@@ -162,7 +162,7 @@ class Annotator:
         """Return the words of a text and their places, (start, end)."""
         if half := re.search("[\ud800-\udfff]", text):
             raise ValueError(
-                f"The text has {half.group()!r} at position {half.start()}, a half of a surrogate pair, which is no "
+                f"The text has {half.group()!r} at position {half.start()}, a half of a surrogate pair, which is not a "
                 "character. Read the file as UTF-8, or remove it."
             )
         return [(match.group(), match.span()) for match in self.pattern.finditer(text)]

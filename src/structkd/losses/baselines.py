@@ -66,9 +66,9 @@ def emission_kd_loss(
 ) -> Tensor:
     """Compute emission distillation: a CRF teacher's emissions are softmaxed word by word (Wang et al., 2020).
 
-    What the teacher knows about transitions, siblings or trees is left out; softmaxed emissions are no function of its
-    distribution, because a CRF may move scores from emissions to transitions. The emissions of a parser are its
-    first-order arc scores. Of the student, the words' own scores are used, too. If `structkd.legal` conditioned both
+    The teacher's transitions, siblings or trees are left out. Its distribution does not determine softmaxed emissions,
+    because a CRF may move scores from emissions to transitions. The emissions of a parser are its first-order arc
+    scores. Of the student, the words' own scores are used, too. If `structkd.legal` conditioned both
     sides on legal tags, the words' distributions are conditioned likewise. Several teachers (a `Mixture`) are averaged
     word by word.
 

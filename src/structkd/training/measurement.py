@@ -151,8 +151,8 @@ def targets_metric(
         batch_size: sentences in a batch.
 
     Returns:
-        The main metric, 0 to 1; None if the student does not score labels of words, or the loss is no cross-entropy of
-        their probabilities (logit matching, posteriors of a CRF over legal tags).
+        The main metric, 0 to 1; None if the student does not score labels of words, or the loss is not a cross-entropy
+        of their probabilities (logit matching, posteriors of a CRF over legal tags).
     """
     temperature = float(getattr(loss, "keywords", {}).get("temperature", 1.0))
     predicted: list[dict[str, list[int]]] = [{} for _ in range(len(text))]
@@ -186,7 +186,7 @@ def _targets(
     lengths: Tensor,
     temperature: float,
 ) -> dict[str, Tensor] | None:
-    """Return the student's scores that give the logarithms of the targets, or None if they are no probabilities."""
+    """Return the student's scores that give the logarithms of the targets, or None if they are not probabilities."""
     flat = {
         key: torch.zeros_like(value, dtype=torch.float64) if value.is_floating_point() else value
         for key, value in scores.items()
