@@ -1,13 +1,19 @@
 """Only what is defined in structkd or a registered plug-in can be created from a configuration."""
 
 import functools
+import importlib
+import re
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+import structkd.conf
 
 import structkd
+from structkd.configurable import is_configurable
 from structkd.models import BiLSTMRecipe
+from structkd.plugins import freeze_plugins
 from structkd.runs.instantiate import InstantiationError, instantiate, plugins, register_plugin, resolve
 
 
@@ -44,6 +50,7 @@ def plugin(tmp_path, monkeypatch):
         )
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("structkd.plugins._from_environment", ())
     yield "my_plugin_room"
     sys.modules.pop("my_plugin_room", None)
 
@@ -76,8 +83,10 @@ class TestAdmitted:
         assert plugin not in sys.modules, "refused without being imported"
         if how == "environment":
             monkeypatch.setenv("STRUCTKD_PLUGINS", f" other_module, {plugin}")
+            assert plugin not in plugins(), "a variable set in a running process"
+            freeze_plugins()
         else:
-            monkeypatch.setattr("structkd.runs.instantiate._registered", [])
+            monkeypatch.setattr("structkd.plugins._registered", [])
             register_plugin(plugin)
         assert plugin in plugins()
         outer = instantiate({"_target_": f"{plugin}.Mine", "part": {"_target_": f"{plugin}.Mine.wide"}})
@@ -98,6 +107,28 @@ ATTACKS = [
     "structkd.training.fit.shutil.rmtree",
     "structkd.training.progress.json.loads",
     "structkd.training.progress.write_text",
+    # functions of structkd's rooms that write, delete, fetch, or make a path of a string
+    "structkd.training.checkpoints.seal",
+    "structkd.training.checkpoints.last_complete_checkpoint",
+    "structkd.training.score_store.ScoreStore",
+    "structkd.training.fit",
+    "structkd.data.locate.data_folder",
+    "structkd.data.cached_package_folder",
+    "structkd.data.wheels.cached_package_file",
+    "structkd.data.wheels._download",
+    "structkd.data.wheels._extract",
+    "structkd.data.PackageFile",
+    "structkd.data.read_columns",
+    "structkd.models.Vocabulary",
+    "structkd.models.Vocabulary.save_pretrained",
+    "structkd.models.load",
+    "structkd.models.BiLSTMRecipe.load",
+    "structkd.models.TransformerRecipe.create",
+    "structkd.teachers.Trained.open",
+    "structkd.losses.KDObjective.register_module",
+    "structkd.teachers.ask",
+    "structkd.configurable.configurable",
+    "structkd.plugins.register_plugin",
     # what writes files
     "structkd.files.write_text",
     "structkd.files.move",
@@ -142,7 +173,7 @@ def test_attacks_are_refused(target: object) -> None:
 
 
 def test_the_plugin_module_does_not_open_what_it_imports(plugin: str, monkeypatch) -> None:
-    monkeypatch.setenv("STRUCTKD_PLUGINS", plugin)
+    monkeypatch.setattr("structkd.plugins._registered", [plugin])
     for name in ("os.system", "innocent", "Popen", "Popen2", "context", "Mine.__class__", "os"):
         with pytest.raises(InstantiationError, match="refused"):
             resolve(f"{plugin}.{name}")
@@ -159,6 +190,37 @@ def test_forged_module_names_do_not_help(monkeypatch) -> None:
     monkeypatch.setattr(structkd.losses, "wrapping", wrapping, raising=False)
     with pytest.raises(InstantiationError, match="refused"):
         resolve("structkd.losses.wrapping")
+
+
+def test_nothing_is_created_before_all_is_checked(plugin: str, monkeypatch) -> None:
+    monkeypatch.setattr("structkd.plugins._registered", [plugin])
+    module = importlib.import_module(plugin)
+    made = []
+    monkeypatch.setattr(module.Mine, "__init__", lambda self, size=1, part=None: made.append(size))
+    inner = {"_target_": f"{plugin}.Mine"}
+    for outer in (
+        {"_target_": "structkd.LinearAnnealing", "x": inner},
+        {"_target_": "structkd.KDObjective", "kd": inner, "supervised": {"_target_": "os.system"}},
+        {"_target_": f"{plugin}.Mine", "part": [inner, {"_args_": []}]},
+        {"x": inner, "y": {"_target_": "structkd.LinearAnnealing", "_partial_": 3}},
+        {"x": inner, "y": functools.reduce(lambda below, _: [below], range(99), [])},
+    ):
+        with pytest.raises(InstantiationError):
+            instantiate(outer)
+    assert made == []
+    assert resolve(f"{plugin}.run")
+    with pytest.raises(InstantiationError, match="private"):
+        resolve(f"{plugin}._hidden")
+
+
+def test_what_the_shipped_files_name_is_offered() -> None:
+    names = set()
+    for path in Path(structkd.conf.__file__).parent.rglob("*.yaml"):
+        names |= set(re.findall(r"_target_: (structkd[\w.]+)", path.read_text(encoding="utf-8")))
+    names.discard("structkd.commands.sweep.Outcomes")
+    assert len(names) > 30
+    for name in names:
+        assert is_configurable(resolve(name))
 
 
 class TestMessages:

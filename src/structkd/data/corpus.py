@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from structkd.configurable import configurable
 from structkd.data.annotation import Annotation
 from structkd.numbering import UNLABELLED
 
@@ -156,6 +157,7 @@ class Transfer:
         return self.target.annotation
 
 
+@configurable
 def load_transfer(source: Corpus, target: Corpus) -> Transfer:
     """Return the `Transfer` between two corpora, without the text that they share.
 

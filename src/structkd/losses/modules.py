@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from structkd.configurable import configurable
+
 from .baselines import emission_kd_loss, logit_matching_loss, posterior_kd_loss, token_kd_loss, topk_kd_loss
 from .structural import structural_kd_loss
 
@@ -43,6 +45,7 @@ class KDLoss(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
 
+@configurable
 class StructuralKDLoss(KDLoss):
     """`structkd.structural_kd_loss` as a module.
 
@@ -60,6 +63,7 @@ class StructuralKDLoss(KDLoss):
     function = staticmethod(structural_kd_loss)
 
 
+@configurable
 class TokenKDLoss(KDLoss):
     """`structkd.token_kd_loss` as a module.
 
@@ -77,6 +81,7 @@ class TokenKDLoss(KDLoss):
     function = staticmethod(token_kd_loss)
 
 
+@configurable
 class PosteriorKDLoss(KDLoss):
     """`structkd.posterior_kd_loss` as a module.
 
@@ -94,6 +99,7 @@ class PosteriorKDLoss(KDLoss):
     function = staticmethod(posterior_kd_loss)
 
 
+@configurable
 class EmissionKDLoss(KDLoss):
     """`structkd.emission_kd_loss` as a module.
 
@@ -111,6 +117,7 @@ class EmissionKDLoss(KDLoss):
     function = staticmethod(emission_kd_loss)
 
 
+@configurable
 class LogitMatchingLoss(KDLoss):
     """`structkd.logit_matching_loss` as a module.
 
@@ -128,6 +135,7 @@ class LogitMatchingLoss(KDLoss):
     function = staticmethod(logit_matching_loss)
 
 
+@configurable
 class TopKKDLoss(KDLoss):
     """`structkd.topk_kd_loss` as a module.
 

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from structkd.configurable import configurable
+
 from ..distributions.base import StructuredDistribution
 from ..distributions.checks import check_number
 from ..projections.registry import check_distribution
 from .structural import check_num_items, supervised_loss
 
 
+@configurable
 @dataclass(frozen=True)
 class ConstantInterpolation:
     """A share of distillation that is the same from the first step to the last.
@@ -39,6 +42,7 @@ class ConstantInterpolation:
         return self.value
 
 
+@configurable
 @dataclass(frozen=True)
 class LinearAnnealing:
     """A share of distillation that moves linearly from `start` to `end` (teacher annealing, Clark et al., 2019).
@@ -75,6 +79,7 @@ def _share(name: str, share: Any, least: float = 0.0) -> float:
     return share
 
 
+@configurable
 class KDObjective(nn.Module):
     """The objective interpolation * KD + (1 - interpolation) * supervised, summed over sentences and divided once.
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from structkd.configurable import configurable
+
 from ..distributions.base import Parts, StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.checks import check_number, check_temperature
 from ..distributions.kernels.arithmetic import Gradient
@@ -158,6 +160,7 @@ def check_mode(temperature_mode: str, student: Distribution) -> None:
         )
 
 
+@configurable
 @ordinary_tensors
 def structural_kd_loss(
     teacher: Distribution | Tensor,

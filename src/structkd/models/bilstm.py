@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, initialization
 
+from structkd.configurable import configurable
 from structkd.models.recipe import ConfigRecipe
 from structkd.models.structured import WordEncoder
 from structkd.models.vectors import WordVectors, read_vectors
@@ -274,6 +275,7 @@ AutoConfig.register(BiLSTMConfig.model_type, BiLSTMConfig)
 AutoModel.register(BiLSTMConfig, BiLSTMEncoder)
 
 
+@configurable
 class BiLSTMRecipe(ConfigRecipe):
     """Builds a :class:`BiLSTMEncoder` and its vocabulary from the text it will be trained on.
 

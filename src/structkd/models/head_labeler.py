@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from structkd import HeadLabeling, NonProjectiveDependencyCRF
+from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.distributions.kernels.head_labels import trees_of_symbols
 from structkd.models.head_encodings import HeadEncoding, head_encoding
@@ -307,6 +308,7 @@ class _Inventory:
         return self.elsewhere[device]
 
 
+@configurable
 class HeadLabelerRecipe(StructuredModelRecipe):
     """Builds a :class:`HeadLabeler` with the labels that an annotated treebank has.
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from structkd import DependencyCRF, HeadSelection, NonProjectiveDependencyCRF
+from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TreeAnnotation
 from structkd.models.biaffine import ArcScorer, BilinearRelations, RelationFactors, initialize_scorer
 from structkd.models.recipe import StructuredModelRecipe
@@ -271,6 +272,7 @@ def lift(heads: Tensor) -> Tensor:
         heads = torch.where(lifted, heads.gather(1, above), heads)
 
 
+@configurable
 class ParserRecipe(StructuredModelRecipe):
     """Builds a :class:`BiaffineParser`.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from structkd import MeanFieldDependency
+from structkd.configurable import configurable
 from structkd.models.biaffine import MLP, ZeroLinear
 from structkd.models.parser import BiaffineParser, ParserConfig, ParserOutput, ParserRecipe
 
@@ -170,6 +171,7 @@ AutoConfig.register(SecondOrderConfig.model_type, SecondOrderConfig)
 AutoModel.register(SecondOrderConfig, SecondOrderParser)
 
 
+@configurable
 class SecondOrderRecipe(ParserRecipe):
     """Builds a :class:`SecondOrderParser`; settings are those of :class:`SecondOrderConfig`."""
 

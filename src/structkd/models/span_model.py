@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, initialization
 from transformers.utils import ModelOutput
 
 from structkd import MaxEnt, SpanCRF, project
+from structkd.configurable import configurable
 from structkd.data import UNLABELLED, TagAnnotation, tag_spans
 from structkd.models.biaffine import MLP, biaffine
 from structkd.models.recipe import StructuredModelRecipe
@@ -193,6 +194,7 @@ AutoConfig.register(SpanConfig.model_type, SpanConfig)
 AutoModel.register(SpanConfig, SpanModel)
 
 
+@configurable
 class SpanRecipe(StructuredModelRecipe):
     """Builds a :class:`SpanModel`.
 

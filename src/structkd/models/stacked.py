@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
+from structkd.configurable import configurable
 from structkd.models.bilstm import LockedDropout, PackedBiLSTM
 from structkd.models.recipe import ConfigRecipe, EncoderRecipe
 from structkd.models.structured import Example, Features, WordEncoder
@@ -164,6 +165,7 @@ AutoConfig.register(StackedConfig.model_type, StackedConfig)
 AutoModel.register(StackedConfig, StackedEncoder)
 
 
+@configurable
 class StackedRecipe(ConfigRecipe):
     """Builds a :class:`StackedEncoder`.
 

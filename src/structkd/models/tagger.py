@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification,
 from transformers.utils import ModelOutput
 
 from structkd import LinearChainCRF, MaxEnt, Mixture, legal
+from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
 from structkd.distributions.legality import has_sequences
 from structkd.models.recipe import StructuredModelRecipe
@@ -262,6 +263,7 @@ AutoModel.register(TaggerConfig, Tagger)
 AutoModelForTokenClassification.register(TaggerConfig, Tagger)
 
 
+@configurable
 class TaggerRecipe(StructuredModelRecipe):
     """Builds a :class:`Tagger`.
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from structkd.configurable import configurable
 from structkd.data import PackageFolder, cached_package_folder
 from structkd.files import write_text
 from structkd.models.recipe import ConfigRecipe
@@ -307,6 +308,7 @@ AutoConfig.register(TransformerEncoderConfig.model_type, TransformerEncoderConfi
 AutoModel.register(TransformerEncoderConfig, TransformerEncoder)
 
 
+@configurable
 class TransformerRecipe(ConfigRecipe):
     """Builds a :class:`TransformerEncoder` out of a pretrained model with a fast tokenizer.
 

@@ -39,6 +39,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from structkd.configurable import configurable
 from structkd.data import Annotation, FileScheme, TagAnnotation, TreeAnnotation, sentence_dataset
 from structkd.data.annotation import tree_fault
 from structkd.data.formats.lines import numbered_lines
@@ -64,6 +65,7 @@ FORMAT = 1
 _WANTED = {"spans": "spans or tags", "labels": "tags", "trees": "heads"}
 
 
+@configurable
 class Annotations(GivenTeacher):
     """The annotations of a file as a teacher: for every sentence a weighted set of structures.
 
@@ -100,6 +102,7 @@ class Annotations(GivenTeacher):
         return _Annotated(self, annotation)
 
 
+@configurable
 def load_annotated_text(path: str, encoding: str = "utf-8") -> Dataset:
     """Return the sentences of a file of annotations as unlabelled text, each once, in the words of its first line.
 

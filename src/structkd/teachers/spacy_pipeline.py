@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from structkd.configurable import configurable
 from structkd.data import Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.annotation import tree_fault
 from structkd.teachers.given import GivenModel, GivenTeacher, folder_state, required_path
@@ -20,6 +21,7 @@ _NOT_NEEDED = ("senter", "sentencizer", "textcat", "textcat_multilabel")
 _ROOT = "ROOT"
 
 
+@configurable
 class SpacyPipeline(GivenTeacher):
     """A spaCy pipeline, which reads the words of the data as its tokens; needs ``pip install 'structkd[spacy]'``.
 

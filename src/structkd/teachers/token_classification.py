@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 
 from structkd import MaxEnt
+from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
 from structkd.models.transformer import Subwords, pooled_words, subwords_of
 from structkd.tags import convert_tags, spans
@@ -23,6 +24,7 @@ __all__ = ["CharacterSubwords", "TokenClassification"]
 ALIGNMENTS = ("words", "characters")
 
 
+@configurable
 class TokenClassification(GivenTeacher):
     """A stock ``AutoModelForTokenClassification``, from a folder or the Hugging Face hub, as MaxEnt over words.
 

@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
+from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
 from structkd.models import StructuredModel
 from structkd.tags import spans
@@ -20,6 +21,7 @@ from structkd.teachers.label_map import LabelMap, data_names
 __all__ = ["Trained"]
 
 
+@configurable
 class Trained(GivenTeacher):
     """A model that structkd wrote: a folder of ``save_pretrained``, a training's folder, or a name on the hub.
 

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
 from structkd.numbering import to_conllu
 from structkd.tags import repair_tags, spans
@@ -19,6 +20,7 @@ from structkd.training import Coverage, Teacher, WrittenScores
 __all__ = ["Scores"]
 
 
+@configurable
 class Scores(GivenTeacher):
     """The scores in a folder that a ``ScoreWriter`` wrote. Sentences are found by their words, which must be the same.
 

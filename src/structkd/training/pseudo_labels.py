@@ -6,10 +6,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from structkd import Empirical, HeadSelection, MeanFieldDependency, NonProjectiveDependencyCRF, Relabelled, topk_kd_loss
+from structkd.configurable import configurable
 
 __all__ = ["pseudo_label_loss"]
 
 
+@configurable
 def pseudo_label_loss(
     teacher: Distribution, student: Distribution, reduction: str = "batchmean", num_items: float | Tensor | None = None
 ) -> Tensor:

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from structkd.configurable import configurable
 from structkd.data.annotation import TagAnnotation
 from structkd.data.corpora.tagged import tagged_corpus
 from structkd.data.corpus import Corpus, check_task
@@ -21,6 +22,7 @@ _LANGUAGES = {"esp": "Spanish", "ned": "Dutch"}
 _SUFFIXES = {"train": "train", "dev": "testa", "test": "testb"}
 
 
+@configurable
 def load_conll2002(
     language: str = "esp",
     task: str = "spans",

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from structkd.configurable import configurable
 from structkd.data.annotation import TagAnnotation, TreeAnnotation, tree_fault
 from structkd.data.corpora.tagged import tagged_corpus
 from structkd.data.corpora.treebank import relation_rule, treebank_annotation, treebank_corpus
@@ -33,6 +34,7 @@ HUB_OPTIONS: tuple[str, ...] = ("scheme", "separator", "replace", "repair", "bla
 _NO_WORD = ("None", "_")
 
 
+@configurable
 def load_hub(
     dataset: str,
     config: str | None = None,
@@ -131,6 +133,7 @@ def _refuse_label(where: str, label: str, labels: Sequence[str], spelling: FileS
     )
 
 
+@configurable
 def load_hub_treebank(
     dataset: str,
     config: str | None = None,

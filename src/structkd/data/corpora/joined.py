@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from structkd.configurable import configurable
 from structkd.data.corpus import SPLITS, Corpus, without_test_sentences
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
+@configurable
 def load_joined(name: str, **corpora: Corpus) -> Corpus:
     """Join several corpora, split by split, in the order given.
 

@@ -6,6 +6,7 @@ package ``dante-corpora`` of the Python package index carries, so nothing but a 
 
 from __future__ import annotations
 
+from structkd.configurable import configurable
 from structkd.data.corpora.treebank import read_treebank, relation_rule, treebank_annotation, treebank_corpus
 from structkd.data.corpus import Corpus
 from structkd.data.formats.conllu import DependencySentence
@@ -46,6 +47,7 @@ PETROGOLD_DOCUMENTS: dict[str, tuple[str, ...]] = {
 _SLIPS = {"xcomo": "xcomp"}
 
 
+@configurable
 def load_petrogold(task: str = "spans", scheme: str = "BIOES") -> Corpus:
     """Load PetroGold. The first call fetches it (23 MB) into the cache; later calls take a few seconds.
 

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from structkd.configurable import configurable
 from structkd.data.corpus import sentence_dataset, with_note
 from structkd.data.formats.lines import numbered_lines, split_words
 from structkd.data.formats.slips import BLANK_WORDS, check_option, option, without_blank_words
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+@configurable
 def load_text(
     path: str | PathLike[str], longest: int | None = None, encoding: str = "utf-8", blank_words: str = "refuse"
 ) -> Dataset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from structkd.configurable import configurable
 from structkd.data.corpora.petrogold import PETROGOLD
 from structkd.data.corpora.treebank import read_treebank, treebank_annotation, treebank_corpus
 from structkd.data.corpus import Corpus, check_task, sentence_dataset
@@ -27,6 +28,7 @@ PORTTINARI = PackageFile(
 )
 
 
+@configurable
 def load_porttinari(task: str = "upos") -> Corpus:
     """Load Porttinari-base. The first call fetches it (23 MB) into the cache; later calls take a few seconds.
 
@@ -56,6 +58,7 @@ def load_porttinari(task: str = "upos") -> Corpus:
     )
 
 
+@configurable
 def load_porttinari_text() -> Dataset:
     """Load all of Porttinari-base as unlabelled text, for tasks that it has no annotation for.
 

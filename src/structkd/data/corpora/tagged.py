@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+from structkd.configurable import configurable
 from structkd.data.annotation import TagAnnotation
 from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits, with_drawn_splits
 from structkd.data.formats.columns import TaggedSentence, read_columns
@@ -71,6 +72,7 @@ def tagged_corpus(
     )
 
 
+@configurable
 def load_columns(
     train: str | PathLike[str],
     dev: str | PathLike[str] | None = None,

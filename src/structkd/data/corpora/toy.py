@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from structkd.configurable import configurable
 from structkd.data.annotation import TagAnnotation, TreeAnnotation
 from structkd.data.corpus import Corpus, sentence_splits
 from structkd.tags import tag_spans
@@ -27,6 +28,7 @@ _RELATIONS = ("amod", "case", "det", "nmod", "nsubj", "obj", "obl", "punct", "ro
 _TASKS = {"spans": "base_phrases", "upos": "upos", "dependencies": "dependencies"}
 
 
+@configurable
 def load_toy(
     task: str = "spans",
     scheme: str | None = "BIOES",

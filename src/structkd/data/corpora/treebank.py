@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+from structkd.configurable import configurable
 from structkd.data.annotation import Annotation, TagAnnotation, TreeAnnotation
 from structkd.data.base_phrases import BASE_PHRASE_TYPES, base_phrases
 from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits, with_drawn_splits
@@ -166,6 +167,7 @@ def treebank_corpus(
     )
 
 
+@configurable
 def load_conllu(
     train: str | PathLike[str],
     dev: str | PathLike[str] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from structkd.configurable import configurable
 from structkd.data.corpora.hub import load_hub_treebank
 from structkd.data.corpora.treebank import load_conllu, treebank_annotation
 from structkd.data.corpus import SPLITS, Corpus
@@ -13,6 +14,7 @@ _HUB = "universal-dependencies/universal_dependencies"
 _LICENCES = {"en_ewt": "CC BY-SA 4.0"}
 
 
+@configurable
 def load_universal_dependencies(
     treebank: str,
     task: str = "dependencies",
@@ -78,6 +80,7 @@ def load_universal_dependencies(
         raise FileNotFoundError(how_to_get(f"UD {treebank}", where, pattern, _HUB, treebank, str(error))) from error
 
 
+@configurable
 def load_ud_ewt(
     task: str = "dependencies", scheme: str = "BIOES", subtypes: bool = False, folder: str | None = None
 ) -> Corpus:

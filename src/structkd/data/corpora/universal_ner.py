@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from structkd.configurable import configurable
 from structkd.data.annotation import TagAnnotation
 from structkd.data.corpora.hub import HUB_SPLITS, fetch_hub, hub_sentences, hub_source
 from structkd.data.corpora.tagged import tagged_corpus
@@ -24,6 +25,7 @@ _RELEASED_TRAIN_MENTIONS = {"en_ewt": {"LOC": 2712, "ORG": 1436, "PER": 2874}}
 _LICENCES = {"en_pud": "CC BY-SA 3.0", "pt_pud": "CC BY-SA 3.0"}
 
 
+@configurable
 def load_uner(
     treebank: str,
     task: str = "spans",
@@ -82,6 +84,7 @@ def load_uner(
     )
 
 
+@configurable
 def load_uner_ewt(
     task: str = "spans", scheme: str = "BIOES", repair: bool = False, folder: str | None = None
 ) -> Corpus:
