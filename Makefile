@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check test-peers reproduce bench bench-inference lint format build clean
+.PHONY: help install test test-processes test-triton check test-peers reproduce bench bench-inference lint format build clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -28,8 +28,14 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-test: install  ## run every test (7 to 9 minutes on 2 cores)
-	$(BIN)/python -m pytest --numprocesses $(JOBS)
+test: install  ## run the tests (about 5 minutes on 2 cores)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not processes and not triton"
+
+test-processes: install  ## run the tests that start, kill and install programs (about 2 minutes)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m processes
+
+test-triton: install  ## run the kernels for a GPU, in Triton's interpreter if there is none (about 1 minute)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m triton
 
 check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (about 3 minutes)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast

@@ -11,7 +11,7 @@ from pairs import Pair
 
 from structkd.distributions.kernels.engines import using
 
-PATHS = ["compiled", "torch", "log", "triton"]
+PATHS = ["compiled", "torch", "log", pytest.param("triton", marks=pytest.mark.triton)]
 
 #: The names by which a test that has no parameters shows that it is about chains, which alone can run in Triton.
 NAMES_OF_CHAINS = {"DENSE", "FACTORED", "BARE", "LinearChainCRF"}

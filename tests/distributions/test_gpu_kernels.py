@@ -22,6 +22,8 @@ from structkd.distributions.kernels.arithmetic import NEG_INF
 from structkd.distributions.kernels.chain import dense_expectations, factored_expectations, log_space_expectations
 from structkd.distributions.kernels.engines import triton_for, using
 
+pytestmark = pytest.mark.triton
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 everywhere = pytest.mark.parametrize(
     "device", [pytest.param("cpu", id="interpreter"), pytest.param("cuda", marks=needs_gpu)]
