@@ -61,9 +61,9 @@ def distil_job(config: DictConfig) -> float:
 
 def targets_job(config: DictConfig) -> None:
     """Compute and keep the teacher's scores for the text of one run."""
-    from structkd.runs.teacher_scores import store_targets
+    from structkd.runs.store_scores import store_scores
 
-    store_targets(*_job(config))
+    store_scores(*_job(config))
 
 
 def _job(config: DictConfig) -> tuple[dict[str, Any], Path, str, list[str]]:

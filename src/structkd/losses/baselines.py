@@ -14,7 +14,7 @@ from ..distributions import Empirical, LinearChainCRF, MaxEnt, Mixture
 from ..distributions.base import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.checks import check_temperature
 from ..projections.registry import check_distribution, check_pair, check_words, targets
-from ..projections.structures import k_best
+from ..projections.weighted_structures import k_best
 from .structural import Reduction, cross_entropy, structural_kd_loss
 
 

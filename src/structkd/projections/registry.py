@@ -222,7 +222,7 @@ def project(
     event = student.event_of_parts(parts)
     if not standard_error:
         return event.to(dtype)
-    from .structures import standard_errors  # imported here, because that module imports this one
+    from .weighted_structures import standard_errors  # imported here, because that module imports this one
 
     exact = samples is None or find_pair(teacher, student) is not None
     error = torch.zeros_like(event) if exact else standard_errors(event, student, int(samples or 0))
@@ -239,7 +239,7 @@ def targets(
         return pair.targets(temperature)
     if samples is None:
         raise NotImplementedError(_unknown(teacher, student))
-    from .structures import sampled_targets  # imported here, because that module imports this one
+    from .weighted_structures import sampled_targets  # imported here, because that module imports this one
 
     teacher, student = adopt(teacher), adopt(student)
     check_pair(teacher, student)

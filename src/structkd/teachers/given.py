@@ -18,6 +18,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from structkd.data import Annotation
+from structkd.files import sha256
 from structkd.training import Coverage, Teacher
 
 __all__ = ["GivenModel", "GivenTeacher", "Opened", "folder_state", "required_path"]
@@ -140,7 +141,8 @@ def required_path(path: str | os.PathLike[str] | None, kind: str) -> str:
     return str(path)
 
 
-def folder_state(path: str | os.PathLike[str]) -> list[list[Any]]:
-    """Return names, sizes and times of the files in a folder, which change when a model is saved there again."""
-    files = sorted(each for each in Path(path).expanduser().iterdir() if each.is_file())
-    return [[each.name, each.stat().st_size, each.stat().st_mtime_ns] for each in files]
+def folder_state(path: str | os.PathLike[str]) -> list[list[str]]:
+    """Return the names and sha256 of the files below a folder, wherever it lies."""
+    folder = Path(path).expanduser()
+    files = sorted(each for each in folder.rglob("*") if each.is_file())
+    return [[each.relative_to(folder).as_posix(), sha256(each)] for each in files]

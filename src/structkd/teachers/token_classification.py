@@ -229,4 +229,6 @@ def _loaded(path: str) -> tuple[Any, Any, Any]:
 def _identity(path: str, model: Any) -> list[Any]:
     """Return plain data that change with the weights: the files of a folder, or the commit on the hub."""
     folder = Path(path).expanduser()
-    return [path, folder_state(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)]
+    if folder.is_dir():
+        return folder_state(folder)
+    return [path, getattr(model.config, "_commit_hash", None)]

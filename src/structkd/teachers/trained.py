@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
 
 from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
 from structkd.models import StructuredModel
+from structkd.models.loading import load, model_folder
 from structkd.tags import spans
 from structkd.teachers.given import GivenModel, GivenTeacher, folder_state, required_path
 from structkd.teachers.label_map import LabelMap, data_names
@@ -124,29 +123,20 @@ def data_scheme(annotation: Annotation) -> str | None:
 
 
 def _loaded(path: str) -> tuple[StructuredModel, Any]:
-    """Return the model, and plain data that change with its weights.
+    """Return the model, and plain data that change with its files.
 
     Raises:
         FileNotFoundError: there is no such model.
-        ValueError: it was not written by structkd.
+        ValueError: structkd did not write it, or its files are not as they were written.
     """
-    folder = Path(path).expanduser()
-    inner = folder / "model"
-    folder = inner if (inner / "config.json").is_file() else folder
-    name = str(folder) if folder.is_dir() else path
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if not str(config.model_type).startswith("structkd"):
-            raise ValueError(
-                f"{path} holds a model of type {config.model_type!r}, which structkd did not write. A stock token "
-                "classifier is read by teacher=token_classification."
-            )
-        model = AutoModel.from_pretrained(name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"The teacher {path!r} cannot be loaded ({str(error).splitlines()[0]}). Expected a folder that structkd "
-            "wrote, as structkd-runs/teacher-.../model, or the name of such a model on the Hugging Face hub."
+        folder = model_folder(path)
+        model = load(folder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"The teacher {path!r} cannot be loaded. {error}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"The teacher {path!r} cannot be loaded. {error} (A stock token classifier is read by "
+            "teacher=token_classification.)"
         ) from error
-    if not isinstance(model, StructuredModel):
-        raise ValueError(f"{path} holds a {type(model).__name__}, which is no tagger or parser. Name a whole model.")
-    return model, [path, folder_state(folder) if folder.is_dir() else getattr(config, "_commit_hash", None)]
+    return model, folder_state(folder)

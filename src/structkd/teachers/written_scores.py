@@ -13,7 +13,7 @@ from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, TreeAnnotation
 from structkd.numbering import to_conllu
 from structkd.tags import repair_tags, spans
-from structkd.teachers.given import GivenModel, GivenTeacher, folder_state, required_path
+from structkd.teachers.given import GivenModel, GivenTeacher, required_path
 from structkd.teachers.label_map import LabelMap, read_scheme
 from structkd.training import Coverage, Teacher, WrittenScores
 
@@ -75,7 +75,7 @@ class _Written(GivenModel):
         self.rows: dict[tuple[str, ...], int] = {}
         for row, words in enumerate(store.sentences):
             self.rows.setdefault(words, row)
-        self.identity = [recipe.path, folder_state(recipe.path), store.manifest.plain()]
+        self.identity = store.manifest.plain()  # has the sha256 of every shard
         told = f" by {about['teacher']}" if about["teacher"] else ""
         self.title = (
             f"the scores {recipe.path}{told} ({structure}, {len(store):,} sentences, {store.manifest.dtype}); "

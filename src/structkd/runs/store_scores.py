@@ -14,12 +14,12 @@ from .distil import quiet
 from .plan import plan
 from .training_folder import Training, ensure
 
-__all__ = ["store_targets"]
+__all__ = ["store_scores"]
 
 log = logging.getLogger(__name__)
 
 
-def store_targets(
+def store_scores(
     config: Mapping[str, Any], output: Path, command: str = "", overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Train the teachers of a run if need be, and write the store that its students will be trained from.
