@@ -100,7 +100,7 @@ class TestManifest:
     def test_holds_size_and_sha256_of_every_file(self) -> None:
         manifest = files.read_manifest(self.folder)
         assert list(manifest) == ["format", "processes", "files"]
-        assert (manifest["format"], manifest["processes"]) == (1, 2)
+        assert (manifest["format"], manifest["processes"]) == (2, 2)
         assert {name: facts["size"] for name, facts in manifest["files"].items()} == {"a": 5, "inner/b": 6}
         digest = hashlib.sha256(b"first").hexdigest()
         assert manifest["files"]["a"]["sha256"] == digest == files.sha256(self.folder / "a")
@@ -116,7 +116,10 @@ class TestManifest:
             ),
             ("inner/b", None, r"inner/b is missing\. Remove"),
             ("manifest.json", b"{", r"manifest\.json cannot be read as JSON .*Remove"),
-            ("manifest.json", b'{"format": 2}', r"manifest\.json has format 2; expected 1\. Remove"),
+            ("manifest.json", b'{"format": 3}', r"manifest\.json has format 3; expected 2, with a seal\. Remove"),
+            ("manifest.json", b'{"format": 2}', r"manifest\.json has format 2; expected 2, with a seal\. Remove"),
+            ("manifest.json", b'{"format": 2, "seal": ""}', r"manifest\.json is not as it was written: its seal"),
+            ("manifest.json", b'{"format": 1, "files": {"../x": {}}}', r"names '\.\./x', which is not a file below"),
             ("manifest.json", b'{"format": 1}', r"manifest\.json does not list files .*Remove"),
             ("manifest.json", b'{"format": 1, "files": {"a": {"size": 5}}}', r"does not list files .*sha256.*Remove"),
         ],

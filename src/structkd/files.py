@@ -2,31 +2,46 @@
 
 A file or folder is written under a temporary name beside its own, flushed to the disk, and then renamed. After a kill
 or a power failure it is there with all of its content, or as it was before.
+
+A finished folder has a manifest with the size and sha256 of its files. Whoever uses the folder compares the files with
+it. A manifest also has a *seal*, the sha256 of its own content, so that a change to the manifest is noticed, too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "MANIFEST",
+    "aside_of",
     "fault",
+    "inside",
+    "is_set_aside",
     "json_bytes",
+    "make_folder",
     "move",
     "read_json",
     "read_manifest",
     "remove_unfinished",
     "replacing",
+    "sealed",
+    "set_aside",
     "sha256",
+    "unfinished_prefix",
+    "unsealed",
     "write_bytes",
     "write_json",
     "write_manifest",
@@ -35,7 +50,12 @@ __all__ = [
 
 #: Name of the file with the size and sha256 of every other file of a folder.
 MANIFEST = "manifest.json"
-_MANIFEST_FORMAT = 1
+#: Format 1, of the version before, has no seal.
+_MANIFEST_FORMAT = 2
+_SEAL = "seal"
+_ASIDE = ".damaged"
+#: A file that was changed so short a time ago may change again without a new time stamp.
+_SETTLED_NANOSECONDS = 2_000_000_000
 
 
 @contextmanager
@@ -45,7 +65,8 @@ def replacing(path: Path) -> Iterator[Path]:
     The block creates a file or a folder. If it raises an error, ``path`` stays as it was and nothing is left behind.
     Processes that write the same path at the same time do not disturb each other: one of them wins.
     """
-    temporary = path.with_name(f"{_prefix()}{os.getpid()}.{path.name}")
+    temporary = path.with_name(f"{unfinished_prefix()}{os.getpid()}.{path.name}")
+    _remove_leftovers(path)
     try:
         yield temporary
         move(temporary, path)
@@ -63,10 +84,54 @@ def move(written: Path, path: Path) -> None:
     """
     for part in (*written.rglob("*"), written):
         _flush(part)
-    if written.is_dir():
-        _remove(path)  # only a file can be replaced in one step
-    os.replace(written, path)
+    if written.is_dir() and path.exists():
+        _replace_folder(written, path)
+    else:
+        os.replace(written, path)
     _flush(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents if need be, and flush the folders that list the new ones."""
+    missing = [each for each in (path, *path.parents) if not each.is_dir()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        _flush(each.parent)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder that is damaged to :func:`aside_of` it, and return that."""
+    aside = aside_of(path)
+    os.rename(path, aside)
+    _flush(path.parent)
+    return aside
+
+
+def aside_of(path: Path) -> Path:
+    """Return the name under which something damaged is kept, so that another can be made in its place.
+
+    It ends in ``.damaged``, or in ``.damaged-2`` and so on if there is one. See :func:`is_set_aside`.
+    """
+    names = (path.with_name(f"{path.name}{_ASIDE}{'' if number == 1 else f'-{number}'}") for number in count(1))
+    return next(aside for aside in names if not os.path.lexists(aside))
+
+
+def is_set_aside(path: Path) -> bool:
+    """Return whether a path is, or lies in, something that :func:`set_aside` renamed."""
+    return any(re.search(rf"{re.escape(_ASIDE)}(-\d+)?$", part) for part in path.parts)
+
+
+def inside(folder: Path, name: Any) -> Path:
+    """Return the path of a file of a folder, by the name that a file in this folder states.
+
+    Raises:
+        ValueError: the name is not that of a file below the folder.
+    """
+    parts = name.replace(os.sep, "/").split("/") if isinstance(name, str) else []
+    drive = bool(parts) and re.match("[A-Za-z]:", parts[0])
+    if not parts or drive or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise ValueError(f"names {name!r:.80}, which is not a file below {folder}")
+    return folder.joinpath(*parts)
 
 
 def remove_unfinished(folder: Path, *, locked: bool = False) -> None:
@@ -77,7 +142,7 @@ def remove_unfinished(folder: Path, *, locked: bool = False) -> None:
         locked: the caller holds a lock, so that nobody else is writing there. Then everything unfinished is removed;
             otherwise only that of processes of this machine which no longer run.
     """
-    prefix = _prefix()
+    prefix = unfinished_prefix()
     for path in folder.glob(".*"):
         process = path.name.removeprefix(prefix).partition(".")[0]
         ended = path.name.startswith(prefix) and process.isdecimal() and not _is_another_running(int(process))
@@ -102,8 +167,35 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def json_bytes(content: Any) -> bytes:
-    """Return plain data as :func:`write_json` writes them."""
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    """Return plain data as :func:`write_json` writes them.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot hold.
+    """
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data with a seal: the sha256 of everything else in them."""
+    plain = {key: value for key, value in content.items() if key != _SEAL}
+    return {**plain, _SEAL: hashlib.sha256(json_bytes(plain)).hexdigest()}
+
+
+def unsealed(content: Mapping[str, Any], path: Path, remedy: str) -> dict[str, Any]:
+    """Return plain data without their seal, which the version before did not write.
+
+    Raises:
+        ValueError: the data are not those that were sealed.
+    """
+    plain = {key: value for key, value in content.items() if key != _SEAL}
+    if _SEAL in content:
+        try:
+            as_written = sealed(plain)[_SEAL]
+        except ValueError:  # NaN, which nobody sealed
+            as_written = None
+        if content[_SEAL] != as_written:
+            raise ValueError(f"{path} is not as it was written: its seal does not match. {remedy}")
+    return plain
 
 
 def read_json(path: Path, remedy: str = "Remove it and run the command again.") -> dict[str, Any]:
@@ -129,9 +221,24 @@ def read_json(path: Path, remedy: str = "Remove it and run the command again.") 
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file's content in hex."""
+    """Return the sha256 of a file's content in hex.
+
+    A process reads a file once, as long as size, times and number of the file stay the same.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        state = os.fstat(file.fileno())
+        key = (str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+        if key in _digests:
+            return _digests[key]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_NANOSECONDS:
+        if len(_digests) > 10_000:
+            _digests.clear()
+        _digests[key] = digest
+    return digest
+
+
+_digests: dict[tuple[Any, ...], str] = {}
 
 
 def fault(path: Path, size: int, digest: str | None = None) -> str | None:
@@ -152,35 +259,53 @@ def fault(path: Path, size: int, digest: str | None = None) -> str | None:
     return None
 
 
-def write_manifest(folder: Path, **about: Any) -> None:
-    """Write ``manifest.json`` with the size and sha256 of every file below a folder.
+def write_manifest(
+    folder: Path, names: Iterable[str] | None = None, pending: Mapping[str, bytes] | None = None, **about: Any
+) -> None:
+    """Flush the files of a folder, and write ``manifest.json`` with the size and sha256 of each.
 
     Args:
         folder: complete, and nobody writes there any more.
+        names: of the files, relative to the folder; None for all files below it, hidden ones included.
+        pending: content of files that are written next, by their names. A folder is finished when the last of them is
+            there, so the manifest has to precede it.
         about: plain data to keep in the manifest.
     """
-    files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    write_json(folder / MANIFEST, {"format": _MANIFEST_FORMAT, **about, "files": files})
+    if names is None:
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    files = {}
+    for name in sorted({*names} - {MANIFEST, *(pending or {})}):
+        _flush(folder / name)
+        files[name] = {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+    for inner in {(folder / name).parent for name in files}:
+        _flush(inner)
+    for name, content in (pending or {}).items():
+        files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(folder / MANIFEST, sealed({"format": _MANIFEST_FORMAT, **about, "files": files}))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, remedy: str | None = None) -> dict[str, Any]:
     """Return a folder's manifest after comparing every file with it.
+
+    Args:
+        folder: that :func:`write_manifest` was given.
+        remedy: the advice for a folder that cannot be used, a sentence; None advises to remove it.
 
     Raises:
         FileNotFoundError: the folder has no manifest.
         ValueError: the manifest cannot be used, or a file is not as it was written; names the file.
     """
     path = folder / MANIFEST
-    remedy = f"Remove {folder}."
-    manifest = read_json(path, remedy)
-    if manifest.get("format") != _MANIFEST_FORMAT:
-        raise ValueError(f"{path} has format {manifest.get('format')}; expected {_MANIFEST_FORMAT}. {remedy}")
+    remedy = f"Remove {folder}." if remedy is None else remedy
+    content = read_json(path, remedy)
+    manifest = unsealed(content, path, remedy)
+    version = manifest.get("format")
+    if version not in (1, _MANIFEST_FORMAT) or (version == _MANIFEST_FORMAT and _SEAL not in content):
+        raise ValueError(f"{path} has format {version}; expected {_MANIFEST_FORMAT}, with a seal. {remedy}")
     try:
-        written = [(folder / name, facts["size"], facts["sha256"]) for name, facts in manifest["files"].items()]
+        written = [(inside(folder, name), facts["size"], facts["sha256"]) for name, facts in manifest["files"].items()]
+    except ValueError as error:
+        raise ValueError(f"{path} {error}. {remedy}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not list files with size and sha256 ({error!r}). {remedy}") from error
     for file, size, digest in written:
@@ -189,9 +314,49 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _prefix() -> str:
-    """Begin of the temporary names of this machine: several may write to one folder."""
+def unfinished_prefix() -> str:
+    """Return the begin of the temporary names of this machine: several may write to one folder."""
     return f".{platform.node()}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files for the same path, of processes of this machine that were killed."""
+    prefix, suffix = unfinished_prefix(), f".{path.name}"
+    try:
+        names = [name for name in os.listdir(path.parent) if name.startswith(prefix) and name.endswith(suffix)]
+    except OSError:  # the caller's write says why
+        return
+    for name in names:
+        process = name.removeprefix(prefix).removesuffix(suffix)
+        if process.isdecimal() and not _is_another_running(int(process)):
+            _remove(path.with_name(name))
+
+
+def _replace_folder(written: Path, path: Path) -> None:
+    """Put a folder in the place of another, in one step if the system can exchange two names."""
+    if _exchange(written, path):
+        _flush(path.parent)
+        _remove(written)
+        return
+    old = path.with_name(f"{unfinished_prefix()}{os.getpid()}.old.{path.name}")
+    _remove(old)
+    os.rename(path, old)
+    os.rename(written, path)
+    _flush(path.parent)
+    _remove(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names; False if the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError):
+        return False
+    current, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    done: int = rename(current, os.fsencode(first.absolute()), current, os.fsencode(second.absolute()), exchange)
+    return done == 0
 
 
 def _flush(path: Path) -> None:

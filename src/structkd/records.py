@@ -1,7 +1,9 @@
 """The files that trainings and runs leave behind: every key is defined here, and every file name.
 
 A training has a folder ``<work_dir>/<role>-<digest>``. The digest covers everything that its result depends on.
-``metrics.json`` is written last, so a folder that has one is finished::
+``metrics.json`` is written last, so a folder that has one is finished. ``manifest.json``, written just before it, lists
+size and sha256 of every file but ``model/README.md`` and ``model/structkd.json``. A finished training is compared with
+it whenever it is used; one that differs is renamed to ``<role>-<digest>.damaged`` and done again::
 
     config.json          TrainingConfig: the content of the digest
     checkpoints/         while the training runs; an interrupted one continues from here
@@ -10,15 +12,17 @@ A training has a folder ``<work_dir>/<role>-<digest>``. The digest covers everyt
                          counts of correct, predicted and gold parts
     metrics.jsonl        loss, learning rate and dev metrics, as they were logged
     timing.json          Timing
+    manifest.json        size and sha256 of the other files
     metrics.json         TrainingMetrics: the same bytes wherever and however often the training is done
 
-A run has a folder ``<work_dir>/runs/<overrides>``. Its ``metrics.json`` is written last, too::
+A run has a folder ``<work_dir>/runs/<overrides>``. Its ``manifest.json`` and ``metrics.json`` are written last, too::
 
     .hydra/              the configuration in full, as Hydra composed it, and the overrides
     predictions/         <method>.jsonl.gz: the test sentences, as in the training's folder
     results.md           the results as a table
     student, models/     links to the model of the method, and to all models by their methods
     run.json             RunRecord: how the results were made
+    manifest.json        size and sha256 of predictions, results.md, run.json and metrics.json
     metrics.json         RunMetrics: the results
     failed.json          Failure, if the last attempt failed
     .finished            the state that decides whether the run is finished, see structkd.runs.finished
@@ -41,7 +45,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from structkd.files import read_json, write_json
+from structkd.files import json_bytes, read_json, sealed, unsealed, write_bytes
 
 __all__ = [
     "Divergence",
@@ -109,6 +113,14 @@ class TrainingFolder:
         """The file that holds :class:`TrainingMetrics`."""
         return self.path / "metrics.json"
 
+    @property
+    def sealed(self) -> list[Path]:
+        """The files of a finished training that its manifest lists, as far as they are there."""
+        rewritten = (self.model / "README.md", self.model / "structkd.json")  # by every run that uses the model
+        inner = [path for folder in (self.model, self.path / "predictions") for path in sorted(folder.rglob("*"))]
+        listed = [self.config, self.log, self.timing, *(path for path in inner if path not in rewritten)]
+        return [path for path in listed if path.is_file() and not path.name.startswith(".")]
+
     def predictions(self, split: str) -> Path:
         """Return the path of the predictions for "dev" or "test"."""
         return self.path / "predictions" / f"{split}.jsonl.gz"
@@ -156,6 +168,12 @@ class RunFolder:
         return self.path / "student"
 
     @property
+    def sealed(self) -> list[Path]:
+        """The files of a finished run that its manifest lists, as far as they are there."""
+        listed = [self.results, self.run, *sorted((self.path / "predictions").glob("*"))]
+        return [path for path in listed if path.is_file() and not path.name.startswith(".")]
+
+    @property
     def failure(self) -> Path:
         """The file that holds a :class:`Failure`."""
         return self.path / "failed.json"
@@ -186,6 +204,8 @@ class Record:
 
     #: Value of the field ``format`` that this version reads and writes.
     FORMAT: ClassVar[int | None] = None
+    #: Whether the file has a seal, see :mod:`structkd.files`: for records that no manifest covers.
+    SEALED: ClassVar[bool] = False
     #: The advice for a file that cannot be used.
     REMEDY: ClassVar[str] = "Remove it and run the command again."
 
@@ -213,6 +233,8 @@ class Record:
             content: as JSON gives it.
             path: of its file, for messages.
         """
+        if cls.SEALED:
+            content = unsealed(content, path, cls.REMEDY)
         if cls.FORMAT is not None and content.get("format") != cls.FORMAT:
             raise ValueError(
                 f"{path} was written by another version of structkd (format {content.get('format')}, expected "
@@ -226,7 +248,11 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write the record atomically."""
-        write_json(path, self.plain())
+        write_bytes(path, self.written())
+
+    def written(self) -> bytes:
+        """Return the content of the file that :meth:`write` writes."""
+        return json_bytes(sealed(self.plain()) if self.SEALED else self.plain())
 
     def plain(self) -> dict[str, Any]:
         """Return the record as plain data: the same as reading its file as JSON."""
@@ -592,6 +618,8 @@ class ScoreFile(Record):
         bytes, sha256: of the file.
     """
 
+    SEALED: ClassVar[bool] = True
+
     key: str
     sentences: int
     divergence: RoundingError | None = None
@@ -614,6 +642,7 @@ class StoreManifest(Record):
     """
 
     FORMAT: ClassVar[int | None] = 1
+    SEALED: ClassVar[bool] = True
     REMEDY: ClassVar[str] = (
         "Delete it: writing the store again with the same settings finishes it and keeps the shards that are complete."
     )

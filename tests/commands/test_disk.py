@@ -74,7 +74,7 @@ def test_a_sweep_that_cannot_keep_its_records(run, monkeypatch) -> None:
     def full(path: Path, content: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("structkd.records.write_json", full)
+    monkeypatch.setattr("structkd.records.write_bytes", full)
     status, output, errors = run("-m", *TINY, "seed=0,1", "student.labelled=1000")
     assert status == 1
     assert "student.labelled=1000: the student's labelled sentences are some of the teacher's" in errors

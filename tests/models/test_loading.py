@@ -154,6 +154,7 @@ def _alter(saved):
 
 def _newer(saved):
     description = json.loads((saved / "structkd.json").read_text())
+    del description["seal"]
     (saved / "structkd.json").write_text(json.dumps({**description, "format": 2, "structkd": "9.0"}))
 
 

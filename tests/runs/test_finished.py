@@ -16,10 +16,16 @@ def finished(monkeypatch, tmp_path_factory) -> tuple[dict, Path, Path]:
     data, output = folder / "train.txt", folder / "run"
     data.write_text("a\n")
     output.mkdir()
-    config = {"data": {"_target_": "structkd.data.load_columns", "train": str(data)}, "seed": 0}
+    config = {
+        "data": {"_target_": "structkd.data.load_columns", "train": str(data)},
+        "seed": 0,
+        "work_dir": str(folder),
+    }
     monkeypatch.setattr("structkd.runs.finished._read", {})
     monkeypatch.setattr("structkd.runs.finished._unusable", [])
-    monkeypatch.setattr("structkd.runs.finished.RunMetrics.find", lambda path: SimpleNamespace(fingerprint="abc"))
+    monkeypatch.setattr(
+        "structkd.runs.finished.finished_run", lambda run: SimpleNamespace(fingerprint="abc", results=[])
+    )
     evidence = Evidence(config, output)
     with evidence.gathered():
         data.read_text()
@@ -65,7 +71,7 @@ def test_other_code(finished, monkeypatch) -> None:
 
 def test_other_results(finished, monkeypatch) -> None:
     config, _, output = finished
-    monkeypatch.setattr("structkd.runs.finished.RunMetrics.find", lambda path: SimpleNamespace(fingerprint="x"))
+    monkeypatch.setattr("structkd.runs.finished.finished_run", lambda run: SimpleNamespace(fingerprint="x", results=[]))
     assert find(config, output) is None
 
 

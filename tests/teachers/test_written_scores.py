@@ -12,6 +12,7 @@ import torch
 
 import structkd
 from structkd.data import TagAnnotation, TreeAnnotation, hidden, load_toy
+from structkd.files import sealed
 from structkd.teachers import Scores
 from structkd.training import ScoreWriter, WrittenScores, training_text
 
@@ -149,6 +150,6 @@ def test_writers_and_stores_that_are_refused(tmp_path: Path) -> None:
         WrittenScores.open(tmp_path / "a")
     text.write_text(content)
     manifest = tmp_path / "a" / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"fingerprint": {}}))
+    manifest.write_text(json.dumps(sealed(json.loads(manifest.read_text()) | {"fingerprint": {}})))
     with pytest.raises(ValueError, match="no ScoreWriter"):
         WrittenScores.open(tmp_path / "a")

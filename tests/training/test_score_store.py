@@ -18,6 +18,7 @@ from transformers import set_seed
 
 from structkd import KDObjective, structural_kd_loss
 from structkd.data import TagAnnotation, load_toy
+from structkd.files import sealed
 from structkd.models import (
     BiLSTMRecipe,
     HeadLabelerRecipe,
@@ -242,7 +243,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="sentences is 23 in the store and 7 here"):
             self.write()
         manifest = json.loads((self.folder / "manifest.json").read_text())
-        (self.folder / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
+        (self.folder / "manifest.json").write_text(json.dumps(sealed(manifest | {"format": 9})))
         with pytest.raises(
             ValueError,
             match=r"manifest\.json was written by another version of structkd \(format 9, expected 1\)\. Delete",

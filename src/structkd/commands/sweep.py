@@ -28,6 +28,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from structkd.extras import how_to_report
+from structkd.files import remove_unfinished, unfinished_prefix
 from structkd.records import Failure, RunFolder, SweepRecord
 
 from . import schema  # noqa: F401 - registers a resolver, too
@@ -115,8 +116,11 @@ class Outcomes(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Prepare the records, in the process that starts the sweep; launchers send this object to all others."""
         self._sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
-        self._records = Path(config.hydra.sweep.dir).absolute() / ".sweeps" / self._sweep
+        sweeps = Path(config.hydra.sweep.dir).absolute() / ".sweeps"
+        # Named like unfinished files: the next sweep of this machine removes those of sweeps that were killed.
+        self._records = sweeps / f"{unfinished_prefix()}{os.getpid()}.{self._sweep}"
         with contextlib.suppress(OSError):  # the launcher meets it again, and there it stops the sweep
+            remove_unfinished(sweeps)
             self._records.mkdir(parents=True)
         # main() reports these records if a launcher or a sweeper gives up.
         os.environ[_RECORDS] = str(self._records)

@@ -14,6 +14,7 @@ follow each other, and the pattern of a word. Shapes: B sentences, N words, C ta
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -37,6 +38,7 @@ KEPT_WORDS = 50_000
 POOL = 16
 
 LINE_ENDS = "\n\r\u2028\u2029"
+EDITABLE = ("README.md", "LICENSE.txt", "annotate.py")
 STOPS = frozenset(".!?\u2026")
 WIDE_STOPS = frozenset("\u3002\uff01\uff1f")
 CLOSING = frozenset("\"'\u2019\u201d\u00bb\u203a)]}\u300d\u300f\uff09")
@@ -51,19 +53,55 @@ def load(folder=None, threads=1):
 
     Raises:
         FileNotFoundError: if a file of the folder is missing.
-        ValueError: if the folder was written in another format.
+        ValueError: if the folder was written in another format, or a file is not as it was written.
     """
     folder = Path(__file__).parent if folder is None else Path(folder)
     for name in ("tables.json", "model.onnx"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}. Name a folder that `structkd export MODEL FOLDER` wrote.")
-    tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
+    _check_files(folder)
+    try:
+        tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
+        if not isinstance(tables, dict):
+            raise ValueError("it holds something else than an object")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / 'tables.json'} cannot be read ({error}). Export the model again.") from error
     if tables.get("format") != FORMAT:
         raise ValueError(
             f"{folder / 'tables.json'} has format {tables.get('format')}; this annotate.py reads format {FORMAT}. Use "
             "the annotate.py of that folder, or export the model again."
         )
     return Annotator(folder, tables, threads)
+
+
+def _check_files(folder):
+    """Compare the files with manifest.json, which lists size and sha256 of each; texts and code may be edited."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        seal = manifest.pop("seal", None)
+        written = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        if (seal is None) != (manifest["format"] == 1) or seal not in (
+            None,
+            hashlib.sha256(written.encode()).hexdigest(),
+        ):
+            raise ValueError("its seal does not match")
+        files = {name: facts["sha256"] for name, facts in manifest["files"].items() if name not in EDITABLE}
+        if any(os.path.isabs(name) or ".." in name.split("/") for name in files):
+            raise ValueError("it names files outside of the folder")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not as it was written ({error!r}). Export the model again.") from error
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}. Export the model again.")
+        found = hashlib.sha256()
+        with open(folder / name, "rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+        if found.hexdigest() != digest:
+            raise ValueError(f"{folder / name} is not as it was written: it is damaged. Export the model again.")
 
 
 class Annotator:

@@ -1,8 +1,8 @@
 """Saved models: where they lie, which files belong to them, and whether these are as they were written.
 
 Beside its weights, configuration and features a saved model has ``structkd.json``, with the version that wrote it and
-the size and sha256 of these files (not of the configuration and of README.md, which may be edited). A model that an
-earlier version saved has none and is loaded unchecked.
+the size and sha256 of these files (not of README.md, which may be edited). A model that an earlier version saved has
+none, or one without the configuration, and these files are loaded unchecked.
 """
 
 from __future__ import annotations
@@ -16,9 +16,18 @@ from typing import Any
 import torch
 
 from structkd import __version__
-from structkd.files import fault, read_json, sha256, write_json
+from structkd.files import fault, inside, read_json, sealed, sha256, unsealed, write_json
 
-__all__ = ["HUB_ARGUMENTS", "check_files", "describe_again", "describe_files", "described", "load", "model_folder"]
+__all__ = [
+    "HUB_ARGUMENTS",
+    "check_files",
+    "check_index",
+    "describe_again",
+    "describe_files",
+    "described",
+    "load",
+    "model_folder",
+]
 
 #: Keyword arguments of ``from_pretrained`` that say where in the hub, and in which cache, a model lies.
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "proxies")
@@ -27,7 +36,8 @@ _FORMAT = 1
 _REMEDY = "Copy or train the model again."
 _CONFIG = "config.json"
 _NO_CONFIG = "It is not the configuration of a model."
-_EDITABLE = (_CONFIG, _DESCRIPTION, "README.md", "generation_config.json")
+_KEYS = {"format", "structkd", "files", "about"}
+_INDEX = "model.safetensors.index.json"
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md")
 
 
@@ -148,19 +158,14 @@ def describe_files(folder: Path, facts: Mapping[str, Any] | None = None) -> None
         facts: for the model card, see :func:`structkd.models.card.model_card`.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if _belongs(path, folder))
-    files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-        for name in names
-        if name not in _EDITABLE
-    }
-    write_json(
-        folder / _DESCRIPTION, {"format": _FORMAT, "structkd": __version__, "files": files, "about": dict(facts or {})}
-    )
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
+    description = {"format": _FORMAT, "structkd": __version__, "files": files, "about": dict(facts or {})}
+    write_json(folder / _DESCRIPTION, sealed(description))
 
 
 def describe_again(folder: Path, facts: Mapping[str, Any]) -> None:
     """Replace the facts that :func:`describe_files` wrote; the sizes and sha256 of the files stay as they are."""
-    write_json(folder / _DESCRIPTION, {**_check_format(folder), "about": dict(facts)})
+    write_json(folder / _DESCRIPTION, sealed({**_check_format(folder), "about": dict(facts)}))
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def _belongs(path: Path, folder: Path) -> bool:
     """Whether a file is one of a model; a checkpoint has others beside it, which are written later."""
     parts = path.relative_to(folder).parts
     ours = path.name == "model.safetensors" or re.fullmatch(r"model-\d+-of-\d+\.safetensors", path.name)
-    features = path.name in ("vocabulary.json", "subwords.json", "tokenizer.json", "model.safetensors.index.json")
+    features = path.name in (_CONFIG, "vocabulary.json", "subwords.json", "tokenizer.json", _INDEX)
     return path.is_file() and bool(ours or features) and not any(part.startswith(".") for part in parts)
 
 
@@ -186,12 +191,35 @@ def check_files(folder: Path) -> None:
     written = _check_format(folder).get("files", {})
     path = folder / _DESCRIPTION
     try:
-        files = [(folder / name, facts["size"], facts["sha256"]) for name, facts in written.items()]
+        files = [(inside(folder, name), facts["size"], facts["sha256"]) for name, facts in written.items()]
+    except ValueError as error:
+        raise ValueError(f"{path} {error}. {_REMEDY}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not list files with size and sha256 ({error!r}). {_REMEDY}") from error
     for file, size, digest in files:
         if difference := fault(file, size, digest):
-            raise ValueError(f"{file} {difference}. {_REMEDY}")
+            edited = "" if file.name != _CONFIG else f" If you changed it on purpose, remove {path}, too."
+            raise ValueError(f"{file} {difference}. {_REMEDY}{edited}")
+    check_index(folder)
+
+
+def check_index(folder: Path) -> None:
+    """Refuse a list of files of weights that names files outside of its folder; transformers would read them.
+
+    Raises:
+        ValueError: it does, or is not such a list.
+    """
+    path = folder / _INDEX
+    if not path.is_file():
+        return
+    names = read_json(path, _REMEDY).get("weight_map")
+    if not isinstance(names, Mapping):
+        raise ValueError(f"{path} has no weight_map, which names the file of every tensor. {_REMEDY}")
+    for name in names.values():
+        try:
+            inside(folder, name)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}. {_REMEDY}") from None
 
 
 def _check_format(folder: Path) -> dict[str, Any]:
@@ -199,13 +227,17 @@ def _check_format(folder: Path) -> dict[str, Any]:
     path = folder / _DESCRIPTION
     if not path.is_file():
         return {}
-    description = read_json(path, _REMEDY)
+    description = unsealed(read_json(path, _REMEDY), path, _REMEDY)
     version, written = description.get("format"), description.get("structkd")
-    if not isinstance(version, int) or version > _FORMAT:
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"{path} has no format, a whole number: it is damaged. {_REMEDY}")
+    if version > _FORMAT:
         raise ValueError(
             f"{folder} was saved by structkd {written} in format {version}; this is structkd {__version__}, which "
             f"reads formats up to {_FORMAT}. Install a later version: pip install --upgrade structkd"
         )
+    if wrong := sorted({*description} - _KEYS) or not isinstance(description.get("about", {}), dict):
+        raise ValueError(f"{path} has keys of another kind ({wrong}): it is damaged. {_REMEDY}")
     return description
 
 

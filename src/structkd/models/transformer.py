@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig,
 from structkd.configurable import configurable
 from structkd.data import PackageFolder, cached_package_folder
 from structkd.files import write_text
+from structkd.models.loading import check_index
 from structkd.models.recipe import ConfigRecipe
 from structkd.models.structured import Example, WordEncoder, padded
 
@@ -355,6 +356,7 @@ class TransformerRecipe(ConfigRecipe):
                     f"{folder} is a {config.model_type}, which does not give one vector per subword; name an encoder "
                     "such as google-bert/bert-base-multilingual-cased."
                 )
+            check_index(Path(folder))
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             backbone = AutoModel.from_pretrained(
                 folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False

@@ -34,9 +34,10 @@ def markdown(report: Report, link: Linker, pictures: Sequence[str] = ()) -> str:
             lines += ["", as_markdown(comparison_table(comparisons))]
         lines += ["", "<details><summary>Every model: files and commands</summary>", ""]
         lines += [as_markdown(model_table(scenario, link)), "", "</details>"]
-    if report.runs.failed or report.runs.unfinished:
+    if report.runs.failed or report.runs.damaged or report.runs.unfinished:
         lines += ["", "## Runs without results", ""]
-        lines += [_failed(attempt, link) for attempt in report.runs.failed]
+        lines += [_listed("failed", attempt, link) for attempt in report.runs.failed]
+        lines += [_listed("damaged, left out", attempt, link) for attempt in report.runs.damaged]
         lines += [f"- unfinished: {_linked(attempt, link)}" for attempt in report.runs.unfinished]
     lines += ["", "## How to read the tables", ""]
     lines += [f"- **{term}**: {escaped(text)}" for term, text in findings.EXPLANATIONS]
@@ -56,5 +57,5 @@ def _linked(attempt: Attempt, link: Linker) -> str:
     return f"[{escaped(attempt.title)}]({url})" if url else escaped(attempt.title)
 
 
-def _failed(attempt: Attempt, link: Linker) -> str:
-    return f"- failed: {_linked(attempt, link)}: {escaped(attempt.message)}"
+def _listed(state: str, attempt: Attempt, link: Linker) -> str:
+    return f"- {state}: {_linked(attempt, link)}: {escaped(attempt.message)}"

@@ -65,7 +65,7 @@ class Report:
 
         Raises:
             FileNotFoundError: a folder does not exist, or no run is finished.
-            ValueError: a file cannot be read or was written by another version.
+            ValueError: no run is finished, and some are damaged.
         """
         runs = read_runs(folders)
         if command is None:
@@ -110,6 +110,7 @@ class Report:
     def terminal(self) -> str:
         """The report for a terminal of 100 columns."""
         lines = [f"failed: {attempt.title}: {attempt.message}" for attempt in self.runs.failed]
+        lines += [f"damaged, left out: {attempt.title}: {attempt.message}" for attempt in self.runs.damaged]
         lines += [f"unfinished: {attempt.title}" for attempt in self.runs.unfinished]
         wrapped = [textwrap.fill(line, 100, subsequent_indent="    ", break_long_words=False) for line in lines]
         closing = textwrap.fill(self.findings, 100)

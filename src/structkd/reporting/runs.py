@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import shlex
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from structkd.files import read_json
+from structkd.files import MANIFEST, is_set_aside, read_json, read_manifest
 from structkd.records import Failure, Result, RunFolder, RunMetrics, RunRecord, RunTiming, TrainingFolder
 
 __all__ = ["Attempt", "Model", "Run", "Runs", "read_runs"]
@@ -148,15 +149,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run without results: it failed, it was interrupted, or it is still going on.
+    """A run without results: it failed, was interrupted, is still going on, or its files are damaged.
 
     Attributes:
         folder: of the run.
         failure: why it failed; None if it did not.
+        damage: which file is not as it was written, and what to do; empty if none is known.
     """
 
     folder: Path
     failure: Failure | None
+    damage: str = ""
 
     @property
     def title(self) -> str:
@@ -165,7 +168,9 @@ class Attempt:
 
     @property
     def message(self) -> str:
-        """The class of the error and its message; empty if nothing is known."""
+        """The class of the error and its message, or the damage; empty if nothing is known."""
+        if self.damage:
+            return self.damage
         return f"{self.failure.error}: {self.failure.message}" if self.failure else ""
 
 
@@ -176,14 +181,18 @@ class Runs:
     finished: Sequence[Run]
     failed: Sequence[Attempt]
     unfinished: Sequence[Attempt]
+    damaged: Sequence[Attempt] = ()
 
 
 def read_runs(folders: Iterable[str | Path]) -> Runs:
     """Find all runs below some folders, in the order of their paths; a run that is found twice counts once.
 
+    The files of a finished run are compared with its manifest. Runs with a file that has changed, that cannot be read,
+    or that another version wrote are among the damaged ones.
+
     Raises:
         FileNotFoundError: a folder does not exist, or no run is finished.
-        ValueError: a file cannot be read or was written by another version.
+        ValueError: no run is finished, and some are damaged.
     """
     roots = [Path(folder) for folder in folders]
     found: dict[Path, Path] = {}
@@ -192,11 +201,18 @@ def read_runs(folders: Iterable[str | Path]) -> Runs:
             raise FileNotFoundError(f"There is no folder {root}. Give the folders of runs, such as structkd-runs.")
         for name in ("metrics.json", "failed.json", ".hydra"):
             for path in sorted(root.rglob(name)):
-                found.setdefault(path.parent.resolve(), path.parent)
-    finished, failed, unfinished = [], [], []
+                if not is_set_aside(path.relative_to(root)):
+                    found.setdefault(path.parent.resolve(), path.parent)
+    finished, failed, unfinished, damaged = [], [], [], []
     for folder in (found[key] for key in sorted(found)):
-        run = _finished(folder)
-        failure = Failure.find(RunFolder(folder).failure)
+        run, failure = None, None
+        try:
+            run = _finished(folder)
+            failure = Failure.find(RunFolder(folder).failure)
+        except (ValueError, OSError) as error:
+            damaged.append(Attempt(folder, None, str(error)))
+            if run is None:
+                continue
         if run is not None:
             finished.append(run)
         if failure is not None:
@@ -204,17 +220,20 @@ def read_runs(folders: Iterable[str | Path]) -> Runs:
         elif run is None and RunFolder(folder).hydra.is_dir():
             unfinished.append(Attempt(folder, None))
     if not finished:
-        others = [f"{len(failed)} failed"] * bool(failed) + [f"{len(unfinished)} unfinished"] * bool(unfinished)
-        raise FileNotFoundError(
+        others = [f"{len(damaged)} damaged"] * bool(damaged)
+        others += [f"{len(failed)} failed"] * bool(failed) + [f"{len(unfinished)} unfinished"] * bool(unfinished)
+        first = _first(damaged + failed) or str((failed + unfinished or [Attempt(Path(), None)])[0].folder)
+        kind = ValueError if damaged else FileNotFoundError
+        raise kind(
             f"There is no finished run below {', '.join(map(str, roots))}: no folder has a metrics.json with results"
-            + (f" ({' and '.join(others)}: {_first(failed) or (failed + unfinished)[0].folder})." if others else ".")
+            + (f" ({' and '.join(others)}: {first})." if others else ".")
         )
-    return Runs(finished, failed, unfinished)
+    return Runs(finished, failed, unfinished, damaged)
 
 
-def _first(failed: Sequence[Attempt]) -> str:
-    """Return the first failure in one line, if there is one."""
-    return next((f"{attempt.message} in {attempt.folder}" for attempt in failed), "")
+def _first(attempts: Sequence[Attempt]) -> str:
+    """Return the first message in one line, if there is one."""
+    return next((f"{attempt.message} in {attempt.folder}" for attempt in attempts if attempt.message), "")
 
 
 def _finished(folder: Path) -> Run | None:
@@ -222,9 +241,26 @@ def _finished(folder: Path) -> Run | None:
     if not paths.metrics.is_file():
         return None
     content = read_json(paths.metrics, RunMetrics.REMEDY)
-    if "results" not in content:
+    if "results" not in content and not paths.run.exists() and not paths.hydra.is_dir():
         return None  # the metrics of a single training: the runs that it took part in have them
+    if (folder / MANIFEST).exists():
+        read_manifest(folder, "Give the command of the run again.")
+    else:  # of the version before
+        for path in sorted(paths.predictions("*").parent.glob("*.jsonl.gz")):
+            _check_predictions(path)
     return Run(folder, RunMetrics.of(content, paths.metrics), RunRecord.find(paths.run))
+
+
+def _check_predictions(path: Path) -> None:
+    """Refuse predictions that cannot be read to their end."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                for counted in json.loads(line).get("counts", {}).values():
+                    if len([int(number) for number in counted]) != 3:
+                        raise ValueError(f"expected three counts, got {counted!r:.80}")
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({error!r:.200}). Give the command of the run again.") from error
 
 
 def _counts(path: Path, metric: str) -> NDArray[np.int64] | None:

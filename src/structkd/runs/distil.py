@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import math
 import platform
 import shlex
 import shutil
@@ -20,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from structkd.data import Corpus, drawn
 from structkd.evaluation import metric_rule, metric_title
 from structkd.extras import how_to_report
-from structkd.files import replacing, write_text
+from structkd.files import make_folder, replacing, write_text
 from structkd.records import (
     Divergence,
     Result,
@@ -40,6 +41,7 @@ from .finished import Evidence
 from .identity import digest
 from .models import describe_models, link_models, usage_lines
 from .plan import Plan, plan
+from .sealing import is_sound, mend_run, seal_run
 from .shared_scores import joined
 from .training_folder import Training, ensure
 
@@ -74,7 +76,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     with evidence.gathered():
         planned = plan(config, output)
     folder = RunFolder(output)
-    finished = broadcast(_finished(folder, planned.fingerprint))
+    work_dir = Path(config["work_dir"]).absolute()
+    finished = broadcast(_finished(folder, planned.fingerprint, work_dir) if is_main_process() else None)
     if finished is not None:
         if is_main_process():
             evidence.keep(planned.fingerprint)
@@ -86,7 +89,6 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     if is_main_process():
         folder.metrics.unlink(missing_ok=True)
 
-    work_dir = Path(config["work_dir"]).absolute()
     results: list[Result] = []
     # Students that need no teacher first: another process may be training it right now.
     alone = [student for student in planned.students if student.teacher is None]
@@ -129,14 +131,20 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
     return written
 
 
-def _finished(folder: RunFolder, fingerprint: str) -> RunMetrics | None:
-    """Return the results of a run that was finished before; None if they are of other settings or another version."""
+def _finished(folder: RunFolder, fingerprint: str, work_dir: Path) -> RunMetrics | None:
+    """Return the results of a run that was finished before.
+
+    None if they are of other settings or another version, or if they, or a training of the run, are damaged: what is
+    damaged is then made again.
+    """
     try:
-        run = RunMetrics.find(folder.metrics)
-    except ValueError as error:
-        log.info("Results of before are replaced: %s", error)
+        found = RunMetrics.find(folder.metrics)
+    except ValueError:  # damaged, or of another version
+        found = None
+    if found is not None and found.fingerprint != fingerprint:
         return None
-    return run if run is not None and run.fingerprint == fingerprint else None
+    run = mend_run(folder)
+    return run if run is not None and is_sound(run, work_dir) else None
 
 
 def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]) -> RunMetrics:
@@ -167,7 +175,7 @@ def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]
 
 def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     """Fill the run's folder; its metrics come last."""
-    (folder.path / "predictions").mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path / "predictions")
     write_text(folder.results, result_table(run, record))
     for result in run.results:
         predictions = TrainingFolder(Path(record.work_dir) / result.folder).predictions("test")
@@ -178,7 +186,7 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     record.write(folder.run)
     link_models(run, Path(record.work_dir), folder)
     describe_models(run, record, folder)
-    run.write(folder.metrics)
+    seal_run(folder, run)
 
 
 def quiet() -> None:
@@ -209,6 +217,8 @@ def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[
         if result.role == "student" and scores is not None:
             try:
                 found = divergence(models[result.method], scores, dev)
+                if not all(map(math.isfinite, found.values())):
+                    raise NotImplementedError("it is infinite: the student excludes structures of the teacher")
                 rounded = Divergence(kl=round(found["kl"], 6), kl_per_word=round(found["kl_per_word"], 6))
                 result = replace(result, divergence=rounded)
             except NotImplementedError as error:

@@ -27,6 +27,7 @@ from structkd.records import RunFolder, RunMetrics
 from structkd.rooms import NAMEABLE
 
 from .identity import digest
+from .sealing import finished_run, is_sound
 
 __all__ = ["Evidence", "find"]
 
@@ -105,8 +106,10 @@ def find(config: Mapping[str, Any], output: Path) -> RunMetrics | None:
             return None
         if any(_state(path) != state for path, state in note["paths"].items()):
             return None
-        metrics = RunMetrics.find(RunFolder(output).metrics)
+        metrics = finished_run(RunFolder(output))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if metrics is not None and not is_sound(metrics, Path(config["work_dir"]).absolute()):
         return None
     return metrics if metrics is not None and metrics.fingerprint == note["fingerprint"] else None
 

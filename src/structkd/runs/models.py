@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from structkd.files import read_json
 from structkd.records import Result, RunFolder, RunMetrics, RunRecord, TrainingConfig, TrainingFolder
+
+from .sealing import finished_run
 
 __all__ = ["describe_models", "link_models", "source_of", "usage", "usage_lines"]
 
@@ -118,8 +119,10 @@ def _seeds(run: RunMetrics, result: Result, folder: RunFolder) -> list[dict[str,
             if beside.path == folder.path:
                 continue
             try:
-                other = RunMetrics.of(read_json(path), path)
-            except (ValueError, OSError):
+                other = finished_run(beside)
+            except (ValueError, OSError):  # the version before made it, or it is damaged
+                continue
+            if other is None:
                 continue
             if (other.scenario, other.data.fingerprint) != (run.scenario, run.data.fingerprint):
                 continue

@@ -16,6 +16,7 @@ from structkd.training.processes import is_main_process, wait_for_everyone
 
 from .fingerprint import file_fingerprints, text_fingerprint
 from .identity import digest
+from .sealing import mend_store
 from .training_folder import Training, locked
 
 __all__ = ["SharedScores", "joined"]
@@ -121,6 +122,7 @@ class SharedScores:
                 if is_main_process() and torch.accelerator.is_available():
                     model.to(torch.accelerator.current_accelerator())
                 with locked(lock, f"{teacher.title}: another process is writing its scores, waiting"):
+                    mend_store(folder)
                     store = ScoreStore.write(
                         model,
                         self.text,

@@ -24,7 +24,7 @@ from transformers import set_seed
 from structkd import KDObjective
 from structkd.data import Annotation
 from structkd.evaluation import compute_metrics, counts, lenient_counts
-from structkd.files import remove_unfinished, replacing
+from structkd.files import make_folder, remove_unfinished, replacing
 from structkd.models import ModelRecipe, StructuredModel
 from structkd.records import Timing, TrainingConfig, TrainingFolder, TrainingMetrics
 from structkd.teachers import GivenModel
@@ -32,6 +32,7 @@ from structkd.training import FitResult, Teacher, fit, predict_by, share_of_ille
 from structkd.training.processes import broadcast, is_main_process
 
 from .identity import digest
+from .sealing import finished_training, mend_training, seal_training
 
 __all__ = ["Training", "ensure", "locked"]
 
@@ -89,20 +90,30 @@ class Training:
 def ensure(training: Training, work_dir: Path) -> TrainingMetrics:
     """Return the metrics of a training: read them if it is finished, and train now if not.
 
+    The files of a finished training are compared with its manifest; one that is damaged is moved aside and done again.
+
     If several processes ask for the same training, one trains, and the others wait and read. Processes that torchrun
     started train together.
     """
     folder = TrainingFolder(work_dir / training.key)
-    metrics = broadcast(TrainingMetrics.find(folder.metrics))
+    metrics = broadcast(_finished(folder))
     if metrics is None:
         with locked(folder.path, f"{training.title}: another process is training it, waiting"):
-            metrics = broadcast(TrainingMetrics.find(folder.metrics))
+            metrics = broadcast(mend_training(folder) if is_main_process() else None)
             if metrics is None:
                 return _train(training, folder)
     if is_main_process() and folder.checkpoints.exists():  # killed between its last two steps
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info("%s: done before, taken from %s", training.title, folder.path)
     return metrics
+
+
+def _finished(folder: TrainingFolder) -> TrainingMetrics | None:
+    """Return the metrics of a training that is finished and sound; None if that has to be seen under its lock."""
+    try:
+        return finished_training(folder) if is_main_process() else None
+    except (ValueError, OSError):
+        return None
 
 
 def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
@@ -113,7 +124,9 @@ def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
     annotation = training.annotation
     text = training_text(annotation, training.labelled, training.unlabelled)
     if is_main_process():
-        folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
+        for place in (folder.path, folder.predictions("dev").parent):
+            remove_unfinished(place, locked=True)
         training.config.write(folder.config)
     log.info(
         "%s: training on %d labelled and %d unlabelled sentences in %s",
@@ -158,7 +171,7 @@ def _take(training: Training, teacher: GivenModel, folder: TrainingFolder) -> Tr
     """Take the figures of a teacher that trains nothing, on the splits that it knows in full."""
     begun = time.perf_counter()
     log.info("%s: trains nothing; its figures are taken", training.title)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     training.config.write(folder.config)
     if torch.accelerator.is_available():
         teacher.to(torch.accelerator.current_accelerator())
@@ -180,7 +193,7 @@ def _take(training: Training, teacher: GivenModel, folder: TrainingFolder) -> Tr
         test=figures["test"],
     )
     Timing(seconds=round(time.perf_counter() - begun, 2), resumed_from=None).write(folder.timing)
-    metrics.write(folder.metrics)
+    seal_training(folder, metrics)
     known = ", ".join(f"{name} {100 * value:.2f}" for name, value in metrics.dev.items())
     log.info("%s: %s", training.title, f"dev {known}" if known else "it does not know all of dev")
     return metrics
@@ -205,7 +218,7 @@ def _keep(
         test=test,
     )
     Timing(seconds=round(result.seconds, 2), resumed_from=result.resumed_from).write(folder.timing)
-    metrics.write(folder.metrics)
+    seal_training(folder, metrics)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info(
         "%s: dev %s after step %s of %d, %.0f s",
@@ -228,7 +241,7 @@ def locked(folder: Path, message: str) -> Iterator[None]:
         yield
         return
     locks = folder.parent / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    make_folder(locks)
     lock = filelock.FileLock(locks / f"{folder.name}.lock")
     try:
         lock.acquire(blocking=False)
@@ -242,7 +255,6 @@ def locked(folder: Path, message: str) -> Iterator[None]:
 
 
 def _save_model(model: StructuredModel, folder: Path) -> None:
-    remove_unfinished(folder.parent, locked=True)
     # An older model was left by a training that was interrupted after this: the folder has no metrics yet.
     with replacing(folder) as temporary:
         model.save_pretrained(temporary)
@@ -257,7 +269,7 @@ def _judge(model: StructuredModel | GivenModel, sentences: Dataset, path: Path) 
     counted = counts(annotation, gold, predicted)
     if all(published):
         counted |= lenient_counts(annotation, gold, published)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # Without a time stamp in its header the same predictions are the same bytes.
     with (
         replacing(path) as temporary,

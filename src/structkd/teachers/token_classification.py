@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 from structkd import MaxEnt
 from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
+from structkd.models.loading import check_index
 from structkd.models.transformer import Subwords, pooled_words, subwords_of
 from structkd.tags import convert_tags, spans
 from structkd.teachers.given import GivenModel, GivenTeacher, folder_state, required_path
@@ -203,6 +204,7 @@ def _loaded(path: str) -> tuple[Any, Any, Any]:
                 f"{path} is not a token classifier: it holds a {', '.join(kinds)}, whose head would be a random one "
                 "here. Expected a model that was saved as AutoModelForTokenClassification."
             )
+        check_index(Path(path))
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model, about = AutoModelForTokenClassification.from_pretrained(
             path,

@@ -9,6 +9,7 @@ disk before it gets its own name. A checkpoint that does not match its manifest 
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = ["last_complete_checkpoint", "seal"]
 
 log = logging.getLogger(__name__)
 
+_NAME = re.compile("checkpoint-[0-9]{1,18}")
 #: The name of a folder in which a checkpoint is being written begins so.
 SAVING = ".saving-"
 
@@ -66,12 +68,16 @@ def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     for unfinished in folder.glob(f"{SAVING}*"):
         log.warning("%s was unfinished when the training stopped; it is removed.", unfinished)
         shutil.rmtree(unfinished, ignore_errors=True)
-    candidates = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    # Other folders, such as a copy that a user made, are left alone.
+    candidates = {int(path.name[11:]): path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)}
     for step in sorted(candidates, reverse=True):
         checkpoint = candidates[step]
         try:
             manifest = _verified(checkpoint)
-            best = read_json(checkpoint / TRAINER_STATE_NAME)["best_global_step"]
+            state = read_json(checkpoint / TRAINER_STATE_NAME)
+            best = state.get("best_global_step", -1)
+            if not isinstance(best, int | None) or best == -1:
+                raise ValueError(f"{checkpoint / TRAINER_STATE_NAME} does not say which step was the best.")
             if best is not None and best != step:
                 try:
                     _verified(folder / checkpoint_name(best))
@@ -90,6 +96,12 @@ def last_complete_checkpoint(folder: Path, processes: int = 1) -> Path | None:
             )
         return checkpoint
     return None
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a folder, whose files are not compared with its manifest; None if it has none."""
+    candidates = {int(path.name[11:]): path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)}
+    return candidates[max(candidates)] if candidates else None
 
 
 def _verified(checkpoint: Path) -> dict[str, Any]:

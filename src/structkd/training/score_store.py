@@ -12,23 +12,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from structkd.files import MANIFEST, fault, json_bytes, remove_unfinished, write_bytes
+from structkd.files import MANIFEST, fault, inside, json_bytes, make_folder, remove_unfinished, write_bytes
 from structkd.models import StructuredModel
 from structkd.records import RoundingError, ScoreFile, ScoreLayout, StoredFile, StoreManifest
 from structkd.training.teacher_scores import Shard, TeacherScores, run_teacher, teacher_bar
 
 __all__ = ["DTYPES", "ScoreStore"]
+
+log = logging.getLogger(__name__)
 
 _SHARED = "shared"
 #: The types in which scores can be stored.
@@ -114,7 +117,7 @@ class ScoreStore(TeacherScores):
         of_part = [name for name, number in shards.items() if number % part[1] == part[0]]
         key = hashlib.sha256(json_bytes(about)).hexdigest()
 
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_unfinished(folder)
         complete = {name: file for name in of_part if (file := _finished(folder, name, key))}
         missing = [(name, text.shard(count, shards[name], contiguous=True)) for name in of_part if name not in complete]
@@ -164,6 +167,7 @@ class ScoreStore(TeacherScores):
                 raise error(f"{folder / name} {difference}. Write the store again: complete files are kept.")
             tensors[name] = mapped(folder / name)
         shared = tensors.pop(f"{_SHARED}.safetensors", {})
+        check_tensors(folder, manifest, tensors, shared)
         store = cls(teacher, list(tensors.values()), shared)
         store.manifest = manifest
         return store
@@ -264,14 +268,60 @@ def _finished(folder: Path, name: str, key: str) -> ScoreFile | None:
         record = ScoreFile.read(folder / f"{name}.json")
     except (FileNotFoundError, ValueError):
         return None
-    is_other = record.key != key or fault(folder / f"{name}.safetensors", record.bytes, record.sha256)
-    return None if is_other else record
+    if record.key != key:
+        return None
+    path = folder / f"{name}.safetensors"
+    if difference := fault(path, record.bytes, record.sha256):
+        log.warning("%s %s. It is written again.", path, difference)
+        return None
+    return record
 
 
 def mapped(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file, mapped into memory."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+    """Return the tensors of a file, mapped into memory.
+
+    Raises:
+        ValueError: the file does not hold tensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} does not hold tensors ({error}). Write the store again.") from error
+
+
+def check_tensors(
+    folder: Path, manifest: StoreManifest, tensors: Mapping[str, Shard], shared: Mapping[str, Tensor]
+) -> None:
+    """Compare the shapes of all tensors of a store with the layout that its manifest states.
+
+    Raises:
+        ValueError: a tensor is missing, or does not fit the sentences; names the file.
+    """
+    layout = manifest.scores
+    for name, shard in {**tensors, f"{_SHARED}.safetensors": shared}.items():
+        own = {score for score, each in layout.items() if (each.axes == 0) == (shard is shared)}
+        lengths = None if shard is shared else shard.get("lengths")
+        if lengths is not None:
+            own.add("lengths")
+        if own != {*shard} or (lengths is None and shard is not shared):
+            raise ValueError(
+                f"{folder / name} has the tensors {sorted(shard)}; expected {sorted(own)}. Write the store again."
+            )
+        if lengths is not None:
+            whole = not lengths.is_floating_point() and lengths.dim() == 1
+            if not whole or len(lengths) != manifest.files[name].sentences or not (lengths > 0).all():
+                raise ValueError(
+                    f"{folder / name}: Expected the lengths of {manifest.files[name].sentences} sentences, each at "
+                    "least 1. Write the store again."
+                )
+        for score in own - {"lengths"}:
+            cells = [] if lengths is None else [int((lengths.long() ** layout[score].axes).sum())]
+            if list(shard[score].shape) != [*cells, *layout[score].shape]:
+                raise ValueError(
+                    f"{folder / name}: {score} has the shape {list(shard[score].shape)}; expected "
+                    f"{[*cells, *layout[score].shape]}. Write the store again."
+                )
 
 
 def _complete(
@@ -291,7 +341,7 @@ def _complete(
         },
     )
     path = folder / MANIFEST
-    if not path.exists() or path.read_bytes() != json_bytes(manifest.plain()):
+    if not path.exists() or path.read_bytes() != manifest.written():
         manifest.write(path)
     for stray in folder.glob("scores-*"):
         if stray.stem not in files:
@@ -299,7 +349,12 @@ def _complete(
 
 
 def read_manifest(folder: Path) -> StoreManifest:
-    """Return the manifest of a store that is finished."""
+    """Return the manifest of a store that is finished.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, was written by another version, or names files outside of the folder.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         shards = sorted(folder.glob("scores-*.json"))
@@ -308,7 +363,13 @@ def read_manifest(folder: Path) -> StoreManifest:
             f"{folder} has no {MANIFEST}: {state}. ScoreStore.write with the same settings finishes it and keeps the "
             "shards that are complete."
         )
-    return StoreManifest.read(path)
+    manifest = StoreManifest.read(path)
+    for name in manifest.files:
+        try:
+            inside(folder, name)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}. {StoreManifest.REMEDY}") from None
+    return manifest
 
 
 def _check_same(folder: Path, manifest: StoreManifest, expected: Mapping[str, Any]) -> None:

@@ -17,9 +17,17 @@ import torch
 from torch import Tensor
 
 from structkd import DependencyCRF, HeadSelection, LinearChainCRF, MaxEnt, NonProjectiveDependencyCRF, SpanCRF
-from structkd.files import MANIFEST, fault, remove_unfinished
+from structkd.files import MANIFEST, fault, make_folder, remove_unfinished
 from structkd.records import RoundingError, ScoreLayout, StoredFile, StoreManifest
-from structkd.training.score_store import DTYPES, mapped, read_manifest, rounded, rounding_error, write_tensors
+from structkd.training.score_store import (
+    DTYPES,
+    check_tensors,
+    mapped,
+    read_manifest,
+    rounded,
+    rounding_error,
+    write_tensors,
+)
 from structkd.training.teacher_scores import TeacherScores
 
 __all__ = ["STRUCTURES", "ScoreWriter", "WrittenScores"]
@@ -112,7 +120,7 @@ class ScoreWriter:
         self._text: Any = None
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         remove_unfinished(self.folder)
         for stray in [*self.folder.glob("scores-*"), *self.folder.glob("shared.*")]:  # of a writer that was interrupted
             stray.unlink()
@@ -254,6 +262,7 @@ class WrittenScores(TeacherScores):
                 f"{folder} holds a store that no ScoreWriter wrote. Those of a run belong to its teacher and are found "
                 "without being named."
             )
+        _check_about(folder, about, manifest)
         tensors = {}
         for name, file in manifest.files.items():
             difference = fault(folder / name, file.bytes, file.sha256 if verify else None)
@@ -263,6 +272,7 @@ class WrittenScores(TeacherScores):
             if name != _SENTENCES:
                 tensors[name] = mapped(folder / name)
         shared = tensors.pop("shared.safetensors", {})
+        check_tensors(folder, manifest, tensors, shared)
         store = cls(_Distributions(about), list(tensors.values()), shared)
         store.manifest = manifest
         store.sentences = list(_sentences(folder / _SENTENCES))
@@ -302,8 +312,33 @@ class _Distributions:
 
 def _sentences(path: Path) -> Iterator[tuple[str, ...]]:
     with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield tuple(json.loads(line)["words"])
+        number = 0
+        try:
+            for number, line in enumerate(lines, 1):  # noqa: B007 - for the message
+                words = json.loads(line)["words"]
+                if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                    raise TypeError("expected words, a list of strings")
+                yield tuple(words)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}: {error!r:.200}. Write the store again.") from error
+
+
+def _check_about(folder: Path, about: Mapping[str, Any], manifest: StoreManifest) -> None:
+    """Refuse a store whose description is not one that a ScoreWriter writes."""
+    names, axes = about.get("names"), {name: each.axes for name, each in manifest.scores.items()}
+    required, optional = STRUCTURES[about["structure"]]
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if (
+        not (known or (names is None and about["structure"] in _TREES))
+        or not isinstance(about.get("multiroot"), bool)
+        or not isinstance(about.get("teacher"), str)
+        or not required.items() <= axes.items() <= {**required, **optional}.items()
+        or _SENTENCES not in manifest.files
+    ):
+        raise ValueError(
+            f"{folder / MANIFEST} lacks something that a ScoreWriter writes (names, multiroot, teacher, the scores "
+            f"{', '.join(required)}, or {_SENTENCES}). Write the store again."
+        )
 
 
 def _checked(name: str, value: Any, shape: list[int]) -> Tensor:
