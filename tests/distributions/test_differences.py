@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterable
+
 import pytest
 import torch
 from families import DENSE, FAMILIES, SPANS, Family, agrees, lengths_tensor, seeded
 from torch import Tensor
+
+from structkd import structural_kd_loss
+from structkd.distributions.checks import TooLargeError
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=repr)
 SIZES = [1e4, 1e8, 1e37]
@@ -41,6 +48,31 @@ def test_large_scores(family: Family, size: float) -> None:
         if getattr(family, "relations", None) is None:
             found = distribution.log_prob(compact(family, structures, width))
             assert torch.allclose(found[many], wanted[many], rtol=1e-5, atol=1e-3)
+
+
+@every_family
+@pytest.mark.parametrize("size", [1e3, 1e10, 1e20, 3e38], ids=str)
+def test_a_loss_is_right_or_refused(family: Family, size: float) -> None:
+    """Scores of -size, 0 and size, by which many structures tie: the loss to itself is the entropy."""
+    if not family.partition_is_sum or not family.student:
+        pytest.skip("it is no student, or the posterior's scores are no sums of those given")
+    lengths, width = (3, 2), 3
+    drawn = family.scores(seeded(13), len(lengths), width)
+    scores = family.map(drawn, lambda tensor: (tensor.round().clamp(-1, 1) * size).float().double())
+    distribution = family.build(family.to(scores, torch.float32), lengths_tensor(lengths))
+    wanted = [entropy_of(e.scores.values()) for e in family.enumerate(scores, lengths)]
+    with contextlib.suppress(*([TooLargeError] * (size > 1e9))):
+        found = structural_kd_loss(distribution, distribution, reduction="none").tolist()
+        assert found == pytest.approx(wanted, abs=1e-3)
+    if family is SPANS:
+        assert distribution.entropy.tolist() == pytest.approx(wanted, abs=1e-3)
+
+
+def entropy_of(scores: Iterable[float]) -> float:
+    values = list(scores)
+    weights = [math.exp(value - max(values)) for value in values]
+    shares = [weight / sum(weights) for weight in weights]
+    return -sum(share * math.log(share) for share in shares if share)
 
 
 @every_family

@@ -25,6 +25,7 @@ PRIVATE = {
          "steps_trained_in_current_epoch"],
         "a training that was interrupted after its last checkpoint takes no further step",
     ),
+    "_get_grad_norm": (["model", "grad_norm"], "a gradient that is not finite stops the training before its step"),
     "_save_checkpoint": (["model", "trial"], "a checkpoint gets its name when it is complete"),
     "_set_signature_columns_if_needed": ([], "a data set keeps the columns of a teacher's outputs"),
 }  # fmt: skip

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
 from ..numbering import UNLABELLED
-from .checks import check_count, check_lengths, check_temperature
+from .checks import LARGEST, TooLargeError, check_count, check_lengths, check_temperature
 from .faults import NO_COMPLETION, NOT_ONE_STRUCTURE, Faults
 from .kernels.arithmetic import NEG_INF, Gradient, working_precision
 from .semirings import KBest, Log, Max, Sample
@@ -107,6 +107,8 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     ragged: bool
     #: Whether words choose independently of each other, if need be among the legal sequences of a tag scheme.
     over_words = False
+    #: The largest score, if it is beyond those of ordinary size.
+    _largest: float = 0.0
 
     def __init__(
         self, scores: Tensor, words: int, event_shape: Sequence[int], lengths: Any, validate_args: bool | None
@@ -294,15 +296,31 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def check_values(self, name: str, scores: Tensor, mask: Callable[[], Tensor]) -> None:
         """Refuse NaN and +inf inside the mask, which is computed only if there are any."""
         # a maximum keeps a NaN; in the padding, which may hold anything, neither matters
-        if not self._validate_args or scores.numel() == 0 or bool(scores.detach().amax() < float("inf")):
+        if not self._validate_args or scores.numel() == 0 or bool(scores.detach().amax() < LARGEST):
             return
-        bad = ~(scores < float("inf")) & mask()
+        inside = mask()
+        bad = ~(scores < float("inf")) & inside
         if bad.any():
             cell = bad.nonzero()[0].tolist()
             raise ValueError(
                 f"{name} must be finite or -inf inside a sentence, and cell {cell} (batch item first) is "
                 f"{scores[tuple(cell)].item()}."
             )
+        self._largest = max(self._largest, float(scores.detach().masked_fill(~inside, NEG_INF).amax()))
+
+    def check_size(self, sums: Tensor | None = None) -> None:
+        """Refuse scores whose size hides the differences between structures, for a loss.
+
+        Args:
+            sums: log Z of the sentences, if it is known.
+
+        Raises:
+            ValueError: a score, or log Z, is beyond :data:`~structkd.distributions.checks.LARGEST`. Of words that are
+                independent none is too large: they are compared with the largest score of their word.
+        """
+        size = self._largest if sums is None or not sums.numel() else float(sums.abs().amax())
+        if not self.over_words and not size <= LARGEST:
+            raise TooLargeError(class_name(self), size)
 
     def _needs_graph(self) -> bool:
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.sources())
@@ -351,6 +369,10 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         constrained, or measured from a structure.
         """
         return self.expectations(parts)
+
+    def completed(self, targets: Parts) -> Parts:
+        """Return targets with the parts that always score 0, which an event does not show."""
+        return targets
 
     def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         """Return part scores under which this structure scores 0, every other one its difference to it.
@@ -403,6 +425,12 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def cross_entropy_of_parts(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
         """Return log Z - sum_u P_t(u) s(u), [B], and its closed-form gradient P_s - P_t; neither carries a graph."""
         log_partition, marginals = self.expectations(parts)
+        if not self.over_words and bool((log_partition.abs() > _LARGEST_SUM).any()):
+            # The difference of two large numbers would be lost. Every structure scores less by the same.
+            self.check_size(log_partition)
+            parts = self.measured_from(self.best()[1], parts)
+            log_partition, marginals = self._exact_expectations(parts)
+            targets = self.completed(targets)
         loss = log_partition
         for target, scores in zip(targets, parts, strict=True):
             loss = loss - expected_score(target, scores)
@@ -464,7 +492,13 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     @ordinary_tensors
     def expected_parts(self) -> Any:
         """Return the expected part indicators in working precision, from which projections start."""
-        return self._memo("expectations", lambda: self.expectations(self.parts()))[1]
+        return self._memo("expectations", self._expectations)[1]
+
+    def _expectations(self) -> tuple[Tensor, Parts]:
+        value, parts = self.expectations(self.parts())
+        if not self._needs_graph() and bool((value.detach().abs() > _LARGEST_SUM).any()):
+            return self._exact_expectations(self._from_best()[0])
+        return value, parts
 
     def expected_event(self) -> Tensor:
         """Return the marginals [B, *event_shape] in working precision."""
@@ -552,7 +586,11 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         """Return the entropy in working precision."""
         parts, _ = self._from_best()
         value, expectations = self._expected_exactly()
-        return _at_least_zero(value - _total_score(expectations, parts))
+        entropy = value - _total_score(expectations, parts)
+        # No sentence has e^1e6 structures: beyond, as below 0, there are only digits that were lost.
+        if bool(((entropy.detach() > 1e6) | entropy.detach().isnan()).any()):
+            raise TooLargeError(class_name(self), float(max(p.detach().abs().amax() for p in parts if p.numel())))
+        return _at_least_zero(entropy)
 
     def _expected_exactly(self) -> tuple[Tensor, Parts]:
         return self._memo("exact expectations", lambda: self._exact_expectations(self._from_best()[0]))

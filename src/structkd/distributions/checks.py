@@ -13,6 +13,9 @@ from torch import Tensor
 
 from ..numbering import UNLABELLED
 
+#: The largest score, and log Z, of which a loss is taken: beyond, sums of float64 lose the differences it is made of.
+LARGEST = 5e9
+
 
 def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
     """Return `scores` if they are a floating-point tensor with as many axes as `shape` names.
@@ -92,6 +95,17 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if count < least:
         raise ValueError(f"{name} must be at least {least}, got {count}.")
     return count
+
+
+class TooLargeError(ValueError):
+    """Scores are so large that working precision cannot tell the structures' probabilities apart."""
+
+    def __init__(self, name: str, size: float) -> None:
+        super().__init__(
+            f"The scores of {name} are too large: sums reach {size:.3g}, and beyond {LARGEST:g} working precision no "
+            "longer shows the differences that a loss is made of. Expected scores of the size of log-probabilities. "
+            "Scale them down, or give -inf for impossible parts; in a training, lower the learning rate."
+        )
 
 
 def check_temperature(temperature: Any) -> float:

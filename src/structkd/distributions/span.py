@@ -180,12 +180,21 @@ class SpanCRF(StructuredDistribution):
             return StructuredDistribution.expectations(self, parts)
         return self.expectations(parts)
 
+    def completed(self, targets: Parts) -> Parts:
+        return self._indicators_of_event(targets[0])
+
     def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         spans, outside = parts
-        # the score of a span of the structure belongs to its first word, whatever that word is in
-        first = torch.where(structure[0] > 0, spans.detach(), 0.0).sum((2, 3))
-        within = first.unsqueeze(1).expand(-1, self.words, -1).triu().cumsum(2)
-        return spans - within.unsqueeze(-1), outside - first
+        # Every span, and every word outside, pays the difference of the best scores before and after it. The
+        # sums of the best structures then stay at 0, where the logarithm of their number can be seen.
+        best = [torch.zeros_like(outside[:, 0])]
+        untyped = spans.detach().amax(-1)
+        for end in range(self.words):
+            closed = torch.stack(best, 1) + untyped[:, : end + 1, end]
+            alone = best[-1] + outside[:, end].detach()
+            best.append(torch.where(self.word_mask[:, end], torch.maximum(closed.amax(1), alone), best[-1]))
+        before, after = torch.stack(best[:-1], 1), torch.stack(best[1:], 1)
+        return spans + (before.unsqueeze(2) - after.unsqueeze(1)).unsqueeze(-1), outside + (before - after)
 
     def alone(self) -> StructuredDistribution:
         # a span's score is of no single word, and each word's choice alone would say little of its tag

@@ -193,7 +193,8 @@ def structural_kd_loss(
         structure that the teacher allows.
 
     Raises:
-        ValueError: if the two sides have different sentences or inventories.
+        ValueError: if the two sides have different sentences or inventories, or the student's scores are so large
+            (beyond 5e9) that their sums hide the differences.
         NotImplementedError: if no projection serves the pair.
 
     >>> import structkd, torch
@@ -211,6 +212,7 @@ def structural_kd_loss(
             f"The student must be a structured distribution, which has parts to train, got {class_name(student)}. Give "
             "one of structkd's other classes, or write a subclass of structkd.StructuredDistribution."
         )
+    student.check_size()
     reduced = Reduction(student, reduction, num_items)
     if isinstance(teacher, Tensor):
         target = _given(teacher, student)
@@ -290,6 +292,8 @@ def supervised_loss(
     0.3133
     """
     student = check_distribution("student", student)
+    if isinstance(student, StructuredDistribution):
+        student.check_size()
     reduced = Reduction(student, reduction, num_items)
     if isinstance(gold, Tensor):
         gold = gold.detach()

@@ -407,7 +407,7 @@ def _try(parts: _Parts, splits: Splits) -> None:
     for method in parts.methods:
         teacher = teachers[method.teacher]
         batch = Collator(student, teacher)([sample[0]])
-        gold, labelled, teacher_batch = (batch.pop(name) for name in ("gold", "labelled", "teacher"))
+        gold, labelled, teacher_batch, _ = (batch.pop(name) for name in ("gold", "labelled", "teacher", "ids"))
         with torch.no_grad():
             output = student(**batch)
         try:

@@ -79,6 +79,8 @@ def _sizes(lists: Any) -> np.ndarray:
 class Collator:
     """Turn sentences into padded tensors: the model's inputs, and beside them ``gold``, ``labelled`` and ``teacher``.
 
+    ``ids`` are the sentences' ids, for messages.
+
     A collator draws no random numbers, so that a resumed training repeats exactly.
 
     Args:
@@ -102,6 +104,7 @@ class Collator:
             return batch
         batch["gold"] = self.model.encode_gold(examples)
         batch["labelled"] = torch.tensor([bool(example["labelled"]) for example in examples])
+        batch["ids"] = [str(example.get("id")) for example in examples]
         if self.teacher is not None:
             batch["teacher"] = self.teacher.batch([example["row"] for example in examples])
         return batch

@@ -24,6 +24,7 @@ from structkd.evaluation import compute_metrics, counts
 from structkd.models import StructuredModel
 from structkd.spelling import did_you_mean
 from structkd.training.checkpoints import last_complete_checkpoint
+from structkd.training.finite import DivergenceWarning
 from structkd.training.processes import broadcast, is_main_process, process_count
 from structkd.training.progress import MetricsLog, TrainingProgress
 from structkd.training.teacher_scores import Teacher
@@ -160,7 +161,8 @@ def fit(
             for them, go to the folder ``tensorboard`` beside it.
 
     Raises:
-        ValueError: ``patience`` is given with ``select="last"``, which does not look at dev metrics.
+        ValueError: ``patience`` is given with ``select="last"``, which does not look at dev metrics; or a loss, a
+            gradient or a weight is NaN or infinite (the message says at which step, and what to try).
     """
     if patience is not None and select == "last":
         raise ValueError("patience stops by dev metrics, which select='last' does not look at. Leave one of them out.")
@@ -175,8 +177,10 @@ def fit(
         objective=objective,
         teacher=teacher,
         batch_words=batch_words,
+        title=description,
         callbacks=[
             TrainingProgress(metric, description),
+            DivergenceWarning(description or "training"),
             *([] if log is None else [MetricsLog(log, names)]),
             *([] if patience is None else [EarlyStoppingCallback(patience)]),
         ],
@@ -188,6 +192,7 @@ def fit(
             callback.logging_dir = str((folder if log is None else log.parent) / "tensorboard")
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.check_weights("at the end")
     state = trainer.state
     history = [
         {"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,9 @@ class MetricsLog(TrainerCallback):
     """Write one line of JSON for every log entry of a training.
 
     A line has ``step`` and ``epoch``, and either ``loss`` (the mean since the last entry), ``grad_norm`` and
-    ``learning_rate``, or the dev metrics (``eval_f1``). It has no times, so the file depends on the training alone:
-    a training that was interrupted and resumed writes the same bytes.
+    ``learning_rate``, or the dev metrics (``eval_f1``). null stands for NaN and infinity, which JSON does not have. A
+    line has no times, so the file depends on the training alone: a training that was interrupted and resumed writes the
+    same bytes.
 
     Args:
         path: of the file; an older one is replaced.
@@ -99,5 +101,10 @@ class MetricsLog(TrainerCallback):
 
     def _line(self, entry: Mapping[str, float]) -> str:
         """Return an entry as a line; nothing for the summary at the end of a training, which holds times."""
-        content = {name: entry[name] for name in self.names if name in entry}
-        return json.dumps(content) + "\n" if content.keys() - {"step", "epoch"} else ""
+        # A gradient's norm may be infinite in float16, whose scaler then leaves the step out.
+        content = {name: _number(entry[name]) for name in self.names if name in entry}
+        return json.dumps(content, allow_nan=False) + "\n" if content.keys() - {"step", "epoch"} else ""
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +25,12 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from structkd import KDObjective
 from structkd.data import UNLABELLED
+from structkd.distributions.checks import TooLargeError
 from structkd.evaluation import compute_metrics, counts
 from structkd.models import StructuredModel
-from structkd.training.checkpoints import SAVING, checkpoint_name, seal
+from structkd.training.checkpoints import SAVING, checkpoint_name, newest_checkpoint, seal
 from structkd.training.collate import Collator
+from structkd.training.finite import holds_no_number, sentences, weights_not_finite
 from structkd.training.mixin import DistillationMixin
 from structkd.training.sampling import LengthBatches, SharedBatches, SortedSampler, WordBatches
 from structkd.training.teacher_scores import Teacher, sentence_lengths
@@ -45,6 +48,7 @@ class DistillationTrainer(DistillationMixin, Trainer):
     - Batches hold sentences of similar length.
     - Evaluation decodes legal structures and reports the metrics of the annotation (span F1, attachment scores).
     - The teacher does not belong to the model, so that no checkpoint contains it.
+    - A loss, a gradient or a weight that is NaN or infinite stops the training before anything uses it.
     - A checkpoint gets its name when it is complete (:mod:`~structkd.training.checkpoints`), and a resumed training
       equals an uninterrupted one, bit by bit.
 
@@ -57,12 +61,14 @@ class DistillationTrainer(DistillationMixin, Trainer):
         teacher: of the sentences of ``train_dataset``; needed if the objective distils.
         batch_words: about how many words a batch has on every device; ``per_device_train_batch_size`` then limits its
             sentences. None gives every batch as many sentences, whatever their length.
+        title: of the training, for messages.
 
     Raises:
         ValueError: the teacher does not have the sentences of ``train_dataset``, a setting does not fit, or the model
             cannot read a sentence.
     """
 
+    _begins_step = True
     objective: KDObjective  # the Trainer has an attribute of this name for the search of settings
 
     def __init__(
@@ -75,6 +81,7 @@ class DistillationTrainer(DistillationMixin, Trainer):
         objective: KDObjective,
         teacher: Teacher | None = None,
         batch_words: int | None = None,
+        title: str = "",
         **kwargs: Any,
     ) -> None:
         if teacher is not None and len(teacher) != len(train_dataset):
@@ -107,18 +114,34 @@ class DistillationTrainer(DistillationMixin, Trainer):
         self._eval_collator = Collator(model, evaluation=True)
         self._saving: Path | None = None
         self._ended = False
+        self.title = title or "The training"
+        # A model may be given with weights of -inf that hide something.
+        self._given = set(weights_not_finite(model))
+        self._ids: list[str] = []
         self.add_callback(_LogBeforeSaving)
         self.teacher = teacher
 
     def distribution(self, outputs: Any, inputs: Mapping[str, Any]) -> Any:
         """Return the student's distribution of a batch."""
-        return self.accelerator.unwrap_model(self.model).distribution(outputs, inputs["lengths"])
+        student = self.accelerator.unwrap_model(self.model)
+        try:
+            return student.distribution(outputs, inputs["lengths"])
+        except ValueError as error:
+            self.check_weights("before this step")
+            if holds_no_number(student.scores(outputs)):
+                raise self._stopped("the model's scores are not finite", error) from error
+            raise
 
     def teacher_distribution(self, inputs: Mapping[str, Any]) -> Any:
         """Return the teacher's distribution of a batch; None if the batch has no teacher."""
         if self.teacher is None or "teacher" not in inputs:
             return None
-        given = self.teacher.distribution(inputs["teacher"], inputs["lengths"])
+        try:
+            given = self.teacher.distribution(inputs["teacher"], inputs["lengths"])
+        except ValueError as error:
+            if holds_no_number(inputs["teacher"]):
+                raise self._stopped("the teacher's scores are not finite", error) from error
+            raise
         return self.accelerator.unwrap_model(self.model).conditioned(given)
 
     def gold(self, inputs: Mapping[str, Any], student: Any) -> tuple[Any, Tensor | None]:
@@ -127,11 +150,72 @@ class DistillationTrainer(DistillationMixin, Trainer):
 
     def model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of a batch that the model reads."""
-        return {name: value for name, value in inputs.items() if name not in ("gold", "labelled", "teacher")}
+        return {name: value for name, value in inputs.items() if name not in ("gold", "labelled", "teacher", "ids")}
 
     def sentences(self, inputs: Mapping[str, Any]) -> int:
         """Return the number of sentences of a batch."""
         return len(inputs["lengths"])
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Compute loss and gradients of a batch, and refuse a loss that is not finite before a step uses it."""
+        if self._begins_step:
+            self._ids = []
+        self._ids += inputs.get("ids", [])
+        self._begins_step = False
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        # After the gradients: by then all processes have met, and each of them stops.
+        if not bool(torch.isfinite(loss)):
+            raise self._stopped(f"the loss is {float(loss)}")
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # In float16 infinite gradients are expected: the loss is scaled, and the scaler leaves such steps out.
+        if norm is not None and self.accelerator.scaler is None and not math.isfinite(norm):
+            raise self._stopped(f"the norm of the gradient is {float(norm)}")
+        self._begins_step = True
+        return norm
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as the Trainer does, but never a model with weights that are not finite."""
+        self.check_weights("before an evaluation")
+        return super().evaluate(*args, **kwargs)
+
+    def check_weights(self, when: str) -> None:
+        """Refuse weights that are NaN or infinite.
+
+        Args:
+            when: for the message.
+
+        Raises:
+            ValueError: names the step, its sentences, the last good checkpoint and possible remedies.
+        """
+        names = [name for name in weights_not_finite(self.model) if name not in self._given]
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise self._stopped(f"weights are NaN or infinite {when}: {', '.join(names[:3])}{more}")
+
+    def _stopped(self, reason: str, error: Exception | None = None) -> ValueError:
+        """Return the error that ends a training whose numbers are not finite."""
+        args, folder = self.args, Path(self._get_output_dir(None))
+        last = newest_checkpoint(folder)
+        step = self.state.global_step + (not self._begins_step)
+        kept = "No checkpoint was saved before." if last is None else f"The last good checkpoint is {last}."
+        said = "" if error is None else f" ({str(error).rstrip('.')})"
+        return ValueError(
+            f"{self.title} stops at step {step} of {self.state.max_steps}: {reason}{said}. "
+            f"Sentences of the step: {sentences(self._ids) or 'none'}. {kept} Nothing after it was kept, and the same "
+            f"command continues from there. Try a lower learning_rate ({args.learning_rate:g} now), a lower "
+            f"max_grad_norm ({args.max_grad_norm:g} now), warm-up (warmup_steps), or float32 instead of fp16 or bf16; "
+            "look at these sentences, and at a loss or scores of your own."
+        )
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the objective; scores that are too large for it stop the training as NaN does."""
+        try:
+            return super().compute_loss(*args, **kwargs)
+        except TooLargeError as error:
+            raise self._stopped("the model's scores are too large", error) from error
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's part of the batches of all processes.
@@ -193,6 +277,7 @@ class DistillationTrainer(DistillationMixin, Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save as the Trainer does, but into another folder, which becomes the checkpoint when it is complete."""
+        self.check_weights("before a checkpoint")
         folder = Path(self._get_output_dir(trial))
         name = checkpoint_name(self.state.global_step)
         self._saving = folder / f"{SAVING}{self.state.global_step}"
