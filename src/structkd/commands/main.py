@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
-from structkd.records import RunFolder
+from structkd.records import RunFolder, RunMetrics
 from structkd.runs.finished import find
 from structkd.runs.models import usage_lines
 from structkd.spelling import did_you_mean
@@ -38,13 +38,26 @@ log = logging.getLogger(__name__)
 #: Commands that read their own arguments: each is the function ``command`` of the module of its name, hyphens aside.
 _OF_THEIR_OWN = ("report", "predict", "evaluate", "export", "benchmark", "list", "check-data", "env")
 #: Commands that may stand in place of the first key=value.
-_COMMANDS = ("targets", *_OF_THEIR_OWN)
+_COMMANDS = ("targets", "demo", *_OF_THEIR_OWN)
 #: The folder of a command is different for every user, and is left out of the command that is kept.
 _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
 
 def distil_job(config: DictConfig) -> float:
     """Carry out one run, and return the value that a sweeper may optimize: the method's main dev metric."""
+    run = _distilled(config)
+    return run.student.dev[run.metric]
+
+
+def demo_job(config: DictConfig) -> None:
+    """Carry out the run of ``structkd demo``, and explain what came out."""
+    from .demo import conclude
+
+    run = _distilled(config)
+    conclude(run, Path(_job(config)[0]["work_dir"]))
+
+
+def _distilled(config: DictConfig) -> RunMetrics:
     job = _job(config)
     run = find(*job[:2])
     if run is not None:
@@ -56,7 +69,7 @@ def distil_job(config: DictConfig) -> float:
         from structkd.runs.distil import distil
 
         run = distil(*job)
-    return run.student.dev[run.metric]
+    return run
 
 
 def targets_job(config: DictConfig) -> None:
@@ -159,20 +172,29 @@ def _run(typed: list[str]) -> None:
     if typed == ["--version"]:
         print(f"structkd {importlib.metadata.version('structkd')}")
         return
-    if typed and re.fullmatch("[A-Za-z_-]+", typed[0]) and typed[0] != "targets" and not typed[0].startswith("-"):
+    if (
+        typed
+        and re.fullmatch("[A-Za-z_-]+", typed[0])
+        and typed[0] not in ("targets", "demo")
+        and not typed[0].startswith("-")
+    ):
         raise ValueError(
             f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value."
             f"{did_you_mean(typed[0], _COMMANDS)} See structkd --help."
         )
+    job: Any = distil_job
+    if typed[:1] == ["demo"]:
+        from .demo import overrides_of
+
+        job, typed = demo_job, overrides_of(typed[1:])
     typed = written_out(typed)
     sys.argv[1:] = typed
-    job: Any = distil_job
     if typed[:1] == ["targets"]:
         job = targets_job
         # A report recognizes a run by its .hydra/, so this folder must not have one.
         sys.argv[1:] = [*typed[1:], "hydra.output_subdir=null"]
     # For conf/config.yaml, and for jobs in other processes, which inherit it.
-    os.environ["STRUCTKD_RUNS"] = "runs" if job is distil_job else "targets"
+    os.environ["STRUCTKD_RUNS"] = "targets" if job is targets_job else "runs"
     if os.environ.get("RANK", "0") != "0":
         # Only one of the processes that torchrun started prints.
         sys.argv += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]

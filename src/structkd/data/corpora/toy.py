@@ -1,11 +1,12 @@
 """A made-up language with known phrases: small, deterministic, and there without any download.
 
-It exists to try out the machinery (tests, ``+debug=tiny``, a first look at a configuration of one's own). Figures on
-it say nothing about real text.
+It exists to try out the machinery (tests, ``+debug=tiny``, a first look at a configuration of one's own) and for
+``structkd demo``. Figures on it say nothing about real text.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ def load_toy(
     dev: int = 30,
     test: int = 30,
     seed: int = 0,
+    stems: int | None = None,
 ) -> Corpus:
     """Generate the corpus.
 
@@ -45,9 +47,13 @@ def load_toy(
         scheme: tag scheme of the spans, "BIO" or "BIOES"; not used by the other tasks.
         train, dev, test: sentences of every split. No sentence occurs twice.
         seed: of the generator.
+        stems: size of the vocabulary. None is the small one: 20 stems, and endings that tell nouns, verbs and
+            adjectives apart. A number makes the language harder in the ways that real text is: that many words without
+            endings, the n-th n times as rare as the first, some of them both nouns and verbs; compound nouns and second
+            objects.
 
     Raises:
-        ValueError: for an unknown task or scheme.
+        ValueError: for an unknown task or scheme, or a number of stems outside 8..2000.
     """
     if task not in _TASKS:
         raise ValueError(f"Unknown task {task!r} for the toy corpus; known: {', '.join(_TASKS)}.")
@@ -56,12 +62,15 @@ def load_toy(
         annotation = TreeAnnotation(_RELATIONS)
     else:
         annotation = TagAnnotation.of_spans(_PHRASES, scheme or "BIOES") if task == "spans" else TagAnnotation(_UPOS)
+    if stems is not None and not 8 <= stems <= 2000:
+        raise ValueError(f"stems={stems} is outside 8..2000. Leave it out for the small vocabulary.")
+    lexicon = _Lexicon() if stems is None else _LargeLexicon(stems)
     generator = random.Random(seed)
     seen: set[tuple[str, ...]] = set()
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "dev": [], "test": []}
     for split, count in (("train", train), ("dev", dev), ("test", test)):
         while len(splits[split]) < count:
-            words = _sentence(generator)
+            words = _sentence(generator, lexicon)
             tokens = [word.form for word in words]
             if tuple(tokens) not in seen:
                 seen.add(tuple(tokens))
@@ -73,7 +82,7 @@ def load_toy(
         splits=sentence_splits(splits, [*annotation.columns, *(["upos"] if task == "dependencies" else [])]),
         annotation=annotation,
         licence="none needed: generated",
-        source=f"structkd.data.load_toy, seed {seed}",
+        source=f"structkd.data.load_toy, seed {seed}" + ("" if stems is None else f", {stems} stems"),
         notes="A made-up language, to see whether everything works: figures say nothing of text or methods.",
     )
 
@@ -87,7 +96,60 @@ class Word:
     relation: str = "root"
 
 
-def _sentence(generator: random.Random) -> list[Word]:
+class _Lexicon:
+    """Few stems. Adjectives share theirs with nouns and verbs; only the ending distinguishes them."""
+
+    #: Shares of noun phrases with a noun as modifier, and of sentences with a second object.
+    compounds = 0.0
+    second_objects = 0.0
+
+    def noun(self, generator: random.Random) -> str:
+        return generator.choice(_NOUN_STEMS) + generator.choice(("o", "os"))
+
+    def verb(self, generator: random.Random) -> str:
+        return generator.choice(_VERB_STEMS) + generator.choice(("ar", "et"))
+
+    def adjective(self, generator: random.Random) -> str:
+        return generator.choice(_NOUN_STEMS + _VERB_STEMS) + "ish"
+
+
+class _LargeLexicon(_Lexicon):
+    """Many words whose spelling does not tell the part of speech; frequencies fall as 1/rank."""
+
+    compounds = 0.25
+    second_objects = 0.4
+
+    def __init__(self, stems: int) -> None:
+        spelled = [
+            "".join(each) for each in itertools.product("bdfgklmnprstv", "aeiou", "bdfgklmnprstv", ("a", "i", "o"))
+        ]
+        drawn = random.Random(0).sample(spelled, stems)
+        half, quarter = stems // 2, stems // 4
+        # Half of the verbs and adjectives are nouns, too.
+        self._nouns = self._ranked(drawn[: half + quarter])
+        self._verbs = self._ranked(drawn[half - quarter // 2 : half + quarter])
+        self._adjectives = self._ranked(drawn[half + quarter :])
+
+    @staticmethod
+    def _ranked(words: list[str]) -> tuple[list[str], list[float]]:
+        return words, list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
+
+    def noun(self, generator: random.Random) -> str:
+        return self._draw(generator, self._nouns)
+
+    def verb(self, generator: random.Random) -> str:
+        return self._draw(generator, self._verbs)
+
+    def adjective(self, generator: random.Random) -> str:
+        return self._draw(generator, self._adjectives)
+
+    @staticmethod
+    def _draw(generator: random.Random, ranked: tuple[list[str], list[float]]) -> str:
+        words, weights = ranked
+        return generator.choices(words, cum_weights=weights)[0]
+
+
+def _sentence(generator: random.Random, lexicon: _Lexicon) -> list[Word]:
     """Draw a subject, a verb group, an object, sometimes a prepositional phrase, and a full stop."""
     words: list[Word] = []
     phrase = 0
@@ -103,12 +165,12 @@ def _sentence(generator: random.Random) -> list[Word]:
         modifiers = []
         if generator.random() < 0.7:
             modifiers.append(Word(generator.choice(_DETERMINERS), "DET", inside, relation="det"))
-        # Adjectives share their stems with nouns and verbs; only the ending distinguishes them.
         for _ in range(generator.choice((0, 0, 1, 2))):
-            form = generator.choice(_NOUN_STEMS + _VERB_STEMS) + "ish"
-            modifiers.append(Word(form, "ADJ", inside, relation="amod"))
+            modifiers.append(Word(lexicon.adjective(generator), "ADJ", inside, relation="amod"))
+        if lexicon.compounds and generator.random() < lexicon.compounds:
+            modifiers.append(Word(lexicon.noun(generator), "NOUN", inside, relation="nmod"))
         words.extend(modifiers)
-        words.append(Word(generator.choice(_NOUN_STEMS) + generator.choice(("o", "os")), "NOUN", inside))
+        words.append(Word(lexicon.noun(generator), "NOUN", inside))
         for word in modifiers:
             word.head = len(words)
         return len(words)
@@ -120,13 +182,15 @@ def _sentence(generator: random.Random) -> list[Word]:
     phrase += 1
     root = len(words) + 1
     for _ in range(generator.choice((1, 1, 2))):
-        words.append(Word(generator.choice(_VERB_STEMS) + generator.choice(("ar", "et")), "VERB", (phrase, "VP")))
+        words.append(Word(lexicon.verb(generator), "VERB", (phrase, "VP")))
     verb = len(words)
     if verb != root:
         attach(verb, root, "xcomp")
     attach(subject, root, "nsubj")
     thing = noun_phrase()
     attach(thing, verb, "obj")
+    if lexicon.second_objects and generator.random() < lexicon.second_objects:
+        attach(noun_phrase(), verb, "obl")
     if generator.random() < 0.5:
         words.append(Word(generator.choice(_PREPOSITIONS), "ADP"))
         preposition = len(words)
