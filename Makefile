@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-processes test-triton check test-peers reproduce bench bench-inference lint format build clean
+.PHONY: help install test test-processes test-triton check test-peers reproduce bench bench-inference docs lint format build clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -69,6 +69,10 @@ experiments/bench/.peers/installed: experiments/bench/peers.txt | install
 	rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
 	@touch $@
+
+docs: install  ## build the documentation as a site in build/site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: install  ## check style and types
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("structkd")
 
 
 #: Folders of tests that train something or start processes.
-SLOW = ("models", "training", "commands", "packaging")
+SLOW = ("models", "training", "commands", "packaging", "docs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
