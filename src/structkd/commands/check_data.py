@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from .arguments import parser_of
+from .shorthand import written_out
 
 __all__ = ["command"]
 
@@ -45,7 +46,7 @@ def _composed(overrides: list[str], folder: str | None) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     search = [] if folder is None else [f"hydra.searchpath=[file://{os.path.abspath(folder)}]"]
     with initialize_config_module("structkd.conf", version_base="1.3", job_name="structkd"):
-        config = compose("config", overrides=[*search, *overrides])
+        config = compose("config", overrides=[*search, *written_out(overrides)])
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     plain["work_dir"] = os.path.abspath(os.path.expanduser(plain["work_dir"]))
     return plain  # type: ignore[no-any-return]

@@ -51,7 +51,7 @@ def distil_job(config: DictConfig) -> float:
 
 def demo_job(config: DictConfig) -> None:
     """Carry out the run of ``structkd demo``, and explain what came out."""
-    from .demo import conclude
+    from structkd.runs.demonstration import conclude  # loads datasets, as the run does
 
     run = _distilled(config)
     conclude(run, Path(_job(config)[0]["work_dir"]))
