@@ -7,6 +7,7 @@ from structkd import Mixture
 from structkd.data import load_toy
 from structkd.models import BiLSTMRecipe, SpanRecipe, TaggerRecipe
 from structkd.training import TeacherMixture, TeacherScores, divergence, predict, words_per_second
+from structkd.training.measurement import share_of_illegal
 
 TINY = BiLSTMRecipe(word_size=8, character_size=4, character_filters=4, hidden_size=8, layers=1)
 
@@ -59,6 +60,21 @@ def test_a_mixture_is_refused(corpus) -> None:
     assert isinstance(mixture.distribution(mixture.batch([0]), torch.tensor([len(text[0]["tokens"])])), Mixture)
     with pytest.raises(NotImplementedError, match="mixture"):
         divergence(model, mixture, text)
+
+
+def test_the_share_of_sentences_without_legal_probability(corpus) -> None:
+    """A teacher that is certain of I- tags from the first word on, the same at random, and a mixture of both."""
+    text = corpus.splits["dev"].select(range(11))
+    students = [create(corpus, TaggerRecipe(encoder=TINY, head="maxent", legal=legal), 2) for legal in (True, False)]
+    teachers = []
+    for strength in (0.0, 1000.0):
+        model = create(corpus, TaggerRecipe(encoder=TINY, head="maxent"), 1)
+        with torch.no_grad():
+            model.emission.bias += strength * torch.tensor([tag.startswith("I-") for tag in model.config.labels])
+        teachers.append(TeacherScores.compute(model, text))
+    both = TeacherMixture(teachers, [0.5, 0.5])
+    assert [share_of_illegal(students[0], teacher, text) for teacher in (*teachers, both)] == [0.0, 1.0, 0.0]
+    assert share_of_illegal(students[1], teachers[1], text) == 0.0, "a student of free tags asks for nothing"
 
 
 def test_models_that_were_loaded_annotate_and_are_timed(corpus, tmp_path) -> None:
