@@ -347,6 +347,45 @@ def test_labels_of_any_integers_in_ragged_batches(shared: bool, dtype: torch.dty
             assert mine[item].tolist() == [*alone[0].tolist(), *[-1] * (30 - n)]
 
 
+@pytest.mark.above_kernels
+@pytest.mark.parametrize("multiroot", [False, True])
+@pytest.mark.parametrize("path", ["compiled", "torch"])
+def test_labels_that_are_symbols_and_relations(path: str, multiroot: bool) -> None:
+    """The trees of the posterior, and the best label of every arc; nothing if a tree needs logarithms or other arcs."""
+    if path == "compiled":
+        pytest.importorskip("numba")
+    generator, outcomes = seeded(4), set()
+    for batch in range(12):
+        words, offsets, kinds = 2 + batch, 2 + batch % 4, 1 + batch % 3
+        lengths = torch.randint(1, words + 1, (5,), generator=generator)
+        place = torch.arange(words)
+        named = torch.stack([place + step for step in range(-offsets, offsets + 1)], 1)  # offset 0 is the root
+        named = torch.where((named < 0) | (named >= lengths.view(-1, 1, 1)), -1, named).to(torch.int16)
+        symbols = torch.randint(0, named.shape[2], (60,), generator=generator)
+        symbols[: named.shape[2]] = torch.arange(named.shape[2])
+        rows = [(symbols == symbol).nonzero().flatten() for symbol in range(named.shape[2])]
+        most = max(map(len, rows))
+        labels_of = torch.stack([row[torch.arange(most).clamp(max=len(row) - 1)] for row in rows])
+        logits = (1.0 + 8.0 * (batch % 2)) * torch.randn(5, words, 60, generator=generator)
+        if batch == 11:
+            logits[0, 0, 3] = -200.0
+        groups = symbols, torch.nn.functional.one_hot(symbols).float(), labels_of
+        with using(path):
+            found = head_labels.trees_of_symbols(logits, named, *groups, lengths, multiroot)
+        expected = structkd.HeadLabeling(logits, named[..., symbols], symbols % kinds, lengths)
+        trees, _ = expected.decode_trees(multiroot=multiroot)
+        own = named[..., symbols] == trees.unsqueeze(-1)
+        inside = trees >= 0
+        possible = bool((own.any(-1) | ~inside).all()) and batch != 11
+        outcomes.add(possible)
+        assert (found is not None) == possible
+        if found is not None:
+            assert torch.equal(found[0], trees)
+            best = logits.masked_fill(~own, -math.inf).argmax(-1)
+            assert torch.equal(found[1][inside], best[inside])
+    assert outcomes == {True, False}
+
+
 def test_an_arc_far_below_the_others_still_counts() -> None:
     """Labels of one arc are summed beside each other, not beside the word's best, which would swallow them."""
     logits = torch.zeros(1, 2, 4, dtype=torch.float64)

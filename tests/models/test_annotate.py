@@ -191,7 +191,7 @@ def _check_tree(model, result) -> None:
     own = [place if head == 0 else head - 1 for place, head in enumerate(result["heads"])]
     if "logits" in scores:  # words choose labels that name a head and a relation
         share = scores["logits"][0].double().softmax(-1)
-        named = scores["heads"][0].tolist()
+        named = distribution.heads[0].tolist()
         kinds = [annotation.relations.index(relation) for _, relation in model.config.labels]
         arc = [
             sum(p for p, h in zip(share[d].tolist(), named[d], strict=True) if h == own[d]) for d in range(len(words))

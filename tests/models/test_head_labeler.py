@@ -129,7 +129,8 @@ def test_shapes_and_distribution(encoding: str) -> None:
     model = labeler(encoding=encoding)
     batch = model.encode(ROWS)
     output = model(**batch)
-    assert output.logits.shape == output.heads.shape == (4, 9, len(model.config.labels))
+    assert output.logits.shape == (4, 9, len(model.config.labels))
+    assert output.heads.shape == (4, 9, len(model.config.symbols))
     distribution = model.distribution(output, batch["lengths"])
     assert isinstance(distribution, structkd.HeadLabeling)
     assert [RELATIONS[number] for number in distribution.relations] == [name for _, name in model.config.labels]
@@ -138,6 +139,11 @@ def test_shapes_and_distribution(encoding: str) -> None:
         expected = head_encoding(encoding).candidates(symbols, len(row["tokens"]), row["upos"])
         assert torch.equal(distribution.heads[item, : len(row["tokens"])], expected)
         assert (distribution.heads[item, len(row["tokens"]) :] == -1).all()
+    # scores that an earlier version stored name a head for every label
+    stored = {"logits": output.logits, "heads": distribution.heads}
+    assert torch.equal(model.distribution(stored, batch["lengths"]).heads, distribution.heads)
+    for column, values in model.decode(stored, batch["lengths"]).items():
+        assert torch.equal(values, model.decode(model.scores(output), batch["lengths"])[column])
 
 
 @every_encoding

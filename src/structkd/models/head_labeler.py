@@ -73,8 +73,8 @@ class HeadLabelerOutput(ModelOutput):
 
     Attributes:
         logits: [B, N, K]; cell [b, n, k] scores label k at word n. Cells beyond a sentence's length are arbitrary.
-        heads: integer tensor [B, N, K]; the head that label k names at word n: a position from 0, n itself for the
-            root, -1 if it names no word.
+        heads: integer tensor [B, N, H]; the head that symbol h names at word n: a position from 0, n itself for the
+            root, -1 if it names no word. All labels of a symbol name its head.
     """
 
     logits: Tensor | None = None
@@ -135,14 +135,18 @@ class HeadLabeler(StructuredModel):
             candidates: [B, N, H] from :meth:`encode`.
             inputs: the encoder's inputs.
         """
-        symbols = self._inventory.to(candidates.device).symbols
-        return HeadLabelerOutput(
-            logits=self.label(self.encoder(lengths=lengths, **inputs)), heads=candidates.index_select(2, symbols)
-        )
+        return HeadLabelerOutput(logits=self.label(self.encoder(lengths=lengths, **inputs)), heads=candidates)
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> HeadLabeling:
         relations = self._inventory.to(lengths.device).relations if self.config.labelled else None
-        return HeadLabeling(scores["logits"], scores["heads"], relations=relations, lengths=lengths)
+        return HeadLabeling(scores["logits"], self._named(scores), relations=relations, lengths=lengths)
+
+    def _named(self, scores: Mapping[str, Tensor]) -> Tensor:
+        """Return the head that every label names, [B, N, K]."""
+        heads = scores["heads"]
+        if heads.shape[2] == len(self.config.labels):  # every label has a symbol of its own, or an older store has K
+            return heads
+        return heads.index_select(2, self._inventory.to(heads.device).symbols)
 
     def decode(self, scores: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         """Return the best tree over the heads that labels name, by posterior probability.
@@ -153,11 +157,12 @@ class HeadLabeler(StructuredModel):
         inventory = self._inventory.to(lengths.device)
         logits, named = scores["logits"], inventory.relations
         if lengths.device.type == "cpu" and inventory.distinct:
-            candidates = scores["heads"].index_select(2, inventory.labels_of[:, 0])
+            candidates = scores["heads"]
+            if candidates.shape[2] != len(inventory.labels_of):
+                candidates = candidates.index_select(2, inventory.labels_of[:, 0])
             membership = inventory.membership.to(logits.dtype)
-            found = trees_of_symbols(
-                logits, candidates, membership, inventory.labels_of, lengths, self.config.multiroot
-            )
+            groups = inventory.symbols, membership, inventory.labels_of
+            found = trees_of_symbols(logits, candidates, *groups, lengths, self.config.multiroot)
             if found is not None:
                 trees, labels = found
                 padding = trees < 0
@@ -165,7 +170,7 @@ class HeadLabeler(StructuredModel):
                     "heads": to_conllu(trees).masked_fill(padding, UNLABELLED),
                     "relations": named[labels].masked_fill(padding, UNLABELLED),
                 }
-        posterior = HeadLabeling(scores["logits"], scores["heads"], named, lengths)
+        posterior = HeadLabeling(logits, self._named(scores), named, lengths)
         heads, relations = posterior.decode_trees(multiroot=self.config.multiroot)
         assert relations is not None  # as labels name some
         padding = heads < 0
@@ -180,7 +185,7 @@ class HeadLabeler(StructuredModel):
 
         A sentence whose labels name no tree has one structure, that of :meth:`decode`.
         """
-        named, probabilities = scores["heads"].long(), scores["logits"].double().softmax(-1)
+        named, probabilities = self._named(scores).long(), scores["logits"].double().softmax(-1)
         words = named.shape[1]
         outside = (named < 0) | (named >= lengths.view(-1, 1, 1))
         mass = probabilities.new_zeros(len(named), words, words + 1)
@@ -219,7 +224,7 @@ class HeadLabeler(StructuredModel):
         heads = to_own_index(structure["heads"])
         inside = torch.arange(heads.shape[1], device=heads.device) < lengths.unsqueeze(1)
         probabilities = scores["logits"].double().softmax(-1)
-        naming = scores["heads"] == heads.unsqueeze(-1)
+        naming = self._named(scores) == heads.unsqueeze(-1)
         related = naming & (self._inventory.to(lengths.device).relations == structure["relations"].unsqueeze(-1))
         head_scores, relation_scores = ((probabilities * each).sum(-1) for each in (naming, related))
         log_prob = relation_scores.log().masked_fill(~inside, 0.0).sum(1)

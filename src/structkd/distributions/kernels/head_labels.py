@@ -203,6 +203,7 @@ _REPRESENTED_SHARE = 1e-30
 def trees_of_symbols(
     logits: Tensor,
     candidates: Tensor,
+    symbols: Tensor,
     membership: Tensor,
     labels_of: Tensor,
     lengths: Tensor,
@@ -216,7 +217,8 @@ def trees_of_symbols(
     Args:
         logits: [B, N, K]. lengths: LongTensor [B].
         candidates: integers [B, N, H], the head that every symbol names, as `heads` above.
-        membership: [K, H] in the logits' dtype; 1 if the label has the symbol, else 0.
+        symbols: LongTensor [K], the symbol of every label.
+        membership: the same as [K, H] in the logits' dtype; 1 if the label has the symbol, else 0.
         labels_of: LongTensor [H, R], the labels of every symbol, some of them repeated.
         multiroot: whether a tree may have several roots.
 
@@ -224,6 +226,12 @@ def trees_of_symbols(
         Heads, LongTensor [B, N], -1 in the padding, and labels, LongTensor [B, N]. None if that needs the logarithms of
         `log_arcs`: if probabilities are too small, or a tree needs an arc that no label names.
     """
+    compiled = compiled_for("head_labels", logits)
+    if compiled is not None:
+        found: tuple[Tensor, Tensor] | None = compiled.trees_of_symbols(
+            logits, symbols, candidates, labels_of, lengths, multiroot, _REPRESENTED_SHARE
+        )
+        return found
     batch, words, _ = candidates.shape
     powers = (logits - logits.amax(-1, keepdim=True)).exp_()
     if not batch or not bool(powers.amin() > _REPRESENTED_SHARE):

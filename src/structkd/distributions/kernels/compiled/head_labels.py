@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import edmonds as search
 from .lanes import (
     WIDTH,
     aligned,
@@ -231,6 +232,102 @@ def _relations_of_arcs(logits, heads, relations, trees, lengths, count, first, l
     return True
 
 
+_edmonds = inner(search.edmonds)
+
+
+@inner
+def _is_tree(heads, single_root):
+    """Return whether words that each choose a head (the root is their own) form a tree."""
+    n = len(heads)
+    first = np.full(n, -1)  # of every word: the word from which it was reached first
+    roots = 0
+    for start in range(n):
+        word = start
+        while first[word] < 0:
+            first[word] = start
+            word = heads[word]
+        if first[word] == start and heads[word] != word:
+            return False
+        if heads[start] == start:
+            roots += 1
+    return roots == 1 or not single_root
+
+
+@inner
+def _roots(heads):
+    found = 0
+    for word in range(len(heads)):
+        if heads[word] == word:
+            found += 1
+    return found
+
+
+@kernel
+def _trees_of_symbols(
+    logits, symbols, candidates, labels_of, lengths, single_root, least_share, first, last, trees, labels
+):
+    """Compute sentences first..last - 1 of `trees_of_symbols`; return False if one needs `log_arcs`."""
+    words, size = logits.shape[1:]
+    count, most = labels_of.shape
+    flat = logits.reshape(-1)
+    powers, sums = aligned(size), np.empty(count)
+    for b in range(first, last):
+        n = lengths[b]
+        arcs = np.full((n, n), -math.inf)  # by head and dependent
+        naming = np.empty((n, n), np.int64)  # by dependent and head
+        heads = np.zeros(n, np.int64)
+        for d in range(n):
+            at = (b * words + d) * size
+            high, low = splat(-math.inf), splat(-math.inf)
+            for k in range(0, size, WIDTH):
+                high = maximum(load_first(flat, at + k, size - k, -math.inf), high)
+                low = maximum(splat(0.0) - load_first(flat, at + k, size - k, math.inf), low)
+            best, least = largest(high), -largest(low)
+            if not abs(best) < math.inf or not least - best > least_share:
+                return False
+            mass = splat(0.0)
+            for k in range(0, size, WIDTH):
+                p = exp(load_first(flat, at + k, size - k, -math.inf) - splat(best))
+                store(powers, k, p)
+                mass = mass + p
+            normaliser = math.log(total(mass))
+            sums[:] = 0.0
+            for k in range(size):
+                sums[symbols[k]] += powers[k]
+            top = -math.inf
+            for s in range(count):
+                h = np.int64(candidates[b, d, s])
+                if 0 <= h < n:
+                    score = math.log(sums[s]) - normaliser
+                    arcs[h, d] = score
+                    naming[d, h] = s
+                    if score > top or (score == top and h < heads[d]):
+                        top = score
+                        heads[d] = h
+            if top == -math.inf:
+                return False
+        if not _is_tree(heads, single_root):
+            # As in `maximum_arborescence`: if several words prefer the root, skip the ordinary search.
+            several = single_root and _roots(heads) > 1
+            heads = _edmonds(arcs, several)
+            if single_root and not several and _roots(heads) > 1:
+                heads = _edmonds(arcs, True)
+            if heads[0] < 0 or (single_root and _roots(heads) > 1):
+                return False
+        for d in range(n):
+            h = heads[d]
+            if not arcs[h, d] > -math.inf:
+                return False
+            own = labels_of[naming[d, h]]
+            chosen = own[0]
+            for k in range(1, most):
+                if logits[b, d, own[k]] > logits[b, d, chosen]:
+                    chosen = own[k]
+            trees[b, d] = h
+            labels[b, d] = chosen
+    return True
+
+
 def kd(
     arcs: Tensor,
     scores: Tensor | None,
@@ -314,3 +411,42 @@ def relations_of_arcs(
     best = torch.full((batch, words), -1)
     arguments = *given, array(trees, torch.long), array(lengths, torch.long), count
     return best if launch(_relations_of_arcs, ranges(batch, 1.0 * batch * words * size), arguments, (best,)) else None
+
+
+def trees_of_symbols(
+    logits: Tensor,
+    symbols: Tensor,
+    candidates: Tensor,
+    labels_of: Tensor,
+    lengths: Tensor,
+    multiroot: bool,
+    least_share: float,
+) -> tuple[Tensor, Tensor] | None:
+    """Find the best trees out of labels that are pairs of a symbol and a relation, and the best label of every arc.
+
+    Args:
+        logits: [B, N, K] scores of labels.
+        symbols: LongTensor [K], the symbol of every label.
+        candidates: integers [B, N, H], the head that every symbol names.
+        labels_of: LongTensor [H, R], the labels of every symbol, some of them repeated.
+        lengths: LongTensor [B].
+        multiroot: whether a tree may have several roots.
+        least_share: the least probability of a label, beside the likeliest of its word.
+
+    Returns:
+        Heads, LongTensor [B, N], -1 in the padding, and labels, LongTensor [B, N]. None if a label is less probable, or
+        a tree needs an arc that no label names. Costs O(N K + N^2) a sentence.
+    """
+    batch, words, size = logits.shape
+    trees, labels = torch.full((batch, words), -1), torch.zeros(batch, words, dtype=torch.long)
+    arguments = (
+        array(logits, common_dtype(logits)),
+        array(symbols, torch.long),
+        array(candidates, candidates.dtype),
+        array(labels_of, torch.long),
+        array(lengths, torch.long),
+        not multiroot,
+        math.log(least_share),
+    )
+    over = ranges(batch, 3.0 * batch * words * size)
+    return (trees, labels) if launch(_trees_of_symbols, over, arguments, (trees, labels)) else None
