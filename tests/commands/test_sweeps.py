@@ -183,7 +183,7 @@ def test_submitit_gives_the_same_bytes(run, tmp_path: Path, alone: dict[str, byt
 
 def of_parallel_runs(work: Path, status: int, output: str, errors: str, alone: dict[str, bytes]) -> None:
     assert status == 1, errors
-    assert "2 runs in parallel/runs: 1 finished (0 of them before), 1 failed." in output
+    assert "2 runs in parallel/runs: 1 finished (0 of them before), 1 failed." in output, output + errors
     assert "student.labelled=1000" in errors
     assert results(work) == alone
     (path,) = work.rglob("run.json")

@@ -135,7 +135,14 @@ class HeadLabeler(StructuredModel):
             candidates: [B, N, H] from :meth:`encode`.
             inputs: the encoder's inputs.
         """
-        return HeadLabelerOutput(logits=self.label(self.encoder(lengths=lengths, **inputs)), heads=candidates)
+        vectors = self.encoder(lengths=lengths, **inputs)
+        if torch.is_grad_enabled() or int(lengths.min()) == vectors.shape[1]:
+            return HeadLabelerOutput(logits=self.label(vectors), heads=candidates)
+        # There are hundreds of labels, and half of a batch may be padding.
+        rows = (torch.arange(vectors.shape[1], device=lengths.device) < lengths.unsqueeze(1)).flatten().nonzero()[:, 0]
+        found = self.label(vectors.flatten(0, 1).index_select(0, rows))
+        logits = found.new_zeros(vectors.shape[0] * vectors.shape[1], found.shape[1]).index_copy_(0, rows, found)
+        return HeadLabelerOutput(logits=logits.view(*vectors.shape[:2], -1), heads=candidates)
 
     def distribution(self, scores: Mapping[str, Tensor], lengths: Tensor) -> HeadLabeling:
         relations = self._inventory.to(lengths.device).relations if self.config.labelled else None

@@ -232,15 +232,24 @@ def trees_of_symbols(
             logits, symbols, candidates, labels_of, lengths, multiroot, _REPRESENTED_SHARE
         )
         return found
-    batch, words, _ = candidates.shape
-    powers = (logits - logits.amax(-1, keepdim=True)).exp_()
-    if not batch or not bool(powers.amin() > _REPRESENTED_SHARE):
+    batch, words, count = candidates.shape
+    if not batch:
+        return None
+    beyond = padding(lengths, words)
+    inside = None if beyond is None else (~beyond).flatten().nonzero()[:, 0]
+    rows = logits.flatten(0, 1)
+    rows = rows if inside is None else rows.index_select(0, inside)
+    powers = (rows - rows.amax(-1, keepdim=True)).exp_()
+    if not bool(powers.amin() > _REPRESENTED_SHARE):
         return None
     sums = powers @ membership
+    sums /= sums.sum(-1, keepdim=True)
+    if inside is not None:
+        sums = sums.new_zeros(batch * words, count).index_copy_(0, inside, sums)
     outside = (candidates < 0) | (candidates >= lengths.view(-1, 1, 1))
     places = candidates.long().masked_fill_(outside, words)
-    arcs = sums.new_zeros(batch, words, words + 1).scatter_(2, places, sums)[..., :words]
-    trees = maximum_arborescences((arcs / sums.sum(-1, keepdim=True)).log_().mT, lengths, single_root=not multiroot)
+    arcs = sums.new_zeros(batch, words, words + 1).scatter_(2, places, sums.view(batch, words, count))[..., :words]
+    trees = maximum_arborescences(arcs.log().mT, lengths, single_root=not multiroot)
     own = trees.clamp(min=0).unsqueeze(-1)
     inside = trees >= 0
     if not bool((arcs.gather(2, own).squeeze(-1) > 0).where(inside, True).all()) or bool((trees[:, 0] < 0).any()):
