@@ -9,8 +9,10 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from . import sweep  # noqa: F401 - registers the resolver that names run folders
 from .arguments import parser_of
 from .shorthand import written_out
+from .vetting import trust_typed, vetted
 
 __all__ = ["command"]
 
@@ -45,7 +47,8 @@ def _composed(overrides: list[str], folder: str | None) -> dict[str, Any]:
     """Return the configuration of a run as plain data."""
     GlobalHydra.instance().clear()
     search = [] if folder is None else [f"hydra.searchpath=[file://{os.path.abspath(folder)}]"]
-    with initialize_config_module("structkd.conf", version_base="1.3", job_name="structkd"):
+    trust_typed(overrides)
+    with vetted(), initialize_config_module("structkd.conf", version_base="1.3", job_name="structkd"):
         config = compose("config", overrides=[*search, *written_out(overrides)])
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     plain["work_dir"] = os.path.abspath(os.path.expanduser(plain["work_dir"]))

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
+from structkd.plugins import freeze_plugins, plugins
 from structkd.records import RunFolder, RunMetrics
 from structkd.runs.finished import find
 from structkd.runs.models import usage_lines
@@ -28,6 +29,7 @@ from .help import help_text
 from .messages import explain, is_closed_pipe, is_user_error, silence_output
 from .schema import register_schema
 from .shorthand import written_out
+from .vetting import trust_typed, vetted
 
 __all__ = ["main"]
 
@@ -86,6 +88,10 @@ def _job(config: DictConfig) -> tuple[dict[str, Any], Path, str, list[str]]:
     plain["work_dir"] = to_absolute_path(os.path.expanduser(plain["work_dir"]))
     job = HydraConfig.get()
     overrides = list(job.overrides.task)
+    # The launchers of some clusters do not hand on the environment. The loader has refused a trust that was not typed.
+    trust_typed(overrides)
+    if plain.pop("trust", None) is not None:
+        log.info("Trusted by this command: %s", ", ".join(plugins()))
     # Some launchers' processes, Ray's on other machines, do not inherit the environment.
     command = os.environ.get("STRUCTKD_COMMAND") or shlex.join(["structkd", *overrides])
     return plain, Path(job.runtime.output_dir), command, overrides
@@ -98,6 +104,7 @@ def main() -> None:
     the output any more, as after ``| head``, the command ends with status 1 and no word.
     """
     typed = sys.argv[1:]
+    freeze_plugins()
     own = bool(typed) and typed[0] in _OF_THEIR_OWN
     # Jobs in other processes inherit it.
     os.environ["STRUCTKD_COMMAND"] = shlex.join(["structkd", *(each for each in typed if not each.startswith(_PLACES))])
@@ -182,12 +189,15 @@ def _run(typed: list[str]) -> None:
             f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value."
             f"{did_you_mean(typed[0], _COMMANDS)} See structkd --help."
         )
+    if any(each.startswith("--experimental-rerun") for each in typed):
+        raise ValueError("--experimental-rerun reads a pickle, which can run code. Give the command of the run again.")
     job: Any = distil_job
     if typed[:1] == ["demo"]:
         from .demo import overrides_of
 
         job, typed = demo_job, overrides_of(typed[1:])
     typed = written_out(typed)
+    trusted = trust_typed(typed)
     sys.argv[1:] = typed
     if typed[:1] == ["targets"]:
         job = targets_job
@@ -198,8 +208,11 @@ def _run(typed: list[str]) -> None:
     if os.environ.get("RANK", "0") != "0":
         # Only one of the processes that torchrun started prints.
         sys.argv += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
+    if trusted and os.environ.get("RANK", "0") == "0":
+        print(f"Trusted by this command: {', '.join(trusted)}", file=sys.stderr)
     # Not as a decorator: launchers send the job to other processes by its name, which must be its own.
-    hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")(job)()
+    with vetted():
+        hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")(job)()
 
 
 class _Terminated(KeyboardInterrupt):

@@ -12,6 +12,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from . import environment  # noqa: F401 - registers a resolver, too
+
 __all__ = [
     "ExperimentConfig",
     "MethodConfig",
@@ -101,6 +103,7 @@ class ExperimentConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
     seed: int = 0  # of the student: its sentences, weights, order and dropout
     work_dir: str = MISSING
+    trust: Any = None  # a module or modules of the user's own that this run may name; the command line alone sets it
 
 
 def of_spans(task: str) -> bool:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _RECORDS = "STRUCTKD_SWEEP_RECORDS"
 #: Folder names that are longer end in a hash.
 _LONGEST = 120
+_NO_PART_OF_NAMES = (["work_dir"], ["trust"])
 #: Written as they are, beside letters and digits; legal in file names everywhere.
 _LEGAL = "=,.-_+~@[]{}()!&^; "
 
@@ -50,10 +51,11 @@ def run_name(overrides: Sequence[str]) -> str:
     """Return the name of a run's folder: its overrides in alphabetical order, joined by commas.
 
     Equal for equal overrides in whatever order and spacing they were typed, and different for different ones; a prefix
-    (``+x=1``) and quotes (``x="1"``) count as a difference. ``work_dir`` is left out, for the folder lies in it.
-    Characters that some file system refuses are written as in addresses, %2F for a slash; a name of more than 120
-    characters is cut and ends in a hash of the whole. (Where a file system takes ``BIO`` and ``bio`` for one name, two
-    runs may meet in one folder; the fingerprint kept with the results tells them apart.)
+    (``+x=1``) and quotes (``x="1"``) count as a difference. ``work_dir`` is left out, for the folder lies in it, and so
+    is ``trust``, which does not affect the result. Characters that some file system refuses are written as in
+    addresses, %2F for a slash; a name of more than 120 characters is cut and ends in a hash of the whole. (Where a file
+    system takes ``BIO`` and ``bio`` for one name, two runs may meet in one folder; the fingerprint kept with the
+    results tells them apart.)
 
     Args:
         overrides: as typed or as a sweeper wrote them, without those of Hydra's own configuration.
@@ -61,7 +63,11 @@ def run_name(overrides: Sequence[str]) -> str:
     Returns:
         A name of at most 120 ASCII characters; ``defaults`` if nothing was overridden.
     """
-    parsed = [each for each in OverridesParser.create().parse_overrides(list(overrides)) if _path(each) != ["work_dir"]]
+    parsed = [
+        each
+        for each in OverridesParser.create().parse_overrides(list(overrides))
+        if _path(each) not in _NO_PART_OF_NAMES
+    ]
     written = [_written(each) for each in parsed]
     name = urllib.parse.quote(",".join(sorted(written)), safe=_LEGAL)
     if name.endswith((".", " ")):

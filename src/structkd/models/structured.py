@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from structkd.data import UNLABELLED, Annotation
 from structkd.models.annotating import annotate_stream
 from structkd.models.card import facts_of, write_card
+from structkd.models.foreign import check_foreign
 from structkd.models.loading import HUB_ARGUMENTS, check_files, describe_files, described, model_folder
 
 __all__ = ["Features", "StructuredConfig", "StructuredModel", "WordEncoder", "padded"]
@@ -374,6 +375,7 @@ class StructuredModel(PreTrainedModel):
         config = kwargs.get("config")
         if isinstance(config, PreTrainedConfig):
             saved: dict[str, Any] = {"model_type": config.model_type}
+            check_foreign(config, str(folder))
         else:
             saved, _ = PreTrainedConfig.get_config_dict(local, **kwargs)
         found = saved.get("model_type")
@@ -382,6 +384,7 @@ class StructuredModel(PreTrainedModel):
                 f"{folder} holds a model of type {found!r}; {cls.__name__} loads the type "
                 f"{cls.config_class.model_type!r}. structkd.load finds the class of a model."
             )
+        check_foreign(saved, str(folder))
         check_files(local)
         loaded = super().from_pretrained(local, *args, **({"use_safetensors": True} | kwargs))
         model = loaded[0] if isinstance(loaded, tuple) else loaded

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig,
 from structkd.configurable import configurable
 from structkd.data import PackageFolder, cached_package_folder
 from structkd.files import write_text
+from structkd.models.foreign import check_foreign
 from structkd.models.loading import check_index
 from structkd.models.recipe import ConfigRecipe
 from structkd.models.structured import Example, WordEncoder, padded
@@ -351,6 +352,7 @@ class TransformerRecipe(ConfigRecipe):
         folder = str(cached_package_folder(self.name)) if isinstance(self.name, PackageFolder) else self.name
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            check_foreign(config, folder)
             if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
                 raise ValueError(
                     f"{folder} is a {config.model_type}, which does not give one vector per subword; name an encoder "

@@ -13,6 +13,7 @@ from datasets import disable_progress_bars
 from structkd.data import Corpus, TagAnnotation, Transfer, TreeAnnotation
 from structkd.tags import strict_spans
 
+from .configuration import check_configuration
 from .instantiate import InstantiationError, instantiate
 from .plan import plan
 
@@ -30,6 +31,7 @@ def check_data(config: Mapping[str, Any]) -> list[str]:
     Raises:
         ValueError, FileNotFoundError: if the data cannot be read; the message names file and line.
     """
+    check_configuration(config)
     disable_progress_bars()
     data = instantiate(config["data"], "data")
     if not isinstance(data, (Corpus, Transfer)):

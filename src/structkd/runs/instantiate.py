@@ -25,7 +25,7 @@ from structkd.plugins import plugins, register_plugin
 from structkd.rooms import NAMEABLE
 from structkd.spelling import did_you_mean
 
-__all__ = ["InstantiationError", "instantiate", "plugins", "register_plugin", "resolve", "with_defaults"]
+__all__ = ["InstantiationError", "check", "instantiate", "plugins", "register_plugin", "resolve", "with_defaults"]
 
 _PLAIN = (type(None), bool, int, float, str)
 #: Mappings and lists inside one another; the deepest configuration that makes sense has about ten.
@@ -53,8 +53,17 @@ def instantiate(config: Any, where: str = "") -> Any:
     >>> instantiate({"_target_": "structkd.LinearAnnealing", "start": 1.0, "end": 0.5})
     LinearAnnealing(start=1.0, end=0.5)
     """
-    _check(config, where, _DEEPEST)
+    check(config, where)
     return _create(config, where)
+
+
+def check(config: Any, where: str = "") -> None:
+    """Refuse what :func:`instantiate` would refuse, and create nothing.
+
+    Raises:
+        InstantiationError: as :func:`instantiate`.
+    """
+    _check(config, where, _DEEPEST)
 
 
 def with_defaults(config: Any) -> Any:

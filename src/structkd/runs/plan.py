@@ -34,6 +34,7 @@ from structkd.training.processes import process_count
 from structkd.training.score_store import DTYPES
 
 from . import identity
+from .configuration import check_configuration
 from .fingerprint import code_fingerprint, file_fingerprints, plugin_fingerprints, text_fingerprint
 from .instantiate import InstantiationError, instantiate, with_defaults
 from .shared_scores import SharedScores, joined
@@ -112,6 +113,7 @@ def plan(config: Mapping[str, Any], output: Path) -> Plan:
     Raises:
         ValueError, TypeError, FileNotFoundError: for anything wrong with the configuration or the data.
     """
+    check_configuration(config)
     parts = _resolve(config, output)
     splits = _draw(config, parts)
     alone = [method for method in parts.methods if not method.distils]

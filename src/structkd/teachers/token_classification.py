@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 from structkd import MaxEnt
 from structkd.configurable import configurable
 from structkd.data import UNLABELLED, Annotation, TagAnnotation, legal_transitions
+from structkd.models.foreign import check_foreign
 from structkd.models.loading import check_index
 from structkd.models.transformer import Subwords, pooled_words, subwords_of
 from structkd.tags import convert_tags, spans
@@ -196,6 +197,7 @@ def _loaded(path: str) -> tuple[Any, Any, Any]:
     """
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        check_foreign(config, path)
         kinds = list(getattr(config, "architectures", None) or [])
         if str(config.model_type).startswith("structkd"):
             raise ValueError(f"{path} holds a model of structkd's ({config.model_type}): use teacher=trained.")

@@ -97,6 +97,9 @@ def training_arguments(
     fixed |= {"load_best_model_at_end", "metric_for_best_model"}
     # Nothing here reads them: the loss, the batches and the checkpoint to resume from are structkd's own.
     fixed |= {"label_smoothing_factor", "train_sampling_strategy", "length_column_name", "resume_from_checkpoint"}
+    # A configuration may come from anybody: nothing is uploaded, and no file is read for its settings.
+    fixed |= {name for name in known if name.startswith(("hub_", "push_to_hub", "trackio_"))}
+    fixed |= {"deepspeed"}
     for name in settings:
         if name in fixed:
             raise TypeError(f"The trainer setting {name!r} is fixed by structkd. Leave it out.")
@@ -105,6 +108,9 @@ def training_arguments(
                 f"Unknown trainer setting {name!r}; expected a field of transformers.TrainingArguments."
                 f"{did_you_mean(name, known)}"
             )
+    for name in ("fsdp_config", "accelerator_config", "liger_kernel_config"):
+        if isinstance(settings.get(name), str):
+            raise TypeError(f"The trainer setting {name!r} must be a mapping, not the name of a file.")
     _check_trackers(settings.get("report_to", "none"))
     strategy = "steps" if "eval_steps" in settings else "epoch"
     # Pinned memory speeds up copies to an accelerator; torch warns about it if there is none.

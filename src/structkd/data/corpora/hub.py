@@ -6,9 +6,11 @@ is read.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structkd.configurable import configurable
@@ -31,6 +33,9 @@ _PARQUET = "hf://datasets/{dataset}@~parquet/{config}/{split}/*.parquet"
 HUB_OPTIONS: tuple[str, ...] = ("scheme", "separator", "replace", "repair", "blank_words")
 """The options of `hub_sentences` that its messages offer."""
 
+#: owner/name, or the name alone of an old data set. datasets would take a folder or one of its own readers (json, csv).
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(?<!\.)")
+_VERSION = re.compile(r"\w[\w .,+@=()-]*")
 _NO_WORD = ("None", "_")
 
 
@@ -194,6 +199,17 @@ def fetch_hub(
         FileNotFoundError: the hub, or the data set on it, cannot be reached.
         ValueError: the data set has no such split; those it has are named.
     """
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as readers
+
+    # A reader's name, such as pandas, which unpickles, would be given all files of the current folder.
+    if not _ON_HUB.fullmatch(dataset) or dataset in readers or Path(dataset).exists():
+        raise ValueError(
+            f"dataset={dataset[:200]!r}: Expected the name of a data set of the Hugging Face hub, as "
+            "unimelb-nlp/wikiann. Files and folders of your own are read with data=columns or data=conllu."
+        )
+    for name, value in (("config", config), ("revision", revision)):
+        if value is not None and not _VERSION.fullmatch(str(value)):
+            raise ValueError(f"{name}={str(value)[:200]!r}: Expected a name of {dataset} on the Hugging Face hub.")
     from datasets import load_dataset
 
     pinned = {"revision": revision} if revision else {}

@@ -1,0 +1,105 @@
+"""Text of other people: names that are safe as names of files, and text that does nothing to a terminal or spreadsheet.
+
+Configurations, corpora and results may come from anybody. A name in them becomes a part of a path, a cell of a table
+and a line on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["NAME_RULE", "cell", "check_name", "check_text", "is_name", "printable", "printable_data"]
+
+#: What a name may look like, for messages.
+NAME_RULE = "letters, digits and . _ - + , = ( ) and blanks, at most 100 bytes; it begins with a letter, a digit or _"
+_NAME = re.compile(r"\w(?:[\w .,+=()\-]*[\w+=)\-])?")
+_LONGEST_NAME = 100
+#: Characters that a terminal obeys, that change the direction of what follows, or that no file can hold: C0 and C1
+#: controls but for the tab and the line end, line and paragraph separators, marks of direction, halves of surrogates.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def is_name(text: object) -> bool:
+    """Return whether a text can be a name: of one part of a path, and harmless wherever it is printed.
+
+    >>> is_name("structural"), is_name("top-k (k=3)"), is_name("../../x"), is_name(".ssh"), is_name("a/b")
+    (True, True, False, False, False)
+    """
+    if not isinstance(text, str) or _CONTROL.search(text):
+        return False
+    return len(text) <= _LONGEST_NAME >= len(text.encode()) and _NAME.fullmatch(text) is not None
+
+
+def check_name(where: str, text: object) -> None:
+    """Refuse a text that cannot be a name.
+
+    Raises:
+        ValueError: naming the key, the value and the rule.
+    """
+    if not is_name(text):
+        raise ValueError(f"{where}={_short(text)}: A name consists of {NAME_RULE}.")
+
+
+def check_text(content: Any, where: str = "") -> None:
+    """Refuse plain data with a key or a text that a terminal would obey or that no file can hold.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if isinstance(content, str):
+        if found := _CONTROL.search(content):
+            raise ValueError(f"{where or 'The configuration'}: The text has the character {found[0]!r}. Leave it out.")
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            if isinstance(name, str) and _CONTROL.search(name):
+                raise ValueError(
+                    f"{where or 'The configuration'} has the key {_short(name)}. Leave out its characters."
+                )
+            check_text(value, f"{where}.{name}" if where else str(name))
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content):
+            check_text(value, f"{where}[{number}]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text in which control characters are written as escapes, so that a terminal prints them.
+
+    Tabs and line ends stay.
+
+    >>> printable("\x1b[2Jgone")
+    '\\x1b[2Jgone'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable_data(content: Any) -> Any:
+    """Return plain data in which every text is :func:`printable`, keys included."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, Mapping):
+        return {
+            printable(key) if isinstance(key, str) else key: printable_data(value) for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [printable_data(value) for value in content]
+    return content
+
+
+def cell(value: Any) -> Any:
+    """Return a cell of a CSV file that no spreadsheet takes for a formula: text that begins like one gets a quote.
+
+    >>> cell("=HYPERLINK(1)"), cell("structural"), cell(-0.5)
+    ("'=HYPERLINK(1)", 'structural', -0.5)
+    """
+    if not isinstance(value, str):
+        return value
+    value = printable(value)
+    return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
+
+
+def _short(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 120 else f"{shown[:120]}..."
