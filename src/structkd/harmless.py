@@ -6,11 +6,22 @@ and a line on a terminal.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["NAME_RULE", "cell", "check_name", "check_text", "is_name", "printable", "printable_data"]
+__all__ = [
+    "NAME_RULE",
+    "cell",
+    "check_name",
+    "check_text",
+    "is_file_name",
+    "is_name",
+    "printable",
+    "printable_data",
+    "without_folders",
+]
 
 #: What a name may look like, for messages.
 NAME_RULE = "letters, digits and . _ - + , = ( ) and blanks, at most 100 bytes; it begins with a letter, a digit or _"
@@ -19,6 +30,7 @@ _LONGEST_NAME = 100
 #: Characters that a terminal obeys, that change the direction of what follows, or that no file can hold: C0 and C1
 #: controls but for the tab and the line end, line and paragraph separators, marks of direction, halves of surrogates.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -31,6 +43,11 @@ def is_name(text: object) -> bool:
     if not isinstance(text, str) or _CONTROL.search(text):
         return False
     return len(text) <= _LONGEST_NAME >= len(text.encode()) and _NAME.fullmatch(text) is not None
+
+
+def is_file_name(text: str) -> bool:
+    """Return whether a text can be a part of a path; laxer than :func:`is_name`, for names that others gave."""
+    return 0 < len(text) <= 200 >= len(text.encode()) and not set(text) & set("/\\\0") and text not in (".", "..")
 
 
 def check_name(where: str, text: object) -> None:
@@ -97,7 +114,18 @@ def cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = printable(value)
-    return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
+    return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
+
+
+def without_folders(text: str) -> str:
+    """Return a text for a record, in which paths are relative to the current folder or to the home folder.
+
+    Records are published with results, and absolute paths hold the names of people and machines.
+    """
+    for folder, short in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
+        if folder.count(os.sep) > 1 or len(folder) > 5:
+            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?=[/\\\s'\",:;)\]]|$)", lambda _, to=short: to, text)
+    return text
 
 
 def _short(text: object) -> str:

@@ -527,7 +527,7 @@ class RunRecord(Record):
     Attributes:
         command: as typed.
         overrides: of this run; a sweep has one command for several runs.
-        work_dir: where trainings lie.
+        work_dir: where trainings lie, seen from the run's folder.
         environment: versions of packages and platform.
         finished: when, in ISO format; sorts by time.
         results: by method.

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
+from structkd.harmless import printable
 from structkd.plugins import freeze_plugins, plugins
 from structkd.records import RunFolder, RunMetrics
 from structkd.runs.finished import find
@@ -29,6 +30,7 @@ from .help import help_text
 from .messages import explain, is_closed_pipe, is_user_error, silence_output
 from .schema import register_schema
 from .shorthand import written_out
+from .terminal import guarded_output
 from .vetting import trust_typed, vetted
 
 __all__ = ["main"]
@@ -116,7 +118,8 @@ def main() -> None:
     # A full disk or a closed pipe is met again by the next write; logging would only add a traceback.
     raising, logging.raiseExceptions = logging.raiseExceptions, False
     try:
-        _run_and_flush(typed)
+        with guarded_output():
+            _run_and_flush(typed)
     except KeyboardInterrupt as stop:
         continues = "" if own else " The same command continues where it stopped; what is finished is not done again."
         print(f"structkd: interrupted.{continues}", file=sys.stderr)
@@ -132,12 +135,12 @@ def main() -> None:
         # A launcher whose worker was killed, or a sweeper without one good run, gives up before the report.
         if sweep.report_sweep() and not wanted:
             kind = "" if is_user_error(error) else f"{type(error).__name__}: "
-            print(f"structkd: {kind}{explain(error)}", file=sys.stderr)
+            print(f"structkd: {kind}{printable(explain(error))}", file=sys.stderr)
             sys.exit(1)
         if wanted or not is_user_error(error):
             raise
         message = explain(error, "--output") if own else explain(error)
-        print(f"structkd: {message}", file=sys.stderr)
+        print(f"structkd: {printable(message)}", file=sys.stderr)
         print("(HYDRA_FULL_ERROR=1 shows where this was noticed.)", file=sys.stderr)
         sys.exit(1)
     finally:

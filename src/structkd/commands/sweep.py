@@ -29,10 +29,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from structkd.extras import how_to_report
 from structkd.files import remove_unfinished, unfinished_prefix
+from structkd.harmless import without_folders
 from structkd.records import Failure, RunFolder, SweepRecord
 
 from . import schema  # noqa: F401 - registers a resolver, too
 from .messages import explain, is_closed_pipe
+from .terminal import guard_log, hide_folders
 
 __all__ = ["Outcomes", "report_sweep", "run_name"]
 
@@ -147,6 +149,7 @@ class Outcomes(Callback):
             multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
         folder = RunFolder(Path(config.hydra.runtime.output_dir))
         self._before = _written_at(folder)
+        hide_folders(folder.hydra / "hydra.yaml")
         if self._records is not None:
             overrides = list(config.hydra.overrides.task)
             record = SweepRecord(folder=str(folder.path), overrides=overrides, status="started")
@@ -157,6 +160,7 @@ class Outcomes(Callback):
             for handler in logging.getLogger().handlers:
                 if type(handler) is logging.StreamHandler:
                     handler.setFormatter(logging.Formatter(f"#{config.hydra.job.num}  %(message)s"))
+        guard_log()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Record how a run ended, in the process that carried it out."""
@@ -182,9 +186,9 @@ class Outcomes(Callback):
             status, message = "failed", explain(error)
             failure = Failure(
                 error=type(error).__name__,
-                message=message,
-                traceback="".join(traceback.format_exception(error)),
-                overrides=overrides,
+                message=without_folders(message),
+                traceback=without_folders("".join(traceback.format_exception(error))),
+                overrides=[without_folders(each) for each in overrides],
                 sweep=self._sweep,
                 time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )

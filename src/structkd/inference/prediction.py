@@ -53,12 +53,18 @@ def predict_files(
         raise FileNotFoundError(f"{missing[0]}: No such file{here}.")
     place = nullcontext(None) if output is None else replacing(output)
     with place as temporary:
-        out = sys.stdout if temporary is None else temporary.open("w", encoding="utf-8", newline="")
+        out = _standard_output() if temporary is None else temporary.open("w", encoding="utf-8", newline="")
         try:
             return _predict(model, files, out, given, wanted, scores, batch_size, progress)
         finally:
             if temporary is not None:
                 out.close()
+
+
+def _standard_output() -> TextIO:
+    # The command guards terminals against control characters; a program that reads the output gets the text as it is.
+    stream: TextIO = getattr(sys.stdout, "for_data", sys.stdout)
+    return stream
 
 
 def _predict(

@@ -12,14 +12,18 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from structkd.files import MANIFEST, is_set_aside, read_json, read_manifest
+from structkd.harmless import is_file_name, printable, printable_data
 from structkd.records import Failure, Result, RunFolder, RunMetrics, RunRecord, RunTiming, TrainingFolder
 
 __all__ = ["Attempt", "Model", "Run", "Runs", "read_runs"]
+
+_Kept = TypeVar("_Kept", RunRecord, Failure)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,8 @@ class Model:
         linked = RunFolder(self.run.folder).models / self.result.method
         if linked.is_dir() or self.run.record is None:
             return linked if linked.is_dir() else None
-        folder = TrainingFolder(Path(self.run.record.work_dir) / self.result.folder).model
+        # The path is relative to the run's folder; records of before have an absolute one.
+        folder = TrainingFolder(self.run.folder / self.run.record.work_dir / self.result.folder).model
         return folder if folder.is_dir() else None
 
     @property
@@ -208,9 +213,9 @@ def read_runs(folders: Iterable[str | Path]) -> Runs:
         run, failure = None, None
         try:
             run = _finished(folder)
-            failure = Failure.find(RunFolder(folder).failure)
+            failure = _record(Failure, RunFolder(folder).failure)
         except (ValueError, OSError) as error:
-            damaged.append(Attempt(folder, None, str(error)))
+            damaged.append(Attempt(folder, None, printable(str(error))))
             if run is None:
                 continue
         if run is not None:
@@ -240,7 +245,7 @@ def _finished(folder: Path) -> Run | None:
     paths = RunFolder(folder)
     if not paths.metrics.is_file():
         return None
-    content = read_json(paths.metrics, RunMetrics.REMEDY)
+    content = printable_data(read_json(paths.metrics, RunMetrics.REMEDY))
     if "results" not in content and not paths.run.exists() and not paths.hydra.is_dir():
         return None  # the metrics of a single training: the runs that it took part in have them
     if (folder / MANIFEST).exists():
@@ -248,7 +253,19 @@ def _finished(folder: Path) -> Run | None:
     else:  # of the version before
         for path in sorted(paths.predictions("*").parent.glob("*.jsonl.gz")):
             _check_predictions(path)
-    return Run(folder, RunMetrics.of(content, paths.metrics), RunRecord.find(paths.run))
+    metrics = RunMetrics.of(content, paths.metrics)
+    for result in metrics.results:
+        if not is_file_name(result.method):
+            raise ValueError(
+                f"{paths.metrics}: A method has the name {result.method[:100]!r}, which cannot be that of a file. "
+                f"{RunMetrics.REMEDY}"
+            )
+    return Run(folder, metrics, _record(RunRecord, paths.run))
+
+
+def _record(kind: type[_Kept], path: Path) -> _Kept | None:
+    """Return the record in a file, None if there is none; control characters in its texts are escaped."""
+    return kind.of(printable_data(read_json(path, kind.REMEDY)), path) if path.exists() else None
 
 
 def _check_predictions(path: Path) -> None:

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from structkd.evaluation import metric_title
+from structkd.harmless import cell
 
 from .comparisons import Comparison
 from .links import Linker
@@ -297,6 +298,7 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
 def _as_csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
+    lines = ([cell(value) for value in line] for line in lines)
     writer.writerow(header)
     writer.writerows(lines)
     return buffer.getvalue()

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import math
+import os
 import platform
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from structkd.data import Corpus, drawn
 from structkd.evaluation import metric_rule, metric_title
 from structkd.extras import how_to_report
 from structkd.files import make_folder, replacing, write_text
+from structkd.harmless import printable, without_folders
 from structkd.records import (
     Divergence,
     Result,
@@ -105,9 +107,9 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         timings = [Timing.read(TrainingFolder(work_dir / result.folder).timing) for result in results]
         record = RunRecord(
             format=1,
-            command=command,
-            overrides=list(overrides),
-            work_dir=str(work_dir),
+            command=without_folders(command),
+            overrides=[without_folders(each) for each in overrides],
+            work_dir=_seen_from(output, work_dir),
             environment=environment(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             results={
@@ -176,15 +178,16 @@ def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]
 def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     """Fill the run's folder; its metrics come last."""
     make_folder(folder.path / "predictions")
-    write_text(folder.results, result_table(run, record))
+    write_text(folder.results, printable(result_table(run, record)))
+    work_dir = Path(os.path.normpath(folder.path.absolute() / record.work_dir))
     for result in run.results:
-        predictions = TrainingFolder(Path(record.work_dir) / result.folder).predictions("test")
+        predictions = TrainingFolder(work_dir / result.folder).predictions("test")
         if not predictions.exists():  # of a teacher that does not know the test split
             continue
         with replacing(folder.predictions(result.method)) as temporary:
             shutil.copyfile(predictions, temporary)
     record.write(folder.run)
-    link_models(run, Path(record.work_dir), folder)
+    link_models(run, work_dir, folder)
     describe_models(run, record, folder)
     seal_run(folder, run)
 
@@ -242,6 +245,14 @@ def _measure(planned: Plan, results: Sequence[Result], work_dir: Path) -> tuple[
 def _knows(model: Any, text: Dataset) -> bool:
     """Return whether a model annotates all of a text; a teacher that looks its annotations up may not."""
     return not isinstance(model, GivenModel) or model.cover(text).rows is None
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """Return the relative path, or the absolute one if there is none because the disks differ."""
+    try:
+        return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+    except ValueError:
+        return str(path)
 
 
 def environment() -> dict[str, str]:

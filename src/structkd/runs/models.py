@@ -70,7 +70,7 @@ def describe_models(run: RunMetrics, record: RunRecord, folder: RunFolder) -> No
     from structkd.models.loading import describe_again, described
 
     for result in run.results:
-        place = TrainingFolder(Path(record.work_dir) / result.folder).model
+        place = TrainingFolder(folder.path / record.work_dir / result.folder).model
         if not place.is_dir():
             continue
         facts = described(place)
@@ -83,7 +83,7 @@ def describe_models(run: RunMetrics, record: RunRecord, folder: RunFolder) -> No
 
 def _facts(run: RunMetrics, record: RunRecord, result: Result, folder: RunFolder) -> dict[str, Any]:
     taught = result.role == "student" and result.settings.distils
-    config = TrainingConfig.find(TrainingFolder(Path(record.work_dir) / result.folder).config)
+    config = TrainingConfig.find(TrainingFolder(folder.path / record.work_dir / result.folder).config)
     folders = [name for name, _ in (config.teachers or [] if config else [])]
     teachers = {each.method: each for each in run.results if each.role == "teacher" and each.folder in folders}
     return {
