@@ -124,7 +124,7 @@ def without_folders(text: str) -> str:
     """
     for folder, short in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
         if folder.count(os.sep) > 1 or len(folder) > 5:
-            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?=[/\\\s'\",:;)\]]|$)", lambda _, to=short: to, text)
+            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?=[/\\\s'\",:;)\]]|$)", short, text)
     return text
 
 

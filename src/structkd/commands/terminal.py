@@ -53,7 +53,7 @@ class _Guarded:
 def guarded_output() -> Iterator[None]:
     """Guard the standard output and the standard error."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Guarded(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (_Guarded(stream) for stream in before)
     try:
         yield
     finally:

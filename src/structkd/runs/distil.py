@@ -178,8 +178,8 @@ def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]
 def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     """Fill the run's folder; its metrics come last."""
     make_folder(folder.path / "predictions")
-    write_text(folder.results, printable(result_table(run, record)))
     work_dir = Path(os.path.normpath(folder.path.absolute() / record.work_dir))
+    write_text(folder.results, printable(without_folders(result_table(run, record, work_dir))))
     for result in run.results:
         predictions = TrainingFolder(work_dir / result.folder).predictions("test")
         if not predictions.exists():  # of a teacher that does not know the test split
@@ -264,7 +264,7 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}
 
 
-def result_table(run: RunMetrics, record: RunRecord) -> str:
+def result_table(run: RunMetrics, record: RunRecord, work_dir: Path) -> str:
     """Return the metrics of one run as a Markdown table, in percent."""
     metric = run.metric
     # Models that are trained with legal sequences alone have no lenient figure.
@@ -287,7 +287,7 @@ def result_table(run: RunMetrics, record: RunRecord) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     rules = dict.fromkeys(map(metric_rule, names))
     used = ["Annotate text with these models (`structkd predict --help`):", ""]
-    used += [f"    {line}" for line in usage_lines(run, Path(record.work_dir))]
+    used += [f"    {line}" for line in usage_lines(run, work_dir)]
     notes = [line for part in (*rules, run.data.notes) if part for line in (part, "")]
     return "\n".join([*lines, "", *notes, *used, "", f"`{shlex.join(['structkd', *record.overrides])}`", ""])
 
