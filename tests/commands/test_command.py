@@ -108,7 +108,7 @@ def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     before = (folder / "metrics.json").stat().st_mtime_ns
     status, output, _ = run("+debug=tiny", "scenario=case2a")
     assert status == 0
-    assert f"Finished before: {folder / 'results.md'}" in output
+    assert f"Finished before: ./{(folder / 'results.md').relative_to(Path.cwd())}" in output
     assert output.count("structkd predict structkd-runs/student-") == 3
     assert (folder / "metrics.json").stat().st_mtime_ns == before
 
