@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= quick
 JOBS ?= 2
+FAULTS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread a process: pytest and the sweeps run several processes, and torch would give each one every core.
@@ -10,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-processes test-triton check test-peers reproduce bench bench-inference docs lint format build clean
+.PHONY: help install test test-processes test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint format build clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -47,6 +48,9 @@ tests_peers/.peers/installed: tests_peers/requirements.txt | install
 	rm -rf $(@D)/packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D)/packages -r $<
 	@touch $@
+
+test-faults: install  ## kill, damage, fuzz and cut the power; write experiments/results/faults.md (FAULTS=1: hours; 0.01: minutes)
+	$(BIN)/python tests_faults/run.py --size $(FAULTS)
 
 reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 13 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)

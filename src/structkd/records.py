@@ -662,7 +662,7 @@ class _WrongKey(Exception):
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(problem)
-        self.key = key
+        self.key = key if len(key) <= 200 else f"{key[:197]}..."
 
 
 @functools.cache

@@ -236,8 +236,11 @@ def _check_format(folder: Path) -> dict[str, Any]:
             f"{folder} was saved by structkd {written} in format {version}; this is structkd {__version__}, which "
             f"reads formats up to {_FORMAT}. Install a later version: pip install --upgrade structkd"
         )
-    if wrong := sorted({*description} - _KEYS) or not isinstance(description.get("about", {}), dict):
-        raise ValueError(f"{path} has keys of another kind ({wrong}): it is damaged. {_REMEDY}")
+    if {*description} != _KEYS or not isinstance(description["about"], dict):
+        raise ValueError(
+            f"{path} has the keys {', '.join(sorted(description))[:200]}; expected {', '.join(sorted(_KEYS))}. It is "
+            f"damaged. {_REMEDY}"
+        )
     return description
 
 
