@@ -39,7 +39,7 @@ test-triton: install  ## run the kernels for a GPU, in Triton's interpreter if t
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m triton
 
 check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (about 3 minutes)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast -m "not processes and not triton"
 
 test-peers: install tests_peers/.peers/installed  ## run other libraries' tests on our classes, and compare results
 	$(BIN)/python tests_peers/run.py
