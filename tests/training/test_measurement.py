@@ -6,6 +6,7 @@ import torch
 from structkd import Mixture
 from structkd.data import load_toy
 from structkd.models import BiLSTMRecipe, SpanRecipe, TaggerRecipe
+from structkd.teachers import Trained
 from structkd.training import TeacherMixture, TeacherScores, divergence, predict, words_per_second
 from structkd.training.measurement import share_of_illegal
 
@@ -58,8 +59,17 @@ def test_a_mixture_is_refused(corpus) -> None:
     model = create(corpus, TaggerRecipe(encoder=TINY), 1)
     mixture = TeacherMixture([TeacherScores.compute(model, text)] * 2, [1, 1])
     assert isinstance(mixture.distribution(mixture.batch([0]), torch.tensor([len(text[0]["tokens"])])), Mixture)
-    with pytest.raises(NotImplementedError, match="mixture"):
+    with pytest.raises(NotImplementedError, match="Mixture"):
         divergence(model, mixture, text)
+
+
+def test_a_teacher_of_another_tag_scheme_is_refused(corpus, tmp_path) -> None:
+    create(corpus, TaggerRecipe(encoder=TINY), 1).save_pretrained(tmp_path)
+    other = load_toy(train=30, scheme="BIO")
+    text = other.splits["dev"].select(range(3))
+    given = Trained(str(tmp_path)).open(other.annotation)
+    with pytest.raises(NotImplementedError, match="Relabelled"):
+        divergence(create(other, TaggerRecipe(encoder=TINY), 2), TeacherScores.compute(given, text), text)
 
 
 def test_the_share_of_sentences_without_legal_probability(corpus) -> None:
