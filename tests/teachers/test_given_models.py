@@ -172,7 +172,7 @@ def test_commands_with_models_from_elsewhere(run, tmp_path: Path) -> None:
     (student,) = [row for row in found["results"] if row["role"] == "student"]
     assert (student["labelled"], student["unlabelled"]) == (15, 40)
     # a teacher in another tag scheme than the data's: every method, every figure
-    status, output, errors = run("teacher=trained", "teacher.path=own", "data.scheme=BIO")
+    status, output, errors = run("teacher=trained", "teacher.path=own", "data.scheme=BIO", "student.model.legal=true")
     assert status == 0, errors
     for wrong, said in (
         (("teacher=trained",), "teacher.path"),

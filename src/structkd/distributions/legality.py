@@ -190,7 +190,7 @@ def _(distribution: _FactoredLinearChainCRF, legality: Legality, labels: Any) ->
     emissions, transitions, start, end = distribution.scores
     assert emissions is not None
     assert transitions is not None
-    zeros = transitions.new_zeros(len(labels))
+    zeros = transitions.new_zeros(transitions.shape[-1])  # a chain that tags are read from has no labels of its own
     given = (zeros if start is None else start, transitions, zeros if end is None else end)
     return _legal_chain(_LegalChain, emissions, given, legality, distribution.lengths, distribution.labels or labels)
 
