@@ -106,6 +106,9 @@ def test_a_failed_run_stops_no_other_and_is_the_only_one_done_again(run, tmp_pat
     work = tmp_path / "structkd-runs"
     assert status == 1
     assert "3 runs in structkd-runs/runs: 2 finished (0 of them before), 1 failed." in output
+    assert re.search(r"^run 1 of 3: .*one\.txt.*: test f1 structural \d.*; .* left$", output, flags=re.M), output
+    assert re.search(r"^run 3 of 3: .*three\.txt.*: test f1 structural \d+\.\d\d$", output, flags=re.M), output
+    assert (work / "index.md").read_text().count("| `student-") == 2
     assert "structkd report structkd-runs/runs" in output
     assert re.search(r"failed: .*student\.text\.path=missing\.txt\n +.*missing\.txt", errors), errors
     assert "Traceback" not in output + errors
@@ -185,6 +188,7 @@ def of_parallel_runs(work: Path, status: int, output: str, errors: str, alone: d
     assert status == 1, errors
     assert "2 runs in parallel/runs: 1 finished (0 of them before), 1 failed." in output, output + errors
     assert "student.labelled=1000" in errors
+    assert re.search(r"^run 2 of 2: ", output, flags=re.M), output
     assert results(work) == alone
     (path,) = work.rglob("run.json")
     assert json.loads(path.read_text())["command"].startswith("structkd -m +debug=tiny"), (

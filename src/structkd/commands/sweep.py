@@ -33,7 +33,9 @@ from structkd.harmless import without_folders
 from structkd.records import Failure, RunFolder, SweepRecord
 
 from . import schema  # noqa: F401 - registers a resolver, too
+from .index import write_index
 from .messages import explain, is_closed_pipe
+from .progress import Progress, number_of_runs
 from .terminal import guard_log, hide_folders
 
 __all__ = ["Outcomes", "report_sweep", "run_name"]
@@ -103,6 +105,10 @@ def _overlap(overrides: Sequence[Override]) -> bool:
     )
 
 
+#: How far the sweep of this process is. Not an attribute of the callback, which launchers send to other processes.
+_PROGRESS: list[Progress] = []
+
+
 # Here and not in main(): processes that carry out the runs of a sweep import this module and no more.
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
@@ -138,6 +144,10 @@ class Outcomes(Callback):
         if self._parallel and not launcher.endswith(".SlurmLauncher"):
             # Several processes on this machine would each take every core.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
+        if os.environ.get("RANK", "0") == "0":
+            _PROGRESS[:] = [Progress(self._records, number_of_runs(config), lambda line: print(line, flush=True))]
+            if self._parallel:
+                _PROGRESS[0].watch()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if self._command:
@@ -180,6 +190,8 @@ class Outcomes(Callback):
         folder = RunFolder(Path(config.hydra.runtime.output_dir))
         if error is None:
             folder.failure.unlink(missing_ok=True)
+            if _written_at(folder) not in (None, self._before) and os.environ.get("RANK", "0") == "0":
+                write_index(Path(config.work_dir), Path(config.hydra.sweep.dir))
         overrides = list(job_return.overrides or [])
         status, message = "finished", ""
         if error is not None:
@@ -209,6 +221,8 @@ class Outcomes(Callback):
             status = "before"
         record = SweepRecord(folder=str(folder.path), overrides=overrides, status=status, message=message)
         record.write(self._record(config))
+        if not self._parallel and _PROGRESS:
+            _PROGRESS[0].report()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report the sweep, in the process that started it, after its last run."""
@@ -230,6 +244,9 @@ def report_sweep() -> bool:
     if folder is None:
         return False
     kept = Path(folder)
+    for progress in _PROGRESS:
+        progress.close()
+    _PROGRESS.clear()
     records = [SweepRecord.read(path) for path in sorted(kept.glob("*.json"))]
     shutil.rmtree(kept, ignore_errors=True)
     with contextlib.suppress(OSError):  # another sweep's records are there
