@@ -41,7 +41,8 @@ def on_page_markdown(markdown: str, **context: Any) -> str:
 
 
 def _formula(latex: str, display: str) -> str:
-    return convert(" ".join(latex.split()), display=display).replace("\n", "")
+    spaced = re.sub(r"\\(log|exp)\b", r"\\,\\\1\\,", " ".join(latex.split()))
+    return convert(spaced, display=display).replace("\n", "")
 
 
 def _made(kind: str, name: str) -> str:

@@ -25,7 +25,10 @@ from structkd.commands.schema import register_schema
 from structkd.commands.shorthand import written_out
 
 #: Subcommands that run as they stand.
-_RUN = ("demo", "predict", "evaluate", "export", "benchmark", "list", "env", "report", "--help", "--version")
+_RUN = (
+    *("demo", "predict", "evaluate", "export", "benchmark", "list", "check-data", "env", "report"),
+    *("--help", "--version"),
+)
 #: Packages of others that a page may install.
 _OTHERS = {"hydra-ray-launcher"}
 
@@ -38,13 +41,13 @@ def commands(script: str) -> list[list[str]]:
     return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
 
 
-def execute(words: list[str], call: Call) -> str:
-    """Run or check one command, and return its output ("" if it was checked only)."""
+def execute(words: list[str], call: Call, train: bool = False) -> str:
+    """Run or check one command, and return its output ("" if it was checked only); `train` carries runs out, too."""
     if "|" in words:
         before, after = words[: words.index("|")], words[words.index("|") + 1 :]
         assert before[0] == "echo", f"only echo may stand before a pipe: {words}"
         Path("piped.txt").write_text(" ".join(before[1:]) + "\n", encoding="utf-8")
-        return execute([*after, "piped.txt", "--quiet"], call)
+        return execute([*after, "piped.txt", "--quiet"], call, train)
     program, rest = words[0], words[1:]
     if program in ("torchrun", "accelerate"):
         rest = rest[rest.index("structkd") + 1 :]
@@ -53,12 +56,12 @@ def execute(words: list[str], call: Call) -> str:
         rest = ["report", rest[1], "--output", "results"]
         if Path("results", "results.md").exists():  # one report is enough
             return ""
-    if program == "structkd" and rest[0] in _RUN:
+    if program == "structkd" and (train or rest[0] in _RUN):
         status, output, errors = call(*rest)
         assert status == 0, errors
         return output
     if program == "structkd":
-        return composed([each for each in rest if each not in ("-m", "targets", "check-data")])
+        return composed([each for each in rest if each not in ("-m", "targets")])
     check = _CHECKS.get(program)
     assert check is not None, f"{program!r} is not a command that the tests of the documentation know"
     return check(rest)

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 #: Commands that read their own arguments: each is the function ``command`` of the module of its name, hyphens aside.
 _OF_THEIR_OWN = ("report", "predict", "evaluate", "export", "benchmark", "list", "check-data", "env")
 #: Commands that may stand in place of the first key=value.
-_COMMANDS = ("targets", "demo", *_OF_THEIR_OWN)
+_COMMANDS = ("targets", *_OF_THEIR_OWN, "demo")
 #: The folder of a command is different for every user, and is left out of the command that is kept.
 _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
