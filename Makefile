@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-processes test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint format build clean
+.PHONY: help install test test-processes test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint format build release-check test-floor test-newest clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -52,6 +52,23 @@ tests_peers/.peers/installed: tests_peers/requirements.txt | install
 test-faults: install  ## kill, damage, fuzz and cut the power; write experiments/results/faults.md (FAULTS=1: hours; 0.01: minutes)
 	$(BIN)/python tests_faults/run.py --size $(FAULTS)
 
+# Tools of the tests are the newest in both.
+TOOLS := pytest pytest-timeout pytest-xdist hypothesis seqeval pyyaml tensorboard build
+
+test-floor:  ## run the tests of make check with the lowest versions that setup.cfg allows
+	$(PYTHON) .ci/bounds.py > .floor.txt
+	$(MAKE) --no-print-directory .venv-floor/ran CONSTRAINTS="--constraint .floor.txt"
+
+test-newest:  ## run the tests of make check with the newest versions that the package index has
+	$(MAKE) --no-print-directory .venv-newest/ran
+
+.PHONY: .venv-floor/ran .venv-newest/ran
+.venv-floor/ran .venv-newest/ran:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade $(CONSTRAINTS) --editable '.[fast,report,export,sweep]' $(TOOLS)
+	$(@D)/bin/python -m structkd env
+	$(@D)/bin/python -m pytest --numprocesses $(JOBS) --fast
+
 reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 13 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
 
@@ -90,5 +107,8 @@ format: install  ## put the code into its format
 build: install  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
+release-check: install  ## build wheel and sdist, try them on every Python there is, build the site, compare versions
+	$(BIN)/python .ci/release.py
+
 clean:  ## remove the environment and what was built (results and caches stay)
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) .venv-floor .venv-newest .floor.txt build dist src/*.egg-info

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from structkd.harmless import without_folders
 from structkd.records import RunFolder, RunMetrics, SweepRecord
 
 __all__ = ["Progress", "duration", "number_of_runs"]
@@ -112,7 +113,8 @@ class Progress:
     def _line(self, record: SweepRecord) -> str:
         done = len(self._seen)
         place = f"run {done} of {self._total}" if self._total is not None else f"run {done}"
-        parts = [f"{place}: {' '.join(record.overrides) or 'no overrides'}: {_outcome(record)}"]
+        overrides = " ".join(map(without_folders, record.overrides)) or "no overrides"
+        parts = [f"{place}: {overrides}: {_outcome(record)}"]
         if self._total is not None and done < self._total and self._made:
             left = (time.monotonic() - self._started) / self._made * (self._total - done)
             parts.append(f"{duration(left)} left")
