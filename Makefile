@@ -108,7 +108,7 @@ build: install  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
 release-check: install  ## build wheel and sdist, try them on every Python there is, build the site, compare versions
-	$(BIN)/python .ci/release.py
+	$(BIN)/python .ci/release.py $(PYTHONS)
 
 clean:  ## remove the environment and what was built (results and caches stay)
 	rm -rf $(VENV) .venv-floor .venv-newest .floor.txt build dist src/*.egg-info

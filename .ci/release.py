@@ -1,4 +1,4 @@
-"""The checks before a release: python .ci/release.py. It needs the environment of `make install`.
+"""The checks before a release: python .ci/release.py [3.11 ...]. It needs the environment of `make install`.
 
 Versions agree, CHANGELOG has a section for this version, the wheel and the source distribution are built, each is
 installed in an empty environment of every Python that can be had, and the site is built.
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,10 +60,10 @@ def run(*command: str | Path, cwd: Path = ROOT) -> None:
     subprocess.run([str(each) for each in command], check=True, cwd=cwd, env=kept)
 
 
-def interpreters() -> dict[str, str]:
-    """Return the Pythons of PYTHONS that this machine has."""
+def interpreters(wanted: Sequence[str]) -> dict[str, str]:
+    """Return the Pythons that are wanted and that this machine has."""
     found = {}
-    for number in PYTHONS:
+    for number in wanted:
         places = [
             shutil.which(f"python{number}"),
             *map(str, Path.home().glob(f".pyenv/versions/{number}.*/bin/python")),
@@ -95,8 +96,9 @@ def main() -> None:
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     run(sys.executable, "-m", "build")
     wheel, source = next((ROOT / "dist").glob("*.whl")), next((ROOT / "dist").glob("*.tar.gz"))
-    there = interpreters()
-    for number in PYTHONS:
+    wanted = sys.argv[1:] or list(PYTHONS)
+    there = interpreters(wanted)
+    for number in wanted:
         if number not in there:
             print(f"release: Python {number} is not on this machine, and was not tried.", file=sys.stderr)
     # The tested versions are those of Python 3.11; the others take the newest that they can have.
