@@ -185,6 +185,28 @@ def test_commands_with_models_from_elsewhere(run, tmp_path: Path) -> None:
         assert said in errors
 
 
+def test_a_parser_and_a_tagger_with_annotations(run, tmp_path: Path) -> None:
+    """Scenario 1b takes a parser that was trained before, and an ensemble a teacher that knows some sentences only."""
+    for task, recipe in (("dependencies", ParserRecipe), ("spans", TaggerRecipe)):
+        corpus = load_toy(task)
+        train = corpus.splits["train"]
+        recipe(encoder=ENCODER).create(corpus.annotation, train, train).save_pretrained(tmp_path / task)
+    labels = corpus.annotation.labels  # type: ignore[union-attr]
+    rows = [
+        {"words": row["tokens"], "annotations": [{"tags": [labels[label] for label in row["labels"]]}]} for row in train
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for arguments in (
+        ("scenario=case1b", "teacher=trained", "teacher.path=dependencies"),
+        (
+            *("teacher=trained", "teacher.path=spans", "student.model.legal=true"),
+            *("+teacher@ensemble.people=annotations", "ensemble.people.path=answers.jsonl"),
+        ),
+    ):
+        status, _, errors = run(*arguments)
+        assert status == 0, errors
+
+
 def test_pseudo_labels_of_teachers_with_other_labels() -> None:
     """The best structure of the teacher, translated: of a tagger in another scheme, and of spans of other types."""
     labels = ["O", "B-GPE", "I-GPE", "B-NORP", "I-NORP"]

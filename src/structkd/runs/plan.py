@@ -400,7 +400,7 @@ def _try(parts: _Parts, splits: Splits) -> None:
     for each in parts.teachers.values():
         known = each.given.of_text(text) if each.given is not None and text is not None else None
         model = each.recipe.create(annotation, sample, splits.teacher)
-        found.append(known or TeacherScores.compute(model, sample, progress=False))
+        found.append(_FirstSentence(known) if known else TeacherScores.compute(model, sample, progress=False))
     run: Teacher = joined(found, weights)
     teachers: dict[str | None, Teacher] = {None: run}
     for name, each in parts.own_teachers.items():
@@ -423,6 +423,16 @@ def _try(parts: _Parts, splits: Splits) -> None:
             # A baseline is chosen by default, and need not mean something for every teacher.
             leave = f" Leave it out with ~kd@{method.where}." if given and method.where != "kd" else ""
             raise type(error)(f"{method.where}.loss: {error}{leave}") from error
+
+
+class _FirstSentence:
+    """A teacher of a text, for the first sentence of this text alone."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.batch, self.distribution = teacher.batch, teacher.distribution
+
+    def __len__(self) -> int:
+        return 1
 
 
 def _opened(where: str, config: Mapping[str, Any], recipe: Any, annotation: Annotation) -> _Teacher:
