@@ -59,7 +59,9 @@ def test_runs_in_other_processes_are_seen(records: Path, monkeypatch: pytest.Mon
     lines: list[str] = []
     progress = Progress(records, None, lines.append)
     progress.watch()
-    (records / "000000.json").write_text("{")  # it is being written
+    (records / "000000.json").write_text("{")  # it is being written, in this way or in the next
+    record(records, 1, "finished")
+    (records / "000001.json").rename(records / ".unfinished-000001.json")
     record(records, 1, "finished")
     limit = time.monotonic() + 20
     while not lines and time.monotonic() < limit:

@@ -94,7 +94,8 @@ class Progress:
     def report(self) -> None:
         """Print a line for every run that has ended since the last call."""
         with self._lock:
-            for path in sorted(self._records.glob("*.json")):
+            # A record that is being written has a longer name.
+            for path in sorted(self._records.glob("[0-9]*.json")):
                 if path in self._seen:
                     continue
                 try:
