@@ -28,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import checking
 import gpu
 import projections
 import tables
@@ -94,7 +95,7 @@ SCALING: list[tuple[str, str, list[Case], dict[str, int]]] = [
 TRAINING = [("crf", BILSTM), ("maxent", BILSTM), ("crf", MINILM), (PARSING[0], BILSTM), (PARSING[1], BILSTM)]
 
 BEGUN = time.monotonic()
-PARTS = ("losses", "projections", "masks", "accuracy", "memory", "scaling", "training", "gpu")
+PARTS = ("losses", "projections", "masks", "accuracy", "memory", "scaling", "training", "checking", "gpu")
 
 
 def main() -> None:
@@ -127,6 +128,7 @@ def main() -> None:
             _training(head, encoder, rounds, options.quick)
             for head, encoder in (TRAINING[:1] if options.quick else TRAINING)
         ],
+        "checking": lambda: _checking(rounds, options.quick),
         "gpu": lambda: gpu.measure(rounds, options.quick) if torch.cuda.is_available() else [],
     }
     for part, run in measure.items():
@@ -136,6 +138,15 @@ def main() -> None:
     print("\n" + paths[0].read_text(encoding="utf-8"))
     for path in paths:
         print(f"written: {path}")
+
+
+def _checking(rounds: int, quick: bool) -> list[dict[str, Any]]:
+    rows = checking.measure(rounds, quick)
+    for row in rows:
+        _say(
+            f"loading {row['bytes'] / 1e6:.1f} MB checked: {row['checked_ms'] / row['unchecked_ms']:.2f} times as long"
+        )
+    return rows
 
 
 def _say(text: str) -> None:

@@ -68,10 +68,33 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts.append(_exponents(results["scaling"]))
     if results["training"]:
         parts.append(_training(results["training"]))
+    if results["checking"]:
+        parts.append(_checking(results["checking"]))
     if results["gpu"]:
         parts.append(_gpu(results["gpu"]))
     parts.append(f"Made by `experiments/bench/run.py` in {results['seconds'] / 60:.1f} minutes.")
     return "\n\n".join(parts) + "\n"
+
+
+def _checking(rows: Sequence[Mapping[str, Any]]) -> str:
+    header = ["weights", "load unchecked", "checked", "ratio", "first", "seal a training", "check a training"]
+    cells = [
+        [
+            f"{row['bytes'] / 1e6:.1f} MB",
+            f"{row['unchecked_ms']:.0f} ms",
+            f"{row['checked_ms']:.0f} ms",
+            f"{row['checked_ms'] / row['unchecked_ms']:.2f}",
+            f"{row['first_ms']:.0f} ms",
+            f"{row['seal_ms']:.0f} ms",
+            f"{row['check_ms']:.0f} ms",
+        ]
+        for row in rows
+    ]
+    return (
+        "## Sealing and checking\n\nModels and finished trainings are compared with the sha256 of the files when used. "
+        "A large file is read for that once, as long as size, times and number stay the same: the column `first` has "
+        "that time. The goal is a ratio of at most 1.2.\n\n" + _table(header, cells)
+    )
 
 
 def _gpu(cases: Sequence[Mapping[str, Any]]) -> str:

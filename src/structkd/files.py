@@ -19,15 +19,18 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from structkd.cache import cache_folder
 
 __all__ = [
     "MANIFEST",
     "aside_of",
     "fault",
+    "forget_digests",
     "inside",
     "is_set_aside",
     "json_bytes",
@@ -56,6 +59,8 @@ _SEAL = "seal"
 _ASIDE = ".damaged"
 #: A file that was changed so short a time ago may change again without a new time stamp.
 _SETTLED_NANOSECONDS = 2_000_000_000
+#: Bytes of a file from which on its sha256 is noted in the cache folder.
+_LARGE = 8_000_000
 
 
 @contextmanager
@@ -223,19 +228,50 @@ def read_json(path: Path, remedy: str = "Remove it and run the command again.") 
 def sha256(path: Path) -> str:
     """Return the sha256 of a file's content in hex.
 
-    A process reads a file once, as long as size, times and number of the file stay the same.
+    A file is read once, as long as its size, its times (that of the last change of its state among them) and its number
+    stay the same: this process remembers that, and of large files the user's cache folder does.
     """
     with path.open("rb") as file:
         state = os.fstat(file.fileno())
-        key = (str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-        if key in _digests:
-            return _digests[key]
+        place = os.path.abspath(path)
+        key = (place, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev)
+        known = _digests.get(key) or (_remembered(key) if state.st_size >= _LARGE else None)
+        if known is not None:
+            return known
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_NANOSECONDS:
         if len(_digests) > 10_000:
             _digests.clear()
         _digests[key] = digest
+        if state.st_size >= _LARGE:
+            _remember(key, digest)
     return digest
+
+
+def _note(place: str) -> Path:
+    return cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"
+
+
+def _remembered(key: tuple[Any, ...]) -> str | None:
+    """Return the sha256 that was noted for a file in this state."""
+    try:
+        note = _note(key[0])
+        found = unsealed(read_json(note), note, "")
+        return str(found["sha256"]) if found["state"] == list(key) else None
+    except (OSError, RuntimeError, ValueError, KeyError):
+        return None
+
+
+def _remember(key: tuple[Any, ...], digest: str) -> None:
+    with suppress(OSError, RuntimeError):  # without a cache folder the file is read again
+        note = _note(key[0])
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, sealed({"state": list(key), "sha256": digest}))
+
+
+def forget_digests() -> None:
+    """Let this process read files again whose sha256 it knows."""
+    _digests.clear()
 
 
 _digests: dict[tuple[Any, ...], str] = {}

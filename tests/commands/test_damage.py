@@ -47,3 +47,20 @@ def test_a_finished_run_is_mended(run, tmp_path: Path) -> None:
     status, output, errors = run(*TINY, *SHORT)
     assert status == 0
     assert "Finished before" in output + errors
+
+
+def test_a_finished_run_is_looked_at_on_a_read_only_file_system(run, tmp_path: Path, monkeypatch) -> None:
+    status, _, errors = run(*TINY, *SHORT)
+    assert status == 0, errors
+    opened = open
+
+    def refusing(path, mode="r", *arguments, **options):
+        if set(mode) & set("wax+") and str(path).startswith(str(tmp_path)):
+            raise OSError(30, "Read-only file system", str(path))
+        return opened(path, mode, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", refusing)
+    monkeypatch.setattr("logging.open", refusing, raising=False)
+    status, output, errors = run(*TINY, *SHORT)
+    assert status == 0, errors
+    assert "Finished before" in output + errors

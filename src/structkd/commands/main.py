@@ -27,7 +27,7 @@ from structkd.spelling import did_you_mean
 
 from . import sweep  # registers the resolver that names run folders, too
 from .help import help_text
-from .messages import explain, is_closed_pipe, is_user_error, silence_output
+from .messages import explain, is_closed_pipe, is_read_only, is_user_error, silence_output
 from .schema import register_schema
 from .shorthand import written_out
 from .terminal import guarded_output
@@ -214,8 +214,20 @@ def _run(typed: list[str]) -> None:
     if trusted and os.environ.get("RANK", "0") == "0":
         print(f"Trusted by this command: {', '.join(trusted)}", file=sys.stderr)
     # Not as a decorator: launchers send the job to other processes by its name, which must be its own.
+    command = hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")(job)
+    given = list(sys.argv)
     with vetted():
-        hydra.main(version_base="1.3", config_path="pkg://structkd.conf", config_name="config")(job)()
+        try:
+            command()
+        except Exception as error:
+            if job is not distil_job or {"-m", "--multirun"} & set(given) or not is_read_only(error):
+                raise
+            # A finished run can be looked at where nothing can be written: without Hydra's copies and its log file.
+            sys.argv = [*given, "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+            try:
+                command()
+            except Exception:
+                raise error from None
 
 
 class _Terminated(KeyboardInterrupt):

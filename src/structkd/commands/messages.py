@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .hints import about_choice, about_grammar, about_key, about_value
 
-__all__ = ["explain", "is_closed_pipe", "is_user_error", "silence_output"]
+__all__ = ["explain", "is_closed_pipe", "is_read_only", "is_user_error", "silence_output"]
 
 #: Errors of the system that mean a full disk, and those of a place where nothing can be written.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,6 +63,12 @@ def explain(error: BaseException, place: str = _WORK_DIR) -> str:
             "or leave the longest sentences out."
         )
     return str(error) if isinstance(error, ValueError | TypeError) else _one_paragraph(str(error))
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Return whether an error means that a file system is read-only, or a folder not to be written by this user."""
+    numbers = (errno.EROFS, errno.EACCES, errno.EPERM)
+    return any(isinstance(each, OSError) and each.errno in numbers for each in _chain(error))
 
 
 def is_closed_pipe(error: BaseException) -> bool:

@@ -189,7 +189,8 @@ class Outcomes(Callback):
     def _keep(self, config: DictConfig, job_return: JobReturn, error: Exception | None) -> None:
         folder = RunFolder(Path(config.hydra.runtime.output_dir))
         if error is None:
-            folder.failure.unlink(missing_ok=True)
+            if folder.failure.exists():  # on a read-only file system nothing is to be removed
+                folder.failure.unlink(missing_ok=True)
             if _written_at(folder) not in (None, self._before) and os.environ.get("RANK", "0") == "0":
                 write_index(Path(config.work_dir), Path(config.hydra.sweep.dir))
         overrides = list(job_return.overrides or [])
