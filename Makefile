@@ -69,6 +69,9 @@ test-newest:  ## run the tests of make check with the newest versions that the p
 	$(@D)/bin/python -m structkd env
 	$(@D)/bin/python -m pytest --numprocesses $(JOBS) --fast
 
+test-cluster: install  ## disturb sweeps on a real Slurm, which this starts (Debian: slurm-wlm, munge), and a training of two processes (about 8 minutes)
+	$(BIN)/python tests_cluster/run.py
+
 reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 13 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
 
