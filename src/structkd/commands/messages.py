@@ -34,10 +34,17 @@ def is_user_error(error: BaseException) -> bool:
 def explain(error: BaseException, place: str = _WORK_DIR) -> str:
     """Return the error as one paragraph, with the closest existing name if something was misspelt.
 
+    A message of more than 2,000 characters, which quotes a long word or name, is shortened in the middle.
+
     Args:
         error: the error; the user need not be able to mend it.
         place: the setting by which the results of this command go elsewhere.
     """
+    text = _explained(error, place)
+    return text if len(text) <= 2000 else f"{text[:1300]} [...] {text[-600:]}"
+
+
+def _explained(error: BaseException, place: str) -> str:
     cause = next((each for each in _chain(error) if isinstance(each, OmegaConfBaseException)), None)
     if isinstance(error, MissingConfigException) and error.options is not None:
         return about_choice(str(error.missing_cfg_file or ""), sorted(error.options))

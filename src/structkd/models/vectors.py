@@ -63,11 +63,13 @@ def read_vectors(
             size = line.count(" ")
             if size < 1:
                 raise ValueError(
-                    f"{path}, line {number}: Expected a word and its numbers, separated by spaces, got {line[:60]!r}. "
-                    "Only text files are read; convert a binary file first."
+                    f"{path}, line {number}: Expected a word and its numbers, separated by spaces. Only "
+                    "text files are read; convert a binary file first."
                 )
         if line.count(" ") < size:
-            raise ValueError(f"{path}, line {number}: Expected a word and {size} numbers, got {line[:60]!r}.")
+            raise ValueError(
+                f"{path}, line {number}: Expected a word and {size} numbers, got {line.count(' ')} numbers."
+            )
         word = line.rsplit(" ", size)[0] if line.count(" ") > size else line[: line.index(" ")]
         folded = word.lower() if lowercase else word
         rank += 1
@@ -90,7 +92,7 @@ def read_vectors(
 def _is_header(line: str) -> bool:
     """Return whether a line consists of two whole numbers, those of words and dimensions."""
     fields = line.split(" ")
-    return len(fields) == 2 and all(field.isdecimal() for field in fields)
+    return len(fields) == 2 and all(field.isdecimal() and len(field) <= 18 for field in fields)
 
 
 def _numbers(line: str, size: int, path: Path, number: int) -> np.ndarray:

@@ -333,10 +333,11 @@ def _records(path: str | PathLike[str], encoding: str) -> Iterator[tuple[int, di
         refuse = _Refused(path, number)
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise refuse(f"It is not JSON ({error.msg}, column {error.colno}). Every line is one object.") from None
+        except (ValueError, RecursionError) as error:  # nested too deeply, or a number of thousands of digits
+            why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else f"{error}"
+            raise refuse(f"It is not JSON ({why:.200}). Every line is one object.") from None
         if not isinstance(record, dict):
-            raise refuse(f"Expected an object with words or text, got {line[:60]!r}.")
+            raise refuse(f"Expected an object with words or text, got a {type(record).__name__}.")
         if not isinstance(record.get("format", FORMAT), int) or record.get("format", FORMAT) > FORMAT:
             raise refuse(
                 f"The format is {record['format']!r}, and this version of structkd reads {FORMAT}. Update structkd, or "

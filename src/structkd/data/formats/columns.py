@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 
-from structkd.data.formats.lines import line_of, numbered_lines, split_words
+from structkd.data.formats.lines import line_of, numbered_lines, sharing, split_words
 from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 from structkd.data.formats.tag_schemes import FileScheme
 from structkd.tags import convert_tags
@@ -25,7 +25,7 @@ _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\\\t": "\t", "blank": " ", "space": "
 _KEY_VALUE = re.compile(r"[ \t]*[\w. -]+=")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaggedSentence:
     """The words and tags of one sentence, one tag per word.
 
@@ -106,6 +106,7 @@ def read_columns(
     replace = dict(replace or {})
     ids = SentenceIds(path, repeated_ids, changes)
     known: set[str] = set()
+    shared = sharing()
     sentences: list[TaggedSentence] = []
     offer = option("encoding", "latin-1") if "encoding" in offers else None
     for comments, rows in _blocks(path, layout.is_comment, comment, encoding, offer):
@@ -133,7 +134,8 @@ def read_columns(
         line_number = rows[0][0]
         replaced = sum(tag in replace for tag in given)
         sentence_id = ids.next(comments.get("sent_id"), line_number, comments.get("newdoc id"))
-        sentences.append(TaggedSentence(sentence_id, tuple(kept), tuple(tags), replaced, line_number))
+        words_and_tags = tuple(map(shared, kept)), tuple(map(shared, tags))
+        sentences.append(TaggedSentence(sentence_id, *words_and_tags, replaced, line_number))
     if not sentences:
         raise ValueError(f"{path}: The file holds no sentence.")
     return sentences
@@ -267,7 +269,7 @@ class _Layout:
         """Return the fault of a line that has no word and tag."""
         count, columns = len(cells), (self.token_column, self.tag_column)
         if count not in (self.widths or ()):
-            return f"{count} columns where {' or '.join(map(str, self.widths or ()))} were expected: {line!r}."
+            return f"{count} columns where {' or '.join(map(str, self.widths or ()))} were expected."
         missing = [column for column in columns if not -count <= column < count]
         if missing:
             return f"No column {missing[0]} (from 0) among {count} columns."

@@ -13,7 +13,7 @@ from functools import partial
 from os import PathLike
 
 from structkd.data.annotation import tree_fault
-from structkd.data.formats.lines import line_of, numbered_lines
+from structkd.data.formats.lines import line_of, numbered_lines, sharing
 from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 
 UPOS: tuple[str, ...] = (
@@ -38,7 +38,7 @@ _COLUMNS = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "D
 _NO_TAG = "_"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DependencySentence:
     """The syntactic words of one CoNLL-U sentence; all tuples have one entry per word.
 
@@ -147,6 +147,7 @@ def read_conllu(
     check_option("blank_words", blank_words, BLANK_WORDS)
     changes = Counter() if changes is None else changes
     ids = SentenceIds(path, repeated_ids, changes)
+    shared = sharing()
     sentences: list[DependencySentence] = []
     for line, comments, rows in _blocks(path):
         if upos:
@@ -170,10 +171,10 @@ def read_conllu(
             DependencySentence(
                 id=sentence_id,
                 document=document,
-                tokens=tuple(words),
-                upos=tuple(columns[3] or _NO_TAG for _, columns in rows),
+                tokens=tuple(map(shared, words)),
+                upos=tuple(shared(columns[3] or _NO_TAG) for _, columns in rows),
                 heads=tuple(head for head, _ in arcs) if arcs is not None else None,
-                relations=tuple(relation for _, relation in arcs) if arcs is not None else None,
+                relations=tuple(shared(relation) for _, relation in arcs) if arcs is not None else None,
                 line=line,
             )
         )

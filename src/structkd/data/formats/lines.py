@@ -19,6 +19,11 @@ _COMPRESSED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"BZh": ("bzip2", bz2.open),
     b"\xfd7zXZ\x00": ("xz", lzma.open),
 }
+#: Bytes of a line. A corpus has a sentence or a word a line; a file without line ends would fill the memory.
+LONGEST_LINE = 2**21
+#: A compressed file may unpack to this many times its size, and to this many bytes in any case.
+_MOST_UNPACKED, _FREELY_UNPACKED = 50, 2**23
+_MOST_SHARED = 50_000
 _REFUSED = {
     b"PK\x03\x04": ("a zip archive; unpack it", "unzip"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd; decompress it", "zstd -d"),
@@ -70,7 +75,9 @@ def raw_lines(
         encoding, offer: see :func:`numbered_lines`.
 
     Raises:
-        FileNotFoundError, LookupError, ValueError: see :func:`numbered_lines`; an empty file has no lines.
+        FileNotFoundError, LookupError, ValueError: see :func:`numbered_lines`; an empty file has no lines. A ValueError
+            also for what is not a file (a pipe, a device), for a line of more than 2 MiB, and for a compressed file
+            that grows to more than 50 times its size.
     """
     utf8 = codecs.lookup(encoding).name == "utf-8"
     number = 0
@@ -81,8 +88,13 @@ def raw_lines(
         if not from_input:
             packed, unpack = _packing(Path(path), utf8)
         with _opened(path, from_input, unpack) as lines:
-            for line in lines:
+            unpacked, most = 0, float("inf")
+            if unpack is not None:
+                most = max(_FREELY_UNPACKED, _MOST_UNPACKED * Path(path).stat().st_size)
+            while line := lines.readline(LONGEST_LINE + 1):
                 number += 1
+                unpacked += len(line)
+                _check_sizes(name, number, len(line), unpacked, most)
                 yield number, line.decode("utf-8-sig" if number == 1 and utf8 else encoding)
     except FileNotFoundError:
         here = "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
@@ -103,8 +115,26 @@ def raw_lines(
         raise ValueError(f"{name}: The file cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
+def _check_sizes(name: str, number: int, length: int, unpacked: int, most: float) -> None:
+    if length > LONGEST_LINE:
+        raise ValueError(
+            f"{name}, line {number}: The line has more than {LONGEST_LINE:,} bytes. Expected a sentence or a word a "
+            "line; break the line."
+        )
+    if unpacked > most:
+        raise ValueError(
+            f"{name}, line {number}: The file unpacks to more than {_MOST_UNPACKED} times its size, as files "
+            "do that are made to fill the memory. If you trust it, unpack it and give the unpacked file."
+        )
+
+
 def _packing(path: Path, utf8: bool) -> tuple[str, Callable[[Path], Any] | None]:
     """Return how a file is compressed, and the function that opens it; refuse other ways."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(
+            f"{path} is a pipe or a device, which would be waited for, and not a file. Write its content to "
+            "a file first."
+        )
     with path.open("rb") as raw:
         magic = raw.read(6)
     for begin, (what, command) in _REFUSED.items():
@@ -123,6 +153,16 @@ def split_words(line: str) -> list[str]:
     """Split a line at blanks and tabs, and at no other white space: ``10\\u00a0000`` is one word."""
     words = line.replace("\t", " ").split(" ")
     return [word for word in words if word] if "" in words else words
+
+
+def sharing() -> Callable[[str], str]:
+    """Return a function that gives equal texts as one object: a corpus has few words and tags, many times each."""
+    known: dict[str, str] = {}
+
+    def shared(text: str) -> str:
+        return known.setdefault(text, text) if len(known) < _MOST_SHARED else known.get(text, text)
+
+    return shared
 
 
 def line_of(path: str | PathLike[str], rows: Sequence[tuple[int, Any]], word: int) -> str:
