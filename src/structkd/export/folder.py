@@ -175,6 +175,7 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
     """Return the part of the model card that says how the folder is used."""
     needs = "numpy and onnxruntime" + (", and tokenizers" if _reads_subwords(tables["features"]) else "")
     lines = [
+        "",
         "## This folder",
         "",
         f"It annotates text in Python with {needs}:",
