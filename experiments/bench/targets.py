@@ -284,7 +284,7 @@ def step(annotation: TagAnnotation, text: Dataset, teacher: Teacher) -> Callable
     def run() -> None:
         batch = next(supply)
         lengths, scores = batch["lengths"], batch.pop("teacher")
-        del batch["gold"], batch["labelled"]
+        del batch["gold"], batch["labelled"], batch["ids"]
         optimiser.zero_grad()
         given = student.distribution(student.scores(student(**batch)), lengths)
         structkd.structural_kd_loss(teacher.distribution(scores, lengths), given).backward()

@@ -51,6 +51,7 @@ def test_the_flag_is_saved_and_conditions_model_and_teacher(head: str, tmp_path:
     assert Tagger.from_pretrained(tmp_path / "legal").config.legal
     config = tmp_path / "legal" / "config.json"
     config.write_text(config.read_text().replace('"legal": true,', ""))  # as saved before there was the flag
+    (config.parent / "structkd.json").unlink()
     assert not Tagger.from_pretrained(tmp_path / "legal").config.legal
 
 
