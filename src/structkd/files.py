@@ -390,8 +390,8 @@ def _exchange(first: Path, second: Path) -> bool:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError):
         return False
-    current, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    done: int = rename(current, os.fsencode(first.absolute()), current, os.fsencode(second.absolute()), exchange)
+    anywhere, exchange = 0, 2  # absolute paths need no folder to start from; RENAME_EXCHANGE
+    done: int = rename(anywhere, os.fsencode(first.absolute()), anywhere, os.fsencode(second.absolute()), exchange)
     return done == 0
 
 
