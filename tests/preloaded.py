@@ -260,6 +260,11 @@ def _fork_exec(arguments: Any, *rest: Any) -> int:
             os.environ.clear()
             os.environ.update(os.fsdecode(each).split("=", 1) for each in environment)
         _forget()
+        if words[1:3] == ["-m", "submitit.local._local"]:
+            # It opens its log in a folder that the process above makes next. An interpreter takes longer to start.
+            deadline = time.monotonic() + LIMIT
+            while not Path(words[3].replace("%j", str(os.getpid()))).is_dir() and time.monotonic() < deadline:
+                time.sleep(0.005)
         status = _status(_program, words[1:], os.fsdecode(cwd) if cwd is not None else os.getcwd())
     finally:
         _end(status)
