@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-processes test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint format build release-check test-floor test-newest clean
+.PHONY: help install test test-processes test-docs test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint format build release-check test-floor test-newest clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -30,16 +30,19 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 test: install  ## run the tests (about 5 minutes on 2 cores)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not processes and not triton"
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not processes and not triton and not docs"
 
 test-processes: install  ## run the tests that start, kill and install programs (about 2 minutes)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m processes
+
+test-docs: install  ## run the code blocks and commands of README and guides (about 1 minute)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m docs
 
 test-triton: install  ## run the kernels for a GPU, in Triton's interpreter if there is none (about 1 minute)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m triton
 
 check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (about 3 minutes)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast -m "not processes and not triton"
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast -m "not processes and not triton and not docs"
 
 test-peers: install tests_peers/.peers/installed  ## run other libraries' tests on our classes, and compare results
 	$(BIN)/python tests_peers/run.py

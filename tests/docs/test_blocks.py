@@ -21,6 +21,8 @@ from shell import commands, execute
 from structkd.data import read_columns
 from structkd.testing import ConformanceTests
 
+pytestmark = pytest.mark.docs
+
 #: The folder of a training, as pages write it.
 TRAINING = "student-0123456789abcdef"
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")

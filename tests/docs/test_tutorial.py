@@ -12,6 +12,8 @@ from pages import BLOCKS, ROOT
 from shell import commands, execute
 from test_blocks import same
 
+pytestmark = pytest.mark.docs
+
 
 @pytest.mark.corpus
 def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
