@@ -29,16 +29,16 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-test: install  ## run the tests (about 5 minutes on 2 cores)
+test: install  ## run the tests (five and a half minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not processes and not triton and not docs"
 
-test-processes: install  ## run the tests that start, kill and install programs (about 2 minutes)
+test-processes: install  ## run the tests that start, kill and install programs (about 3 minutes)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m processes
 
 test-docs: install  ## run the code blocks and commands of README and guides (about 1 minute)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m docs
 
-test-triton: install  ## run the kernels for a GPU, in Triton's interpreter if there is none (about 1 minute)
+test-triton: install  ## run the kernels for a GPU, in Triton's interpreter if there is none (about 90 seconds)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m triton
 
 check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (about 3 minutes)
