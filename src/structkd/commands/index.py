@@ -15,7 +15,7 @@ _HEAD = """\
 # Trainings
 
 Every folder of a training, the model in it, its figure on the test split in percent, and the runs that use it. The file
-is written anew whenever a run ends.
+is updated whenever a run ends.
 
 | folder | model | scenario | data | seed | test | runs |
 |---|---|---|---|---:|---:|---|

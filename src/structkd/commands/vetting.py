@@ -169,7 +169,7 @@ def _leaves(key: str, value: Any) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is no text: nothing that could be a name, a path or a command."""
+    """Return whether a value is not text, so that it cannot be a name, a path or a command."""
     return value is None or isinstance(value, bool | int | float)
 
 

@@ -98,7 +98,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 class TooLargeError(ValueError):
-    """Scores are so large that working precision cannot tell the structures' probabilities apart."""
+    """An error: the scores are so large that differences between structures are lost in rounding."""
 
     def __init__(self, name: str, size: float) -> None:
         super().__init__(

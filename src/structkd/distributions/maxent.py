@@ -159,7 +159,7 @@ class MaxEnt(LabelDistribution):
             return super().decode()
         with torch.no_grad():
             check_legality(legal, self.event_shape[-1])
-            # Most often the best label of every word alone makes a legal sequence, and there is no better one.
+            # If the best labels of the words form a legal sequence, as they usually do, that sequence is the best.
             values, labels = self.logits.detach().max(-1)
             labels = labels.masked_fill_(~self.word_mask, NOWHERE) if self.ragged else labels
             others = (~self._is_legal(values, labels, legal)).nonzero().flatten()

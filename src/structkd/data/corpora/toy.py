@@ -47,10 +47,10 @@ def load_toy(
         scheme: tag scheme of the spans, "BIO" or "BIOES"; not used by the other tasks.
         train, dev, test: sentences of every split. No sentence occurs twice.
         seed: of the generator.
-        stems: size of the vocabulary. None is the small one: 20 stems, and endings that tell nouns, verbs and
-            adjectives apart. A number makes the language harder in the ways that real text is: that many words without
-            endings, the n-th n times as rare as the first, some of them both nouns and verbs; compound nouns and second
-            objects.
+        stems: size of the vocabulary. None gives the small one of 20 stems, in which endings mark nouns, verbs and
+            adjectives. A number gives that many words without endings, and makes the language as hard as real text in
+            several ways: the n-th word is n times as rare as the first, some words are both nouns and verbs, and there
+            are compound nouns and second objects.
 
     Raises:
         ValueError: for an unknown task or scheme, or a number of stems outside 8..2000.

@@ -149,6 +149,21 @@ def _kd(arcs, scores, logits, heads, relations, by_word, lengths, least, tempera
 _REPRESENTED = 600.0
 
 
+@inner
+def _powers(scores, at, size, out):
+    """Store exp(score - best) of a word's labels to out; return its best and least score, and the log of the sum."""
+    high, low = splat(-math.inf), splat(-math.inf)
+    for k in range(0, size, WIDTH):
+        high = maximum(load_first(scores, at + k, size - k, -math.inf), high)
+        low = maximum(splat(0.0) - load_first(scores, at + k, size - k, math.inf), low)
+    best, mass = largest(high), splat(0.0)
+    for k in range(0, size, WIDTH):
+        p = exp(load_first(scores, at + k, size - k, -math.inf) - splat(best))
+        store(out, k, p)
+        mass = mass + p
+    return best, -largest(low), math.log(total(mass))
+
+
 @kernel
 def _log_arcs(logits, heads, lengths, first, last, arcs):
     """Compute sentences first..last - 1 of `log_arcs`, arcs [B, N, N] by dependent and head.
@@ -164,21 +179,8 @@ def _log_arcs(logits, heads, lengths, first, last, arcs):
         n = lengths[b]
         for d in range(n):
             scores, named = logits[b, d], heads[b, d]
-            at = (b * words + d) * size
-            high, low = splat(-math.inf), splat(-math.inf)
-            for k in range(0, size, WIDTH):
-                high = maximum(load_first(flat, at + k, size - k, -math.inf), high)
-                low = maximum(splat(0.0) - load_first(flat, at + k, size - k, math.inf), low)
-            best, least = largest(high), -largest(low)
-            if not abs(best) < math.inf:
-                return False
-            mass = splat(0.0)
-            for k in range(0, size, WIDTH):
-                p = exp(load_first(flat, at + k, size - k, -math.inf) - splat(best))
-                store(probabilities, k, p)
-                mass = mass + p
-            normaliser = math.log(total(mass))
-            if not abs(normaliser) < math.inf:
+            best, least, normaliser = _powers(flat, (b * words + d) * size, size, probabilities)
+            if not (abs(best) < math.inf and abs(normaliser) < math.inf):
                 return False
             sums[:n] = 0.0
             if least > best - _REPRESENTED:
@@ -236,30 +238,26 @@ _edmonds = inner(search.edmonds)
 
 
 @inner
-def _is_tree(heads, single_root):
-    """Return whether words that each choose a head (the root is their own) form a tree."""
-    n = len(heads)
-    first = np.full(n, -1)  # of every word: the word from which it was reached first
-    roots = 0
-    for start in range(n):
-        word = start
-        while first[word] < 0:
-            first[word] = start
-            word = heads[word]
-        if first[word] == start and heads[word] != word:
-            return False
-        if heads[start] == start:
-            roots += 1
-    return roots == 1 or not single_root
-
-
-@inner
 def _roots(heads):
     found = 0
     for word in range(len(heads)):
         if heads[word] == word:
             found += 1
     return found
+
+
+@inner
+def _is_tree(heads, single_root):
+    """Return whether words that each choose a head (the root is their own) form a tree."""
+    first = np.full(len(heads), -1)  # of every word: the word from which it was reached first
+    for start in range(len(heads)):
+        word = start
+        while first[word] < 0:
+            first[word] = start
+            word = heads[word]
+        if first[word] == start and heads[word] != word:
+            return False
+    return not single_root or _roots(heads) == 1
 
 
 @kernel
@@ -277,20 +275,9 @@ def _trees_of_symbols(
         naming = np.empty((n, n), np.int64)  # by dependent and head
         heads = np.zeros(n, np.int64)
         for d in range(n):
-            at = (b * words + d) * size
-            high, low = splat(-math.inf), splat(-math.inf)
-            for k in range(0, size, WIDTH):
-                high = maximum(load_first(flat, at + k, size - k, -math.inf), high)
-                low = maximum(splat(0.0) - load_first(flat, at + k, size - k, math.inf), low)
-            best, least = largest(high), -largest(low)
-            if not abs(best) < math.inf or not least - best > least_share:
+            best, least, normaliser = _powers(flat, (b * words + d) * size, size, powers)
+            if not (abs(best) < math.inf and abs(normaliser) < math.inf and least - best > least_share):
                 return False
-            mass = splat(0.0)
-            for k in range(0, size, WIDTH):
-                p = exp(load_first(flat, at + k, size - k, -math.inf) - splat(best))
-                store(powers, k, p)
-                mass = mass + p
-            normaliser = math.log(total(mass))
             sums[:] = 0.0
             for k in range(size):
                 sums[symbols[k]] += powers[k]
