@@ -137,7 +137,6 @@ def _performance() -> str:
         tables = importlib.import_module("tables")
     finally:
         sys.path.pop(0)
-    parts = {"projections": [], "masks": [], "checking": []}  # which earlier versions did not measure
-    text = tables.markdown(parts | json.loads(path.read_text(encoding="utf-8")))
+    text = tables.markdown(json.loads(path.read_text(encoding="utf-8")))
     text = re.sub(r"^#", "##", re.sub(r"^# .*\n", "", text), flags=re.M)
     return text.replace("](bench.png)", "](measured/bench.png)")
