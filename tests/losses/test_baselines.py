@@ -26,12 +26,14 @@ from families import (
     random,
     seeded,
 )
+from listed import Listed
 from oracles import Enumeration, cross_entropy, log_sum_exp, softmax
-from pairs import LONG, TO_TAGS, TYPES, Pair
+from pairs import LONG, RELABELLED, TO_TAGS, TYPES, Pair
 from torch import Tensor
 
 import structkd
 from structkd.distributions.kernels import arithmetic
+from structkd.training.pseudo_labels import pseudo_label_loss
 
 CHAIN = Pair(FACTORED, FACTORED)
 FUNCTIONS = {
@@ -58,11 +60,48 @@ def test_topk(pair: Pair, weighted: bool, k: int) -> None:
     assert agrees(structkd.topk_kd_loss(*built, k=k, weighted=weighted, reduction="none"), expected)
 
 
-def test_weighted_topk_of_everything_is_structural_kd() -> None:
-    teacher, student = CHAIN.scores(2)
-    built = CHAIN.build(teacher, student)
-    everything = structkd.topk_kd_loss(*built, k=3 ** max(CHAIN.lengths), weighted=True, reduction="none")
-    assert agrees(everything, CHAIN.loss(teacher, student))
+LISTED_AND_MAPPED = next(pair for pair in RELABELLED if isinstance(pair.teacher.of, Listed))
+
+
+@pytest.mark.above_kernels
+@pytest.mark.parametrize(("pair", "k"), [(CHAIN, 243), (LISTED_AND_MAPPED, 7), (RELABELLED[-1], 125)], ids=repr)
+def test_weighted_topk_of_everything_is_structural_kd(pair: Pair, k: int) -> None:
+    teacher, student = pair.scores(2)
+    everything = structkd.topk_kd_loss(*pair.build(teacher, student), 2.0, k=k, weighted=True, reduction="none")
+    assert agrees(everything, pair.loss(teacher, student, 2.0))
+
+
+MAPPED = [pair for pair in RELABELLED if not isinstance(pair.teacher.of, Listed)][::3]
+#: Sequences of tags have equal weights; spans that several of them write have more.
+DISTINCT = [pair for pair in MAPPED if not pair.student.name.startswith("spans") or "types" in pair.teacher_options]
+
+
+@pytest.mark.above_kernels
+@pytest.mark.parametrize(
+    ("pair", "k", "weighted"),
+    [*((pair, k, k > 1) for pair in MAPPED for k in (1, 5)), *((pair, 7, False) for pair in DISTINCT)],
+    ids=repr,
+)
+def test_topk_of_a_mapped_teacher(pair: Pair, k: int, weighted: bool) -> None:
+    """The images of the k best structures before the map; the probabilities of equal images are added."""
+    teacher, student = pair.scores(3)
+    expected = []
+    for n, p, q in zip(
+        pair.lengths,
+        pair.teacher.enumerate(teacher, pair.lengths),
+        pair.student.enumerate(student, pair.lengths, 2.0),
+        strict=True,
+    ):
+        best = p.ranked()[:k]
+        images: dict[Any, float] = {}
+        for y, weight in zip(best, softmax([p.scores[y] / 2 for y in best]), strict=True):
+            image = pair.convert(y, n)
+            images[image] = images.get(image, 0.0) + weight if weighted else 1.0
+        expected.append(4 * cross_entropy(Enumeration.from_probabilities(images), q))
+    built = pair.build(teacher, student)
+    assert agrees(structkd.topk_kd_loss(*built, 2.0, k=k, weighted=weighted, reduction="none"), expected)
+    if k == 1 and pair.teacher.of is not HEADS_LABELLED:  # pseudo labels of independent heads are a tree
+        assert agrees(pseudo_label_loss(*built, reduction="none"), structkd.topk_kd_loss(*built, k=1, reduction="none"))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])

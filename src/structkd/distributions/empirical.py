@@ -203,7 +203,9 @@ class Empirical(Distribution):
         """Return the k best structures of a distribution, weighted by their probabilities.
 
         Args:
-            distribution: a structured distribution of labels, arcs or spans, or an Empirical.
+            distribution: a structured distribution of labels, arcs or spans, an Empirical, or the result of
+                `structkd.relabel` or `structkd.retag`. Of the latter, the k best structures before the map are mapped,
+                and the probabilities of equal images are added: the k best images are not tractable.
             k: the number of structures; a sentence that has fewer gives fewer.
             weighted: if false, the structures have equal weights.
 
@@ -216,8 +218,8 @@ class Empirical(Distribution):
         [[[0, 1], [0, 0]]]
         """
         distribution = adopt(distribution)
-        if isinstance(distribution, Empirical):
-            return distribution._heaviest(check_count("k", k), weighted)
+        if hasattr(distribution, "heaviest"):
+            return distribution.heaviest(check_count("k", k), weighted)
         if not isinstance(distribution, StructuredDistribution):
             raise NotImplementedError(
                 f"The k best structures of a {class_name(distribution)} are not known. Give a structured distribution, "
@@ -367,13 +369,21 @@ class Empirical(Distribution):
         """Return the weights with those of a group at its first structure, and 0 at the others."""
         return torch.zeros_like(self.weights).scatter_add_(1, groups, self.weights)
 
-    def _heaviest(self, k: int, weighted: bool) -> Empirical:
-        """Return the k structures of most weight."""
-        merged = self.merged()
-        order = merged.weights.argsort(dim=1, descending=True, stable=True)
-        best = torch.zeros_like(merged.weights, dtype=torch.bool).scatter_(1, order[:, :k], True)
-        kept = merged.keep(best & (merged.weights > 0))
-        return kept if weighted else kept.with_weights((kept.weights > 0).double())
+    def heaviest(self, k: int, weighted: bool = True) -> Empirical:
+        """Return the k structures of most weight, equal ones added up; with equal weights unless `weighted`.
+
+        >>> import structkd, torch
+        >>> teacher = structkd.Empirical.from_labels(torch.tensor([[[0, 1], [1, 1], [0, 1]]]))
+        >>> teacher.heaviest(1).merged().weights.tolist()
+        [[1.0, 0.0, 0.0]]
+        """
+        groups = self.grouped()
+        total = self._added_up(groups)
+        best = torch.zeros_like(total, dtype=torch.bool)
+        best.scatter_(1, total.argsort(dim=1, descending=True, stable=True)[:, :k], True)
+        best &= total > 0
+        # equal structures stay apart: a temperature applies to images of a map before they are added up
+        return self.keep(best.gather(1, groups)) if weighted else self.with_weights(best.double())
 
     def grouped(self) -> Tensor:
         """Return, for every structure, the number of the first structure of its sentence that equals it, [B, K].

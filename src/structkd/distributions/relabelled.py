@@ -66,8 +66,17 @@ class Relabelled(Distribution):
 
     def tempered(self, temperature: float) -> Relabelled:
         """Return the map of the source at a temperature."""
-        tempered = self.source.tempered(temperature)
-        return Relabelled(tempered, self.outputs.tolist(), self.size, self.labels or self.types)
+        return self.of(self.source.tempered(temperature))
+
+    def of(self, source: StructuredDistribution) -> Relabelled:
+        """Return the same map of another distribution over structures of the source's kind.
+
+        >>> import structkd, torch
+        >>> arcs = structkd.HeadSelection(torch.zeros(1, 2, 2, 2))
+        >>> structkd.relabel(arcs, {1: 0}).of(structkd.DependencyCRF(torch.zeros(1, 2, 2, 2))).source.count.tolist()
+        [8.0]
+        """
+        return Relabelled(source, self.outputs.tolist(), self.size, self.labels or self.types)
 
     def merged(self, values: Tensor, axis: int = -1) -> Tensor:
         """Add values of the source's labels up over those that become one; an axis [S] becomes [size]."""
@@ -77,6 +86,28 @@ class Relabelled(Distribution):
         if kept.all():
             return total.index_add_(axis, self.outputs, values)
         return total.index_add_(axis, self.outputs[kept], values.index_select(axis, kept.nonzero().flatten()))
+
+    def heaviest(self, k: int, weighted: bool = True) -> Empirical:
+        """Return the images of the source's k best structures; probabilities of equal images are added.
+
+        There are fewer than k images if some are equal. A temperature applies to the structures before the map. The
+        k best images of all are not tractable: finding the best one is NP-hard for a chain (Lyngsø and Pedersen, 2002).
+
+        Args:
+            k: the number of the source's structures.
+            weighted: if false, the images have equal weights, whatever the number of structures that become one.
+
+        >>> import structkd, torch
+        >>> tagger = structkd.MaxEnt(torch.tensor([[[1.0, 0.8, 0.0]]]), labels=["O", "GPE", "LOC"])
+        >>> best = structkd.relabel(tagger, {"GPE": "LOC"}).heaviest(3).merged()
+        >>> best.structures.flatten().tolist(), [round(weight, 2) for weight in best.weights.flatten().tolist()]
+        ([0, 1, 1], [0.46, 0.54, 0.0])
+        """
+        images = _mapped_structures(Empirical.from_topk(self.source, k), self.outputs, self.labels or self.types)
+        if weighted:
+            return images
+        images = images.merged()
+        return images.with_weights((images.weights > 0).double())
 
     def decode(self) -> Any:
         """Return the map of the source's best structure: LongTensor [B, N] of labels or heads, or lists of spans."""
@@ -124,7 +155,7 @@ def relabel(distribution: Any, mapping: Mapping[Any, Any], labels: Sequence[str]
     kind = _kind(distribution)
     outputs, names, size = _outputs(kind, _inventory(distribution), _size(distribution), mapping, labels)
     if isinstance(distribution, Empirical):
-        return _relabelled_structures(distribution, outputs, names)
+        return _mapped_structures(distribution, torch.tensor(outputs), names)
     if isinstance(distribution, HeadLabeling):
         return _renamed_relations(distribution, outputs)
     if isinstance(distribution, Relabelled):
@@ -312,8 +343,8 @@ def _numbers(
     return numbers, names, max(count, 1) if names is None else len(names)
 
 
-def _relabelled_structures(teacher: Empirical, outputs: list[int], names: list[str] | None) -> Empirical:
-    table = torch.tensor(outputs, device=teacher.structures.device)
+def _mapped_structures(teacher: Empirical, outputs: Tensor, names: list[str] | None) -> Empirical:
+    table = outputs.to(teacher.structures.device)
     structures, relations = teacher.structures, teacher.relations
     if teacher.kind == "spans":
         structures = torch.cat([structures[:, :4], table[structures[:, 4:]]], 1)

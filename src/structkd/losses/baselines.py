@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from structkd.configurable import configurable
 
-from ..distributions import Empirical, LinearChainCRF, MaxEnt, Mixture
+from ..distributions import Empirical, LinearChainCRF, MaxEnt, Mixture, Relabelled
 from ..distributions.base import StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.checks import check_temperature
 from ..projections.registry import check_distribution, check_pair, check_words, targets
@@ -147,7 +147,8 @@ def topk_kd_loss(
 ) -> Tensor:
     """Compute -sum_k w_k log P_s(y_k) over the teacher's k best structures (Kim and Rush, 2016; Wang et al., 2020).
 
-    This is structural distillation from `Empirical.from_topk`, with equal weights unless `weighted`.
+    This is structural distillation from `Empirical.from_topk`, with equal weights unless `weighted`. Of a relabelled or
+    retagged teacher, the images of the k best structures before the map are taken; equal images count once.
 
     Args:
         k: the number of structures per sentence. They are exactly the best; a sentence that has fewer gives fewer.
@@ -221,7 +222,7 @@ def _sides(teacher: Any, student: Any, one: bool = False) -> tuple[Any, Structur
             f"The student must be a structured distribution, got {class_name(student)}. Give one of structkd's "
             "classes, or a subclass of structkd.StructuredDistribution."
         )
-    if one and not isinstance(teacher, (StructuredDistribution, Empirical)):
+    if one and not isinstance(teacher, (StructuredDistribution, Empirical, Relabelled)):
         raise NotImplementedError(
             f"The teacher of this loss must be a single structured distribution, got {class_name(teacher)}. For "
             "several teachers, give a Mixture to structural_kd_loss, token_kd_loss, emission_kd_loss or "

@@ -102,7 +102,11 @@ def _labels(teacher: Empirical, student: Any) -> Tensor:
 
 def tags_of_spans(teacher: Empirical, labels: list[str] | None, words: int) -> Tensor:
     """Write the spans of a teacher as tags of an inventory, LongTensor [B, K, N]; -1 in the padding."""
-    assert teacher.types is not None
+    if teacher.types is None:
+        raise ValueError(
+            "Spans become tags by their names, and the types of the teacher's spans have no names. Build it with "
+            "types=[...]."
+        )
     writing = writer(labels, teacher.types, teacher.structures.device)
     batch, number = teacher.weights.shape
     item, k, start, end, kind = teacher.structures.T

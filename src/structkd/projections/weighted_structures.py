@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..distributions import Empirical, HeadLabeling
+from ..distributions import Empirical, HeadLabeling, Relabelled
 from ..distributions.base import Parts, StructuredDistribution, class_name
 from ..distributions.checks import check_count
 from ..distributions.empirical import KINDS
@@ -57,8 +57,10 @@ def k_best(
 
     If the structures are neither labels nor heads nor spans, return the student's parts at the temperature.
     """
+    if isinstance(teacher, Relabelled):
+        teacher = teacher.of(conditioned(teacher.source, student))
     teacher = conditioned(teacher, student)
-    if isinstance(teacher, Empirical) or teacher.structures_are in KINDS:
+    if isinstance(teacher, (Empirical, Relabelled)) or teacher.structures_are in KINDS:
         return Empirical.from_topk(teacher, k, weighted)
     with torch.no_grad():
         values, structures = teacher.k_best(check_count("k", k))

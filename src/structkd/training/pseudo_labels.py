@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.distributions import Distribution
 
-from structkd import Empirical, HeadSelection, MeanFieldDependency, NonProjectiveDependencyCRF, Relabelled, topk_kd_loss
+from structkd import HeadSelection, MeanFieldDependency, NonProjectiveDependencyCRF, Relabelled, topk_kd_loss
 from structkd.configurable import configurable
 
 __all__ = ["pseudo_label_loss"]
@@ -35,21 +37,14 @@ def pseudo_label_loss(
     >>> bool(torch.isclose(pseudo_label_loss(teacher, student), 2 * torch.tensor(2.0).log()))
     True
     """
-    if isinstance(teacher, (HeadSelection, MeanFieldDependency)):
-        # A parser predicts a tree even if it scores every head separately.
-        teacher = NonProjectiveDependencyCRF(teacher.log_potentials, teacher.lengths)
     if isinstance(teacher, Relabelled):
-        teacher = _best(teacher)
-    return topk_kd_loss(teacher, student, reduction=reduction, num_items=num_items, k=1)
+        teacher = teacher.of(_predicting(teacher.source))
+    return topk_kd_loss(_predicting(teacher), student, reduction=reduction, num_items=num_items, k=1)
 
 
-def _best(teacher: Relabelled) -> Empirical:
-    """Return the image of the best structure of the distribution that was relabelled, with all of the mass."""
-    best = teacher.decode()
-    if teacher.kind == "labels":
-        return Empirical.from_labels(best.clamp_min(0).unsqueeze(1), lengths=teacher.lengths, labels=teacher.labels)
-    if teacher.kind == "heads":
-        return Empirical.from_heads(best.clamp_min(0).unsqueeze(1), lengths=teacher.lengths)
-    types = list(teacher.types or map(str, range(teacher.size)))
-    named = [[[(start, end, types[kind]) for start, end, kind in spans]] for spans in best]
-    return Empirical.from_spans(named, teacher.lengths, types)
+def _predicting(teacher: Any) -> Any:
+    """Return the distribution over trees of a parser's scores, for a parser predicts a tree even if it scores every
+    head separately; return any other teacher unchanged."""
+    if isinstance(teacher, (HeadSelection, MeanFieldDependency)):
+        return NonProjectiveDependencyCRF(teacher.log_potentials, teacher.lengths)
+    return teacher
