@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -193,6 +195,53 @@ def test_evaluation_is_that_of_the_runs(folders, run, tmp_path) -> None:
     assert status == 1
     assert "The model predicts trees" in errors
     assert load_columns  # the same files serve a run
+
+
+#: For every kind of error in a file: the lines, and the flags that the message offers.
+HELPED = {
+    "BIO for a model of BIOES": (["Ana B-PER", "home O"], [["--scheme", "BIO"]]),
+    "another separator": (["Ana S_PER", "home O"], [["--separator", "_"]]),
+    "both": (["Ana B_PER", "Lee I_PER", "home O"], [["--scheme", "BIO", "--separator", "_"]]),
+    "no scheme fits": (["Ana E-PER", "Lee S-PER", "home B-PER"], [["--repair"]]),
+    "an empty word": (["Ana\tS-PER", "\tO"], []),
+}
+
+
+#: JSON may have empty words.
+FILES = [(name, "test.tsv") for name in HELPED] + [(name, "test.jsonl") for name in HELPED if HELPED[name][1]]
+
+
+@pytest.mark.parametrize(("name", "file"), FILES)
+def test_messages_about_a_file_offer_flags_that_help(name, file, folders, run, tmp_path) -> None:
+    lines, offered = HELPED[name]
+    words, tags = zip(*(line.split("\t" if "\t" in line else " ") for line in lines), strict=True)
+    written = json.dumps({"words": words, "tags": tags}) if file == "test.jsonl" else "\n".join(lines)
+    (tmp_path / file).write_text(written + "\n")
+    status, output, errors = run("evaluate", folders["ner"], file)
+    assert (status, output) == (1, "")
+    found = [shlex.split(each) for each in re.findall(r"\((--[^()]*)\)", errors)]
+    together = [[flag for flags in found for flag in flags]] if name == "both" else found
+    assert together[: len(offered)] == offered
+    assert "data." not in errors
+    for flags in together:
+        status, output, errors = run("evaluate", folders["ner"], file, *flags)
+        assert (status, errors) == (0, "")
+        assert "1 sentences" in output
+
+
+def test_ids_and_heads_of_a_file(folders, run, tmp_path) -> None:
+    (tmp_path / "twice.tsv").write_text("# sent_id = 1\nAna\tO\n\n# sent_id = 1\nBen\tO\n")
+    status, output, _ = run("evaluate", folders["ner"], "twice.tsv")
+    assert (status, output.split(",")[0]) == (0, "2 sentences")
+    (tmp_path / "heads.jsonl").write_text('{"words": ["Ana"], "heads": [2], "relations": ["root"]}\n')
+    assert "line 1: Head 2 where 0 (root) to 1 was expected." in run("evaluate", folders["parser"], "heads.jsonl")[2]
+    for wrong in ('{"words": ["Ana"], "tags": [1]}', '{"words": [1], "tags": ["O"]}', "3"):
+        (tmp_path / "wrong.jsonl").write_text(wrong + "\n")
+        assert "Expected an object with words and as many tags" in run("evaluate", folders["ner"], "wrong.jsonl")[2]
+    (tmp_path / "bare.conllu").write_text("1\tAna\t_\t_\t_\t_\t_\t_\t_\t_\n\n")
+    errors = run("evaluate", folders["parser"], "bare.conllu")[2]
+    assert "The word has no head." in errors
+    assert "task=" not in errors
 
 
 def test_trees_are_judged_by_relation(folders, run, tmp_path) -> None:

@@ -33,6 +33,8 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--token-column", type=int, default=0, metavar="N", help="column of the word, from 0 (0)")
     parser.add_argument("--tag-column", type=int, default=-1, metavar="N", help="column of the tag (-1, the last)")
     parser.add_argument("--scheme", metavar="NAME", help="tag scheme of the file, such as BIO or IOB1 (the model's)")
+    parser.add_argument("--separator", default="-", metavar="TEXT", help="between prefix and type of a tag (-)")
+    parser.add_argument("--repair", action="store_true", help="read illegal tags as conlleval does, not refuse them")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_batch_size(parser)
     options = parser.parse_args(arguments)
@@ -46,6 +48,8 @@ def command(arguments: list[str]) -> None:
         token_column=options.token_column,
         tag_column=options.tag_column,
         scheme=options.scheme,
+        separator=options.separator,
+        repair=options.repair,
         batch_size=options.batch_size,
     )
     if options.json:

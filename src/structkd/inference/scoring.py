@@ -9,21 +9,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from structkd.data import (
-    Annotation,
     FileScheme,
     TagAnnotation,
     TreeAnnotation,
+    convert_tags,
     raw_lines,
     read_columns,
     read_conllu,
-    spans,
 )
+from structkd.data.formats.columns import tag_hint
+from structkd.data.formats.conllu import RelationRule
+from structkd.data.formats.slips import typed_as
 from structkd.evaluation import compute_metrics, counts, strict_spans
 from structkd.inference.formats import format_of
 from structkd.models import StructuredModel
 from structkd.sentences import Sentence
 
 __all__ = ["Evaluation", "evaluate_file"]
+
+#: The options that messages about a file may offer: those of `evaluate_file`, with the flags of the command.
+_OFFERED = {"scheme": "--scheme", "separator": "--separator", "repair": "--repair"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def evaluate_file(
     token_column: int = 0,
     tag_column: int = -1,
     scheme: str | None = None,
+    separator: str = "-",
+    repair: bool = False,
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -68,6 +75,8 @@ def evaluate_file(
         given: the name of its format; None goes by its suffix.
         token_column, tag_column: of a file in columns, from 0; negative ones count from the right.
         scheme: the tag scheme of the file, see :class:`structkd.data.FileScheme`; None is the model's.
+        separator: the characters between the prefix and the type of a tag of the file.
+        repair: read tags that are illegal in the scheme as the scorer of CoNLL-2000 does, instead of refusing them.
         batch_size: sentences in a batch.
         progress: called with the number of words of every sentence.
 
@@ -81,7 +90,10 @@ def evaluate_file(
     if name == "text":
         raise ValueError(f"{path}: Raw text has no annotation. Give --format columns, conllu or jsonl.")
     read = {"columns": _of_columns, "conllu": _of_conllu, "jsonl": _of_json}[name]
-    gold = list(read(path, annotation, token_column, tag_column, scheme))
+    own = annotation.scheme if isinstance(annotation, TagAnnotation) else None
+    spelling = FileScheme(scheme or own, separator) if own else None
+    with typed_as(_OFFERED):
+        gold = list(read(_File(path, annotation, token_column, tag_column, spelling, repair)))
     columns = ("tags",) if isinstance(annotation, TagAnnotation) else ("heads", "relations")
     predicted = []
     for found in model.annotate_stream((sentence for sentence, _ in gold), batch_size):
@@ -171,19 +183,35 @@ def _by_label(
 Gold = Iterable[tuple[Sentence, dict[str, list[Any]]]]
 
 
-def _of_columns(path: str, annotation: Annotation, token_column: int, tag_column: int, scheme: str | None) -> Gold:
-    if not isinstance(annotation, TagAnnotation):
-        raise ValueError(f"{path}: The model predicts trees, and files in columns have tags. Give a file in CoNLL-U.")
-    wanted = annotation.scheme
+@dataclass(frozen=True)
+class _File:
+    """A file to compare with, and how its annotation is written; `spelling` is that of spans, None for other tags."""
+
+    path: str
+    annotation: TagAnnotation | TreeAnnotation
+    token_column: int
+    tag_column: int
+    spelling: FileScheme | None
+    repair: bool
+
+
+def _of_columns(file: _File) -> Gold:
+    if not isinstance(file.annotation, TagAnnotation):
+        raise ValueError(
+            f"{file.path}: The model predicts trees, and files in columns have tags. Give a file in CoNLL-U."
+        )
     for sentence in read_columns(
-        path,
+        file.path,
         None,
-        token_column=token_column,
-        tag_column=tag_column,
-        delimiter=_delimiter(path),
-        scheme=(scheme or wanted) if wanted else None,
-        target_scheme=wanted,
-        offers=("scheme", "comment", "delimiter"),
+        token_column=file.token_column,
+        tag_column=file.tag_column,
+        delimiter=_delimiter(file.path),
+        scheme=file.spelling.name if file.spelling else None,
+        separator=file.spelling.separator if file.spelling else "-",
+        target_scheme=file.annotation.scheme,
+        repair=file.repair,
+        repeated_ids="number",  # nothing is found by them here
+        offers=_OFFERED,
     ):
         yield Sentence(list(sentence.tokens)), {"tags": list(sentence.tags)}
 
@@ -196,13 +224,14 @@ def _delimiter(path: str) -> str | None:
     return None
 
 
-def _of_conllu(path: str, annotation: Annotation, token_column: int, tag_column: int, scheme: str | None) -> Gold:
-    trees = isinstance(annotation, TreeAnnotation)
-    if not trees and annotation.scheme is not None:  # type: ignore[attr-defined]
+def _of_conllu(file: _File) -> Gold:
+    trees = isinstance(file.annotation, TreeAnnotation)
+    if file.spelling is not None:
         raise ValueError(
-            f"{path}: The model predicts spans, and CoNLL-U has none. Give a file in columns: --format columns."
+            f"{file.path}: The model predicts spans, and CoNLL-U has none. Give a file in columns: --format columns."
         )
-    for sentence in read_conllu(path, heads=trees, multiroot=True):
+    rule = RelationRule(offers=())
+    for sentence in read_conllu(file.path, heads=trees, multiroot=True, repeated_ids="number", rule=rule):
         upos = None if "_" in sentence.upos else list(sentence.upos)
         words = Sentence(list(sentence.tokens), upos=upos)
         if trees:
@@ -211,35 +240,48 @@ def _of_conllu(path: str, annotation: Annotation, token_column: int, tag_column:
             yield words, {"tags": list(sentence.upos)}
 
 
-def _of_json(path: str, annotation: Annotation, token_column: int, tag_column: int, scheme: str | None) -> Gold:
-    wanted = ("tags",) if isinstance(annotation, TagAnnotation) else ("heads", "relations")
-    model_scheme = annotation.scheme if isinstance(annotation, TagAnnotation) else None
-    spelling = FileScheme(scheme or model_scheme) if model_scheme else None
-    for number, line in raw_lines(path):
+def _of_json(file: _File) -> Gold:
+    trees = isinstance(file.annotation, TreeAnnotation)
+    wanted: dict[str, type] = {"heads": int, "relations": str} if trees else {"tags": str}
+    for number, line in raw_lines(file.path):
         if not line.strip():
             continue
-        place = f"{path}, line {number}"
+        place = f"{file.path}, line {number}"
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{place}: Not JSON ({error}).") from None
-        words = value.get("words", value.get("tokens")) if isinstance(value, dict) else None
-        if not isinstance(words, list) or any(
-            not isinstance(value.get(name), list) or len(value[name]) != len(words) for name in wanted
+        value = value if isinstance(value, dict) else {}
+        words = value.get("words", value.get("tokens"))
+        values = {name: value.get(name) for name in wanted}
+        if not _are(words, str) or any(
+            not _are(given, wanted[name]) or len(given) != len(words) for name, given in values.items()
         ):
             raise ValueError(
                 f"{place}: Expected an object with words and as many {' and '.join(wanted)}, got {line.strip()!r:.60}."
             )
-        values = {name: list(value[name]) for name in wanted}
-        if spelling is not None:
-            try:
-                tags, _ = spelling.read(values["tags"])
-                if spelling.scheme != model_scheme:
-                    from structkd.data import convert_tags
-
-                    tags = convert_tags(tags, spelling.scheme, str(model_scheme))
-                spans(tags, str(model_scheme))
-            except ValueError as error:
-                raise ValueError(f"{place}: {error}") from None
-            values["tags"] = tags
+        wrong = [head for head in values.get("heads", ()) if not 0 <= head <= len(words)]
+        if wrong:
+            raise ValueError(f"{place}: Head {wrong[0]} where 0 (root) to {len(words)} was expected.")
+        if file.spelling is not None and words:
+            values["tags"] = _model_tags(place, values["tags"], file.spelling, file)
         yield Sentence(words, upos=value.get("upos")), values
+
+
+def _are(values: Any, kind: type) -> bool:
+    """Return whether a value is a list of texts, or of whole numbers."""
+    return isinstance(values, list) and all(type(each) is kind for each in values)
+
+
+def _model_tags(place: str, tags: list[str], spelling: FileScheme, file: _File) -> list[str]:
+    """Return the tags of a file in the scheme of the model."""
+    violation = None if file.repair else spelling.violation(tags)
+    if violation is not None:
+        hint = tag_hint(tags, spelling, _OFFERED)
+        raise ValueError(f"{place}: Word {violation[0] + 1}: {violation[1]}{hint}")
+    try:
+        read, _ = spelling.read(tags, file.repair)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    wanted = str(file.annotation.scheme)  # type: ignore[union-attr]
+    return read if spelling.scheme == wanted else convert_tags(read, spelling.scheme, wanted)

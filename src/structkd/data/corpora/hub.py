@@ -307,7 +307,7 @@ def hub_sentences(
             continue
         if len(tokens) != len(numbers):
             raise ValueError(f"{place}: {len(tokens)} {token_column} and {len(numbers)} {tag_column}.")
-        words = without_blank_words(tokens, partial(_word_of, place), blank_words, changes)
+        words = without_blank_words(tokens, partial(_word_of, place), blank_words, changes, offers=offers)
         if words is None:
             continue
         missing = next((word for word, tag in enumerate(numbers) if tag is None or tag < 0), None)

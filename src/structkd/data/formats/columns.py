@@ -104,7 +104,7 @@ def read_columns(
     changes = Counter() if changes is None else changes
     layout = _Layout(path, token_column, tag_column, widths, _delimiter(delimiter), comment, spelling, offers)
     replace = dict(replace or {})
-    ids = SentenceIds(path, repeated_ids, changes)
+    ids = SentenceIds(path, repeated_ids, changes, offers)
     known: set[str] = set()
     shared = sharing()
     sentences: list[TaggedSentence] = []
@@ -124,7 +124,7 @@ def read_columns(
                 known.add(tag)
             words.append(word)
             tags.append(tag)
-        kept = without_blank_words(words, partial(line_of, path, rows), blank_words, changes)
+        kept = without_blank_words(words, partial(line_of, path, rows), blank_words, changes, offers=offers)
         if not kept:  # a sentence with a blank word, or a mark of a document
             continue
         if spelling is not None:
@@ -146,6 +146,8 @@ def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str],
     question = f"; is the tag scheme really {spelling.name}?" if "scheme" in offers else "."
     hints = []
     other = spelling.others(tags) if "scheme" in offers else None
+    if other is not None and other.separator != spelling.separator and "separator" not in offers:
+        other = None
     if other is not None:
         named = [] if other.name == spelling.name else [option("scheme", other.name, key)]
         if other.separator != spelling.separator:

@@ -146,7 +146,7 @@ def read_conllu(
     rule = rule or RelationRule(relations, subtypes, replace or {})
     check_option("blank_words", blank_words, BLANK_WORDS)
     changes = Counter() if changes is None else changes
-    ids = SentenceIds(path, repeated_ids, changes)
+    ids = SentenceIds(path, repeated_ids, changes, rule.offers)
     shared = sharing()
     sentences: list[DependencySentence] = []
     for line, comments, rows in _blocks(path):
@@ -157,7 +157,7 @@ def read_conllu(
                     raise ValueError(f"{path}, line {number}: {fault}")
         arcs = [_arc(path, number, columns, len(rows), rule) for number, columns in rows] if heads else None
         forms = [columns[1] for _, columns in rows]
-        words = without_blank_words(forms, partial(line_of, path, rows), blank_words, changes)
+        words = without_blank_words(forms, partial(line_of, path, rows), blank_words, changes, offers=rule.offers)
         if words is None:
             continue
         document = comments.get("newdoc id")
@@ -276,10 +276,8 @@ def _arc(
 ) -> tuple[int, str]:
     head, relation = columns[6:8]
     if head == "_":
-        raise ValueError(
-            f"{path}, line {number}: The word has no head. Files without trees serve task=upos; in Python, "
-            "read them with heads=False."
-        )
+        remedy = " Files without trees serve task=upos; in Python, read them with heads=False." if rule.offers else ""
+        raise ValueError(f"{path}, line {number}: The word has no head.{remedy}")
     if not head.isascii() or not head.isdigit() or len(head) > 9 or int(head) > length:
         raise ValueError(f"{path}, line {number}: Head {head[:20]!r} where 0 (root) to {length} was expected.")
     if int(head) == int(columns[0]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,6 +15,7 @@ REPEATED_IDS: tuple[str, ...] = ("refuse", "number")
 """The treatments of sentence ids that occur before in the file."""
 
 _node: ContextVar[str | None] = ContextVar("node", default=None)
+_flags: ContextVar[Mapping[str, str] | None] = ContextVar("flags", default=None)
 _UNDERSCORE = "_"
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _NOTES = {
@@ -49,8 +50,25 @@ def configured_at(node: str) -> Iterator[None]:
         _node.reset(token)
 
 
+@contextmanager
+def typed_as(flags: Mapping[str, str]) -> Iterator[None]:
+    """Name options in messages by the flags of a command, as ``--scheme BIO``, within the block.
+
+    Args:
+        flags: the flag of every option that is offered, by the option's name. A flag of an option that is True stands
+            alone.
+    """
+    token = _flags.set(flags)
+    try:
+        yield
+    finally:
+        _flags.reset(token)
+
+
 def option(name: str, value: object, key: str | None = None, node: str = "data") -> str:
     """Return an option as it is typed, in Python and on the command line: ``repair=True (data.repair=true)``.
+
+    Within `typed_as` the command line is that of a command with flags: ``repair=True (--repair)``.
 
     Args:
         name: of the keyword argument.
@@ -59,6 +77,10 @@ def option(name: str, value: object, key: str | None = None, node: str = "data")
         node: the node of the configuration outside of `configured_at`.
     """
     shown = f"{name}={value!r}"
+    flags = _flags.get()
+    if flags is not None:
+        typed = flags[name] if value is True else f"{flags[name]} {shlex.quote(str(value))}"
+        return f"{shown} ({typed})"
     if isinstance(value, dict) and not all(_PLAIN.fullmatch(str(each)) for each in value):
         return shown  # the grammar of command lines has no quotes in keys
     return f"{shown} ({shlex.quote(f'{_node.get() or node}.{key or name}={_typed(value)}')})"
@@ -86,7 +108,12 @@ def check_option(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def without_blank_words(
-    words: list[str], place: Callable[[int], str], blank_words: str, changes: Counter[str], node: str = "data"
+    words: list[str],
+    place: Callable[[int], str],
+    blank_words: str,
+    changes: Counter[str],
+    node: str = "data",
+    offers: Collection[str] = ("blank_words",),
 ) -> list[str] | None:
     """Return the words of a sentence with a blank one read as `blank_words` says; None if the sentence is left out.
 
@@ -96,6 +123,7 @@ def without_blank_words(
         blank_words: one of `BLANK_WORDS`.
         changes: the counter of changes.
         node: of the configuration, see `option`.
+        offers: the options that the message may offer, by name.
 
     Raises:
         ValueError: a word is blank, and `blank_words` is "refuse".
@@ -104,11 +132,12 @@ def without_blank_words(
         return words
     blank = [number for number, word in enumerate(words) if not word or word.isspace()]
     if blank_words == "refuse":
-        raise ValueError(
-            f"{place(blank[0])}: The word is empty or blank ({words[blank[0]]!r}). To leave such sentences out, read "
-            f"with {option('blank_words', 'skip', node=node)}; to read such words as an underscore, with "
-            f"{option('blank_words', 'underscore', node=node)}."
-        )
+        remedy = "Write the word into the file, or remove the sentence."
+        if "blank_words" in offers:
+            skip, underscore = (option("blank_words", each, node=node) for each in BLANK_WORDS[1:])
+            remedy = f"To leave such sentences out, read with {skip}; to read such words as an underscore, "
+            remedy += f"with {underscore}."
+        raise ValueError(f"{place(blank[0])}: The word is empty or blank ({words[blank[0]]!r}). {remedy}")
     if blank_words == "skip":
         changes["skipped"] += 1
         return None
@@ -125,11 +154,14 @@ class SentenceIds:
         path: the file, for messages.
         repeated: "refuse", or "number" to write ``#2`` and so on after an id that occurs before.
         changes: the counter of changes.
+        offers: the options that messages may offer, by name.
     """
 
-    def __init__(self, path: object, repeated: str, changes: Counter[str]) -> None:
+    def __init__(
+        self, path: object, repeated: str, changes: Counter[str], offers: Collection[str] = ("repeated_ids",)
+    ) -> None:
         check_option("repeated_ids", repeated, REPEATED_IDS)
-        self._path, self._repeated, self._changes = path, repeated, changes
+        self._path, self._repeated, self._changes, self._offers = path, repeated, changes, offers
         self._lines: dict[str, int] = {}
         self._times: Counter[str] = Counter()
 
@@ -143,9 +175,12 @@ class SentenceIds:
         if name in self._lines:
             other = f"{document}/{name}" if document else name
             if other in self._lines and self._repeated == "refuse":
+                remedy = "Give every sentence an id of its own."
+                if "repeated_ids" in self._offers:
+                    remedy = f"To number ids that repeat, read with {option('repeated_ids', 'number')}."
                 raise ValueError(
-                    f"{self._path}, line {line}: Sentence id {name!r} occurs before, at line {self._lines[name]}. To "
-                    f"number ids that repeat, read with {option('repeated_ids', 'number')}."
+                    f"{self._path}, line {line}: Sentence id {name!r} occurs before, at line {self._lines[name]}. "
+                    f"{remedy}"
                 )
             self._times[name] += 1
             while other in self._lines:
