@@ -14,6 +14,9 @@ from .arguments import add_model, loaded, parser_of
 
 __all__ = ["command"]
 
+#: Sentences may unpack to this many times their file, and to 8 MiB in any case.
+_MOST_UNPACKED, _FREELY_UNPACKED = 50, 2**23
+
 _DESCRIPTION = """\
 Write a trained model as a folder that annotates text without torch: model.onnx, tables.json, annotate.py, README.md.
 The folder needs numpy and onnxruntime; a model that reads subwords also tokenizers. It annotates as `structkd predict`
@@ -69,14 +72,17 @@ def _sentences(path: Path, options: Any) -> list[dict[str, Any]] | None:
     if not options.int8 or (options.dev is None and not path.is_file()):
         return None
     try:
-        content = path.read_bytes()
-        text = gzip.decompress(content) if path.suffix == ".gz" else content
-        sentences = [json.loads(line) for line in text.splitlines() if line.strip()]
+        most = max(_FREELY_UNPACKED, _MOST_UNPACKED * path.stat().st_size)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"it unpacks to more than {_MOST_UNPACKED} times its size")
+        sentences = [json.loads(line) for line in content.splitlines() if line.strip()]
         if not all({"tokens", "gold"} <= set(sentence) for sentence in sentences):
             raise ValueError("a line has no tokens or no gold")
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no {path}.") from None
-    except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} does not hold annotated sentences as predictions/dev.jsonl.gz does, one JSON object with tokens "
             f"and gold on every line ({error})."

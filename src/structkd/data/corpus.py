@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from structkd.configurable import configurable
 from structkd.data.annotation import Annotation
+from structkd.data.formats.packed import chosen
 from structkd.numbering import UNLABELLED
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ _SHOWN = 5
 _NOTED = "structkd"
 #: Sentences that are Python objects at a time.
 _PIECE = 10_000
+#: Their words.
+_WORDS = 300_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +74,18 @@ class Corpus:
         for split in SPLITS:
             if not len(self.splits[split]):
                 raise ValueError(f"{self.name}: Split {split!r} is empty. {self.notes}".rstrip())
-            columns = self._columns(split)
-            self._check_sentences(split, columns)
-            for row in zip(*columns.values(), strict=True):
-                digest.update(_canonical([split, *row]))
-            words[split] = _texts(columns)
+            words[split] = {}
+            seen: set[str] | None = set() if _has_repeated_ids(self.splits[split]) else None
+            for columns in self._pieces(split):
+                self._check_sentences(split, columns, seen)
+                for row in zip(*columns.values(), strict=True):
+                    digest.update(_canonical([split, *row]))
+                words[split].update(_texts(columns))
         for split in ("train", "dev"):
             _check_no_overlap(self.name, split, words[split], self.name, words["test"])
         object.__setattr__(self, "fingerprint", digest.hexdigest())
 
-    def _columns(self, split: str) -> dict[str, list[Any]]:
+    def _pieces(self, split: str) -> Iterator[dict[str, list[Any]]]:
         dataset = self.splits[split]
         required = ("id", "tokens", *self.annotation.columns)
         if not set(required) <= set(dataset.column_names):
@@ -88,20 +94,19 @@ class Corpus:
                 f"{', '.join(dataset.column_names)}."
             )
         wanted = [*required, *(["upos"] if "upos" in dataset.column_names else [])]
-        content: dict[str, list[Any]] = dataset.select_columns(wanted).to_dict()
-        return content
+        yield from dataset.with_format(None).select_columns(wanted).iter(_PIECE)
 
-    def _check_sentences(self, split: str, columns: Mapping[str, list[Any]]) -> None:
-        seen: set[str] = set()
+    def _check_sentences(self, split: str, columns: Mapping[str, list[Any]], seen: set[str] | None) -> None:
         names = [name for name in columns if name not in ("id", "tokens")]
         for sentence_id, tokens, *rest in zip(
             columns["id"], columns["tokens"], *(columns[name] for name in names), strict=True
         ):
             values = dict(zip(names, rest, strict=True))
             where = f"{self.name}, {split}, sentence {sentence_id!r}"
-            if sentence_id in seen:
-                raise ValueError(f"{where}: The id occurs twice.")
-            seen.add(sentence_id)
+            if seen is not None:
+                if sentence_id in seen:
+                    raise ValueError(f"{where}: The id occurs twice.")
+                seen.add(sentence_id)
             if "upos" in values and len(values["upos"]) != len(tokens):
                 raise ValueError(
                     f"{where}: {len(tokens)} tokens and {len(values['upos'])} upos; one per token expected."
@@ -195,10 +200,9 @@ def sentence_dataset(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] =
     features = Features({"id": Value("string"), "tokens": List(Value("string"))})
     for column in columns:
         features[column] = List(Value("string" if column == "upos" else "int64"))
-    source = iter(rows)
     pieces: list[Dataset] = []
     # Arrow needs a tenth of the memory of Python objects. Only one piece of the text exists as objects at a time.
-    while (piece := list(itertools.islice(source, _PIECE))) or not pieces:
+    for piece in _in_pieces(rows):
         data: dict[str, list[Any]] = {"id": [row["id"] for row in piece]}
         for column in ("tokens", *columns):
             data[column] = [list(row[column]) for row in piece]
@@ -215,7 +219,7 @@ def sentence_splits(
     return DatasetDict({split: sentence_dataset(splits[split], columns) for split in SPLITS})
 
 
-def drop_repeated(splits: Mapping[str, Iterable[Any]]) -> tuple[dict[str, list[Any]], dict[str, int]]:
+def drop_repeated(splits: Mapping[str, Iterable[Any]]) -> tuple[dict[str, Sequence[Any]], dict[str, int]]:
     """Drop the sentences of train that occur in dev or test, and those of dev that occur in test.
 
     Sentences of fewer than three words stay: they repeat by nature.
@@ -227,20 +231,20 @@ def drop_repeated(splits: Mapping[str, Iterable[Any]]) -> tuple[dict[str, list[A
     Returns:
         The splits that remain and, for train and dev, how many sentences were dropped.
     """
-    test = list(splits["test"])
-    later = {text for sentence in test if (text := _text(sentence.tokens))}
-    kept: dict[str, list[Any]] = {"test": test}
+    given = {split: each if isinstance(each, Sequence) else list(each) for split, each in splits.items()}
+    kept: dict[str, Sequence[Any]] = {"test": given["test"]}
     dropped: dict[str, int] = {}
-    for split in ("dev", "train"):
-        sentences = list(splits[split])
-        texts = [_text(sentence.tokens) for sentence in sentences]
-        kept[split] = [sentence for sentence, text in zip(sentences, texts, strict=True) if text not in later]
+    later: set[str] = set()
+    for split, before in (("dev", "test"), ("train", "dev")):
+        later.update(text for sentence in given[before] if (text := _text(sentence.tokens)))
+        sentences = given[split]
+        rows = (row for row, sentence in enumerate(sentences) if _text(sentence.tokens) not in later)
+        kept[split] = chosen(sentences, rows)
         dropped[split] = len(sentences) - len(kept[split])
-        later.update(text for text in texts if text)
     return kept, dropped
 
 
-def with_drawn_splits(splits: Mapping[str, list[Any]], share: float = 0.1) -> tuple[dict[str, list[Any]], str]:
+def with_drawn_splits(splits: Mapping[str, Sequence[Any]], share: float = 0.1) -> tuple[dict[str, Sequence[Any]], str]:
     """Draw missing splits from train, by the hashes of sentences' text, so that repeated sentences stay together.
 
     Args:
@@ -256,22 +260,24 @@ def with_drawn_splits(splits: Mapping[str, list[Any]], share: float = 0.1) -> tu
     missing = [split for split in ("dev", "test") if split not in splits]
     if not missing:
         return dict(splits), ""
-    texts = {" ".join(sentence.tokens) for sentence in splits["train"]}
-    order = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
+    train = splits["train"]
+    hashes = bytearray()
+    for sentence in train:
+        hashes += hashlib.sha256(" ".join(sentence.tokens).encode()).digest()
+    each = np.frombuffer(hashes, "S32")
+    order = np.unique(each)  # in the order of bytes
     size = max(1, round(share * len(order)))
     if len(order) <= size * len(missing):
         raise ValueError(
             f"{' and '.join(missing)} would be drawn from train, which has {len(order)} different sentences: too few. "
             "Name files for them."
         )
-    place = {text: split for n, split in enumerate(missing) for text in order[n * size : (n + 1) * size]}
-    drawn: dict[str, list[Any]] = {"train": [], "dev": [], "test": []}
-    for sentence in splits["train"]:
-        drawn[place.get(" ".join(sentence.tokens), "train")].append(sentence)
+    # The first hashes are the first missing split's, the next ones the second's.
+    part = np.minimum(np.searchsorted(order, each) // size, len(missing))
+    drawn = {split: chosen(train, np.flatnonzero(part == n).tolist()) for n, split in enumerate([*missing, "train"])}
     counts = " and ".join(f"{len(drawn[split])} sentences for {split}" for split in missing)
-    whole = len(splits["train"])
-    note = f"No file was named for {' and '.join(missing)}: {counts} were drawn from the {whole} of train."
-    return drawn | {split: list(splits[split]) for split in ("dev", "test") if split in splits}, note
+    note = f"No file was named for {' and '.join(missing)}: {counts} were drawn from the {len(train)} of train."
+    return {split: drawn.get(split, splits.get(split, ())) for split in SPLITS}, note
 
 
 def dropped_note(dropped: Mapping[str, int]) -> str:
@@ -349,6 +355,28 @@ def check_task(name: str, task: str, known: Sequence[str] | Mapping[str, str]) -
     """Raise ValueError unless a corpus offers a task."""
     if task not in known:
         raise ValueError(f"Unknown task {task!r} for {name}; known: {', '.join(known)}.")
+
+
+def _in_pieces(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Yield rows in lists of bounded size, at least one, which may be empty."""
+    piece: list[Mapping[str, Any]] = []
+    words = pieces = 0
+    for row in rows:
+        piece.append(row)
+        words += len(row["tokens"])
+        if len(piece) >= _PIECE or words >= _WORDS:
+            yield piece
+            piece, words, pieces = [], 0, pieces + 1
+    if piece or not pieces:
+        yield piece
+
+
+def _has_repeated_ids(sentences: Dataset) -> bool:
+    """Return whether an id may occur twice. Arrow needs a tenth of the memory of a set of ids."""
+    if "id" not in sentences.column_names:
+        return False
+    ids = sentences.select_columns(["id"]).with_format("arrow")[:]["id"]
+    return len(ids.unique()) < len(ids)
 
 
 def _text(tokens: Sequence[str]) -> str | None:

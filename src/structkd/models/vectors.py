@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch import Tensor
 from structkd.data.formats.lines import numbered_lines
 
 __all__ = ["WordVectors", "read_vectors"]
+
+#: Numbers of one vector. A line of a million would be a million objects.
+_MOST_NUMBERS = 65_536
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,13 @@ def read_vectors(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a line does not hold D finite numbers (the message names the line), or if the file has none of
-            the words.
+        ValueError: if a line does not hold D finite numbers (the message names the line), if D is more than 65,536, or
+            if the file has none of the words.
     """
     path = Path(path)
     wanted = frozenset(words)
-    found: dict[str, np.ndarray] = {}
-    otherwise: dict[str, np.ndarray] = {}
+    # One buffer for all numbers: an array per vector would take several times the memory of a short one.
+    found, otherwise = _Rows(), _Rows()
     size = -1
     rank = 0
     for number, line in numbered_lines(path):
@@ -66,6 +70,11 @@ def read_vectors(
                     f"{path}, line {number}: Expected a word and its numbers, separated by spaces. Only "
                     "text files are read; convert a binary file first."
                 )
+        if size > _MOST_NUMBERS:
+            raise ValueError(
+                f"{path}, line {number}: Vectors of {size:,} numbers; at most {_MOST_NUMBERS:,} are read. Is this a "
+                "file of word vectors, with one word a line?"
+            )
         if line.count(" ") < size:
             raise ValueError(
                 f"{path}, line {number}: Expected a word and {size} numbers, got {line.count(' ')} numbers."
@@ -76,17 +85,32 @@ def read_vectors(
         if rank > most_frequent and folded not in wanted:
             continue
         if folded == word:
-            if word not in found:
-                found[word] = _numbers(line, size, path, number)
-        elif folded not in found and folded not in otherwise:
-            otherwise[folded] = _numbers(line, size, path, number)
-    found |= {word: vector for word, vector in otherwise.items() if word not in found}
-    if not found:
+            if word not in found.words:
+                found.add(word, _numbers(line, size, path, number))
+        elif folded not in found.words and folded not in otherwise.words:
+            otherwise.add(folded, _numbers(line, size, path, number))
+    for row, word in enumerate(otherwise.words):
+        if word not in found.words:
+            found.add(word, np.frombuffer(otherwise.values, np.float32, size, row * size * 4))
+    if not found.words:
         raise ValueError(
             f"{path}: None of the {len(wanted)} words of the text has a vector there. Check that the vectors "
             "are of the text's language."
         )
-    return WordVectors(list(found), torch.from_numpy(np.stack(list(found.values()))))
+    values = np.frombuffer(found.values, np.float32).reshape(len(found.words), size)
+    return WordVectors(list(found.words), torch.from_numpy(values))
+
+
+class _Rows:
+    """Distinct words, and the numbers of their vectors one after the other."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, None] = {}
+        self.values = array("f")
+
+    def add(self, word: str, vector: np.ndarray) -> None:
+        self.words[word] = None
+        self.values.frombytes(vector.tobytes())
 
 
 def _is_header(line: str) -> bool:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -42,7 +42,7 @@ from datasets import Dataset
 from structkd.configurable import configurable
 from structkd.data import Annotation, FileScheme, TagAnnotation, TreeAnnotation, sentence_dataset
 from structkd.data.annotation import tree_fault
-from structkd.data.formats.lines import numbered_lines
+from structkd.data.formats.lines import numbered_lines, sharing
 from structkd.files import sha256
 from structkd.tags import spans as spans_of_tags
 from structkd.teachers.alignment import (
@@ -113,20 +113,23 @@ def load_annotated_text(path: str, encoding: str = "utf-8") -> Dataset:
     Raises:
         ValueError: a sentence has no ``words`` in any of its lines.
     """
-    found: dict[str, tuple[int, Sequence[str] | None]] = {}
+    found: dict[str, tuple[Any, ...]] = {}  # the line, and the words if there are any
+    shared = sharing()
     for line, record in _records(path, encoding):
-        for each in _annotations(record, _Refused(path, line)):
-            key = characters(each.get("words") or [each.get("text") or ""])
-            if key and (key not in found or found[key][1] is None):
-                found[key] = (line, each.get("words"))
-    for line, words in found.values():
-        if words is None:
+        refuse = _Refused(path, line)
+        for each in _annotations(record, refuse):
+            words, text = _sentence(each, refuse)
+            key = characters(words or [text or ""])
+            if key and (key not in found or len(found[key]) == 1):
+                found[key] = (line, *map(shared, words or ()))
+    for line, *words in found.values():
+        if not words:
             raise ValueError(f"{path}, line {line}: The sentence has a text and no words. Add its words to the line.")
     name = Path(path).name
-    return sentence_dataset([{"id": f"{name}:{line}", "tokens": words} for line, words in found.values()], ())
+    return sentence_dataset(({"id": f"{name}:{line}", "tokens": words} for line, *words in found.values()), ())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One annotation, its structure at positions of characters (:mod:`structkd.teachers.alignment`).
 
@@ -143,11 +146,11 @@ class Answer:
 
     line: int
     weight: float
-    own: list[int]
-    spans: list[tuple[int, int, str]] | None = None
-    labels: list[str] | None = None
-    heads: list[int] | None = None
-    relations: list[str] | None = None
+    own: Sequence[int]
+    spans: Sequence[tuple[int, int, str]] | None = None
+    labels: Sequence[str] | None = None
+    heads: Sequence[int] | None = None
+    relations: Sequence[str] | None = None
     source: str | None = None
 
     def parts(self) -> set[Any]:
@@ -346,15 +349,27 @@ def _records(path: str | PathLike[str], encoding: str) -> Iterator[tuple[int, di
         yield number, record
 
 
-def _annotations(record: Mapping[str, Any], refuse: Any) -> list[dict[str, Any]]:
-    """Return the annotations of a line, each with the words or text of the line unless it has its own."""
+def _annotations(record: Mapping[str, Any], refuse: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the annotations of a line, each with the words or text of the line unless it has its own."""
     if "annotations" not in record:
-        return [dict(record)]
+        yield record
+        return
     listed = record["annotations"]
     if not isinstance(listed, list) or not listed or not all(isinstance(each, dict) for each in listed):
         raise refuse("annotations must be a list of objects, at least one.")
     shared = {name: record[name] for name in ("words", "text") if name in record}
-    return [shared | each for each in listed]
+    for each in listed:
+        yield shared | each
+
+
+def _sentence(each: Mapping[str, Any], refuse: Any) -> tuple[list[str] | None, str | None]:
+    """Return the words and the text of an annotation, one of which may be missing."""
+    words, text = each.get("words"), each.get("text")
+    if words is not None and (not isinstance(words, list) or not all(isinstance(word, str) for word in words)):
+        raise refuse("words must be a list of strings.")
+    if not words and not isinstance(text, str):
+        raise refuse("The sentence is missing: expected words, a list of strings, or text.")
+    return words, text if isinstance(text, str) else None
 
 
 def read_answers(
@@ -371,18 +386,28 @@ def read_answers(
         kind: "spans", "labels" or "trees".
         scheme, repair, encoding: as in :class:`Annotations`.
     """
-    raw = [
-        (line, each) for line, record in _records(path, encoding) for each in _annotations(record, _Refused(path, line))
-    ]
+
+    def annotations() -> Iterator[tuple[_Refused, Mapping[str, Any]]]:
+        for line, record in _records(path, encoding):
+            refuse = _Refused(path, line)
+            for each in _annotations(record, refuse):
+                yield refuse, each
+
     spelling = None
     if kind == "spans":
-        tags = {str(tag) for _, each in raw if "spans" not in each for tag in each.get("tags") or ()}
+        # The file is read twice, because its tags tell their scheme: to hold it as objects takes 30 times its size.
+        tags = {tag for refuse, each in annotations() if "spans" not in each for tag in _tags(each, refuse)}
         if tags - {"O"}:
             spelling = spelling_of(sorted(tags), scheme, f"the annotations {path}")
     answers: dict[str, list[Answer]] = {}
-    for line, each in raw:
-        key, answer = _answer(each, line, _Refused(path, line), kind, spelling, repair)
-        answers.setdefault(key, []).append(answer)
+    # Sentences have places of their own in memory, so that they do not take those of labels.
+    shared = sharing(), sharing()
+    for refuse, each in annotations():
+        key, answer = _answer(each, refuse, kind, spelling, repair, *shared)
+        if (several := answers.get(key)) is None:
+            answers[key] = [answer]
+        else:
+            several.append(answer)
     for several in answers.values():
         if not any(answer.weight > 0 for answer in several):
             refuse = _Refused(path, several[0].line)
@@ -392,40 +417,53 @@ def read_answers(
     return answers
 
 
+def _tags(each: Mapping[str, Any], refuse: _Refused) -> list[str]:
+    tags = each.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise refuse("tags must be a list of strings.")
+    return tags
+
+
 def _answer(
-    each: Mapping[str, Any], line: int, refuse: _Refused, kind: str, spelling: FileScheme | None, repair: bool
+    each: Mapping[str, Any],
+    refuse: _Refused,
+    kind: str,
+    spelling: FileScheme | None,
+    repair: bool,
+    shared: Callable[[str], str],
+    shared_row: Callable[[Any], Any],
 ) -> tuple[str, Answer]:
     """Check one annotation, and return the characters of its sentence and its structure."""
-    words, text = each.get("words"), each.get("text")
-    if words is not None and (not isinstance(words, list) or not all(isinstance(word, str) for word in words)):
-        raise refuse("words must be a list of strings.")
-    if not words and not isinstance(text, str):
-        raise refuse("The sentence is missing: expected words, a list of strings, or text.")
+    words, text = _sentence(each, refuse)
     key = characters(words or [str(text)])
     if not key:
         raise refuse("The sentence has no characters.")
-    if words and isinstance(text, str) and characters([text]) != key:
+    if words and text is not None and characters([text]) != key:
         raise refuse(f"words and text are different sentences: {' '.join(words)[:60]!r} and {text[:60]!r}.")
     weight = each.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
         raise refuse(f"The weight is {weight!r}; expected a number that is not negative.")
     source = each.get("source")
-    make = partial(Answer, line, float(weight), bounds(words or []), source=None if source is None else str(source))
+    own = shared_row(tuple(bounds(words or [])))
+    who = None if source is None else shared(str(source))
+    make = partial(Answer, refuse.line, shared_row(float(weight)), own, source=who)
     if kind == "spans" and "spans" in each:
-        return key, make(spans=_spans(each["spans"], words, text, refuse))
+        spans = _spans(each["spans"], words, text, refuse)
+        return key, make(spans=tuple((start, end, shared(label)) for start, end, label in spans))
     if kind != "trees" and "tags" in each:
         tags = _column(each["tags"], "tags", words, refuse)
         if kind == "labels":
-            return key, make(labels=tags)
+            return key, make(labels=shared_row(tuple(map(shared, tags))))
         if spelling is None:
-            return key, make(spans=[])
+            return key, make(spans=())
         if not repair and (found := spelling.violation(tags)) is not None:
             raise refuse(f"{found[1]}. To read such tags as conlleval does, set teacher.model.repair=true.")
-        read = spelling.read(tags, repair)[0]
-        own = bounds(words or [])
-        return key, make(spans=[(own[s], own[e + 1], name) for s, e, name in spans_of_tags(read, spelling.scheme)])
+        found = spans_of_tags(spelling.read(tags, repair)[0], spelling.scheme)
+        return key, make(spans=tuple((own[start], own[end + 1], shared(name)) for start, end, name in found))
     if kind == "trees" and "heads" in each:
-        return key, make(**_tree(each, words, refuse))
+        heads, relations = _tree(each, words, refuse)
+        named = None if relations is None else shared_row(tuple(map(shared, relations)))
+        return key, make(heads=shared_row(tuple(heads)), relations=named)
     raise refuse(f"Expected {_WANTED[kind]} for this task; the annotation has {', '.join(sorted(each))}.")
 
 
@@ -464,7 +502,7 @@ def _spans(given: Any, words: Any, text: Any, refuse: _Refused) -> list[tuple[in
     return found
 
 
-def _tree(each: Mapping[str, Any], words: Any, refuse: _Refused) -> dict[str, Any]:
+def _tree(each: Mapping[str, Any], words: Any, refuse: _Refused) -> tuple[list[int], list[str] | None]:
     heads = each["heads"]
     if not words or not isinstance(heads, list) or len(heads) != len(words):
         raise refuse("heads must be a list of one whole number for each of the words.")
@@ -474,4 +512,4 @@ def _tree(each: Mapping[str, Any], words: Any, refuse: _Refused) -> dict[str, An
     if fault:
         raise refuse(f"The heads are not a tree: {fault}.")
     relations = each.get("relations")
-    return {"heads": heads, "relations": None if relations is None else _column(relations, "relations", words, refuse)}
+    return heads, None if relations is None else _column(relations, "relations", words, refuse)

@@ -138,7 +138,7 @@ def mentions(text: str, answer: Any) -> list[dict[str, Any]]:
         begin, end = answer.find("["), answer.rfind("]")
         try:
             answer = json.loads(answer[begin : end + 1]) if 0 <= begin < end else None
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # nested too deeply, or a number of thousands of digits
             answer = None
     if not isinstance(answer, list):
         raise ValueError("no list in the answer")
@@ -305,7 +305,7 @@ def _asked(path: Path) -> Iterator[dict[str, Any]]:
             record = json.loads(line)
             if not {"text", "words", "turn", "answer", "cost"} <= record.keys() or not characters(record["words"]):
                 raise ValueError
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             raise ValueError(
                 f"{path}, line {number}: It is not an answer that structkd.teachers.ask wrote. Give another file."
             ) from None

@@ -6,6 +6,8 @@ package ``dante-corpora`` of the Python package index carries, so nothing but a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from structkd.configurable import configurable
 from structkd.data.corpora.treebank import read_treebank, relation_rule, treebank_annotation, treebank_corpus
 from structkd.data.corpus import Corpus
@@ -75,7 +77,7 @@ def load_petrogold(task: str = "spans", scheme: str = "BIOES") -> Corpus:
     )
 
 
-def _by_document(sentences: list[DependencySentence]) -> dict[str, list[DependencySentence]]:
+def _by_document(sentences: Sequence[DependencySentence]) -> dict[str, list[DependencySentence]]:
     split_of = {document: split for split, documents in PETROGOLD_DOCUMENTS.items() for document in documents}
     splits: dict[str, list[DependencySentence]] = {split: [] for split in PETROGOLD_DOCUMENTS}
     for sentence in sentences:

@@ -64,7 +64,7 @@ def tagged_corpus(
     return Corpus(
         name=name,
         task=task,
-        splits=sentence_splits({split: [row(split, sentence) for sentence in kept[split]] for split in kept}),
+        splits=sentence_splits({split: map(functools.partial(row, split), kept[split]) for split in kept}),
         annotation=annotation,
         licence=licence,
         source=source,

@@ -80,7 +80,7 @@ def read_treebank(
     blank_words: str = "refuse",
     repeated_ids: str = "refuse",
     changes: Counter[str] | None = None,
-) -> list[DependencySentence]:
+) -> Sequence[DependencySentence]:
     """Read the columns of a CoNLL-U file that an annotation needs.
 
     Args:
@@ -158,7 +158,7 @@ def treebank_corpus(
         name=name,
         task=TREEBANK_TASKS["dependencies" if tree else "spans" if spans else "upos"],
         splits=sentence_splits(
-            {split: [_row(sentence, annotation) for sentence in kept[split]] for split in kept}, columns
+            {split: (_row(sentence, annotation) for sentence in kept[split]) for split in kept}, columns
         ),
         annotation=annotation,
         licence=licence,

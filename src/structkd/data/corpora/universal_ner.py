@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from structkd.configurable import configurable
@@ -99,7 +99,7 @@ def _read(
     repair: bool,
     sources: list[str],
     changes: Mapping[str, Counter[str]],
-) -> dict[str, list[TaggedSentence]]:
+) -> dict[str, Sequence[TaggedSentence]]:
     pattern = _PATTERN.format(treebank=treebank)
     files = split_files(folder, pattern, splits)
     if files is not None:
@@ -138,7 +138,7 @@ def _read(
     }
 
 
-def _notes(treebank: str, splits: Mapping[str, list[TaggedSentence]]) -> list[str]:
+def _notes(treebank: str, splits: Mapping[str, Sequence[TaggedSentence]]) -> list[str]:
     notes = []
     train = splits["train"]
     released = _RELEASED_TRAIN_MENTIONS.get(treebank)

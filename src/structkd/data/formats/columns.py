@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 
-from structkd.data.formats.lines import line_of, numbered_lines, sharing, split_words
+from structkd.data.formats.lines import check_length, line_of, numbered_lines, sharing, split_words
+from structkd.data.formats.packed import SentenceList
 from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 from structkd.data.formats.tag_schemes import FileScheme
 from structkd.tags import convert_tags
@@ -63,7 +64,7 @@ def read_columns(
     encoding: str = "utf-8",
     changes: Counter[str] | None = None,
     offers: Collection[str] = COLUMN_OPTIONS,
-) -> list[TaggedSentence]:
+) -> Sequence[TaggedSentence]:
     """Read a column file, plain or compressed; the defaults are Universal NER's ``id token tag - annotator``.
 
     A sentence's first line that is nothing but ``-DOCSTART-`` and its columns, which marks a new document in files of
@@ -93,11 +94,14 @@ def read_columns(
         changes: a counter, if given, of the changes by `repair`, `blank_words` and `repeated_ids`; see `changes_note`.
         offers: the options that messages may offer, by name.
 
+    Returns:
+        A list, or another sequence if the file is large: see `structkd.data.formats.packed`.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, empty or cut-off file; a wrong number of columns; an empty word; a tag outside the
-            inventory, which is printed; a tag sequence illegal in `scheme`; a repeated sentence id. The file and the
-            line are named, and an option that helps.
+        ValueError: unreadable, empty or cut-off file; a sentence of more than 100,000 words; a wrong number of columns;
+            an empty word; a tag outside the inventory, which is printed; a tag sequence illegal in `scheme`; a repeated
+            sentence id. The file and the line are named, and an option that helps.
     """
     spelling = FileScheme(scheme, separator) if scheme is not None else None
     check_option("blank_words", blank_words, BLANK_WORDS)
@@ -107,7 +111,7 @@ def read_columns(
     ids = SentenceIds(path, repeated_ids, changes, offers)
     known: set[str] = set()
     shared = sharing()
-    sentences: list[TaggedSentence] = []
+    sentences = SentenceList(TaggedSentence)
     offer = option("encoding", "latin-1") if "encoding" in offers else None
     for comments, rows in _blocks(path, layout.is_comment, comment, encoding, offer):
         if any(cell.startswith(DOCUMENT_MARK) for cell in layout.cells(rows[0][1])):
@@ -136,9 +140,9 @@ def read_columns(
         sentence_id = ids.next(comments.get("sent_id"), line_number, comments.get("newdoc id"))
         words_and_tags = tuple(map(shared, kept)), tuple(map(shared, tags))
         sentences.append(TaggedSentence(sentence_id, *words_and_tags, replaced, line_number))
-    if not sentences:
+    if not (content := sentences.content()):
         raise ValueError(f"{path}: The file holds no sentence.")
-    return sentences
+    return content
 
 
 def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str], key: str = "file_scheme") -> str:
@@ -322,6 +326,7 @@ def _blocks(
             elif equals:
                 comments[key.strip()] = value.strip()
         elif line.strip():
+            check_length(path, rows)
             rows.append((number, line))
         else:
             if rows:

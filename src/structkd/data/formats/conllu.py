@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 
 from structkd.data.annotation import tree_fault
-from structkd.data.formats.lines import line_of, numbered_lines, sharing
+from structkd.data.formats.lines import check_length, line_of, numbered_lines, sharing
+from structkd.data.formats.packed import SentenceList
 from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
 
 UPOS: tuple[str, ...] = (
@@ -115,7 +116,7 @@ def read_conllu(
     repeated_ids: str = "refuse",
     changes: Counter[str] | None = None,
     rule: RelationRule | None = None,
-) -> list[DependencySentence]:
+) -> Sequence[DependencySentence]:
     """Read a CoNLL-U or CoNLL-X file, plain or compressed.
 
     Lines of multiword tokens (``9-10``) and of empty nodes (``8.1``) are passed over: the words are the syntactic
@@ -136,19 +137,22 @@ def read_conllu(
         changes: a counter, if given, of the changes by `blank_words` and `repeated_ids`; see `changes_note`.
         rule: in place of `subtypes`, `relations` and `replace`.
 
+    Returns:
+        A list, or another sequence if the file is large: see `structkd.data.formats.packed`.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, empty or cut-off file; CoNLL-U Plus; not ten tab-separated columns; words not numbered
-            1, 2, ...; an empty form; an unknown part of speech; a relation that is not among `relations`; a head that
-            is not a word of the sentence (file and line named); no root, several roots or a cycle (file, line and
-            sentence named); a repeated sentence id.
+        ValueError: unreadable, empty or cut-off file; a sentence of more than 100,000 words; CoNLL-U Plus; not ten
+            tab-separated columns; words not numbered 1, 2, ...; an empty form; an unknown part of speech; a relation
+            that is not among `relations`; a head that is not a word of the sentence (file and line named); no root,
+            several roots or a cycle (file, line and sentence named); a repeated sentence id.
     """
     rule = rule or RelationRule(relations, subtypes, replace or {})
     check_option("blank_words", blank_words, BLANK_WORDS)
     changes = Counter() if changes is None else changes
     ids = SentenceIds(path, repeated_ids, changes, rule.offers)
     shared = sharing()
-    sentences: list[DependencySentence] = []
+    sentences = SentenceList(DependencySentence)
     for line, comments, rows in _blocks(path):
         if upos:
             for number, columns in rows:
@@ -178,9 +182,9 @@ def read_conllu(
                 line=line,
             )
         )
-    if not sentences:
+    if not (content := sentences.content()):
         raise ValueError(f"{path}: The file holds no sentence.")
-    return sentences
+    return content
 
 
 def upos_fault(tag: str) -> str | None:
@@ -194,7 +198,7 @@ def upos_fault(tag: str) -> str | None:
     )
 
 
-def has_upos(sentences: Collection[DependencySentence]) -> bool:
+def has_upos(sentences: Iterable[DependencySentence]) -> bool:
     """Return whether every word has a part of speech, of whatever set."""
     return all(tag != _NO_TAG for sentence in sentences for tag in sentence.upos)
 
@@ -232,6 +236,7 @@ def _blocks(path: str | PathLike[str]) -> Iterator[tuple[int, dict[str, str], li
                 )
             if not _RANGE_OR_EMPTY.fullmatch(columns[0]):
                 _check_word(path, number, columns, len(rows) + 1)
+                check_length(path, rows)
                 rows.append((number, columns))
         else:
             if rows:

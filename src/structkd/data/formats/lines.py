@@ -8,11 +8,11 @@ import gzip
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _COMPRESSED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
@@ -23,7 +23,10 @@ _COMPRESSED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
 LONGEST_LINE = 2**21
 #: A compressed file may unpack to this many times its size, and to this many bytes in any case.
 _MOST_UNPACKED, _FREELY_UNPACKED = 50, 2**23
+#: Words of a sentence: a file without blank lines between sentences would be one.
+_MOST_WORDS = 100_000
 _MOST_SHARED = 50_000
+_Value = TypeVar("_Value", bound=Hashable)
 _REFUSED = {
     b"PK\x03\x04": ("a zip archive; unpack it", "unzip"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd; decompress it", "zstd -d"),
@@ -155,14 +158,23 @@ def split_words(line: str) -> list[str]:
     return [word for word in words if word] if "" in words else words
 
 
-def sharing() -> Callable[[str], str]:
-    """Return a function that gives equal texts as one object: a corpus has few words and tags, many times each."""
-    known: dict[str, str] = {}
+def sharing() -> Callable[[_Value], _Value]:
+    """Return a function that gives equal values as one object: a corpus has few words and tags, many times each."""
+    known: dict[Any, Any] = {}
 
-    def shared(text: str) -> str:
-        return known.setdefault(text, text) if len(known) < _MOST_SHARED else known.get(text, text)
+    def shared(value: _Value) -> _Value:
+        return known.setdefault(value, value) if len(known) < _MOST_SHARED else known.get(value, value)
 
     return shared
+
+
+def check_length(path: str | PathLike[str], rows: Sequence[tuple[int, Any]]) -> None:
+    """Refuse a sentence to which no further word can be added; `rows` are (line number, line) of its words."""
+    if len(rows) >= _MOST_WORDS:
+        raise ValueError(
+            f"{path}, line {rows[0][0]}: The sentence has more than {_MOST_WORDS:,} words. Expected a blank line "
+            "between sentences; are they missing?"
+        )
 
 
 def line_of(path: str | PathLike[str], rows: Sequence[tuple[int, Any]], word: int) -> str:

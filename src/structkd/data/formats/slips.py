@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ REPEATED_IDS: tuple[str, ...] = ("refuse", "number")
 _node: ContextVar[str | None] = ContextVar("node", default=None)
 _flags: ContextVar[Mapping[str, str] | None] = ContextVar("flags", default=None)
 _UNDERSCORE = "_"
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _NOTES = {
     "blank": "Words that are empty or blank were read as an underscore: {}.",
@@ -162,7 +164,10 @@ class SentenceIds:
     ) -> None:
         check_option("repeated_ids", repeated, REPEATED_IDS)
         self._path, self._repeated, self._changes, self._offers = path, repeated, changes, offers
-        self._lines: dict[str, int] = {}
+        # Ids that are the sentence's number, of most files all, are not held.
+        self._given: dict[str, int] = {}
+        self._lines = array("Q")
+        self._is_number = bytearray()
         self._times: Counter[str] = Counter()
 
     def next(self, given: str | None, line: int, document: str | None = None) -> str:
@@ -171,22 +176,32 @@ class SentenceIds:
         Raises:
             ValueError: the id occurs before.
         """
-        name = given or str(len(self._lines) + 1)
-        if name in self._lines:
+        number = str(len(self._lines) + 1)
+        name = given or number
+        before = self._line(name)
+        if before is not None:
             other = f"{document}/{name}" if document else name
-            if other in self._lines and self._repeated == "refuse":
+            if self._repeated == "refuse" and self._line(other) is not None:
                 remedy = "Give every sentence an id of its own."
                 if "repeated_ids" in self._offers:
                     remedy = f"To number ids that repeat, read with {option('repeated_ids', 'number')}."
                 raise ValueError(
-                    f"{self._path}, line {line}: Sentence id {name!r} occurs before, at line {self._lines[name]}. "
-                    f"{remedy}"
+                    f"{self._path}, line {line}: Sentence id {name!r} occurs before, at line {before}. {remedy}"
                 )
             self._times[name] += 1
-            while other in self._lines:
+            while self._line(other) is not None:
                 self._times[name] += 1
                 other = f"{name}#{self._times[name]}"
             name = other
             self._changes["renamed"] += 1
-        self._lines[name] = line
+        self._lines.append(line)
+        self._is_number.append(name == number)
+        if name != number:
+            self._given[name] = line
         return name
+
+    def _line(self, name: str) -> int | None:
+        """Return the line of the sentence that has an id, or None."""
+        if _NUMBER.fullmatch(name) and int(name) <= len(self._lines) and self._is_number[int(name) - 1]:
+            return self._lines[int(name) - 1]
+        return self._given.get(name)
