@@ -27,6 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 from structkd.harmless import check_text, is_name
 from structkd.plugins import plugins, register_plugin
 
+from .limits import check_expansion, limit_repository
+
 __all__ = ["VettingError", "check_folder", "trust_typed", "vet", "vetted"]
 
 _Check = Callable[[Any], bool]
@@ -66,6 +68,7 @@ class VettingLoader(ConfigLoaderImpl):
         return config
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
+        limit_repository(repo)
         _check_folders(repo)
         # Hydra imports packages that it finds in a search path, long before the configuration is composed.
         if config_name is not None and not any(_key(each) == "hydra.searchpath" for each in parsed_overrides):
@@ -93,6 +96,7 @@ def vet(config: DictConfig | dict[str, Any], overrides: Sequence[str]) -> None:
     if not isinstance(config, dict):
         content = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
     check_text(content)
+    check_expansion(content)
     typed = _typed(overrides)
     node = content.get("hydra") or {}
     content = {key: value for key, value in content.items() if key != "hydra"}

