@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from structkd.files import read_json
+from structkd.harmless import without_places
 from structkd.records import Timing, TrainingConfig, TrainingFolder
 from structkd.runs.identity import identities, kind_of_training
 
@@ -155,7 +156,8 @@ def plan(profile: Mapping[str, Any]) -> Plan:
 
 def run_key(overrides: Iterable[str]) -> frozenset[str]:
     """A run by its overrides, in whatever order; Hydra keeps ``~key`` as ``~key=null``."""
-    return frozenset(each.removesuffix("=null") if each.startswith("~") else each for each in overrides)
+    typed = (each.removesuffix("=null") if each.startswith("~") else each for each in overrides)
+    return frozenset(without_places(each) for each in typed)  # as records have them
 
 
 def _override(key: str, value: Any) -> str:

@@ -6,6 +6,7 @@ and a line on a terminal.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ __all__ = [
     "printable",
     "printable_data",
     "without_folders",
+    "without_places",
 ]
 
 #: What a name may look like, for messages.
@@ -126,6 +128,48 @@ def without_folders(text: str) -> str:
         if folder.count(os.sep) > 1 or len(folder) > 5:
             text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?=[/\\\s'\",:;)\]]|$)", short, text)
     return text
+
+
+def without_places(content: Any, distinct: bool = False) -> Any:
+    """Return plain data for a record that may be published, in which no text has an absolute path.
+
+    Paths below the current folder or the home folder are relative to these, as in :func:`without_folders`; those of
+    installed packages begin with the package; of any other path the name alone is left.
+
+    Args:
+        content: texts, numbers, mappings and lists.
+        distinct: add four digits of the sha256 of its folder to a path, so that paths of the same name stay distinct;
+            always so below the key ``settings``, by which results are compared.
+
+    >>> without_places({"path": "/corpora/of/ana/train.conll", "text": "https://example.org/a/b and/or 1/2"})
+    {'path': '.../train.conll', 'text': 'https://example.org/a/b and/or 1/2'}
+    """
+    if isinstance(content, Mapping):
+        return {
+            without_places(key, distinct): without_places(value, distinct or key == "settings")
+            for key, value in content.items()
+        }
+    if isinstance(content, list | tuple):
+        return [without_places(value, distinct) for value in content]
+    if not isinstance(content, str):
+        return content
+    text = _PACKAGES.sub("", without_folders(content))
+    if "\n" not in text and _WHOLE_PATH.fullmatch(text):
+        *folders, name = re.split(_SLASH, text.rstrip("/\\"))
+        mark = hashlib.sha256("/".join(folders).encode(errors="surrogatepass")).hexdigest()[:4]
+        return f".../{mark}/{name}" if distinct else f".../{name}"
+    return _PATH.sub(".../", text)
+
+
+_SLASH = r"[/\\]"
+_PART = r"[^\s/\\'\"<>|;,()\[\]{}=]+"
+#: The begin of an absolute path of at least two parts, without the last one; not that of an address or a fraction.
+_PATH = re.compile(rf"(?:(?<=file://)|(?<![\w.~/\\-]))(?:[A-Za-z]:)?{_SLASH}(?:{_PART}{_SLASH})+(?={_PART})")
+_WHOLE_PATH = re.compile(rf"(?:[A-Za-z]:)?{_SLASH}[^/\\]+(?:{_SLASH}[^/\\]+)+{_SLASH}?")
+#: The folder of installed packages, and that of this one.
+_PACKAGES = re.compile(
+    rf"(?<![\w.-])(?:~?(?:{_SLASH}{_PART})*{_SLASH}(?:site|dist)-packages|{re.escape(os.path.dirname(os.path.dirname(__file__)))}){_SLASH}"
+)
 
 
 def _short(text: object) -> str:

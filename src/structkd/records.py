@@ -25,7 +25,6 @@ A run has a folder ``<work_dir>/runs/<overrides>``. Its ``manifest.json`` and ``
     manifest.json        size and sha256 of predictions, results.md, run.json and metrics.json
     metrics.json         RunMetrics: the results
     failed.json          Failure, if the last attempt failed
-    .finished            the state that decides whether the run is finished, see structkd.runs.finished
 
 A store of a teacher's scores has a folder ``<work_dir>/targets-<digest>``, finished when it has a manifest::
 
@@ -46,6 +45,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from structkd.files import json_bytes, read_json, sealed, unsealed, write_bytes
+from structkd.harmless import without_places
 
 __all__ = [
     "Divergence",
@@ -206,6 +206,9 @@ class Record:
     FORMAT: ClassVar[int | None] = None
     #: Whether the file has a seal, see :mod:`structkd.files`: for records that no manifest covers.
     SEALED: ClassVar[bool] = False
+    #: Whether the file is kept with results, which may be published: it has no absolute paths, and what is read back
+    #: has none either.
+    PUBLISHED: ClassVar[bool] = False
     #: The advice for a file that cannot be used.
     REMEDY: ClassVar[str] = "Remove it and run the command again."
 
@@ -252,7 +255,8 @@ class Record:
 
     def written(self) -> bytes:
         """Return the content of the file that :meth:`write` writes."""
-        return json_bytes(sealed(self.plain()) if self.SEALED else self.plain())
+        plain = without_places(self.plain()) if self.PUBLISHED else self.plain()
+        return json_bytes(sealed(plain) if self.SEALED else plain)
 
     def plain(self) -> dict[str, Any]:
         """Return the record as plain data: the same as reading its file as JSON."""
@@ -343,6 +347,7 @@ class TrainingConfig(Record):
         files: fingerprints of the user's files that take part.
     """
 
+    PUBLISHED: ClassVar[bool] = True
     FORMAT: ClassVar[int | None] = 3
 
     format: int
@@ -387,6 +392,8 @@ class TrainingMetrics(Record):
         history: step and dev metrics of every evaluation.
         dev, test: metrics of the model that was kept, 0 to 1.
     """
+
+    PUBLISHED: ClassVar[bool] = True
 
     role: str
     folder: str
@@ -485,6 +492,7 @@ class RunMetrics(Record):
         margin: differences of the metric, 0 to 1, that are smaller than it count as none; absent if none was declared.
     """
 
+    PUBLISHED: ClassVar[bool] = True
     FORMAT: ClassVar[int | None] = 3
     REMEDY: ClassVar[str] = (
         "Run the command again, which keeps the trainings that are finished, or remove the folder of this run. Up to "
@@ -533,6 +541,7 @@ class RunRecord(Record):
         results: by method.
     """
 
+    PUBLISHED: ClassVar[bool] = True
     FORMAT: ClassVar[int | None] = 1
 
     format: int
@@ -556,6 +565,8 @@ class Failure(Record):
         sweep: that the run was part of, if any.
         time: in ISO format.
     """
+
+    PUBLISHED: ClassVar[bool] = True
 
     error: str
     message: str

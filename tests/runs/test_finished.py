@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from structkd.runs.finished import Evidence, find
+from structkd.runs.finished import Evidence, _note, find
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def finished(monkeypatch, tmp_path_factory) -> tuple[dict, Path, Path]:
 def test_found(finished) -> None:
     config, data, output = finished
     assert find(config, output) is not None
-    assert list(json.loads((output / ".finished").read_text())["paths"]) == [str(data)]
+    assert list(json.loads(_note(output).read_text())["paths"]) == [str(data)]
+    assert list(output.iterdir()) == [], "paths of the user's files are kept elsewhere"
 
 
 def test_other_settings(finished) -> None:

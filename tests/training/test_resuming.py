@@ -161,7 +161,9 @@ class TestFit:
         assert result.best_step not in (None, 16)
         assert {path.name for path in folder.iterdir()} == {f"checkpoint-{result.best_step}", "checkpoint-16"}
         state = json.loads((folder / "checkpoint-16" / "trainer_state.json").read_text())
-        assert state["best_model_checkpoint"] == str(folder / f"checkpoint-{result.best_step}")
+        assert (state["best_global_step"], state["best_model_checkpoint"]) == (result.best_step, None)
+        for path in folder.rglob("*"):
+            assert path.is_dir() or str(folder).encode() not in path.read_bytes(), f"{path} has an absolute path"
 
     @pytest.mark.parametrize("damaged", ["last", "best", "none"])
     def test_continues_to_the_same_result_whatever_is_left(self, damaged: str, whole: tuple, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from .help import help_text
 from .messages import explain, is_closed_pipe, is_read_only, is_user_error, silence_output
 from .schema import register_schema
 from .shorthand import written_out
-from .terminal import guarded_output
+from .terminal import guarded_output, print_traceback
 from .vetting import trust_typed, vetted
 
 __all__ = ["main"]
@@ -138,6 +138,8 @@ def main() -> None:
             print(f"structkd: {kind}{printable(explain(error))}", file=sys.stderr)
             sys.exit(1)
         if wanted or not is_user_error(error):
+            # The interpreter prints it, after the streams are unguarded; it may quote a file.
+            sys.excepthook = print_traceback
             raise
         message = explain(error, "--output") if own else explain(error)
         print(f"structkd: {printable(message)}", file=sys.stderr)

@@ -29,14 +29,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from structkd.extras import how_to_report
 from structkd.files import remove_unfinished, unfinished_prefix
-from structkd.harmless import without_folders
+from structkd.harmless import without_places
 from structkd.records import Failure, RunFolder, SweepRecord
 
 from . import schema  # noqa: F401 - registers a resolver, too
 from .index import write_index
 from .messages import explain, is_closed_pipe
 from .progress import Progress, number_of_runs
-from .terminal import guard_log, hide_folders
+from .terminal import guard_log, guard_process, hide_folders
 
 __all__ = ["Outcomes", "report_sweep", "run_name"]
 
@@ -153,13 +153,16 @@ class Outcomes(Callback):
         if self._command:
             # Not every scheduler hands on the environment, and a process may have served another sweep.
             os.environ["STRUCTKD_COMMAND"] = self._command
+        if self._parallel:
+            guard_process()
         logging.raiseExceptions = False  # as in main(), which not every process comes from
         if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
             # joblib's workers have a start method that torch's data loaders cannot use.
             multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
         folder = RunFolder(Path(config.hydra.runtime.output_dir))
         self._before = _written_at(folder)
-        hide_folders(folder.hydra / "hydra.yaml")
+        for name in ("hydra.yaml", "config.yaml", "overrides.yaml"):
+            hide_folders(folder.hydra / name)
         if self._records is not None:
             overrides = list(config.hydra.overrides.task)
             record = SweepRecord(folder=str(folder.path), overrides=overrides, status="started")
@@ -199,9 +202,9 @@ class Outcomes(Callback):
             status, message = "failed", explain(error)
             failure = Failure(
                 error=type(error).__name__,
-                message=without_folders(message),
-                traceback=without_folders("".join(traceback.format_exception(error))),
-                overrides=[without_folders(each) for each in overrides],
+                message=without_places(message),
+                traceback=without_places("".join(traceback.format_exception(error))),
+                overrides=without_places(overrides),
                 sweep=self._sweep,
                 time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )
@@ -227,6 +230,7 @@ class Outcomes(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report the sweep, in the process that started it, after its last run."""
+        hide_folders(Path(config.hydra.sweep.dir) / "multirun.yaml")
         if report_sweep():
             # Hydra drops the errors of callbacks, but not an exit.
             sys.exit(1)

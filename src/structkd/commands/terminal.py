@@ -10,27 +10,38 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
 
-from structkd.harmless import printable, without_folders
+from structkd.files import write_text
+from structkd.harmless import printable, without_folders, without_places
 
-__all__ = ["guard_log", "guarded_output", "hide_folders"]
+__all__ = ["guard_log", "guard_process", "guarded_output", "hide_folders", "print_traceback"]
 
 #: Progress bars return to the begin of a line and move up; they write nothing else in the same breath.
 _MOVES = re.compile(r"(?:\n|\r|\x1b\[A)*")
 
 
 class _Guarded:
-    """A text stream that writes control characters as escapes; whatever else is asked of it, the stream does."""
+    """A text stream that writes control characters as escapes; whatever else is asked of it, the stream does.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    Args:
+        stream: written to.
+        has_bars: progress bars may move the cursor there.
+    """
+
+    def __init__(self, stream: TextIO, has_bars: bool = False) -> None:
+        self._stream, self._has_bars = stream, has_bars
 
     def write(self, text: str) -> int:
-        if not text.isprintable() and not _MOVES.fullmatch(text):
-            text = "\r".join(map(printable, text.split("\r")))
+        if not text.isprintable():
+            # A return inside of a text would let a name write over the line that it stands in.
+            begin = _MOVES.match(text)[0] if self._has_bars else ""  # type: ignore[index] - it matches nothing, too
+            moves = begin if begin == text else begin[: len(begin) - len(begin.lstrip("\r"))]
+            text = moves + printable(text[len(moves) :])
         return self._stream.write(text)
 
     def writelines(self, lines: Any) -> None:
@@ -51,37 +62,65 @@ class _Guarded:
 
 @contextlib.contextmanager
 def guarded_output() -> Iterator[None]:
-    """Guard the standard output and the standard error."""
+    """Guard the standard output and the standard error, and the handlers of logging that write there."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Guarded(stream) for stream in before)
+    guarded = guard_process()
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        for handler, stream in guarded:
+            handler.setStream(stream)
+
+
+def guard_process() -> list[tuple[logging.StreamHandler[Any], Any]]:
+    """Guard both streams for good, as in a process that a launcher started; return the handlers that were changed."""
+    if isinstance(sys.stderr, _Guarded):
+        return []
+    streams = {id(sys.stdout): _Guarded(sys.stdout), id(sys.stderr): _Guarded(sys.stderr, has_bars=True)}
+    sys.stdout, sys.stderr = streams[id(sys.stdout)], streams[id(sys.stderr)]  # type: ignore[assignment]
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    handlers = dict.fromkeys(handler for logger in loggers for handler in getattr(logger, "handlers", ()))
+    changed = []
+    for handler in handlers:
+        # Libraries made theirs when they were loaded, with the streams of that time.
+        if isinstance(handler, logging.StreamHandler) and id(handler.stream) in streams:
+            changed.append((handler, handler.stream))
+            handler.setStream(streams[id(handler.stream)])
+    return changed
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception as the interpreter does (``sys.excepthook``), with its control characters as escapes."""
+    print(printable("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 class _Formatter(logging.Formatter):
-    """Formats as another formatter does, and makes the result harmless."""
+    """Formats as another formatter does, and makes the result harmless.
 
-    def __init__(self, inner: logging.Formatter) -> None:
+    A terminal shows where files are; a file is a record, which may be published.
+    """
+
+    def __init__(self, inner: logging.Formatter, shorten: Callable[[str], str]) -> None:
         super().__init__()
-        self._inner = inner
+        self._inner, self._shorten = inner, shorten
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(without_folders(self._inner.format(record)))
+        return printable(self._shorten(self._inner.format(record)))
 
 
 def guard_log() -> None:
     """Let the handlers of the log print control characters as escapes, and paths without folders of the user."""
     for handler in logging.getLogger().handlers:
         if not isinstance(handler.formatter, _Formatter):
-            handler.setFormatter(_Formatter(handler.formatter or logging.Formatter()))
+            shorten = without_places if isinstance(handler, logging.FileHandler) else without_folders
+            handler.setFormatter(_Formatter(handler.formatter or logging.Formatter(), shorten))
 
 
 def hide_folders(path: Path) -> None:
-    """Rewrite a record of text that Hydra made, without the folders of the user; leave it if that is impossible."""
+    """Rewrite a record of text that Hydra made, without absolute paths; leave it if that is impossible."""
     with contextlib.suppress(OSError, ValueError):
         text = path.read_text(encoding="utf-8")
-        short = without_folders(text)
+        short = without_places(text)
         if short != text:
-            path.write_text(short, encoding="utf-8")
+            write_text(path, short)

@@ -23,7 +23,7 @@ from structkd.data import Corpus, drawn
 from structkd.evaluation import metric_rule, metric_title
 from structkd.extras import how_to_report
 from structkd.files import make_folder, replacing, write_text
-from structkd.harmless import printable, without_folders
+from structkd.harmless import printable, without_places
 from structkd.records import (
     Divergence,
     Result,
@@ -107,8 +107,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         timings = [Timing.read(TrainingFolder(work_dir / result.folder).timing) for result in results]
         record = RunRecord(
             format=1,
-            command=without_folders(command),
-            overrides=[without_folders(each) for each in overrides],
+            command=without_places(command),
+            overrides=without_places(overrides),
             work_dir=_seen_from(output, work_dir),
             environment=environment(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -179,7 +179,7 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     """Fill the run's folder; its metrics come last."""
     make_folder(folder.path / "predictions")
     work_dir = Path(os.path.normpath(folder.path.absolute() / record.work_dir))
-    write_text(folder.results, printable(without_folders(result_table(run, record, work_dir))))
+    write_text(folder.results, printable(without_places(result_table(run, record, work_dir))))
     for result in run.results:
         predictions = TrainingFolder(work_dir / result.folder).predictions("test")
         if not predictions.exists():  # of a teacher that does not know the test split

@@ -1,8 +1,8 @@
 """Whether a run is finished, found out without the libraries that train.
 
 :func:`structkd.runs.plan.plan` decides by fingerprints of code, data and text, for which it loads the corpus and
-untrained models. Everything that it reads for them is noted beside the results: the configuration, the bytes of the
-package, the versions of other packages, environment, devices, and size and time of every file and folder. If all of
+untrained models. Everything that it reads for them is noted in the user's cache folder: the configuration, the bytes of
+the package, the versions of other packages, environment, devices, and size and time of every file and folder. If all of
 that is as it was, planning would come to the same result, and is left out. If anything differs, even a comment in the
 code, or if something was read that cannot be noted (a network, the hub's cache, a plug-in), the run is planned in full.
 """
@@ -17,11 +17,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import structkd.conf
+from structkd.cache import cache_folder
 from structkd.files import read_json, write_json
 from structkd.records import RunFolder, RunMetrics
 from structkd.rooms import NAMEABLE
@@ -31,8 +32,6 @@ from .sealing import finished_run, is_sound
 
 __all__ = ["Evidence", "find"]
 
-#: Name of the note in the run's folder.
-_NOTE = ".finished"
 _PACKAGES = (
     *("torch", "torch-struct", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy"),
     *("pyarrow", "numba", "llvmlite", "hydra-core", "omegaconf", "spacy"),
@@ -43,6 +42,7 @@ _OUR_OWN = ("STRUCTKD_COMMAND", "STRUCTKD_RUNS", "STRUCTKD_SWEEP_RECORDS")
 _DEVICES = ("/dev/nvidia*", "/dev/kfd", "/dev/dri/*", "/dev/accel*")
 #: Files of a folder that are compared; a folder with more is not noted.
 _LARGEST = 2000
+_MOST_NOTES = 2000
 
 
 class Evidence:
@@ -73,7 +73,11 @@ class Evidence:
         """Write the note, if everything could be noted, for a run whose results have this fingerprint."""
         if not _unusable and None not in self._states.values():
             note = {"circumstances": self._circumstances, "paths": self._states, "fingerprint": fingerprint}
-            write_json(self._output / _NOTE, note)
+            with suppress(OSError, RuntimeError):  # without a cache folder the run is planned
+                path = _note(self._output)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, note)
+                _forget(path.parent)
 
     def saw(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Take an audit event of the interpreter."""
@@ -99,7 +103,7 @@ class Evidence:
 def find(config: Mapping[str, Any], output: Path) -> RunMetrics | None:
     """Return the results of a run that is finished for certain; None if that takes planning it."""
     try:
-        note = read_json(output / _NOTE)
+        note = read_json(_note(output))
         if note is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return None
         if note["circumstances"] != _circumstances(config):
@@ -107,7 +111,7 @@ def find(config: Mapping[str, Any], output: Path) -> RunMetrics | None:
         if any(_state(path) != state for path, state in note["paths"].items()):
             return None
         metrics = finished_run(RunFolder(output))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return None
     if metrics is not None and not is_sound(metrics, Path(config["work_dir"]).absolute()):
         return None
@@ -131,6 +135,20 @@ def _install_hook() -> None:
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     for each in _active:
         each.saw(event, arguments)
+
+
+def _note(output: Path) -> Path:
+    """Return the path of the note. It holds paths of the user's files, and the run's folder may be published."""
+    place = hashlib.sha256(os.path.abspath(output).encode(errors="surrogateescape")).hexdigest()
+    return cache_folder() / "finished" / f"{place[:32]}.json"
+
+
+def _forget(folder: Path) -> None:
+    """Remove the oldest notes of a folder that has many. Their runs are planned when they are asked for again."""
+    notes = list(folder.glob("*.json"))
+    if len(notes) > 2 * _MOST_NOTES:
+        for path in sorted(notes, key=lambda path: path.stat().st_mtime)[:-_MOST_NOTES]:
+            path.unlink(missing_ok=True)
 
 
 def _circumstances(config: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from structkd.harmless import without_places
 from structkd.records import Result, RunFolder, RunMetrics, RunRecord, TrainingConfig, TrainingFolder
 
 from .sealing import finished_run
@@ -86,21 +87,26 @@ def _facts(run: RunMetrics, record: RunRecord, result: Result, folder: RunFolder
     config = TrainingConfig.find(TrainingFolder(folder.path / record.work_dir / result.folder).config)
     folders = [name for name, _ in (config.teachers or [] if config else [])]
     teachers = {each.method: each for each in run.results if each.role == "teacher" and each.folder in folders}
-    return {
-        "scenario": run.scenario,
-        "role": result.role,
-        "method": result.method,
-        "metric": run.metric,
-        "data": {name: getattr(run.data, name) for name in ("name", "task", "source", "licence", "notes", "sentences")},
-        "labelled": result.labelled,
-        "unlabelled": result.unlabelled,
-        "teachers": {name: _teacher(each, run.metric) for name, each in teachers.items()} if taught else {},
-        "temperature": result.settings.temperature if taught else None,
-        "words_per_second": record.results[result.method].words_per_second,
-        "seeds": _seeds(run, result, folder),
-        "command": record.command or "structkd",
-        "versions": record.environment,
-    }
+    facts: dict[str, Any] = without_places(
+        {
+            "scenario": run.scenario,
+            "role": result.role,
+            "method": result.method,
+            "metric": run.metric,
+            "data": {
+                name: getattr(run.data, name) for name in ("name", "task", "source", "licence", "notes", "sentences")
+            },
+            "labelled": result.labelled,
+            "unlabelled": result.unlabelled,
+            "teachers": {name: _teacher(each, run.metric) for name, each in teachers.items()} if taught else {},
+            "temperature": result.settings.temperature if taught else None,
+            "words_per_second": record.results[result.method].words_per_second,
+            "seeds": _seeds(run, result, folder),
+            "command": record.command or "structkd",
+            "versions": record.environment,
+        }
+    )
+    return facts
 
 
 def _teacher(result: Result, metric: str) -> str:

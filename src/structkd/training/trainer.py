@@ -20,7 +20,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from structkd import KDObjective
@@ -289,7 +289,11 @@ class DistillationTrainer(DistillationMixin, Trainer):
             self.state.best_model_checkpoint = str(folder / checkpoint_name(self.state.best_global_step))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            # Where the best model lies is known by its step, and the arguments have paths and are not needed to go on.
+            best, self.state.best_model_checkpoint = self.state.best_model_checkpoint, None
             self.state.save_to_json(str(saving / name / TRAINER_STATE_NAME))
+            self.state.best_model_checkpoint = best
+            (saving / name / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             seal(saving / name, folder / name, self.args.world_size)
             saving.rmdir()
             rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
