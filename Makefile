@@ -58,7 +58,8 @@ test-faults: install  ## kill, damage, fuzz and cut the power; write experiments
 # Tools of the tests are the newest in both.
 TOOLS := pytest pytest-timeout pytest-xdist hypothesis seqeval pyyaml tensorboard build
 
-test-floor:  ## run the tests of make check with the lowest versions that setup.cfg allows
+test-floor:  ## run the tests of make check with the lowest versions that setup.cfg allows (on Python 3.11; an hour or so)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "The lowest versions are those of Python 3.11, got %s: make test-floor PYTHON=python3.11" % sys.version.split()[0])'
 	$(PYTHON) .ci/bounds.py > .floor.txt
 	$(MAKE) --no-print-directory .venv-floor/ran CONSTRAINTS="--constraint .floor.txt"
 
@@ -70,7 +71,7 @@ test-newest:  ## run the tests of make check with the newest versions that the p
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade $(CONSTRAINTS) --editable '.[fast,report,export,sweep]' $(TOOLS)
 	$(@D)/bin/python -m structkd env
-	$(@D)/bin/python -m pytest --numprocesses $(JOBS) --fast
+	$(@D)/bin/python -m pytest --numprocesses $(JOBS) --fast -m "not processes and not triton and not docs"
 
 test-cluster: install  ## disturb sweeps on a real Slurm, which this starts (Debian: slurm-wlm, munge), and a training of two processes (about 8 minutes)
 	$(BIN)/python tests_cluster/run.py
