@@ -74,7 +74,7 @@ def test_the_pages_have_blocks() -> None:
     assert {"README.md-2", "extending.md-6"} <= {each.name for each in BLOCKS}
     assert {each.language for each in BLOCKS} <= {"python", "py", "bash", "yaml", "json", "conllu"}
     # The one block that runs elsewhere: tests/packaging/test_lightning.py
-    assert [each.page for each in BLOCKS if each.language == "py"] == ["teachers.md"]
+    assert [each.page for each in BLOCKS if each.language == "py"] == ["model.md"]
 
 
 @pytest.mark.parametrize("each", of("python"))

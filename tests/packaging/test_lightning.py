@@ -1,4 +1,4 @@
-"""The Lightning recipe of docs/teachers.md trains: with Lightning itself if it is installed, else with a stand-in."""
+"""The Lightning recipe of docs/model.md trains: with Lightning itself if it is installed, else with a stand-in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "teachers.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "model.md"
 
 
 class StandIn(torch.nn.Module):
