@@ -112,6 +112,20 @@ def test_text_from_the_standard_input(folders, run, monkeypatch) -> None:
             assert first.count("]") == len(result["spans"])
 
 
+def test_the_column_of_the_words(folders, run, tmp_path) -> None:
+    (tmp_path / "a.tsv").write_text("# 1\n1\tAna\tO\n2\truns\tO\n3\thome\tO\n\n")
+    status, output, errors = run("predict", folders["ner"], "a.tsv")
+    assert (status, output) == (1, "")
+    assert "The first column numbers the words" in errors
+    assert "--token-column 1" in errors
+    (tags,) = (each["tags"] for each in structkd.load(folders["ner"]).annotate([["Ana", "runs", "home"]]))
+    for column in ("1", "-2"):
+        _, output, _ = run("predict", folders["ner"], "a.tsv", "--quiet", "--token-column", column)
+        assert output == f"# 1\n1\tAna\tO\t{tags[0]}\n2\truns\tO\t{tags[1]}\n3\thome\tO\t{tags[2]}\n\n"
+    assert run("predict", folders["ner"], "a.tsv", "--quiet", "--token-column", "0")[0] == 0
+    assert "no word in column 5 (from 0)" in run("predict", folders["ner"], "a.tsv", "--token-column", "5")[2]
+
+
 def test_columns_and_json_lines_keep_the_rest(folders, run, tmp_path) -> None:
     (tmp_path / "a.conll").write_text("# id = 1\nAna\tx\tB-PER\nruns\ty\tO\n\nBen z\n\n")
     tags = [each["tags"] for each in structkd.load(folders["ner"]).annotate([["Ana", "runs"], ["Ben"]])]
@@ -203,18 +217,22 @@ HELPED = {
     "another separator": (["Ana S_PER", "home O"], [["--separator", "_"]]),
     "both": (["Ana B_PER", "Lee I_PER", "home O"], [["--scheme", "BIO", "--separator", "_"]]),
     "no scheme fits": (["Ana E-PER", "Lee S-PER", "home B-PER"], [["--repair"]]),
+    "numbers for words": (["1\tAna\tS-PER", "2\tsings\tO", "3\t.\tO"], [["--token-column", "1"]]),
     "an empty word": (["Ana\tS-PER", "\tO"], []),
 }
 
 
-#: JSON may have empty words.
-FILES = [(name, "test.tsv") for name in HELPED] + [(name, "test.jsonl") for name in HELPED if HELPED[name][1]]
+#: JSON may have empty words, and numbers.
+FILES = [(name, "test.tsv") for name in HELPED] + [
+    (name, "test.jsonl") for name in HELPED if not name.endswith(("an empty word", "numbers for words"))
+]
 
 
 @pytest.mark.parametrize(("name", "file"), FILES)
 def test_messages_about_a_file_offer_flags_that_help(name, file, folders, run, tmp_path) -> None:
     lines, offered = HELPED[name]
-    words, tags = zip(*(line.split("\t" if "\t" in line else " ") for line in lines), strict=True)
+    cells = [line.split("\t" if "\t" in line else " ") for line in lines]
+    words, tags = [each[0] for each in cells], [each[-1] for each in cells]
     written = json.dumps({"words": words, "tags": tags}) if file == "test.jsonl" else "\n".join(lines)
     (tmp_path / file).write_text(written + "\n")
     status, output, errors = run("evaluate", folders["ner"], file)

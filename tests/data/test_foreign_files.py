@@ -170,6 +170,7 @@ HELPED = {
     ),
     "the delimiter's first letter": ("@\tB-X\n", {"delimiter": "t"}, {"delimiter": None}),
     "no delimiter": ("@\tB-X\n", {"delimiter": ""}, {"delimiter": None}),
+    "numbers for words": ("1\t@\tB-X\n2\tb\tO\n3\tc\tO\n", {}, {"token_column": 1}),
     "no column of tags": ("@ B-X O\n", {}, {"tag_column": 1}),
     "a tag of its own": ("@ B-X\nb ORG-B\n", {}, {"replace": {"ORG-B": "O"}}),
 }

@@ -6,7 +6,7 @@ import argparse
 import importlib
 from typing import Any
 
-__all__ = ["FORMAT_NAMES", "add_batch_size", "add_model", "at_least_one", "loaded", "parser_of"]
+__all__ = ["FORMAT_NAMES", "add_batch_size", "add_model", "add_token_column", "at_least_one", "loaded", "parser_of"]
 
 #: Names of the formats of :mod:`structkd.inference.formats`, which loads libraries that --help does not need.
 FORMAT_NAMES = ("text", "columns", "conllu", "jsonl")
@@ -32,6 +32,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
     """Add the option --batch-size."""
     parser.add_argument("--batch-size", type=at_least_one, default=32, metavar="N", help="sentences in a batch (32)")
+
+
+def add_token_column(parser: argparse.ArgumentParser) -> None:
+    """Add the option --token-column of files in columns."""
+    parser.add_argument("--token-column", type=int, metavar="N", help="column of the words, from 0 (the first)")
 
 
 def at_least_one(value: str) -> int:

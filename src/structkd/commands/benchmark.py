@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from .arguments import FORMAT_NAMES, at_least_one, parser_of
+from .arguments import FORMAT_NAMES, add_token_column, at_least_one, parser_of
 
 __all__ = ["command"]
 
@@ -31,6 +31,7 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a trained model, or its name on the hub")
     parser.add_argument("file", nargs="?", metavar="FILE", help="text to annotate (default: invented text)")
     parser.add_argument("--format", choices=FORMAT_NAMES, help="format of the file (default: by its suffix)")
+    add_token_column(parser)
     parser.add_argument("--exported", metavar="FOLDER", help="a folder that structkd export wrote of the model")
     parser.add_argument("--batches", type=at_least_one, default=50, metavar="N", help="batches of every size (50)")
     parser.add_argument("--threads", type=at_least_one, default=1, metavar="N", help="threads of torch (1)")
@@ -41,7 +42,7 @@ def command(arguments: list[str]) -> None:
     engines = {"torch": checked_folder(options.model)}
     if options.exported:
         engines["exported"] = options.exported
-    sentences = sentences_of(options.file, options.format)
+    sentences = sentences_of(options.file, options.format, token_column=options.token_column)
     found = benchmark(engines, sentences, batches=options.batches, threads=options.threads)
     if options.json:
         print(json.dumps([speed.plain() for speed in found], indent=1))

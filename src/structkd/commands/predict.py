@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .arguments import FORMAT_NAMES, add_batch_size, add_model, loaded, parser_of
+from .arguments import FORMAT_NAMES, add_batch_size, add_model, add_token_column, loaded, parser_of
 
 __all__ = ["command"]
 
@@ -21,7 +21,8 @@ _EPILOG = """\
 formats (by the file's suffix, or --format; a file is written in its own format, or in that of --to):
   text      raw text. Words and sentences are found by rules (docs/students.md); a line end ends a sentence. Written
             a sentence on a line: [Ana Lee PER] runs    Ana/PROPN runs/VERB    Ana/2/nsubj runs/0/root
-  columns   a word a line, in the first column, and blank lines between sentences. Predictions are appended as columns.
+  columns   a word a line, in the first column or --token-column, and blank lines between sentences. Predictions are
+            appended as columns.
   conllu    CoNLL-U. Trees go into HEAD and DEPREL, parts of speech into UPOS, tags of spans into MISC (ner=B-PER), and
             scores into MISC. Everything else is kept byte for byte: comments, multiword tokens, empty nodes.
   jsonl     a JSON value a line: {"words": [...]}, {"text": "..."}, a list of words, or a text. Written are all results
@@ -41,6 +42,7 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="files to annotate (default: the standard input)")
     parser.add_argument("--format", choices=FORMAT_NAMES, help="format of the files (default: by their suffixes)")
     parser.add_argument("--to", choices=FORMAT_NAMES, help="format to write (default: the one that was read)")
+    add_token_column(parser)
     parser.add_argument("--output", metavar="FILE", type=Path, help="file to write; it is replaced when complete")
     parser.add_argument("--scores", action="store_true", help="add exact probabilities of tags, spans and arcs")
     add_batch_size(parser)
@@ -59,6 +61,7 @@ def command(arguments: list[str]) -> None:
         options.output,
         given=options.format,
         wanted=options.to,
+        token_column=options.token_column,
         scores=options.scores,
         batch_size=1 if typed else options.batch_size,
         progress=progress,

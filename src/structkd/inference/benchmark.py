@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from structkd.data import raw_lines
-from structkd.inference.formats import FORMATS, format_of
+from structkd.inference.formats import reader_of
 from structkd.models.loading import check_files, model_folder
 
 __all__ = ["Speed", "benchmark", "checked_folder", "sentences_of"]
@@ -169,22 +169,25 @@ def checked_folder(name: str) -> str:
     return str(folder)
 
 
-def sentences_of(path: str | None, given: str | None = None, limit: int = 2000) -> list[list[str]]:
+def sentences_of(
+    path: str | None, given: str | None = None, limit: int = 2000, token_column: int | None = None
+) -> list[list[str]]:
     """Return the words of at most ``limit`` sentences of a file; without one, those of invented text.
 
     Args:
         path: a file in one of :data:`~structkd.inference.FORMATS`.
         given: the name of its format; None goes by the suffix.
         limit: the most sentences.
+        token_column: the column of the words of a file in columns, from 0; None is the first one.
     """
-    return list(itertools.islice(_words_of(path, given), limit))
+    return list(itertools.islice(_words_of(path, given, token_column), limit))
 
 
-def _words_of(path: str | None, given: str | None) -> Iterator[list[str]]:
+def _words_of(path: str | None, given: str | None, token_column: int | None) -> Iterator[list[str]]:
     if path is None:
         from structkd.data import load_toy
 
         yield from (list(words) for words in load_toy().splits["train"]["tokens"])
         return
-    source = FORMATS[given] if given else format_of(path)
+    source = reader_of(path, given, token_column)
     yield from (list(item.sentence.words) for item in source.read(path, raw_lines(path)) if item.sentence.words)

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar
 
 from structkd.data import UPOS
+from structkd.data.formats.columns import are_numbers
 from structkd.sentences import Sentence, split_sentences
 
 __all__ = ["FORMATS", "Format", "Item", "format_of"]
@@ -97,10 +98,18 @@ class Text(Format):
 
 
 class Columns(Format):
-    """A word a line, in the first column; blank lines between sentences. Predictions are appended as columns."""
+    """A word a line, in a column; blank lines between sentences. Predictions are appended as columns.
+
+    Args:
+        token_column: the column of the words, from 0; negative ones count from the right. None is the first column,
+            unless it numbers the words.
+    """
 
     name = "columns"
     suffixes = (".conll", ".tsv", ".iob", ".iob2", ".bio", ".bioes")
+
+    def __init__(self, token_column: int | None = None) -> None:
+        self.token_column = token_column
 
     def read(self, path: str, lines: Lines) -> Iterator[Item]:
         block: list[str] = []
@@ -110,17 +119,30 @@ class Columns(Format):
             block.append(line)
             if not content.strip(" \t"):
                 if words:
+                    self._check(path, words, block)
                     yield Item(Sentence(words), tuple(block))
                     block, words = [], []
             elif word := self._word(content, words):
                 words.append(word)
             elif not self._is_comment(content):
+                place = f"column {self.token_column} (from 0)" if self.token_column else "its first column"
                 raise ValueError(
-                    f"{path}, line {number}: The line has no word in its first column: {content!r:.60}. Columns are a "
+                    f"{path}, line {number}: The line has no word in {place}: {content!r:.60}. Columns are a "
                     "word a line; text is read with --format text."
                 )
         if block:
+            self._check(path, words, block)
             yield Item(Sentence(words), tuple(block))
+
+    def _check(self, path: str, words: Sequence[str], block: Sequence[str]) -> None:
+        """Refuse a sentence whose first column numbers its words, unless that column was asked for."""
+        if self.token_column is not None or len(words) < 3 or not are_numbers(words):
+            return
+        if any(len(self._cells(line.strip())) > 1 for line in block if not self._is_comment(line)):
+            raise ValueError(
+                f"{path}: The first column numbers the words (1 2 3 ...). Name the column of the words, from 0: "
+                "--token-column 1, or --token-column 0 if these are the words."
+            )
 
     @staticmethod
     def _is_comment(content: str) -> bool:
@@ -129,7 +151,12 @@ class Columns(Format):
     def _word(self, content: str, words: Sequence[str]) -> str:
         if not words and self._is_comment(content):
             return ""
-        return (content.split("\t") if "\t" in content else content.split(" "))[0]
+        cells, column = self._cells(content), self.token_column or 0
+        return cells[column] if -len(cells) <= column < len(cells) else ""
+
+    @staticmethod
+    def _cells(content: str) -> list[str]:
+        return content.split("\t") if "\t" in content else content.split(" ")
 
     def write(self, item: Item, found: Mapping[str, Any], same: bool) -> str:
         rows = list(zip(*_predicted(found), strict=True))
@@ -309,6 +336,18 @@ class JsonLines(Format):
 
 #: Formats by name.
 FORMATS: dict[str, Format] = {each.name: each for each in (Text(), Columns(), Conllu(), JsonLines())}
+
+
+def reader_of(path: str, given: str | None = None, token_column: int | None = None) -> Format:
+    """Return the format in which a file is read.
+
+    Args:
+        path: the file.
+        given: the name of its format; None goes by the suffix, see :func:`format_of`.
+        token_column: see :class:`Columns`; formats without columns have no use for it.
+    """
+    found = FORMATS[given] if given else format_of(path)
+    return Columns(token_column) if isinstance(found, Columns) else found
 
 
 def format_of(path: str) -> Format:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from structkd.data import raw_lines
 from structkd.files import replacing
-from structkd.inference.formats import FORMATS, Item, format_of
+from structkd.inference.formats import FORMATS, Item, reader_of
 from structkd.models import StructuredModel
 
 __all__ = ["Progress", "predict_files"]
@@ -25,6 +25,7 @@ def predict_files(
     *,
     given: str | None = None,
     wanted: str | None = None,
+    token_column: int | None = None,
     scores: bool = False,
     batch_size: int = 32,
     progress: Progress | None = None,
@@ -37,6 +38,7 @@ def predict_files(
         output: the file to write, which is replaced when it is complete; None writes to the standard output.
         given: name of the files' format; None goes by their suffixes.
         wanted: name of the format to write; None is the format that each file is read in.
+        token_column: the column of the words of files in columns, from 0; None is the first one.
         scores: whether to write exact marginals.
         batch_size: sentences in a batch.
         progress: told of every sentence.
@@ -55,7 +57,7 @@ def predict_files(
     with place as temporary:
         out = _standard_output() if temporary is None else temporary.open("w", encoding="utf-8", newline="")
         try:
-            return _predict(model, files, out, given, wanted, scores, batch_size, progress)
+            return _predict(model, files, out, given, wanted, token_column, scores, batch_size, progress)
         finally:
             if temporary is not None:
                 out.close()
@@ -73,20 +75,21 @@ def _predict(
     out: TextIO,
     given: str | None,
     wanted: str | None,
+    token_column: int | None,
     scores: bool,
     batch_size: int,
     progress: Progress | None,
 ) -> int:
     count = 0
     for file in files:
-        source = FORMATS[given] if given else format_of(file)
+        source = reader_of(file, given, token_column)
         target = FORMATS[wanted] if wanted else source
         # As many items wait here as the model takes sentences at a time.
         waiting: deque[Item] = deque()
         sentences = _sentences(source.read(file, raw_lines(file)), waiting)
         for found in model.annotate_stream(sentences, batch_size, scores):
             item = waiting.popleft()
-            out.write(target.write(item, found, same=target is source))
+            out.write(target.write(item, found, same=target.name == source.name))
             count += 1
             if progress is not None:
                 progress.add(len(item.sentence.words))

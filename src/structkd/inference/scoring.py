@@ -28,7 +28,12 @@ from structkd.sentences import Sentence
 __all__ = ["Evaluation", "evaluate_file"]
 
 #: The options that messages about a file may offer: those of `evaluate_file`, with the flags of the command.
-_OFFERED = {"scheme": "--scheme", "separator": "--separator", "repair": "--repair"}
+_OFFERED = {
+    "token_column": "--token-column",
+    "scheme": "--scheme",
+    "separator": "--separator",
+    "repair": "--repair",
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from structkd.tags import convert_tags
 
 DOCUMENT_MARK = "-DOCSTART-"
 COLUMN_OPTIONS: tuple[str, ...] = (
-    *("types", "scheme", "separator", "widths", "delimiter", "comment", "replace", "repair"),
+    *("types", "token_column", "scheme", "separator", "widths", "delimiter", "comment", "replace", "repair"),
     *("blank_words", "repeated_ids", "encoding"),
 )
 """The options of `read_columns` that its messages offer."""
@@ -101,7 +101,7 @@ def read_columns(
         FileNotFoundError: no such file.
         ValueError: unreadable, empty or cut-off file; a sentence of more than 100,000 words; a wrong number of columns;
             an empty word; a tag outside the inventory, which is printed; a tag sequence illegal in `scheme`; a repeated
-            sentence id. The file and the line are named, and an option that helps.
+            sentence id; words that are all numbered 1, 2, 3. The file and the line are named, and an option that helps.
     """
     spelling = FileScheme(scheme, separator) if scheme is not None else None
     check_option("blank_words", blank_words, BLANK_WORDS)
@@ -142,7 +142,15 @@ def read_columns(
         sentences.append(TaggedSentence(sentence_id, *words_and_tags, replaced, line_number))
     if not (content := sentences.content()):
         raise ValueError(f"{path}: The file holds no sentence.")
+    if max(len(each.tokens) for each in content) > 2 and all(are_numbers(each.tokens) for each in content):
+        remedy = f" Name that of the words, say {option('token_column', 1)}." if "token_column" in offers else ""
+        raise ValueError(f"{path}: Column {token_column} (from 0) numbers the words (1 2 3 ...).{remedy}")
     return content
+
+
+def are_numbers(words: Sequence[str]) -> bool:
+    """Return whether the words of a sentence are their own numbers, as in a column that counts them."""
+    return all(word == str(number) for number, word in enumerate(words, 1))
 
 
 def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str], key: str = "file_scheme") -> str:
