@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -155,6 +156,63 @@ def test_relations(teacher: Arcs, kind: str, per_word: bool) -> None:
     encoding = Encoding(teacher.ragged, kind, relations=2, per_word=per_word)
     scores = teacher.scores(seeded(3), len(encoding.lengths), encoding.width)
     check(teacher, encoding, 2.5, scores, encoding.logits(4), torch.float64)
+
+
+#: Of the teacher and of the student: the kind, the number of relations, and whether words differ in them.
+INVENTORIES = [
+    *((("partial", None, False), ("shared", None, False)), (("shared", None, False), ("partial", None, False))),
+    *((("partial", 2, True), ("partial", 2, False)), (("partial", 2, False), ("partial", 3, False))),
+    *((("partial", 2, True), ("partial", None, False)), (("partial", None, False), ("partial", 2, False))),
+]
+
+
+@pytest.mark.above_kernels
+@pytest.mark.parametrize(("given", "wanted"), INVENTORIES, ids=str)
+def test_labels_of_another_inventory(given: tuple, wanted: tuple) -> None:
+    """All label sequences of the teacher, as arcs and relations, conditioned on those that the student can write."""
+    temperature = 2.5
+    theirs, ours = Encoding((2, 1, 3), *given), Encoding((2, 1, 3), *wanted)
+    logits = ours.logits(2)
+    with_relations = given[1] is not None and wanted[1] is not None
+    scores = theirs.logits(1).masked_fill(theirs.logits(5) > 1.5, -math.inf)
+    padded, learning = scores.clone(), logits.clone()
+    for item, n in enumerate(theirs.lengths):
+        padded[item, n:] = math.nan
+        learning[item, n:] = math.inf
+
+    def arcs(encoding: Encoding, item: int, word: int) -> list[Any]:
+        """The arc that every label of a word names, or None."""
+        heads, relations = encoding.heads[item, word].tolist(), encoding.relations_of(item)
+        kinds = relations[word] if with_relations and relations else [0] * len(heads)
+        return [(h, r) if 0 <= h < encoding.lengths[item] else None for h, r in zip(heads, kinds, strict=True)]
+
+    losses, missing = [], torch.zeros(logits.shape[:2], dtype=torch.float64)
+    for item, n in enumerate(theirs.lengths):
+        chances = [(scores[item, d] / temperature).softmax(-1).tolist() for d in range(n)]
+        named = [arcs(theirs, item, d) for d in range(n)]
+        writing: list[dict[Any, list[int]]] = [{} for _ in range(n)]
+        for d in range(n):
+            for label, arc in enumerate(arcs(ours, item, d)):
+                if arc is not None:
+                    writing[d].setdefault(arc, []).append(label)
+            lost = [p for p, arc in zip(chances[d], named[d], strict=True) if arc not in writing[d]]
+            missing[item, d] = math.fsum(lost)
+        log_probs = [(logits[item, d] / temperature).log_softmax(-1).tolist() for d in range(n)]
+        total, loss = 0.0, 0.0
+        for labels in itertools.product(range(theirs.labels), repeat=n):
+            chosen = [named[d][label] for d, label in enumerate(labels)]
+            if all(arc in writing[d] for d, arc in enumerate(chosen)):
+                chance = math.prod(chances[d][label] for d, label in enumerate(labels))
+                total += chance
+                for d, arc in enumerate(chosen):
+                    loss -= chance * math.fsum(log_probs[d][k] for k in writing[d][arc]) / len(writing[d][arc])
+        losses.append(temperature**2 * loss / total)
+    teacher, student = theirs.build(padded), ours.build(learning)
+    assert agrees(structural_kd_loss(teacher, student, temperature=temperature, reduction="none"), losses)
+    assert agrees(structkd.uncovered(teacher, student, temperature), missing)
+    if theirs.labels**3 < 100:
+        everything = structkd.Empirical.from_topk(theirs.build(scores), theirs.labels**3)
+        assert agrees(structural_kd_loss(everything, student, temperature=temperature, reduction="none"), losses)
 
 
 @every_teacher

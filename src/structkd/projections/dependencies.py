@@ -86,8 +86,16 @@ def _(teacher: Empirical, student: HeadLabeling) -> Parts:
 
 @register_projection(HeadLabeling, HeadLabeling)
 def _(teacher: HeadLabeling, student: HeadLabeling, temperature: float) -> Tensor:
-    """Return P_t(label); the labels of both sides must name the same heads and relations."""
-    return label_mass(teacher, student, temperature)
+    """Return P_t(label) if the labels of both sides name the same heads and relations; else push P_t(label) forward.
+
+    Labels of the teacher that name one arc (and relation) are added up, and divided among the labels of the student
+    that name it; then a word's labels are renormalized. Both sides choose word by word, so this is the distribution of
+    the teacher's arcs, conditioned on those that the student's labels name. Costs O(N K + N^2 R) for R relations.
+    """
+    mass = label_mass(teacher, student, temperature)
+    if not teacher.names_as(student):
+        renormalised(mass)
+    return mass
 
 
 @register_projection(Mixture, HeadLabeling)
@@ -122,12 +130,7 @@ def label_mass(teacher: Distribution, student: HeadLabeling, temperature: float)
 
 @label_mass.register
 def _(teacher: HeadLabeling, student: HeadLabeling, temperature: float) -> Tensor:
-    if teacher.event_shape != student.event_shape or not teacher.names_as(student):
-        raise ValueError(
-            "Teacher and student must name the same heads and relations with the same labels, and their labels differ. "
-            "Build both with the same label inventory."
-        )
-    return teacher.tempered(temperature).expected_parts()[0]
+    return _renamed(teacher.tempered(temperature).expected_parts()[0], teacher, student)
 
 
 @label_mass.register
@@ -141,7 +144,8 @@ def _(teacher: ArcDistribution, student: HeadLabeling, temperature: float) -> Te
 def _(teacher: Empirical, student: HeadLabeling, temperature: float) -> Tensor:
     teacher = teacher.tempered(temperature)
     if teacher.kind == "labels":
-        return counted_labels(teacher, student)
+        naming: Any = student if teacher.naming is None else teacher.naming
+        return _renamed(counted_labels(teacher, naming), naming, student)
     return label_mass(as_arcs(teacher, student), student, 1.0)
 
 
@@ -157,6 +161,40 @@ def _(teacher: Mixture, student: HeadLabeling, temperature: float) -> Tensor:
     return torch.stack([weight * mass for weight, mass in zip(teacher.weights, masses, strict=True)]).sum(0)
 
 
+def _renamed(mass: Tensor, names: HeadLabeling, student: HeadLabeling) -> Tensor:
+    """Push masses [B, N, K] of one inventory of head labels forward onto that of the student, by arc and relation.
+
+    A side without relations names arcs alone. The mass of labels that name no arc, or one that no label of the student
+    names, is in no label of the result.
+    """
+    if names.names_as(student):
+        return mass
+    check_words(names, student, trailing=0)
+    count = 0  # of relations, if both sides have them
+    if names.relations is not None and student.relations is not None:
+        count = max(0, *(int(each.amax()) + 1 for each in (names.relations, student.relations) if each.numel()))
+    given, sources = _cells(names, count)
+    wanted, targets = _cells(student, count)
+    arcs = mass.new_zeros(*mass.shape[:2], student.words * max(count, 1))
+    arcs.scatter_add_(2, given, mass.masked_fill(~sources, 0.0))
+    sharing = torch.zeros_like(arcs).scatter_add_(2, wanted, targets.to(arcs.dtype))
+    found = arcs.gather(2, wanted) / sharing.gather(2, wanted).clamp_min(1.0)
+    return found.masked_fill(~targets, 0.0)
+
+
+def _cells(labels: HeadLabeling, relations: int) -> tuple[Tensor, Tensor]:
+    """Return the number of the arc of each label among those of its word, and whether it names one, each [B, N, K].
+
+    Arcs are numbered by head, or by head and relation if there are relations.
+    """
+    named, cells = labels.named, labels.heads.clamp(0, labels.words - 1)
+    if not relations:
+        return cells, named
+    assert labels.relations is not None
+    own = labels.relations.expand(cells.shape)
+    return cells * relations + own.clamp_min(0), named & (own >= 0)
+
+
 def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> Tensor:
     """Compute the teacher's mass of the arcs that no label of a word names.
 
@@ -164,7 +202,7 @@ def uncovered(teacher: Any, student: HeadLabeling, temperature: float = 1.0) -> 
     of the teacher's mass has no loss.
 
     Args:
-        teacher: a dependency distribution, a HeadLabeling with the same labels, or a Mixture of them.
+        teacher: a dependency distribution, a HeadLabeling, or a Mixture of them.
         student: the HeadLabeling whose labels are examined; its scores are not read.
         temperature: the teacher's scores are divided by it first.
 
