@@ -260,6 +260,13 @@ for labels in (IO, BIO, BIOES):
         read = read_as_spans(labels, TYPES), {"labels": labels}, {"types": TYPES}
         TAGS_TO_SPANS.append(Pair(teacher, SPANS, (3, 1, 2), *read, f"{kind}-{len(labels)}->spans"))
         TAGS_TO_SPANS.append(Pair(teacher, SPANS, (2, 3), *read, f"{kind}-{len(labels)}->spans-longer"))
+for labels in (IO, BIO, BIOES_ONE):  # four words, so that a span has words with two of its own before them
+    types, lengths = (LOC, (4, 1, 3, 2)) if labels is BIOES_ONE else (TYPES, (4, 1, 2) if labels is IO else (3, 1, 2))
+    read = read_as_spans(labels, types), {"labels": labels}, {"types": types}
+    student = Spans(len(types))
+    TAGS_TO_SPANS.append(
+        Pair(SecondOrderChain(len(labels)), student, lengths, *read, f"second-order-{len(labels)}->spans")
+    )
 for (one, labels), (other, target) in itertools.permutations(SCHEMES.items(), 2):
     students = taggers(len(target))
     for kind, teacher in [*taggers(len(labels)).items(), ("listed", Listed("labels", MaxEnt(len(labels))))]:
@@ -351,6 +358,9 @@ for mapping in (DROP, MERGE):
             RELABELLED.append(
                 relabelled(teacher, Spans(1), mapping, None, spans, lengths, labels=BIO, student_types=LOC)
             )
+    RELABELLED.append(
+        relabelled(SecondOrderChain(5), Spans(1), mapping, None, spans, (3, 1, 2), labels=BIO, student_types=LOC)
+    )
 for teacher, student in (
     (HEADS_LABELLED, HeadSelection(1)),
     (TREES_LABELLED[0], Trees(True, True, 1)),
@@ -371,6 +381,18 @@ RELABELLED.append(
         {"labels": BIO},
         {"labels": BIOES_ONE},
         "relabel-and-retag",
+    )
+)
+
+RELABELLED.append(
+    Pair(
+        Mapped(SecondOrderChain(2), lambda built: structkd.retag(built, BIOES_ONE)),
+        Spans(1),
+        (4, 1, 2),
+        read_as_spans(IO_ONE, LOC),
+        {"labels": IO_ONE},
+        {"types": LOC},
+        "second-IO-as-BIOES->spans",
     )
 )
 

@@ -66,6 +66,7 @@ def pairs(batch: int, words: int) -> dict[str, Callable[[], Tensor]]:
         "semi-Markov -> spans": (segments, spans()),
         "label trigrams -> chain IO": (second_order(), chain("IO")),
         "chain IO -> label trigrams": (chain("IO"), second_order()),
+        "label trigrams -> spans": (second_order(), spans()),
         f"{STRUCTURES} annotations -> chain BIO": (annotated, chain("BIO")),
         f"{STRUCTURES} annotations -> spans": (annotated, spans()),
         f"{STRUCTURES} trees -> projective trees": (heads, trees),

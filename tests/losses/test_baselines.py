@@ -64,7 +64,7 @@ LISTED_AND_MAPPED = next(pair for pair in RELABELLED if isinstance(pair.teacher.
 
 
 @pytest.mark.above_kernels
-@pytest.mark.parametrize(("pair", "k"), [(CHAIN, 243), (LISTED_AND_MAPPED, 7), (RELABELLED[-1], 125)], ids=repr)
+@pytest.mark.parametrize(("pair", "k"), [(CHAIN, 243), (LISTED_AND_MAPPED, 7), (RELABELLED[-2], 125)], ids=repr)
 def test_weighted_topk_of_everything_is_structural_kd(pair: Pair, k: int) -> None:
     teacher, student = pair.scores(2)
     everything = structkd.topk_kd_loss(*pair.build(teacher, student), 2.0, k=k, weighted=True, reduction="none")

@@ -15,7 +15,6 @@ from structkd import (
     SpanCRF,
     emission_kd_loss,
     project,
-    retag,
     structural_kd_loss,
     topk_kd_loss,
 )
@@ -69,12 +68,15 @@ def test_other_losses_across_tag_schemes() -> None:
     assert agrees(loss, structural_kd_loss(alone, student, 2.0, reduction="none"))
 
 
-def test_segments_of_a_second_order_chain_are_not_those_of_a_first() -> None:
-    labels = ["O", "I-X"]
-    teacher = SecondOrderChainCRF(torch.zeros(1, 3, 2, 2, 2), labels=labels)
-    student = SpanCRF(torch.zeros(1, 3, 3, 1), types=["X"])
-    with pytest.raises(NotImplementedError, match="no first-order chain"):
-        project(retag(teacher, ["O", "B-X", "I-X"]), student)
+def test_tags_of_spans_are_not_label_trigrams_exactly() -> None:
+    """The estimate from samples, with its standard error."""
+    teacher = SpanCRF(torch.zeros(1, 2, 2, 1), types=["X"])
+    student = SecondOrderChainCRF(torch.zeros(1, 2, 3, 3, 3), labels=["O", "B-X", "I-X"])
+    with pytest.raises(NotImplementedError, match="samples=K"):
+        project(teacher, student)
     estimate, error = project(teacher, student, samples=2000, standard_error=True)
-    exact = torch.tensor([[1 / 4, 1 / 8, 1 / 8], [0.0, 1 / 8, 1 / 8], [0.0, 0.0, 1 / 4]])
-    assert ((estimate[0, ..., 0] - exact).abs() <= 5 * error[0, ..., 0]).all()
+    exact = torch.zeros(2, 3, 3, 3)  # of 5 sets of spans: none, one word or the other, both, and both as one
+    exact[0, :2, 0, 0] = torch.tensor([2 / 5, 3 / 5])
+    for second, first in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 1)):
+        exact[1, second, first, 0] = 1 / 5
+    assert ((estimate[0] - exact).abs() <= 5 * error[0]).all()

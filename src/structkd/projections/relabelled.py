@@ -21,6 +21,7 @@ from ..distributions.tag_tables import TagWriter
 from ..distributions.transition_counts import Term, TransitionCounts
 from .dependencies import label_mass, mapped_arcs, renormalised
 from .registry import register_projection, targets
+from .second_order import trigram_segments
 from .spans import Neighbours, reading_of, segments, tag_bigrams, tag_marginals, writing_of
 
 
@@ -111,18 +112,21 @@ def _(teacher: Relabelled, student: SecondOrderChainCRF) -> Tensor:
 def _(teacher: Relabelled, student: SpanCRF) -> Parts:
     """Return P(segment of the mapped tags), or sums of the source's span marginals over types that become one.
 
-    Costs O(N^2 L S^2) for tags, with S the source's labels per type, and O(N^2 L) for spans.
+    Costs O(N^2 L S^2) for tags, with S the source's labels per type, O(N^2 L S^3) for tags of a second-order chain, and
+    O(N^2 L) for spans.
     """
     _check(teacher, student, ("labels", "spans"))
     if teacher.kind == "labels":
+        reading = reading_of(teacher.labels, student).of(teacher.outputs)
+        if isinstance(teacher.source, SecondOrderChainCRF):
+            return trigram_segments(teacher.source.expected_event(), reading, student)
         if not isinstance(teacher.source, (MaxEnt, LinearChainCRF)):
             raise NotImplementedError(
-                f"Segments of the tags of {class_name(teacher.source)} are not known, as its words are no first-order "
-                "chain. Give samples=K to project() for an estimate from the source, or a student over tags."
+                f"Segments of the tags of {class_name(teacher.source)} are not known, as its words are not a chain. "
+                "Give samples=K to project() for an estimate from the source, or a student over tags."
             )
         (labels,) = targets(teacher.source, _over_words(teacher))
         _, bigrams = targets(teacher.source, _over_bigrams(teacher, False))
-        reading = reading_of(teacher.labels, student).of(teacher.outputs)
         return segments(Neighbours(bigrams, labels), labels, reading, student)
     if teacher.types is not None and student.types is not None and teacher.types != student.types:
         raise ValueError(

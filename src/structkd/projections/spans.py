@@ -155,6 +155,25 @@ def reading_of(labels: list[str] | None, student: SpanCRF) -> TagReader:
     return reader(labels, student.types, student.lengths.device)
 
 
+def borders(reading: TagReader) -> tuple[Tensor, Tensor]:
+    """Return whether a label begins a span, and whether it continues one, after another: [C, C] as [next, previous]."""
+    state = torch.arange(len(reading.types), device=reading.types.device)
+    begins = reading.begins(state.unsqueeze(0), state.unsqueeze(1))
+    return begins, (reading.types >= 0).unsqueeze(1) & ~begins
+
+
+def groups_of(types: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Return the labels of every type, LongTensor [L, G], and which of these count, BoolTensor [L, G].
+
+    A type with fewer labels than another is filled up with labels that do not count.
+    """
+    members = [(types == kind).nonzero().flatten().tolist() for kind in range(number)]
+    widest = max(max(map(len, members)), 1)
+    group = torch.tensor([(m + [0] * widest)[:widest] for m in members], device=types.device)
+    real = torch.tensor([[n < len(m) for n in range(widest)] for m in members], device=types.device)
+    return group, real
+
+
 class Independent:
     """Neighbouring labels of independent words, from label marginals [B, N, C]."""
 
@@ -207,22 +226,16 @@ def segments(pairs: Independent | Neighbours, labels: Tensor, reading: TagReader
     A span begins at the first word, and ends with the sentence. Costs O(N^2 L G^2) for G labels per type (2 in BIO, 4
     in BIOES) in N steps, plus O(N C^2) for a chain.
     """
-    batch, words, size = labels.shape
+    batch, words, _ = labels.shape
     types, number = reading.types, student.event_shape[-1]
     typed = types >= 0
-    state = torch.arange(size, device=labels.device)
-    begins = reading.begins(state.unsqueeze(0), state.unsqueeze(1))  # [next, previous]
-    continues = typed.unsqueeze(1) & ~begins
+    begins, continues = borders(reading)
     first = labels[:, :1] * typed
     starting = torch.cat([first, pairs.after(begins)], 1) if words > 1 else first
     last = (torch.arange(words, device=labels.device) == (student.lengths - 1).unsqueeze(1)).unsqueeze(-1)
     ending = nn.functional.pad(pairs.before(~continues), (0, 0, 0, 1)) if words > 1 else torch.zeros_like(labels)
     ending = torch.where(last, 1.0, ending)
-    # the labels of every type, [L, G]; a type with fewer labels than another has some twice, which do not count
-    members = [(types == kind).nonzero().flatten().tolist() for kind in range(number)]
-    widest = max(max(map(len, members)), 1)
-    group = torch.tensor([(m + [0] * widest)[:widest] for m in members], device=labels.device)
-    real = torch.tensor([[n < len(m) for n in range(widest)] for m in members], device=labels.device)
+    group, real = groups_of(types, number)
     moving = pairs.within(group, continues) * (real.unsqueeze(-1) & real.unsqueeze(-2)) if words > 1 else None
     reached, closing = starting[..., group] * real, ending[..., group] * real  # [B, N, L, G]
     event = labels.new_zeros(batch, words, words, number)
