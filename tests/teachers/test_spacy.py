@@ -86,6 +86,26 @@ def test_parses_are_trees_of_one_root(name: str, beam: int) -> None:
     assert bare.relations is None
 
 
+def test_trees_of_a_beam_weigh_what_the_beam_gives_them(name: str) -> None:
+    """spaCy lists a tree once for each of its arcs, so that trees of more roots would weigh less."""
+    teacher: Any = SpacyPipeline(name, map={"*": "dep"}, beam=4).open(TreeAnnotation(("dep", "root")))
+    found = teacher.structures([{"tokens": tokens} for tokens in [*SENTENCES, ["Yes"]]])
+    assert [len(each) > 1 for each in found] == [True, True, True, False]
+    assert all(0 < sum(each.weight for each in several) < 1.001 for several in found)
+
+
+def test_a_pipeline_that_was_trained_with_a_beam(tmp_path: Any) -> None:
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("beam_ner", name="names").add_label("ORG")
+    pipeline.initialize()
+    pipeline.to_disk(tmp_path / "beamed")
+    given = distribution(SpacyPipeline(str(tmp_path / "beamed"), beam=4).open(ENTITIES))
+    assert given.labels == list(ENTITIES.labels)
+    assert ((given.weights > 0).sum(1) > 1).all()
+    with pytest.raises(ValueError, match="no part 'parser'"):
+        SpacyPipeline(str(tmp_path / "beamed")).open(TreeAnnotation(("dep", "root")))
+
+
 def test_parts_of_speech_and_errors(name: str) -> None:
     upos = TagAnnotation(("NOUN", "PRON", "PUNCT", "VERB", "X"))
     teacher = SpacyPipeline(name, map={"*": "X"}).open(upos)

@@ -22,7 +22,7 @@ from structkd.teachers.structures import StructureModel, Weighted, merged
 __all__ = ["SpacyPipeline"]
 
 #: Parts of a pipeline that neither entities nor parses depend on.
-_NOT_NEEDED = ("senter", "sentencizer", "textcat", "textcat_multilabel")
+_NOT_NEEDED = ("lemmatizer", "senter", "sentencizer", "textcat", "textcat_multilabel")
 _ROOT = "ROOT"
 
 
@@ -36,7 +36,8 @@ class SpacyPipeline(GivenTeacher):
         map: names of the data for entity types, parts of speech or relations of the pipeline, null for outside; ``*``
             is the rest.
         beam: 1 takes the pipeline's one best structure; K takes the structures that a beam of that width ends with,
-            weighted by their probability among them. Parts of speech have no beam.
+            weighted by their probability among them, whether or not the part was trained with a beam (``beam_ner``,
+            ``beam_parser``). Parts of speech have no beam.
         relations: false takes the heads of a parse alone; its relations are ClearNLP's in some pipelines.
 
     >>> from structkd.teachers import SpacyPipeline
@@ -71,12 +72,13 @@ class _Pipeline(StructureModel):
         self.task = "parser" if trees else "ner" if spans else "tagger"
         if self.task == "tagger" and recipe.beam > 1:
             raise ValueError(f"beam={recipe.beam}: spaCy tags every word alone, and has no beam for it. Leave it out.")
-        unneeded = {
-            "ner": ("parser", "tagger", "morphologizer", "attribute_ruler", "lemmatizer"),
-            "parser": ("ner", "tagger", "morphologizer", "attribute_ruler", "lemmatizer"),
-            "tagger": ("ner", "parser", "lemmatizer"),  # the attribute ruler gives parts of speech
-        }[self.task]
-        self.pipeline = _loaded(recipe.path, [*unneeded, *_NOT_NEEDED])
+        others = {
+            "ner": ("parser", "beam_parser", "tagger", "morphologizer", "attribute_ruler"),
+            "parser": ("ner", "beam_ner", "tagger", "morphologizer", "attribute_ruler"),
+            "tagger": ("ner", "beam_ner", "parser", "beam_parser"),  # the attribute ruler gives parts of speech
+        }
+        unneeded = (*others[self.task], *_NOT_NEEDED)
+        self.pipeline = _loaded(recipe.path, unneeded)
         pipeline = self.pipeline
         who = f"the spaCy pipeline {recipe.path}"
         if self.task == "tagger":
@@ -84,11 +86,13 @@ class _Pipeline(StructureModel):
                 raise ValueError(f"T{who[1:]} has no tagger; its parts are {_parts(pipeline)}.")
             own = list(_UPOS)
         else:
-            if self.task not in pipeline.pipe_names:
+            part = _part(pipeline, self.task)
+            if part is None:
                 raise ValueError(
                     f"T{who[1:]} has no part {self.task!r}, which this task needs; its parts are {_parts(pipeline)}."
                 )
-            own = list(pipeline.get_pipe(self.task).labels)
+            self.part: str = part
+            own = list(pipeline.get_pipe(part).labels)
             if trees:
                 own = list(dict.fromkeys([*(label.partition("||")[0] for label in own), _ROOT]))
         given: dict[str, str | None] = dict(recipe.map or {})
@@ -122,13 +126,14 @@ class _Pipeline(StructureModel):
         ]
         if self.beam == 1:
             return [[self._best(doc)] for doc in pipeline.pipe(docs)]
-        part = pipeline.get_pipe(self.task)
-        with pipeline.select_pipes(disable=[self.task]):
+        part = pipeline.get_pipe(self.part)
+        with pipeline.select_pipes(disable=[self.part]):
             docs = list(pipeline.pipe(docs))
         beams = part.beam_parse(docs, beam_width=self.beam)
         found = []
         for doc, beam in zip(docs, beams, strict=True):
-            parses = part.moves.get_beam_parses(beam)
+            # spaCy lists a tree once for each of its arcs; these are one object
+            parses = {id(parse): (weight, parse) for weight, parse in part.moves.get_beam_parses(beam)}.values()
             structures = [Weighted(float(weight), *self._structure(doc, parse)) for weight, parse in parses]
             found.append(merged(structures) or [self._best(part(doc))])
         return found
@@ -266,6 +271,12 @@ _INLINE = re.compile(r"[\"'](?:source|@callbacks|@readers|@loggers)[\"']")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _MOST_BYTES = 2**20
 _REMEDY = "If you trust an installed pipeline that needs code, name its package on the command line: +trust=package."
+
+
+def _part(pipeline: Any, task: str) -> str | None:
+    """Return the name of the part that does a task, which may have been trained with a beam; None if there is none."""
+    factories = {name: pipeline.get_pipe_meta(name).factory for name in pipeline.pipe_names}
+    return next((name for name, factory in factories.items() if factory in (task, f"beam_{task}")), None)
 
 
 def _version() -> str:
