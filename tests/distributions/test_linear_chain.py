@@ -112,7 +112,7 @@ def test_log_prob_of_a_one_word_sentence_through_supervision() -> None:
     # Every scale and every rate with every seed, but not all three.
     [
         (scale, rate, [0, 1, 25, 103, 106, 108][(row + column) % 3 :: 3])
-        for row, scale in enumerate([30.0, 200.0, 400.0, 700.0, 3000.0])
+        for row, scale in enumerate([30.0, 400.0, 3000.0])
         for column, rate in enumerate([0.0, 0.35, 0.5])
     ],
 )

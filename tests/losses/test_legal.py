@@ -142,6 +142,25 @@ def test_dense_chains_beside_other_forms() -> None:
         assert close(loss, expected)
 
 
+def test_a_dense_chain_scores_a_sentence_of_one_word_by_legality_alone() -> None:
+    """It is uniform over the labels that may stand alone, as gold and as a target, too."""
+    family = FAMILIES[3]
+    scores = family.scores(seeded(9), len(LENGTHS), 5)
+    legal = structkd.legal(build(family, scores, BIOES))
+    (alone,) = [item for item, n in enumerate(LENGTHS) if n == 1]
+    possible = [n for n, label in enumerate(BIOES) if label[0] in "OS"]
+    uniform = math.log(len(possible))
+    for label in range(5):
+        gold = torch.zeros(len(LENGTHS), 5, dtype=torch.long)
+        gold[alone, 0] = label
+        loss = structkd.supervised_loss(legal, gold, reduction="none")[alone].item()
+        assert loss == (pytest.approx(uniform, abs=1e-12) if label in possible else math.inf)
+    unconditioned = build(family, scores, BIOES)
+    assert structkd.structural_kd_loss(unconditioned, legal, reduction="none")[alone] == math.inf
+    read = structkd.retag(unconditioned, ["O", "B-X", "I-X"])  # any of the five tags may be a word of its own there
+    assert math.isclose(read.source.partition[alone].item(), math.log(5), abs_tol=1e-12)
+
+
 @pytest.mark.parametrize("pair", [TO_TAGS[0], TO_TAGS[2]], ids=repr)
 def test_spans_teach_legal_tags(pair: Pair) -> None:
     """Case 4: every segmentation is a legal sequence, so the student alone is conditioned."""

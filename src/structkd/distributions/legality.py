@@ -5,23 +5,22 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 from ..tags import legal_transitions
-from .base import Parts, adopt, class_name
+from .base import adopt, class_name
 from .checks import check_inventory
 from .empirical import Empirical
-from .kernels.arithmetic import NEG_INF, Gradient
+from .kernels.arithmetic import NEG_INF
 from .kernels.viterbi import Legality
 from .linear_chain import LinearChainCRF, _FactoredLinearChainCRF
 from .maxent import MaxEnt
 from .relabelled import Relabelled
 
-__all__ = ["LegalWords", "has_sequences", "legal", "restrict"]
+__all__ = ["has_sequences", "legal", "restrict"]
 
 
 def legal(distribution: Distribution, labels: Sequence[str] | None = None) -> Any:
@@ -119,80 +118,28 @@ def _legality(labels: tuple[str, ...]) -> Legality:
         ) from None
 
 
-class _LegalChain(_FactoredLinearChainCRF):
-    """A factored chain over legal sequences. Its transitions, start and end are -inf elsewhere."""
-
-    _legality: Legality
-
-    def alone(self) -> LegalWords:
-        return _legal_words(self.words_alone(self.emissions), self._legality)
-
-
-class LegalWords(_LegalChain):
-    """Independent words conditioned on legal sequences: transitions, start and end are constants, 0 or -inf."""
-
-    over_words = True
-
-    def alone(self) -> LegalWords:
-        return self
-
-
-class _LegalDenseChain(LinearChainCRF):
-    """A dense chain over legal sequences that has one-word sentences: these are uniform over the legal labels."""
-
-    _single: Tensor  # BoolTensor [C]: the labels that a sentence of one word may have
-
-    def parts(self) -> Parts:
-        unary, bigrams = super().parts()
-        impossible = (self.lengths == 1).view(-1, 1, 1) & ~self._single
-        return unary.masked_fill(impossible, NEG_INF), bigrams
-
-    def _forward_backward(self, parts: Parts, precision: torch.dtype) -> tuple[Tensor, Parts]:
-        value, (labels, bigrams) = super()._forward_backward(parts, precision)
-        if torch.is_grad_enabled() and any(p.requires_grad for p in parts):
-            return value, (labels, bigrams)  # by the general recursion, which reads the words' own scores
-        alone, possible = self.lengths == 1, self._single.to(labels.dtype)
-        uniform = torch.where(self.word_mask.unsqueeze(-1), possible / possible.sum(), 0.0)
-        labels = torch.where(alone.view(-1, 1, 1), uniform, labels)
-        value = torch.where(alone, possible.sum().log().to(value.dtype), value)
-        self._require_structures(value, parts)
-        return value, (labels, bigrams)
-
-    def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
-        return None  # the kernel takes one-word sentences for uniform over all labels
-
-
-K = TypeVar("K", bound=_LegalChain)
-
-
 @restrict.register
-def _(distribution: MaxEnt, legality: Legality, labels: Any) -> LegalWords:
+def _(distribution: MaxEnt, legality: Legality, labels: Any) -> LinearChainCRF:
     named = distribution.labels or labels
-    return _legal_words(MaxEnt(distribution.logits, distribution.lengths, named, validate_args=False), legality)
+    words = MaxEnt(distribution.logits, distribution.lengths, named, validate_args=False)
+    return _FactoredLinearChainCRF.of_legal_words(words, legality)
 
 
 @restrict.register
-def _(distribution: _LegalChain, legality: Legality, labels: Any) -> _LegalChain:
-    if all(torch.equal(own, other) for own, other in zip(distribution._legality, legality, strict=True)):
-        return distribution
-    start, transitions, end = (own & other for own, other in zip(distribution._legality, legality, strict=True))
+def _(distribution: _FactoredLinearChainCRF, legality: Legality, labels: Any) -> LinearChainCRF:
+    known = distribution.legality
+    if known is not None:
+        if all(torch.equal(own, other) for own, other in zip(known, legality, strict=True)):
+            return distribution
+        start, transitions, end = (own & other for own, other in zip(known, legality, strict=True))
+        legality = (start, transitions, end)
     emissions, moves, first, last = distribution.scores
     assert emissions is not None
     assert moves is not None
-    assert first is not None
-    assert last is not None
-    given, both = (first, moves, last), (start, transitions, end)
-    return _legal_chain(type(distribution), emissions, given, both, distribution.lengths, distribution.labels)
-
-
-@restrict.register
-def _(distribution: _FactoredLinearChainCRF, legality: Legality, labels: Any) -> _LegalChain:
-    emissions, transitions, start, end = distribution.scores
-    assert emissions is not None
-    assert transitions is not None
-    zeros = transitions.new_zeros(transitions.shape[-1])  # a chain that tags are read from has no labels of its own
-    given = (zeros if start is None else start, transitions, zeros if end is None else end)
-    return _legal_chain(_LegalChain, emissions, given, legality, distribution.lengths, distribution.labels or labels)
+    zeros = moves.new_zeros(moves.shape[-1])  # a chain that tags are read from has no labels of its own
+    given = (zeros if first is None else first, moves, zeros if last is None else last)
+    named, words = distribution.labels or labels, distribution.over_words
+    return _FactoredLinearChainCRF.of_legal(emissions, given, legality, distribution.lengths, named, words)
 
 
 @restrict.register
@@ -202,11 +149,9 @@ def _(distribution: LinearChainCRF, legality: Legality, labels: Any) -> LinearCh
     last = (distribution.lengths - 2).view(-1, 1, 1, 1)
     allowed = transitions & (start | (position > 0)) & (end.unsqueeze(-1) | (position < last))
     scores = distribution.log_potentials.masked_fill(~allowed, NEG_INF)
-    alone = bool((distribution.lengths == 1).any())
-    kind = _LegalDenseChain if alone else LinearChainCRF
-    result = kind(scores, distribution.lengths, distribution.labels or labels, validate_args=False)
-    if isinstance(result, _LegalDenseChain):
-        result._single = start & end
+    result = LinearChainCRF(scores, distribution.lengths, distribution.labels or labels, validate_args=False)
+    known = distribution.legality
+    result.legality = legality if known is None else tuple(a & b for a, b in zip(known, legality, strict=True))  # type: ignore[assignment]
     return result
 
 
@@ -241,32 +186,9 @@ def _(distribution: Empirical, legality: Legality, labels: Any) -> Empirical:
 def _(distribution: Relabelled, legality: Legality, labels: Any) -> Relabelled:
     """Condition the source on the sequences whose images are legal."""
     source = distribution.source
-    if distribution.kind == "spans" or type(source).__name__ == "_MaskedChain":
+    if distribution.kind == "spans":
         return distribution  # spans that were read are written legally
     outputs = distribution.outputs.cpu()
     start, transitions, end = legality
     pulled = start[outputs], transitions[outputs][:, outputs], end[outputs]
     return Relabelled(restrict(source, pulled, source.labels), outputs.tolist(), distribution.size, labels)
-
-
-def _legal_words(words: MaxEnt, legality: Legality) -> LegalWords:
-    size = words.event_shape[-1]
-    zeros = words.logits.new_zeros(size)
-    given = (zeros, words.logits.new_zeros(size, size), zeros)
-    return _legal_chain(LegalWords, words.logits, given, legality, words.lengths, words.labels)
-
-
-def _legal_chain(
-    kind: type[K],
-    emissions: Tensor,
-    given: tuple[Tensor, Tensor, Tensor],
-    legality: Legality,
-    lengths: Tensor,
-    labels: list[str] | None,
-) -> K:
-    start, transitions, end = (
-        scores.masked_fill(~mask.to(scores.device), NEG_INF) for scores, mask in zip(given, legality, strict=True)
-    )
-    chain = kind(emissions, transitions, start, end, lengths, labels, validate_args=False)
-    chain._legality = legality
-    return chain

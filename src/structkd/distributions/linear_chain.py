@@ -122,6 +122,9 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     structures_are = "labels"
     #: Whether targets and gradients are per transition [C, C] rather than per bigram [N-1, C, C].
     factored = False
+    #: What a sentence is conditioned on (`structkd.legal`), on the CPU; None if every sequence is possible. The scores
+    #: of bigrams say so themselves, and this says it of sentences of one word, which have none.
+    legality: Legality | None = None
 
     def _form(self) -> Any:
         return self.factored
@@ -137,7 +140,19 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def parts(self) -> Parts:
         dtype = working_precision(self.log_potentials)
         bigrams = torch.where(self.event_mask(), self.log_potentials.to(dtype), 0.0)
-        return bigrams.new_zeros(*self.batch_shape, self.words, self.event_shape[-1]), bigrams
+        unary = bigrams.new_zeros(*self.batch_shape, self.words, self.event_shape[-1])
+        chosen = self._chosen_alone()
+        if chosen is not None:
+            alone, possible = chosen
+            unary.masked_fill_(alone.view(-1, 1, 1) & ~possible, NEG_INF)
+        return unary, bigrams
+
+    def _chosen_alone(self) -> tuple[Tensor, Tensor] | None:
+        """Return which sentences have one word [B], and its possible labels [C]; None if no sentence is told so."""
+        if self.legality is None:
+            return None
+        alone, (start, _, end) = self.lengths == 1, self.legality
+        return (alone, (start & end).to(alone.device)) if bool(alone.any()) else None
 
     def inside(self, semiring: Log, parts: Parts, lengths: Tensor) -> Tensor:
         unary, pairwise = parts
@@ -157,12 +172,20 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         scores = parts[1].detach()
         (value,), (labels,), (bigrams,) = chain.dense_expectations([scores], self.lengths, precision=precision)
         labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
+        chosen = self._chosen_alone()
+        if chosen is not None:  # the kernel takes a sentence of one word for uniform over all labels
+            alone, possible = chosen
+            uniform = torch.where(self.word_mask.unsqueeze(-1), possible / possible.sum(), 0.0).to(labels.dtype)
+            labels = torch.where(alone.view(-1, 1, 1), uniform, labels)
+            value = torch.where(alone, possible.sum().log().to(value.dtype), value)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
 
     def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
             return None
+        if self._chosen_alone() is not None:
+            return None  # as above
         theirs, own = teacher.log_potentials.detach(), self.log_potentials.detach()
         precision = torch.promote_types(theirs.dtype, self.dtype)
         found = chain.dense_kd(theirs, own, self.lengths, temperature, precision)
@@ -175,6 +198,8 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """Return the likelihood of label sequences that are known as a whole."""
         if self.is_event(gold) or self.leaves_open(gold):
             return None
+        if self._chosen_alone() is not None:
+            return None  # as above
         found = chain.dense_likelihood(self.log_potentials.detach(), gold, self.lengths, self.dtype)
         if found is None:
             return None
@@ -339,6 +364,35 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
     score_fields = ("emissions", "transitions", "start", "end")
 
+    @staticmethod
+    def of_legal(
+        emissions: Tensor,
+        given: tuple[Tensor, Tensor, Tensor],
+        legality: Legality,
+        lengths: Tensor,
+        labels: Sequence[str] | None,
+        over_words: bool,
+    ) -> _FactoredLinearChainCRF:
+        """Return a chain over legal sequences: the given start, transitions and end, and -inf elsewhere.
+
+        Args:
+            over_words: whether the words are independent but for this, so that the given scores are constants.
+        """
+        start, transitions, end = (
+            scores.masked_fill(~mask.to(scores.device), NEG_INF) for scores, mask in zip(given, legality, strict=True)
+        )
+        found = _FactoredLinearChainCRF(emissions, transitions, start, end, lengths, labels, validate_args=False)
+        found.legality, found.over_words = legality, over_words
+        return found
+
+    @staticmethod
+    def of_legal_words(words: MaxEnt, legality: Legality) -> _FactoredLinearChainCRF:
+        """Return independent words conditioned on legal sequences."""
+        size = words.event_shape[-1]
+        zeros = words.logits.new_zeros(size)
+        given = (zeros, words.logits.new_zeros(size, size), zeros)
+        return _FactoredLinearChainCRF.of_legal(words.logits, given, legality, words.lengths, words.labels, True)
+
     def _factors(self) -> chain.Scores:
         return self.emissions, self.transitions, self.start, self.end
 
@@ -348,7 +402,9 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         return TransitionCounts((labels[:, 1:], labels[:, :-1], None))
 
     def dense(self) -> LinearChainCRF:
-        return LinearChainCRF(self.log_potentials, self.lengths, self.labels, validate_args=False)
+        dense = LinearChainCRF(self.log_potentials, self.lengths, self.labels, validate_args=False)
+        dense.legality = self.legality
+        return dense
 
     @ordinary_tensors
     def decode(self, legal: Legality | None = None) -> Tensor:
@@ -357,8 +413,11 @@ class _FactoredLinearChainCRF(LinearChainCRF):
             emissions = self.emissions.to(dtype)
             return viterbi(emissions, self.transitions, self.lengths, self.start, self.end, legal)[1]
 
-    def alone(self) -> MaxEnt:
-        return self.words_alone(self.emissions)
+    def alone(self) -> StructuredDistribution:
+        if self.over_words:
+            return self
+        words = self.words_alone(self.emissions)
+        return words if self.legality is None else self.of_legal_words(words, self.legality)
 
     # Parts are (unary [B, N, C], transitions [C, C]), expectations (label marginals, TransitionCounts); a structure is
     # its labels alone.

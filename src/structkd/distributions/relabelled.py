@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .base import Parts, StructuredDistribution, adopt, class_name
+from .base import StructuredDistribution, adopt, class_name
 from .checks import check_inventory
 from .empirical import Empirical
 from .head_labeling import HeadLabeling
-from .kernels.arithmetic import NEG_INF, working_precision
+from .kernels.arithmetic import NEG_INF
 from .linear_chain import LinearChainCRF
 from .maxent import MaxEnt
 from .mixture import Mixture
@@ -369,19 +369,6 @@ def _renamed_relations(distribution: HeadLabeling, outputs: list[int]) -> HeadLa
 # -- tags that are read -----------------------------------------------------------------------------------------------
 
 
-class _MaskedChain(LinearChainCRF):
-    """A dense chain of states, some of which cannot be at the edges; a one-word sentence is uniform over the others."""
-
-    def __init__(self, log_potentials: Tensor, lengths: Tensor, alone: Tensor) -> None:
-        super().__init__(log_potentials, lengths, validate_args=False)
-        self._alone = alone.to(working_precision(log_potentials)) / alone.sum()
-
-    def expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
-        value, (labels, bigrams) = super().expectations(parts)
-        first = torch.where((self.lengths == 1).unsqueeze(1), self._alone, labels[:, 0])
-        return value, (torch.cat([first.unsqueeze(1), labels[:, 1:]], 1), bigrams)
-
-
 def _read_chain(source: StructuredDistribution, reading: TagReader, writing: TagWriter, names: list[str]) -> Relabelled:
     """Return the chain whose states are a source label and whether its word begins (and ends) a span, as written."""
     if not isinstance(source, (MaxEnt, LinearChainCRF, SecondOrderChainCRF)):
@@ -433,7 +420,9 @@ def _expanded(
         ends = (position == (source.lengths - 2).view(-1, 1, 1)) & ~last
         scores = scores.masked_fill(ends.unsqueeze(-1), NEG_INF)
         starts = (position == 0) & ~first
-        return _MaskedChain(scores.masked_fill(starts.unsqueeze(-2), NEG_INF), source.lengths, first & last)
+        chain = LinearChainCRF(scores.masked_fill(starts.unsqueeze(-2), NEG_INF), source.lengths, validate_args=False)
+        chain.legality = (first.cpu(), allowed.cpu(), last.cpu())
+        return chain
     if isinstance(source, MaxEnt):
         emissions, transitions, start, end = source.logits, None, None, None
     else:
