@@ -41,7 +41,11 @@ test-docs: install  ## run the code blocks and commands of README and guides (ab
 test-triton: install  ## run the kernels for a GPU, in Triton's interpreter if there is none (about 90 seconds)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m triton
 
-check: lint  ## check style and types, run the tests that start and train nothing, by one path of the kernels (about 3 minutes)
+check: install  ## check style and types, run the tests of mathematics, data and structure by one path of the kernels (about 2 minutes)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint fast
+
+.PHONY: fast
+fast:
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --fast -m "not processes and not triton and not docs"
 
 test-peers: install tests_peers/.peers/installed  ## run other libraries' tests on our classes, and compare results

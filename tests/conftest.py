@@ -30,8 +30,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("structkd")
 
 
-#: Folders of tests that train something or start processes.
-SLOW = ("models", "training", "commands", "packaging", "docs")
+#: Folders of tests that train something, lay out whole runs or start processes.
+SLOW = ("commands", "models", "training", "packaging", "docs", "runs", "reporting", "teachers", "export")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fast",
         action="store_true",
-        help="leave out models, trainings, commands and the built package; the mathematics runs by one path",
+        help="leave out models, trainings, runs, commands and the built package; the mathematics runs by one path",
     )
 
 
