@@ -32,7 +32,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 test: install  ## run the tests (five and a half minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not processes and not triton and not docs"
 
-test-processes: install  ## run the tests that start, kill and install programs (about 3 minutes)
+test-processes: install  ## run the tests that start, kill and install programs, and all scenarios (about 3 minutes)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m processes
 
 test-docs: install  ## run the code blocks and commands of README and guides (about 1 minute)

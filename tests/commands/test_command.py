@@ -159,6 +159,7 @@ def test_multirun_shares_and_report_reads(run, tmp_path: Path) -> None:
     assert of_seeds <= figures
 
 
+@pytest.mark.processes
 def test_every_scenario_runs(run, tmp_path: Path) -> None:
     """What the README shows: all scenarios in one sweep."""
     status, _, errors = run("-m", "scenario=glob(case*)", "+debug=tiny", "~kd@baselines.token")
