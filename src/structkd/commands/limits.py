@@ -35,7 +35,8 @@ def limit_repository(repository: Any) -> None:
 
 
 def _limited(repository: Any, method: Any) -> Any:
-    def limited(name: str, *args: Any, **options: Any) -> Any:
+    def limited(*args: str, **options: str) -> Any:
+        name = args[0] if args else next(iter(options.values()))  # Hydra calls by position and by keyword
         parts = re.split(r"[/\\]", name)
         if ".." in parts or name.startswith(("/", "\\", "~")) or "\0" in name or re.match("[A-Za-z]:", name):
             raise LimitError(
@@ -46,7 +47,7 @@ def _limited(repository: Any, method: Any) -> Any:
             for source in repository.get_sources():
                 if source.scheme() == "file" and source.is_config(name):
                     _check_place(Path(source.path), name)
-        return method(name, *args, **options)
+        return method(*args, **options)
 
     return limited
 

@@ -39,7 +39,8 @@ class _Guarded:
     def write(self, text: str) -> int:
         if not text.isprintable():
             # A return inside of a text would let a name write over the line that it stands in.
-            begin = _MOVES.match(text)[0] if self._has_bars else ""  # type: ignore[index] - it matches nothing, too
+            found = _MOVES.match(text) if self._has_bars else None
+            begin = found[0] if found else ""
             moves = begin if begin == text else begin[: len(begin) - len(begin.lstrip("\r"))]
             text = moves + printable(text[len(moves) :])
         return self._stream.write(text)
@@ -78,7 +79,7 @@ def guard_process() -> list[tuple[logging.StreamHandler[Any], Any]]:
     if isinstance(sys.stderr, _Guarded):
         return []
     streams = {id(sys.stdout): _Guarded(sys.stdout), id(sys.stderr): _Guarded(sys.stderr, has_bars=True)}
-    sys.stdout, sys.stderr = streams[id(sys.stdout)], streams[id(sys.stderr)]  # type: ignore[assignment]
+    sys.stdout, sys.stderr = streams[id(sys.stdout)], streams[id(sys.stderr)]
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = dict.fromkeys(handler for logger in loggers for handler in getattr(logger, "handlers", ()))
     changed = []

@@ -175,9 +175,10 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         chosen = self._chosen_alone()
         if chosen is not None:  # the kernel takes a sentence of one word for uniform over all labels
             alone, possible = chosen
-            uniform = torch.where(self.word_mask.unsqueeze(-1), possible / possible.sum(), 0.0).to(labels.dtype)
+            possible = possible.to(labels.dtype)
+            uniform = torch.where(self.word_mask.unsqueeze(-1), possible / possible.sum(), 0.0)
             labels = torch.where(alone.view(-1, 1, 1), uniform, labels)
-            value = torch.where(alone, possible.sum().log().to(value.dtype), value)
+            value = torch.where(alone, possible.to(value.dtype).sum().log(), value)
         self._require_structures(value, parts)
         return value, (labels, bigrams)
 

@@ -257,8 +257,8 @@ def _of_json(file: _File) -> Gold:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{place}: Not JSON ({error}).") from None
         value = value if isinstance(value, dict) else {}
-        words = value.get("words", value.get("tokens"))
-        values = {name: value.get(name) for name in wanted}
+        words: Any = value.get("words", value.get("tokens"))
+        values: dict[str, Any] = {name: value.get(name) for name in wanted}
         if not _are(words, str) or any(
             not _are(given, wanted[name]) or len(given) != len(words) for name, given in values.items()
         ):

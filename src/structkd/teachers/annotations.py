@@ -458,8 +458,8 @@ def _answer(
             return key, make(spans=())
         if not repair and (found := spelling.violation(tags)) is not None:
             raise refuse(f"{found[1]}. To read such tags as conlleval does, set teacher.model.repair=true.")
-        found = spans_of_tags(spelling.read(tags, repair)[0], spelling.scheme)
-        return key, make(spans=tuple((own[start], own[end + 1], shared(name)) for start, end, name in found))
+        read = spans_of_tags(spelling.read(tags, repair)[0], spelling.scheme)
+        return key, make(spans=tuple((own[start], own[end + 1], shared(name)) for start, end, name in read))
     if kind == "trees" and "heads" in each:
         heads, relations = _tree(each, words, refuse)
         named = None if relations is None else shared_row(tuple(map(shared, relations)))

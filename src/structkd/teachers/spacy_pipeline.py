@@ -244,7 +244,7 @@ def _installed(name: str) -> Path:
 def _check_configuration(path: Path) -> None:
     """Refuse what makes spaCy import a module by name: parts of other pipelines, and callbacks."""
     parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#", ";"))
-    parser.optionxform = str  # type: ignore[assignment, method-assign] - names have cases
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # names have cases
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"more than {_MOST_BYTES:,} bytes")

@@ -163,7 +163,8 @@ def sharing() -> Callable[[_Value], _Value]:
     known: dict[Any, Any] = {}
 
     def shared(value: _Value) -> _Value:
-        return known.setdefault(value, value) if len(known) < _MOST_SHARED else known.get(value, value)
+        found: _Value = known.setdefault(value, value) if len(known) < _MOST_SHARED else known.get(value, value)
+        return found
 
     return shared
 

@@ -102,7 +102,7 @@ class PackedSentences(Sequence[S]):
             return NotImplemented
         return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment] - as of a list
+    __hash__ = None  # type: ignore[assignment]  # as of a list
 
     def _at(self, number: int) -> S:
         row = number if self._rows is None else self._rows[number]
