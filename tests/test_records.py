@@ -14,6 +14,7 @@ import pytest
 
 from structkd import records
 from structkd.files import json_bytes
+from structkd.harmless import without_places
 from structkd.records import (
     Failure,
     Record,
@@ -51,7 +52,10 @@ def test_files_of_the_version_before_load_and_keep_their_bytes(name: str, tmp_pa
         content = json.loads(again)
         assert content.pop("seal") == hashlib.sha256((WRITTEN / name).read_bytes()).hexdigest()
         again = json_bytes(content)
-    assert again == (WRITTEN / name).read_bytes()
+    before = (WRITTEN / name).read_bytes()
+    if KINDS[name].PUBLISHED:  # they had absolute paths
+        before = json_bytes(without_places(json.loads(before)))
+    assert again == before
 
 
 def test_attributes_are_what_the_files_hold() -> None:
