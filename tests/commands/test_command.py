@@ -289,9 +289,18 @@ def test_ones_own_corpus_at_once(run, tmp_path: Path) -> None:
     tiny += [f"{role}.trainer.{each}" for role in ("teacher", "student") for each in ("eval_steps=2", "warmup_steps=0")]
     epochs = ["+student.trainer.num_train_epochs=2", "student.trainer.max_steps=null"]
     files = ["data=columns", "data.dev=dev.txt", "data.test=test.txt"]
-    status, _, errors = run(*files, *tiny, "teacher.trainer.max_steps=2", *epochs, "~kd@baselines.token")
+    work = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    arguments = ("teacher.trainer.max_steps=2", *epochs, "~kd@baselines.token", f"work_dir={work}")
+    status, output, errors = run(*files, *tiny, *arguments)
     assert status == 0, errors
-    (folder,) = (tmp_path / "structkd-runs" / "runs").iterdir()
+    (folder,) = (work / "runs").iterdir()
+    # The table may be published and has no absolute path; the last lines can be typed where the command was.
+    table = (folder / "results.md").read_text()
+    assert str(work) not in table
+    model = re.search(r"student structural +structkd predict (\S+) FILE", table)
+    assert model is not None
+    assert (folder / model[1]).is_dir()
+    assert f"structkd predict {(folder / model[1]).resolve()} FILE" in errors + output
     teacher, _, student = json.loads((folder / "metrics.json").read_text())["results"]
     assert (teacher["labelled"], student["labelled"], student["unlabelled"]) == (10, 10, 0)
     assert student["steps"] == 2

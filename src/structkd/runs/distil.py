@@ -179,7 +179,7 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     """Fill the run's folder; its metrics come last."""
     make_folder(folder.path / "predictions")
     work_dir = Path(os.path.normpath(folder.path.absolute() / record.work_dir))
-    write_text(folder.results, printable(without_places(result_table(run, record, work_dir))))
+    write_text(folder.results, printable(without_places(result_table(run, record, work_dir, folder.path))))
     for result in run.results:
         predictions = TrainingFolder(work_dir / result.folder).predictions("test")
         if not predictions.exists():  # of a teacher that does not know the test split
@@ -264,8 +264,8 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}
 
 
-def result_table(run: RunMetrics, record: RunRecord, work_dir: Path) -> str:
-    """Return the metrics of one run as a Markdown table, in percent."""
+def result_table(run: RunMetrics, record: RunRecord, work_dir: Path, folder: Path) -> str:
+    """Return the metrics of one run as a Markdown table, in percent, for a file in `folder`."""
     metric = run.metric
     # Models that are trained with legal sequences alone have no lenient figure.
     names = list(dict.fromkeys(name for result in run.results for name in result.test))
@@ -286,8 +286,11 @@ def result_table(run: RunMetrics, record: RunRecord, work_dir: Path) -> str:
         cells.append("none" if given else f"{record.results[result.method].seconds:.0f} s")
         lines.append("| " + " | ".join(cells) + " |")
     rules = dict.fromkeys(map(metric_rule, names))
-    used = ["Annotate text with these models (`structkd predict --help`):", ""]
-    used += [f"    {line}" for line in usage_lines(run, work_dir)]
+    # A file that may be published has no absolute path, so that a folder elsewhere is seen from the file.
+    start = None if work_dir.is_relative_to(Path.cwd()) else folder
+    where = "" if start is None else ", in the folder of this file"
+    used = [f"Annotate text with these models{where} (`structkd predict --help`):", ""]
+    used += [f"    {line}" for line in usage_lines(run, work_dir, start)]
     notes = [line for part in (*rules, run.data.notes) if part for line in (part, "")]
     return "\n".join([*lines, "", *notes, *used, "", f"`{shlex.join(['structkd', *record.overrides])}`", ""])
 

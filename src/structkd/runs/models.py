@@ -49,19 +49,21 @@ def source_of(model: str) -> tuple[Path, dict[str, Any]]:
     return folder, described(folder).get("run", {})
 
 
-def usage(work_dir: Path, result: Result) -> str:
-    """Return the command that annotates text with a model, as it is typed in the current folder."""
+def usage(work_dir: Path, result: Result, start: Path | None = None) -> str:
+    """Return the command that annotates text with a model, as it is typed in the current folder, or in `start`."""
     folder = work_dir / result.folder
+    if start is not None:
+        return shlex.join(["structkd", "predict", os.path.relpath(folder, start)])
     relative = os.path.relpath(folder)
     return shlex.join(["structkd", "predict", str(folder) if relative.startswith("..") else relative])
 
 
-def usage_lines(run: RunMetrics, work_dir: Path) -> list[str]:
-    """Return a line with the command for every student, that of the method first."""
+def usage_lines(run: RunMetrics, work_dir: Path, start: Path | None = None) -> list[str]:
+    """Return a line with the command for every student, that of the method first; `start` as in `usage`."""
     students = [each for each in run.results if each.role == "student"]
     students.sort(key=lambda each: each.method != run.method)
     width = max(len(each.method) for each in students)
-    return [f"student {each.method:<{width}}  {usage(work_dir, each)} FILE" for each in students]
+    return [f"student {each.method:<{width}}  {usage(work_dir, each, start)} FILE" for each in students]
 
 
 def describe_models(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
