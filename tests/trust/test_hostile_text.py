@@ -110,7 +110,7 @@ def test_a_sentence_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_annotations_and_vectors_in_bounded_memory(tmp_path: Path) -> None:
-    """Objects take much: one list of JSON objects took 30 times the file, an array for each vector 15 times."""
+    """Objects take much memory: answers as JSON, and an array for each vector."""
     rows = {"words": [f"w{n}" for n in range(10)], "tags": ["B-PER", *["O"] * 9]}
     texts = {
         "annotations": "".join(json.dumps({**rows, "id": number}) + "\n" for number in range(2_000)),
