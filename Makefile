@@ -80,7 +80,7 @@ test-newest:  ## run the tests of make check with the newest versions that the p
 test-cluster: install  ## disturb sweeps on a real Slurm, which this starts (Debian: slurm-wlm, munge), and a training of two processes (about 8 minutes)
 	$(BIN)/python tests_cluster/run.py
 
-reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 13 minutes)
+reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 18 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)
 
 bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 3 minutes)
