@@ -28,6 +28,7 @@ from structkd.cache import cache_folder
 
 __all__ = [
     "MANIFEST",
+    "MOST_UNPACKED",
     "aside_of",
     "fault",
     "forget_digests",
@@ -35,6 +36,7 @@ __all__ = [
     "is_set_aside",
     "json_bytes",
     "make_folder",
+    "most_unpacked",
     "move",
     "read_json",
     "read_manifest",
@@ -53,6 +55,10 @@ __all__ = [
 
 #: Name of the file with the size and sha256 of every other file of a folder.
 MANIFEST = "manifest.json"
+#: A compressed file may unpack to this many times its size.
+MOST_UNPACKED = 50
+#: Bytes that a compressed file may unpack to whatever its size.
+_FREELY_UNPACKED = 2**23
 #: Format 1, of the version before, has no seal.
 _MANIFEST_FORMAT = 2
 _SEAL = "seal"
@@ -61,6 +67,15 @@ _ASIDE = ".damaged"
 _SETTLED_NANOSECONDS = 2_000_000_000
 #: Bytes of a file from which on its sha256 is noted in the cache folder.
 _LARGE = 8_000_000
+
+
+def most_unpacked(size: int) -> int:
+    """Return the number of bytes that a compressed file of this size may unpack to: more is made to fill a memory.
+
+    >>> most_unpacked(1_000), most_unpacked(1_000_000)
+    (8388608, 50000000)
+    """
+    return max(_FREELY_UNPACKED, MOST_UNPACKED * size)
 
 
 @contextmanager

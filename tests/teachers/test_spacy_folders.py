@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from structkd.teachers.spacy_pipeline import data_folder
+from structkd.teachers.spacy_folders import pipeline_folder
 
 CONFIG = """
 [nlp]
@@ -49,13 +49,13 @@ def test_an_installed_pipeline_is_read_and_not_imported(tmp_path: Path, monkeypa
     data = pipeline(tmp_path / "xx_made_sm" / "xx_made_sm-1.0")
     points = tmp_path / "xx_made_sm-1.0.dist-info" / "entry_points.txt"
     points.write_text("[spacy_models]\nxx_made_sm = xx_made_sm\njson = json\nxx_other = json\n")
-    assert data_folder("xx_made_sm") == data
+    assert pipeline_folder("xx_made_sm") == data
     for name in ("json", "xx_other", "this", "pip", "xx_made_sm.x", "blank:en", "-x", "../xx_made_sm/y", "http://x/y"):
         with pytest.raises(FileNotFoundError, match="spaCy pipeline"):
-            data_folder(name)
+            pipeline_folder(name)
     (tmp_path / "xx_made_sm" / "meta.json").write_text('{"lang": "../..", "name": "x", "version": "1"}')
     with pytest.raises(ValueError, match=r"meta\.json does not name the folder"):
-        data_folder("xx_made_sm")
+        pipeline_folder("xx_made_sm")
     assert not (tmp_path / "marker").exists()
     assert "xx_made_sm" not in sys.modules
 
@@ -73,10 +73,10 @@ def test_an_installed_pipeline_is_read_and_not_imported(tmp_path: Path, monkeypa
     ],
 )
 def test_configurations_that_import_are_refused(change: tuple[str, str], tmp_path: Path) -> None:
-    assert data_folder(str(pipeline(tmp_path / "good"))) == tmp_path / "good"
+    assert pipeline_folder(str(pipeline(tmp_path / "good"))) == tmp_path / "good"
     pipeline(tmp_path / "evil", CONFIG.replace(*change, 1))
     with pytest.raises(ValueError, match=r"evil.config\.cfg"):
-        data_folder(str(tmp_path / "evil"))
+        pipeline_folder(str(tmp_path / "evil"))
 
 
 @pytest.mark.parametrize("name", ["x.py", "inner/y.so", "z.pkl"])
@@ -85,7 +85,7 @@ def test_folders_with_code_are_refused(name: str, tmp_path: Path) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).touch()
     with pytest.raises(ValueError, match=f"{Path(name).name}: A folder with code"):
-        data_folder(str(folder))
+        pipeline_folder(str(folder))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no config\.cfg"):
-        data_folder(str(tmp_path / "empty"))
+        pipeline_folder(str(tmp_path / "empty"))

@@ -8,14 +8,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from structkd.files import MOST_UNPACKED, most_unpacked
 from structkd.runs.models import source_of
 
 from .arguments import add_model, loaded, parser_of
 
 __all__ = ["command"]
-
-#: Sentences may unpack to this many times their file, and to 8 MiB in any case.
-_MOST_UNPACKED, _FREELY_UNPACKED = 50, 2**23
 
 _DESCRIPTION = """\
 Write a trained model as a folder that annotates text without torch: model.onnx, tables.json, annotate.py, README.md.
@@ -72,11 +70,11 @@ def _sentences(path: Path, options: Any) -> list[dict[str, Any]] | None:
     if not options.int8 or (options.dev is None and not path.is_file()):
         return None
     try:
-        most = max(_FREELY_UNPACKED, _MOST_UNPACKED * path.stat().st_size)
+        most = most_unpacked(path.stat().st_size)
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(most + 1)
         if len(content) > most:
-            raise ValueError(f"it unpacks to more than {_MOST_UNPACKED} times its size")
+            raise ValueError(f"it unpacks to more than {MOST_UNPACKED} times its size")
         sentences = [json.loads(line) for line in content.splitlines() if line.strip()]
         if not all({"tokens", "gold"} <= set(sentence) for sentence in sentences):
             raise ValueError("a line has no tokens or no gold")

@@ -29,7 +29,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from structkd.extras import how_to_report
 from structkd.files import remove_unfinished, unfinished_prefix
-from structkd.harmless import without_places
 from structkd.records import Failure, RunFolder, SweepRecord
 
 from . import schema  # noqa: F401 - registers a resolver, too
@@ -202,9 +201,9 @@ class Outcomes(Callback):
             status, message = "failed", explain(error)
             failure = Failure(
                 error=type(error).__name__,
-                message=without_places(message),
-                traceback=without_places("".join(traceback.format_exception(error))),
-                overrides=without_places(overrides),
+                message=message,
+                traceback="".join(traceback.format_exception(error)),
+                overrides=overrides,
                 sweep=self._sweep,
                 time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             )

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from structkd.cache import cache_folder
 from structkd.configurable import configurable
-from structkd.files import replacing, sha256
+from structkd.files import MOST_UNPACKED, most_unpacked, replacing, sha256
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: The name of a file or folder; it begins with neither a dot nor a hyphen.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LONGEST = 200
-#: A member may unpack to this many times its size, and to 8 MiB in any case, and to no more bytes than these.
-_MOST_UNPACKED, _FREELY_UNPACKED, _LARGEST = 50, 2**23, 2**33
+#: Bytes that a member may unpack to at most.
+_LARGEST = 2**33
 
 
 @dataclass(frozen=True)
@@ -214,10 +214,10 @@ def _extract(wheel: Path, member: str, digest: str, path: Path) -> None:
 def _check_size(wheel: Path, member: zipfile.ZipInfo) -> None:
     """Refuse a member that would fill the disk."""
     packed, unpacked = wheel.stat().st_size, member.file_size
-    if unpacked > _LARGEST or unpacked > max(_FREELY_UNPACKED, _MOST_UNPACKED * min(packed, member.compress_size)):
+    if unpacked > _LARGEST or unpacked > most_unpacked(min(packed, member.compress_size)):
         raise ValueError(
             f"{member.filename} of {wheel.name} unpacks from {member.compress_size:,} to {unpacked:,} bytes. At most "
-            f"{_MOST_UNPACKED} times its size is unpacked, and {_LARGEST >> 30} GiB: a file may be made to fill "
+            f"{MOST_UNPACKED} times its size is unpacked, and {_LARGEST >> 30} GiB: a file may be made to fill "
             "the disk."
         )
 

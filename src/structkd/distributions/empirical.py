@@ -382,7 +382,7 @@ class Empirical(Distribution):
         best = torch.zeros_like(total, dtype=torch.bool)
         best.scatter_(1, total.argsort(dim=1, descending=True, stable=True)[:, :k], True)
         best &= total > 0
-        # equal structures stay apart: a temperature applies to images of a map before they are added up
+        # Equal structures are not added up here, because a temperature applies to each of them before their sum.
         return self.keep(best.gather(1, groups)) if weighted else self.with_weights(best.double())
 
     def grouped(self) -> Tensor:

@@ -118,6 +118,13 @@ def _legality(labels: tuple[str, ...]) -> Legality:
         ) from None
 
 
+def _both(known: Legality | None, legality: Legality) -> Legality:
+    """Return what two conditions allow; a distribution without one has None."""
+    if known is None:
+        return legality
+    return known[0] & legality[0], known[1] & legality[1], known[2] & legality[2]
+
+
 @restrict.register
 def _(distribution: MaxEnt, legality: Legality, labels: Any) -> LinearChainCRF:
     named = distribution.labels or labels
@@ -128,11 +135,9 @@ def _(distribution: MaxEnt, legality: Legality, labels: Any) -> LinearChainCRF:
 @restrict.register
 def _(distribution: _FactoredLinearChainCRF, legality: Legality, labels: Any) -> LinearChainCRF:
     known = distribution.legality
-    if known is not None:
-        if all(torch.equal(own, other) for own, other in zip(known, legality, strict=True)):
-            return distribution
-        start, transitions, end = (own & other for own, other in zip(known, legality, strict=True))
-        legality = (start, transitions, end)
+    if known is not None and all(map(torch.equal, known, legality)):
+        return distribution
+    legality = _both(known, legality)
     emissions, moves, first, last = distribution.scores
     assert emissions is not None
     assert moves is not None
@@ -150,8 +155,7 @@ def _(distribution: LinearChainCRF, legality: Legality, labels: Any) -> LinearCh
     allowed = transitions & (start | (position > 0)) & (end.unsqueeze(-1) | (position < last))
     scores = distribution.log_potentials.masked_fill(~allowed, NEG_INF)
     result = LinearChainCRF(scores, distribution.lengths, distribution.labels or labels, validate_args=False)
-    known = distribution.legality
-    result.legality = legality if known is None else tuple(a & b for a, b in zip(known, legality, strict=True))  # type: ignore[assignment]
+    result.legality = _both(distribution.legality, legality)
     return result
 
 

@@ -141,14 +141,14 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         dtype = working_precision(self.log_potentials)
         bigrams = torch.where(self.event_mask(), self.log_potentials.to(dtype), 0.0)
         unary = bigrams.new_zeros(*self.batch_shape, self.words, self.event_shape[-1])
-        chosen = self._chosen_alone()
+        chosen = self._labels_of_one_word()
         if chosen is not None:
             alone, possible = chosen
             unary.masked_fill_(alone.view(-1, 1, 1) & ~possible, NEG_INF)
         return unary, bigrams
 
-    def _chosen_alone(self) -> tuple[Tensor, Tensor] | None:
-        """Return which sentences have one word [B], and its possible labels [C]; None if no sentence is told so."""
+    def _labels_of_one_word(self) -> tuple[Tensor, Tensor] | None:
+        """Return which sentences have one word, [B], and the labels it may have, [C]; None if nothing is excluded."""
         if self.legality is None:
             return None
         alone, (start, _, end) = self.lengths == 1, self.legality
@@ -172,7 +172,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         scores = parts[1].detach()
         (value,), (labels,), (bigrams,) = chain.dense_expectations([scores], self.lengths, precision=precision)
         labels, bigrams = labels.to(scores.dtype), bigrams.to(scores.dtype)
-        chosen = self._chosen_alone()
+        chosen = self._labels_of_one_word()
         if chosen is not None:  # the kernel takes a sentence of one word for uniform over all labels
             alone, possible = chosen
             possible = possible.to(labels.dtype)
@@ -185,7 +185,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
     def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         if not isinstance(teacher, LinearChainCRF) or teacher.factored or teacher.event_shape != self.event_shape:
             return None
-        if self._chosen_alone() is not None:
+        if self._labels_of_one_word() is not None:
             return None  # as above
         theirs, own = teacher.log_potentials.detach(), self.log_potentials.detach()
         precision = torch.promote_types(theirs.dtype, self.dtype)
@@ -199,7 +199,7 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         """Return the likelihood of label sequences that are known as a whole."""
         if self.is_event(gold) or self.leaves_open(gold):
             return None
-        if self._chosen_alone() is not None:
+        if self._labels_of_one_word() is not None:
             return None  # as above
         found = chain.dense_likelihood(self.log_potentials.detach(), gold, self.lengths, self.dtype)
         if found is None:

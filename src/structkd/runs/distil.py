@@ -107,8 +107,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         timings = [Timing.read(TrainingFolder(work_dir / result.folder).timing) for result in results]
         record = RunRecord(
             format=1,
-            command=without_places(command),
-            overrides=without_places(overrides),
+            command=command,
+            overrides=list(overrides),
             work_dir=_seen_from(output, work_dir),
             environment=environment(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,6 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+from structkd.files import MOST_UNPACKED, most_unpacked
+
 _COMPRESSED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
     b"BZh": ("bzip2", bz2.open),
@@ -21,8 +23,6 @@ _COMPRESSED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
 }
 #: Bytes of a line. A corpus has a sentence or a word a line; a file without line ends would fill the memory.
 LONGEST_LINE = 2**21
-#: A compressed file may unpack to this many times its size, and to this many bytes in any case.
-_MOST_UNPACKED, _FREELY_UNPACKED = 50, 2**23
 #: Words of a sentence: a file without blank lines between sentences would be one.
 _MOST_WORDS = 100_000
 _MOST_SHARED = 50_000
@@ -93,7 +93,7 @@ def raw_lines(
         with _opened(path, from_input, unpack) as lines:
             unpacked, most = 0, float("inf")
             if unpack is not None:
-                most = max(_FREELY_UNPACKED, _MOST_UNPACKED * Path(path).stat().st_size)
+                most = most_unpacked(Path(path).stat().st_size)
             while line := lines.readline(LONGEST_LINE + 1):
                 number += 1
                 unpacked += len(line)
@@ -126,7 +126,7 @@ def _check_sizes(name: str, number: int, length: int, unpacked: int, most: float
         )
     if unpacked > most:
         raise ValueError(
-            f"{name}, line {number}: The file unpacks to more than {_MOST_UNPACKED} times its size, as files "
+            f"{name}, line {number}: The file unpacks to more than {MOST_UNPACKED} times its size, as files "
             "do that are made to fill the memory. If you trust it, unpack it and give the unpacked file."
         )
 
