@@ -215,7 +215,7 @@ def _of_columns(file: _File) -> Gold:
         separator=file.spelling.separator if file.spelling else "-",
         target_scheme=file.annotation.scheme,
         repair=file.repair,
-        repeated_ids="number",  # nothing is found by them here
+        repeated_ids="number",  # the ids are not used
         offers=_OFFERED,
     ):
         yield Sentence(list(sentence.tokens)), {"tags": list(sentence.tags)}
