@@ -296,7 +296,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def check_values(self, name: str, scores: Tensor, mask: Callable[[], Tensor]) -> None:
         """Refuse NaN and +inf inside the mask, which is computed only if there are any."""
         # a maximum keeps a NaN; in the padding, which may hold anything, neither matters
-        if not self._validate_args or scores.numel() == 0 or bool(scores.detach().amax() < LARGEST):
+        if not self._validate_args or scores.numel() == 0 or scores.detach().amax().item() < LARGEST:
             return
         inside = mask()
         bad = ~(scores < float("inf")) & inside

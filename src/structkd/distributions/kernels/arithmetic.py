@@ -65,7 +65,7 @@ def finite(shift: Tensor) -> Tensor:
 
 def padding(lengths: Tensor, words: int) -> Tensor | None:
     """Return the words beyond each sentence, BoolTensor [B, N]; None if there are none."""
-    if not bool((lengths < words).any()):
+    if not lengths.numel() or lengths.amin().item() >= words:
         return None
     return torch.arange(words, device=lengths.device) >= lengths.unsqueeze(1)
 
