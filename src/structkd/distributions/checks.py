@@ -66,7 +66,11 @@ def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) ->
                 f"{length}. Drop empty sentences, and give scores for every word."
             )
         ragged |= length < words
-    return lengths.detach().to(device=device, dtype=torch.long), ragged
+    lengths = lengths.detach().to(device=device, dtype=torch.long)
+    if lengths.is_inference():  # autograd saves lengths as indices, and refuses those of inference mode
+        with torch.inference_mode(False):
+            lengths = lengths.clone()
+    return lengths, ragged
 
 
 def check_number(name: str, value: Any) -> float:
