@@ -64,12 +64,28 @@ def test_beams_weigh_entities_as_spacy_does(name: str) -> None:
     part = pipeline.get_pipe("ner")
     with pipeline.select_pipes(enable=[each for each in ("tok2vec",) if each in pipeline.pipe_names]):
         docs = list(pipeline.pipe(spacy.tokens.Doc(pipeline.vocab, words=tokens) for tokens in SENTENCES))
-    for row, scored in enumerate(part.scored_ents(part.beam_parse(docs, beam_width=8))):
+    for row, scored in enumerate(part.scored_ents(part.beam_parse(docs, beam_width=8, beam_density=0.01))):
         expected = torch.zeros(16, 16, 3)
         for (start, end, kind), score in scored.items():
             if kind in KINDS:
                 expected[start, end - 1, student.types.index(KINDS[kind])] += score
         torch.testing.assert_close(marginals[row].float(), expected, atol=1e-4, rtol=0)
+
+
+def test_a_beam_keeps_the_best_structure_in_front(name: str) -> None:
+    """Without a density, spaCy's beam prefers structures of few steps: one entity for half of a sentence."""
+    words = ["Barack", "Obama", "flew", "from", "Paris", "to", "meet", "Angela", "Merkel", "in", "New", "York", "."]
+    example = [{"tokens": words}]
+    best: Any = SpacyPipeline(name, map=MAP).open(ENTITIES)
+    several: Any = SpacyPipeline(name, map=MAP, beam=8).open(ENTITIES)
+    everything: Any = SpacyPipeline(name, map=MAP, beam=8, beam_density=0).open(ENTITIES)
+    ((one,),) = best.structures(example)
+    for teacher, first in ((several, True), (everything, False)):
+        (found,) = teacher.structures(example)
+        assert (max(found, key=lambda each: each.weight).values == one.values) is first
+    for density, beam, reason in ((1, 8, "below 1"), (0.01, 1, "needs a beam")):
+        with pytest.raises(ValueError, match=reason):
+            SpacyPipeline(name, beam=beam, beam_density=density)
 
 
 @pytest.mark.parametrize("beam", [1, 4])

@@ -21,6 +21,8 @@ __all__ = ["SpacyPipeline"]
 #: Parts of a pipeline that neither entities nor parses depend on.
 _NOT_NEEDED = ("lemmatizer", "senter", "sentencizer", "textcat", "textcat_multilabel")
 _ROOT = "ROOT"
+#: The least share of the best structure's probability in the beam of a part that was not trained with one.
+_DENSITY = 0.01
 
 
 @configurable
@@ -35,6 +37,9 @@ class SpacyPipeline(GivenTeacher):
         beam: 1 takes the pipeline's one best structure; K takes the structures that a beam of that width ends with,
             weighted by their probability among them, whether or not the part was trained with a beam (``beam_ner``,
             ``beam_parser``). Parts of speech have no beam.
+        beam_density: the share of the best structure's probability that a structure needs, at every word, to stay in
+            the beam. By default that of a part that was trained with a beam, and 0.01 for the others: their scores are
+            not probabilities, and a beam without this limit fills with structures that most words contradict.
         relations: false takes the heads of a parse alone; its relations are ClearNLP's in some pipelines.
 
     >>> from structkd.teachers import SpacyPipeline
@@ -47,12 +52,22 @@ class SpacyPipeline(GivenTeacher):
         path: str | None = None,
         map: Mapping[str, str | None] | None = None,
         beam: int = 1,
+        beam_density: float | None = None,
         relations: bool = True,
     ) -> None:
         self.path = required_path(path, "spacy")
         if isinstance(beam, bool) or not isinstance(beam, int) or beam < 1:
             raise ValueError(f"beam must be a whole number from 1, got {beam!r}.")
-        self.map, self.beam, self.relations = map, beam, relations
+        if beam_density is not None:
+            if (
+                isinstance(beam_density, bool)
+                or not isinstance(beam_density, (int, float))
+                or not 0 <= beam_density < 1
+            ):
+                raise ValueError(f"beam_density must be a number from 0 and below 1, got {beam_density!r}.")
+            if beam == 1:
+                raise ValueError(f"beam_density={beam_density} needs a beam; set beam to 2 or more.")
+        self.map, self.beam, self.beam_density, self.relations = map, beam, beam_density, relations
 
     def open(self, annotation: Annotation) -> GivenModel:
         """Load the pipeline and compare its labels with those of the data; see :class:`GivenTeacher`."""
@@ -98,7 +113,10 @@ class _Pipeline(StructureModel):
         if trees and not self.has_relations:
             own, given = [], {}
         self.map = LabelMap.of(own, annotation, given, who)
-        self.beam = recipe.beam
+        self.beam, self.density = recipe.beam, recipe.beam_density
+        if self.density is None and self.task != "tagger":
+            trained = pipeline.get_pipe(self.part).cfg
+            self.density = trained["beam_density"] if trained.get("beam_width", 1) > 1 else _DENSITY
         meta = pipeline.meta
         folder = Path(recipe.path).expanduser()
         self.identity = [
@@ -126,7 +144,7 @@ class _Pipeline(StructureModel):
         part = pipeline.get_pipe(self.part)
         with pipeline.select_pipes(disable=[self.part]):
             docs = list(pipeline.pipe(docs))
-        beams = part.beam_parse(docs, beam_width=self.beam)
+        beams = part.beam_parse(docs, beam_width=self.beam, beam_density=self.density)
         found = []
         for doc, beam in zip(docs, beams, strict=True):
             # spaCy lists a tree once for each of its arcs; these are one object
