@@ -56,7 +56,7 @@ tests_peers/.peers/installed: tests_peers/requirements.txt | install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D)/packages -r $<
 	@touch $@
 
-test-faults: install  ## kill, damage, fuzz and cut the power; write experiments/results/faults.md (FAULTS=1: hours; 0.01: minutes)
+test-faults: install  ## kill, damage, fuzz and cut the power; write experiments/results/faults.md (FAULTS=1: hours; 0.01: minutes; "1 interrupted=0.1": all but interruptions)
 	$(BIN)/python tests_faults/run.py --size $(FAULTS)
 
 # Tools of the tests are the newest in both.

@@ -14,6 +14,7 @@ OUTCOMES = {
     "mended": "the fault was noticed, or harmless, and the same command ended with the same bytes",
     "noticed": "the fault was noticed by a message that says what to do, or changed nothing that is used",
     "lost": "something that was finished is gone, or the bytes are others",
+    "executed": "a hostile input was obeyed, or was refused too late",
     "silent": "a damaged file was used without a word",
     "unclear": "a traceback, an exception of another library, or a message that is much longer than the file",
     "hung": "no end within the limit of time",

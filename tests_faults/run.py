@@ -1,9 +1,10 @@
 """Try faults of every kind and write experiments/results/faults.md: what `make test-faults` calls.
 
-    python tests_faults/run.py [--size 1] [--parts interrupted damaged fuzzed power together] [--seconds N]
+    python tests_faults/run.py [--size 1 interrupted=0.2] [--parts damaged fuzzed interrupted ...] [--seconds N]
 
-A size of 1 tries everything, which takes hours; 0.02 is a slice of minutes. Every outcome is kept in the folder
---place, and a call that was stopped, or ran out of --seconds, goes on there. With other code it begins again.
+A size of 1 tries everything, which takes hours; 0.02 is a slice of minutes; PART=SIZE is that of one part. Every
+outcome is kept in the folder --place, and a call that was stopped, or ran out of --seconds, goes on there. With other
+code it begins again.
 """
 
 from __future__ import annotations
@@ -26,14 +27,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import OUTCOMES, Case, Outcome  # noqa: E402
 
-PARTS = ("damaged", "fuzzed", "interrupted", "power", "together")
+PARTS = ("damaged", "fuzzed", "payloads", "interrupted", "power", "together")
 _SHOWN = 30
 
 
-def all_cases(parts: list[str], place: Path, size: float) -> Iterator[Case]:
-    """Yield the cases of some parts."""
+def all_cases(parts: list[str], place: Path, sizes: dict[str, float]) -> Iterator[Case]:
+    """Yield the cases of some parts; the size of "" is that of parts without one of their own."""
     for part in parts:
-        yield from __import__(part).cases(place, size)
+        yield from __import__(part).cases(place, sizes.get(part, sizes[""]))
+
+
+def share(text: str) -> tuple[str, float]:
+    """Read SIZE or PART=SIZE."""
+    part, _, size = text.rpartition("=")
+    if part not in ("", *PARTS) or not 0 < float(size) <= 1:
+        raise argparse.ArgumentTypeError(f"a size lies above 0 and is at most 1, and a part is known, got {text}")
+    return part, float(size)
 
 
 def code() -> str:
@@ -100,14 +109,12 @@ def table(records: list[dict], command: str, digest: str) -> str:
 def main() -> None:
     """Try the faults that are not tried yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=float, default=1.0, help="share of the faults, above 0 and at most 1")
+    parser.add_argument("--size", type=share, nargs="+", default=[], help="share of the faults, above 0 and at most 1")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--place", type=Path, default=ROOT / "tests_faults" / ".place", help="folder to work in")
     parser.add_argument("--output", type=Path, default=ROOT / "experiments" / "results" / "faults.md")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after these, to go on another time")
     options = parser.parse_args()
-    if not 0 < options.size <= 1:
-        parser.error(f"--size must lie above 0 and be at most 1, got {options.size}")
     import everything  # noqa: F401 - processes are forked with all of it
 
     place = options.place.resolve()
@@ -118,7 +125,7 @@ def main() -> None:
     (place / "code").write_text(digest)
     records, begun = kept(log), time.monotonic()
     wanted = []
-    for case in all_cases(options.parts, place, options.size):
+    for case in all_cases(options.parts, place, {"": 1.0, **dict(options.size)}):
         key = f"{case.part}: {case.name}"
         if key not in records and time.monotonic() - begun < options.seconds:
             records[key] = tried(case)
