@@ -62,7 +62,7 @@ test-faults: install  ## kill, damage, fuzz and cut the power; write experiments
 # Tools of the tests are the newest in both.
 TOOLS := pytest pytest-timeout pytest-xdist hypothesis seqeval pyyaml tensorboard build
 
-test-floor:  ## run the tests of make check with the lowest versions that setup.cfg allows (on Python 3.11; an hour or so)
+test-floor:  ## run the tests of make check with the lowest versions that setup.cfg allows (on Python 3.11; about 5 minutes)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "The lowest versions are those of Python 3.11, got %s: make test-floor PYTHON=python3.11" % sys.version.split()[0])'
 	$(PYTHON) .ci/bounds.py > .floor.txt
 	$(MAKE) --no-print-directory .venv-floor/ran CONSTRAINTS="--constraint .floor.txt"

@@ -12,6 +12,7 @@ from made_up import model, save_run
 
 from structkd.reporting import Report, collect, read_runs
 from structkd.reporting.comparisons import Comparison, compare_all
+from structkd.reporting.findings import of_all
 from structkd.reporting.significance import paired_bootstrap
 
 
@@ -55,6 +56,9 @@ def test_the_family_is_every_comparison(tmp_path: Path) -> None:
     for each in compared(tmp_path):
         assert (each.family, each.p, each.adjusted, each.attainable) == (2, 0.03125, 0.0625, 0.0625)
         assert each.verdict == "inconclusive (6 seeds: p cannot be below 0.062 after correction)"
+    said = of_all([], compared(tmp_path))
+    assert "None could be significant: with so few seeds or teachers, p after correction is 0.062 or more." in said
+    assert "over the" not in said
 
 
 def test_a_comparison_that_others_leave_room_for_is_conclusive(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
-from .comparisons import Comparison
+from .comparisons import SIGNIFICANCE, Comparison
 from .scenarios import Scenario
 from .tables import mean_and_spread, percent
 
-__all__ = ["EXPLANATIONS", "of_all", "of_scenario"]
+__all__ = ["EXPLANATIONS", "correction", "of_all", "of_scenario"]
 
 
 def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> str:
@@ -18,13 +18,17 @@ def of_all(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison]) -> 
     where = f"{len(scenarios)} scenario{'s' * (len(scenarios) != 1)}"
     if not comparisons:
         return f"No comparison was declared that could be made in {where}: the figures below are not tested."
-    family = (
-        f" p is Holm-corrected over the {comparisons[0].family} that could be significant."
-        if len(comparisons) > 1
-        else ""
-    )
+    family = f" {correction(comparisons)}" if len(comparisons) > 1 else ""
     several = f"{len(comparisons)} comparisons were" if len(comparisons) > 1 else "One comparison was"
     return f"{several} declared in {where}: {_outcomes(comparisons)}.{family}"
+
+
+def correction(comparisons: Sequence[Comparison]) -> str:
+    """Say over how many comparisons p is corrected, or that none of them could be significant."""
+    if all(each.attainable >= SIGNIFICANCE for each in comparisons):
+        least = min(each.attainable for each in comparisons)
+        return f"None could be significant: with so few seeds or teachers, p after correction is {least:.2g} or more."
+    return f"p is Holm-corrected over the {comparisons[0].family} that could be significant."
 
 
 def of_scenario(scenario: Scenario, comparisons: Sequence[Comparison]) -> list[str]:

@@ -121,6 +121,11 @@ class Report:
         """The outcomes of all comparisons, in a sentence."""
         return findings.of_all(self.scenarios, self.comparisons)
 
+    @property
+    def correction(self) -> str:
+        """Over how many comparisons p is corrected, in a sentence."""
+        return findings.correction(self.comparisons)
+
     def findings_of(self, scenario: Scenario) -> list[str]:
         """Return the findings of a scenario, in sentences."""
         return findings.of_scenario(scenario, self.comparisons)
