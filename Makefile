@@ -77,8 +77,14 @@ test-newest:  ## run the tests of make check with the newest versions that the p
 	$(@D)/bin/python -m structkd env
 	$(@D)/bin/python -m pytest --numprocesses $(JOBS) --fast -m "not processes and not triton and not docs"
 
-test-cluster: install  ## disturb sweeps on a real Slurm, which this starts (Debian: slurm-wlm, munge), and a training of two processes (about 8 minutes)
+test-cluster: install tests_cluster/.ray/installed  ## disturb sweeps on a real Slurm, which this starts (Debian: slurm-wlm, munge), run one on Ray, and kill one of two processes of a training (about 10 minutes)
 	$(BIN)/python tests_cluster/run.py
+
+# Ray's launcher wants an old cloudpickle, so it lives in a folder of its own, with our versions of what both need.
+tests_cluster/.ray/installed: tests_cluster/ray.txt | install
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --target $(@D)/packages -r $<
+	@touch $@
 
 reproduce: install  ## train teachers and students, write experiments/results/PROFILE (quick: about 18 minutes)
 	$(BIN)/python experiments/reproduce.py --profile $(PROFILE) --jobs $(JOBS)

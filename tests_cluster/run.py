@@ -1,4 +1,4 @@
-"""Run sweeps on a real Slurm and disturb them, and a training of two processes: what `make test-cluster` calls.
+"""Run sweeps on a real Slurm and disturb them, one on Ray, and a training of two processes: `make test-cluster`.
 
     python tests_cluster/run.py [--only cancelled preempted ...] [--place DIR]
 
@@ -34,6 +34,7 @@ ON_SLURM = (
     *("hydra.launcher.mem_gb=1", "hydra.launcher.timeout_min=30"),
 )
 LIMIT = 600.0
+RAY = Path(__file__).parent / ".ray" / "packages"
 
 
 def results(work: Path) -> dict[str, str]:
@@ -145,6 +146,33 @@ SCENARIOS: dict[str, tuple[Callable[[Sweep, Slurm], int], tuple[str, ...]]] = {
 }
 
 
+def ray(place: Path, wanted: dict[str, str]) -> str:
+    """Run the sweep on a cluster of Ray, which is started and stopped."""
+    if not RAY.is_dir():
+        return f"bad: there is no {RAY}; make test-cluster installs Ray there"
+    folder = place / "ray"
+    folder.mkdir(parents=True)
+    paths = [str(RAY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Ray's processes have the environment in which it was started.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0"}
+    log = (folder / "log.txt").open("ab")
+
+    def call(*command: str) -> int:
+        return subprocess.run(
+            [sys.executable, "-m", *command], cwd=folder, env=environment, stdout=log, stderr=log, check=False
+        ).returncode
+
+    call("ray.scripts.scripts", "start", "--head", "--num-cpus=2", "--include-dashboard=false", "--port=0")
+    try:
+        status = call("structkd", *SWEEP, "hydra/launcher=ray", "hydra.launcher.ray.init.address=auto")
+    finally:
+        call("ray.scripts.scripts", "stop", "--force")
+    if status:
+        return f"bad: the command ended with status {status}; see {folder / 'log.txt'}"
+    same = results(folder / "structkd-runs") == wanted
+    return "good: status 0 and the same bytes" if same else f"bad: other bytes; see {folder}"
+
+
 def torchrun(place: Path) -> str:
     """Kill one of two processes of a training: the other ends within a minute, and the same command goes on."""
     folder = place / "torchrun"
@@ -184,7 +212,8 @@ def torchrun(place: Path) -> str:
 def main() -> None:
     """Run the scenarios, and say how each ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*SCENARIOS, "torchrun"], default=[*SCENARIOS, "torchrun"])
+    every = [*SCENARIOS, "ray", "torchrun"]
+    parser.add_argument("--only", nargs="+", choices=every, default=every)
     parser.add_argument("--place", type=Path, default=None, help="folder to work in, to be looked at afterwards")
     options = parser.parse_args()
     place = (options.place or Path(tempfile.mkdtemp(prefix="structkd-cluster-"))).resolve()
@@ -220,6 +249,9 @@ def main() -> None:
                 if not outcome.startswith("good"):
                     outcome += f"; see {sweep.log}"
                 say(name, outcome, begun)
+    if "ray" in options.only:
+        begun = time.monotonic()
+        say("ray", ray(place, wanted), begun)
     if "torchrun" in options.only:
         begun = time.monotonic()
         say("torchrun", torchrun(place), begun)

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import structkd.commands.main  # registers the schema and the resolvers
 from structkd.commands.messages import is_user_error
-from structkd.commands.vetting import vet, vetted
+from structkd.commands.vetting import VettingError, vet, vetted
 from structkd.harmless import is_name
 from structkd.runs.configuration import check_configuration
 from structkd.training import training_arguments
@@ -419,6 +419,18 @@ HARMLESS: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("payload", HARMLESS, ids=_label)
 def test_ordinary_files_are_obeyed(payload: dict[str, Any], folder: Path) -> None:
     assert obeyed(composed(folder, file_of(folder, payload)), folder)
+
+
+def test_the_defaults_of_rays_launcher_are_obeyed() -> None:
+    """The package is no dependency, so its settings are written down here."""
+    launcher = {
+        "_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+        "ray": {"init": {"address": None}, "remote": {}},
+    }
+    vet({"hydra": {"launcher": launcher}, "work_dir": "runs"}, [])
+    launcher["ray"] = {"init": {"address": None}, "remote": {"runtime_env": {"working_dir": "https://x/y.zip"}}}
+    with pytest.raises(VettingError, match="runtime_env"):
+        vet({"hydra": {"launcher": launcher}, "work_dir": "runs"}, [])
 
 
 def test_the_shipped_files_are_obeyed(folder: Path) -> None:

@@ -177,6 +177,11 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
+def _is_harmless(value: Any) -> bool:
+    """Return whether a value is not text, or holds nothing."""
+    return _is_plain(value) or value in ({}, [])
+
+
 def _one_of(*values: Any) -> _Check:
     return lambda value: any(value is each or (type(value) is type(each) and value == each) for each in values)
 
@@ -346,7 +351,7 @@ def _vet_class(kind: str, value: Any, typed: Mapping[str, Any]) -> None:
         if kind == "sweeper" and path.startswith(("params.", "search_space.")):
             _vet_parameter(path.partition(".")[2], full)
             continue
-        check = known[target].get(re.sub(r"\[\d+\]", "[]", path), _is_plain)
+        check = known[target].get(re.sub(r"\[\d+\]", "[]", path), _is_harmless)
         if not check(leaf):
             raise _only_typed(full, leaf)
     sampler = value.get("sampler")
