@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-processes test-docs test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint format build release-check test-floor test-newest clean
+.PHONY: help install test test-processes test-docs test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint audit format build release-check test-floor test-newest clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -41,8 +41,8 @@ test-docs: install  ## run the code blocks and commands of README and guides (ab
 test-triton: install  ## run the kernels for a GPU, in Triton's interpreter if there is none (about 90 seconds)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m triton
 
-check: install  ## check style and types, run the tests of mathematics, data and structure by one path of the kernels (about 2 minutes)
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint fast
+check: install  ## check style, types and known weaknesses, run the tests of mathematics, data and structure by one path of the kernels (about 2 minutes)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint audit fast
 
 .PHONY: fast
 fast:
@@ -117,6 +117,14 @@ lint: install  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+audit: .venv-audit/made  ## look for risky code (bandit) and known holes of the tested versions (pip-audit)
+	.venv-audit/bin/python .ci/audit.py
+
+# Without a package index the tools are missing. The audit says so, and the next one tries again.
+.venv-audit/made: .ci/audit.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --retries 0 --timeout 20 --requirement $< && touch $@ || true
+
 format: install  ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -128,4 +136,4 @@ release-check: install  ## build wheel and sdist, try them on every Python there
 	$(BIN)/python .ci/release.py $(PYTHONS)
 
 clean:  ## remove the environment and what was built (results and caches stay)
-	rm -rf $(VENV) .venv-floor .venv-newest .floor.txt build dist src/*.egg-info
+	rm -rf $(VENV) .venv-audit .venv-floor .venv-newest .floor.txt build dist src/*.egg-info
