@@ -110,6 +110,18 @@ def test_uner_from_the_hub(monkeypatch: pytest.MonkeyPatch, script: bool) -> Non
     assert asked == expected + [("parquet", *((split, parquet.format(split)) for split in SPLITS))] * script
 
 
+def test_a_revision_is_never_replaced_by_the_hubs_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, *arguments: Any, **options: Any) -> DatasetDict:
+        if name == "parquet":
+            return entities()
+        raise RuntimeError("Dataset scripts are no longer supported, but found wikiann.py")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    load_hub("unimelb-nlp/wikiann", "pt")
+    with pytest.raises(ValueError, match=r"revision='abc': unimelb-nlp/wikiann is read by a script at that revision"):
+        load_hub("unimelb-nlp/wikiann", "pt", revision="abc")
+
+
 def test_uner_asks_the_hub_for_another_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
     data = {"pt_bosque": entities(), "pt_pud": entities(splits=("test",))}
     monkeypatch.delenv("STRUCTKD_DATA", raising=False)

@@ -72,6 +72,18 @@ def test_a_damaged_file_is_written_again(store: disk.Store, damage: bytes) -> No
         assert compiled_anew() == (1, 0)
 
 
+def test_a_file_of_another_user_is_compiled_again(
+    store: disk.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled_anew()
+    monkeypatch.setattr(store, "_trusted", {os.geteuid() + 1})
+    with caplog.at_level(logging.WARNING):
+        assert compiled_anew() == compiled_anew() == (0, 1)
+    (line,) = caplog.messages
+    assert f"belong to user {os.geteuid()}, so they are not read but compiled again" in line
+    assert {0, os.geteuid()} <= disk.Store()._trusted
+
+
 def unwritable(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the cache folder impossible, or have every writing fail as a full or read-only disk has it."""
     if kind == "a file":

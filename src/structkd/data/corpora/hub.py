@@ -197,7 +197,7 @@ def fetch_hub(
 
     Raises:
         FileNotFoundError: the hub, or the data set on it, cannot be reached.
-        ValueError: the data set has no such split; those it has are named.
+        ValueError: the data set has no such split; those it has are named. A revision that only a script can read.
     """
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as readers
 
@@ -223,10 +223,16 @@ def fetch_hub(
                 theirs: _PARQUET.format(dataset=dataset, config=config or "default", split=theirs)
                 for theirs in splits.values()
             }
-            loaded = load_dataset("parquet", data_files=files)
+            # The hub's copy in parquet has no revisions. Another version than the one asked for is never loaded.
+            loaded = None if revision else load_dataset("parquet", data_files=files)
     except (OSError, RuntimeError, ValueError) as error:
         where = f"{dataset}, {config}" if config else dataset
         raise FileNotFoundError(f"the Hugging Face hub ({where}: {error})") from error
+    if loaded is None:
+        raise ValueError(
+            f"revision={revision!r}: {dataset} is read by a script at that revision, and scripts are not run. Name a "
+            "revision with tables, such as parquet files, or leave the revision out: then the hub's copy is read."
+        )
     missing = [theirs for theirs in splits.values() if theirs not in loaded]
     if missing:
         named = {ours: theirs if theirs in loaded else next(iter(loaded)) for ours, theirs in splits.items()}

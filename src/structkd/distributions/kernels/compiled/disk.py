@@ -11,6 +11,9 @@ therefore leads to a new generation. (`disk` itself imports from outside, but no
 
 The name of a file gives the function, its signature and the processor. Files are written under another name and moved
 into place, so processes need not wait for each other. If several compile the same kernel at once, the last file stays.
+
+The files are code, as the sources are. If several users may write to the folder, a file is read only if it belongs to
+the user, to root, or to the owner of the cache folder.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ class Store:
 
     def __init__(self) -> None:
         self._writable = True
+        self._warned_of: set[int] = set()
 
     @cached_property
     def folder(self) -> Path | None:
@@ -70,6 +74,12 @@ class Store:
             self._give_up(error)
             return None
         return folder
+
+    @cached_property
+    def _trusted(self) -> set[int]:
+        """The users whose files are read. On Windows, all files belong to user 0."""
+        own = os.geteuid() if hasattr(os, "geteuid") else 0
+        return {0, own, cache_folder().stat().st_uid}
 
     @staticmethod
     def _remove_others(kernels: Path) -> None:
@@ -88,14 +98,29 @@ class Store:
         )
 
     def read(self, name: str) -> bytes | None:
-        """Return the content written under a name; None if there is no such file or if it is damaged."""
+        """Return the content written under a name; None if the file is missing, damaged or another user's."""
         if self.folder is None:
             return None
         try:
-            content = (self.folder / name).read_bytes()
+            with (self.folder / name).open("rb") as file:
+                owner = os.fstat(file.fileno()).st_uid
+                if owner not in self._trusted:
+                    self._warn_of(owner)
+                    return None
+                content = file.read()
         except OSError:
             return None
         return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
+
+    def _warn_of(self, owner: int) -> None:
+        if owner not in self._warned_of:
+            self._warned_of.add(owner)
+            _logger.warning(
+                "Compiled kernels in %s belong to user %d, so they are not read but compiled again. To use a folder of "
+                "your own, name it in STRUCTKD_CACHE.",
+                self.folder,
+                owner,
+            )
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file with its checksum. Other processes see either the whole file or none."""
