@@ -43,6 +43,7 @@ MODULES = [
     "training.sampling",
     "training.splits",
     "training.teacher_scores",
+    "training.token_columns",
 ]
 
 

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForTokenClassification, TrainingArgumen
 import structkd
 from structkd import KDObjective, StructuralKDLoss
 from structkd.integrations import from_hf
-from structkd.training import DistillationMixin, StoredColumns
+from structkd.training import DistillationMixin, StoredColumns, TokenCollator, encode_words
 
 LABELS = ["O", "B-X", "I-X"]
 #: Words of one or two pieces between 1 ([CLS]) and 2 ([SEP]); the first piece has the label, and one is unlabelled.
@@ -40,6 +40,19 @@ class Chains(DistillationMixin, transformers.Trainer):
     def distribution(self, outputs: Any, inputs: Any) -> Any:
         words = from_hf(outputs, self.model.config, labels=inputs["labels"])
         return structkd.LinearChainCRF.from_scores(words.logits, self.model.transitions, lengths=words.lengths)
+
+    def teacher_distribution(self, inputs: Any) -> Any:
+        words = from_hf(self.teacher_outputs(inputs), self.teacher.config, labels=inputs["labels"])
+        return structkd.LinearChainCRF.from_scores(words.logits, self.teacher.transitions, lengths=words.lengths)
+
+
+class Masked(DistillationMixin, transformers.Trainer):
+    """Words by `word_mask`; evaluation of decoded words."""
+
+    decode_predictions = True
+
+    def distribution(self, outputs: Any, inputs: Any) -> Any:
+        return from_hf(outputs, self.model.config, mask=inputs["word_mask"])
 
 
 def classifier(seed: int) -> Any:
@@ -222,5 +235,152 @@ def test_refusals(tmp_path: Path) -> None:
     student = structkd.MaxEnt(torch.zeros(4, 2, 3))
     with pytest.raises(ValueError, match=r"mark \[2, 1, 3, 2\] words"):
         made.gold(collate(list(text())), student)
-    with pytest.raises(ValueError, match="has 9 positions in an example of 3"):
-        StoredColumns(collate)([{**text()[1], "teacher_logits": torch.zeros(9, 3)}])
+    for size in (9, 1):  # more than positions, and as many as words
+        with pytest.raises(ValueError, match=rf"has {size} positions in an example of 3.*not per word"):
+            StoredColumns(collate)([{**text()[1], "teacher_logits": torch.zeros(size, 3)}])
+    with pytest.raises(TypeError, match=r"class Second\(DistillationMixin, transformers.Trainer\)"):
+
+        class Second(transformers.Trainer, DistillationMixin):  # type: ignore[misc]
+            pass
+
+    with pytest.raises(TypeError, match="got the class StructuralKDLoss"):
+        trainer(tmp_path, objective=StructuralKDLoss)
+
+
+def test_a_loss_alone_is_an_objective_of_distillation_alone(tmp_path: Path) -> None:
+    batch = collate(list(text()))
+    losses = []
+    for objective in (StructuralKDLoss(), structkd.structural_kd_loss, KDObjective(StructuralKDLoss(), None, 1.0)):
+        made = trainer(tmp_path, teacher=classifier(9), objective=objective)
+        losses.append(made.compute_loss(made.model, batch))
+    assert losses[0] == losses[1] == losses[2] > 0
+
+
+def test_a_teacher_with_names_or_parameters_of_its_own(tmp_path: Path) -> None:
+    """One method for both outputs would give the teacher the student's names and transitions."""
+    teacher, batch = classifier(9), collate(list(text()))
+    teacher.config.id2label = dict(enumerate(["O", "I-X", "B-X"]))
+    made = trainer(tmp_path, teacher=teacher)
+    with pytest.raises(ValueError, match=r"\['O', 'I-X', 'B-X'\].*Write Tagging.teacher_distribution"):
+        made.compute_loss(made.model, batch)
+
+    class Named(Tagging):
+        def teacher_distribution(self, inputs: Any) -> Any:
+            own = from_hf(self.teacher_outputs(inputs), self.teacher.config, labels=inputs["labels"])
+            return structkd.relabel(own, {}, labels=LABELS)
+
+    made = trainer(tmp_path, Named, teacher=teacher)
+    same = classifier(9)
+    with torch.no_grad():  # the same teacher in the student's order
+        for tensor in (same.classifier.weight, same.classifier.bias):
+            tensor[:] = tensor[[0, 2, 1]]
+    expected = trainer(tmp_path, teacher=same)
+    torch.testing.assert_close(made.compute_loss(made.model, batch), expected.compute_loss(expected.model, batch))
+
+    class Shared(Chains):
+        teacher_distribution = DistillationMixin.teacher_distribution
+
+    made = trainer(tmp_path, Shared, teacher=classifier(9))
+    with pytest.warns(UserWarning, match="student's parameter 'transitions'"):
+        made.compute_loss(made.model, batch)
+    broken = trainer(tmp_path, teacher=nn.Identity())
+    broken.teacher_outputs = lambda inputs: torch.zeros(4, 6, 2)
+    with pytest.raises(ValueError, match="id2label") as raised:
+        broken.compute_loss(broken.model, batch)
+    assert "while the teacher's distribution was built" in raised.value.__notes__[0]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ana", "lee", "sing", "##s", "well"]
+    return transformers.BertTokenizer({piece: number for number, piece in enumerate(pieces)})
+
+
+def rows(tokenizer: Any) -> list[dict[str, Any]]:
+    """A labelled sentence, an unlabelled one, and one of which a word's label is not known."""
+    return [
+        encode_words(tokenizer, ["ana", "sings"], [1, 0]),
+        encode_words(tokenizer, ["lee", "sings", "well"]),
+        encode_words(tokenizer, ["ana", "lee", "sings"], [1, -100, 0]),
+    ]
+
+
+def test_labelled_and_unlabelled_sentences_in_one_training(tmp_path: Path, tokenizer: Any) -> None:
+    """From words to batches, with the Trainer's own removal of columns, and no edit of the mixin's hooks."""
+    data, teacher = Dataset.from_list(rows(tokenizer)), classifier(9)
+    made = trainer(tmp_path, Masked, data, collator=TokenCollator(tokenizer), teacher=teacher)
+    (batch,) = made.get_train_dataloader()
+    assert set(batch) >= {"word_mask", "labels", "token_type_ids"}
+    batch = TokenCollator(tokenizer)(rows(tokenizer))
+    loss = made.compute_loss(made.model, batch)
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "word_mask")}
+    sides = [from_hf(m(**inputs), m.config, mask=batch["word_mask"]) for m in (teacher.eval(), made.model)]
+    gold = torch.tensor([[1, 0, 0], [-100, -100, -100], [1, -100, 0]])
+    objective = KDObjective(StructuralKDLoss(temperature=2.0), interpolation=0.7)
+    torch.testing.assert_close(loss, objective(*sides, gold, labelled=torch.tensor([True, False, True])))
+    made.train()
+
+
+def test_metrics_of_decoded_words(tmp_path: Path, tokenizer: Any) -> None:
+    seen: list[Any] = []
+
+    def keep(evaluation: Any) -> dict[str, float]:
+        seen.append(evaluation)
+        return {}
+
+    made = trainer(
+        tmp_path, Masked, Dataset.from_list(rows(tokenizer)), collator=TokenCollator(tokenizer), compute_metrics=keep,
+        settings={"per_device_eval_batch_size": 2},
+    )  # fmt: skip
+    made.evaluate(Dataset.from_list(rows(tokenizer)))
+    batch = TokenCollator(tokenizer)(rows(tokenizer))
+    best = made.distribution(made.model.eval()(**made.model_inputs(batch)), batch).decode()
+    found = torch.from_numpy(seen[0].predictions)
+    assert torch.equal(found.clamp_min(-1), best)
+    assert seen[0].label_ids.tolist() == [[1, 0, -100], [-100, -100, -100], [1, -100, 0]]
+    unlabelled = Dataset.from_list(rows(tokenizer)).remove_columns("labels")
+    assert made.predict(unlabelled).predictions.shape == (3, 3)
+
+
+def test_a_teacher_may_have_a_tokenizer_of_its_own(tmp_path: Path, tokenizer: Any) -> None:
+    class Own(Masked):
+        def teacher_distribution(self, inputs: Any) -> Any:
+            return from_hf(self.teacher_outputs(inputs), self.teacher.config, mask=inputs["teacher_word_mask"])
+
+    pairs = rows(tokenizer)
+    for row, words in zip(pairs, (["ana", "sing"], ["lee", "sings", "well"], ["well", "lee", "sing"]), strict=True):
+        own = encode_words(tokenizer, words)
+        row.update({f"teacher_{name}": own[name] for name in ("input_ids", "attention_mask", "word_mask")})
+    batch = TokenCollator(tokenizer)(pairs)
+    sizes = [len(row["teacher_input_ids"]) for row in pairs]
+    assert batch["teacher_attention_mask"].sum(1).tolist() == sizes
+    assert batch["teacher_input_ids"].shape == (3, max(sizes))
+    teacher = classifier(9)
+    made = trainer(tmp_path, Own, Dataset.from_list(pairs), collator=TokenCollator(tokenizer), teacher=teacher)
+    outputs = teacher.eval()(batch["teacher_input_ids"], attention_mask=batch["teacher_attention_mask"])
+    torch.testing.assert_close(made.teacher_outputs(batch).logits, outputs.logits)
+    made.train()
+    made = trainer(tmp_path, teacher=teacher)
+    with pytest.raises(ValueError, match=r"\['teacher_logits'\].*Give teacher=None"):
+        made.teacher_outputs({**collate(list(text())), "teacher_logits": torch.zeros(4, 6, 3)})
+
+
+def test_rows_and_columns_that_cannot_be_words(tokenizer: Any) -> None:
+    with pytest.raises(TypeError, match="list of strings"):
+        encode_words(tokenizer, "ana sings")
+    with pytest.raises(ValueError, match="2 words and 1 labels"):
+        encode_words(tokenizer, ["ana", "sings"], [1])
+    with pytest.raises(ValueError, match=r"no piece of the word\(s\) \[' '\]"):
+        encode_words(tokenizer, ["ana", " "], [1, 0])
+    cut = encode_words(tokenizer, ["ana", "sings"], [1, 0], truncation=True, max_length=3)
+    assert cut["labels"] == [-100, 1, -100]
+    collator = TokenCollator(tokenizer)
+    with pytest.raises(ValueError, match=r"\['tokens'\].*remove_columns"):
+        collator([{**row, "tokens": ["a"]} for row in rows(tokenizer)])
+    with pytest.raises(ValueError, match="'labels' must have one entry per position, and has 2 entries"):
+        collator([{**rows(tokenizer)[0], "labels": [1, 0]}])
+    plain = [{name: value for name, value in row.items() if name != "labels"} for row in rows(tokenizer)]
+    mixed = collator([rows(tokenizer)[0], *plain[1:]])
+    assert mixed["labels"][1:].eq(-100).all()
+    numbers = [{**row, "word_ids": [None] * len(row["input_ids"])} for row in rows(tokenizer)]
+    assert [len(row) for row in collator(numbers)["word_ids"]] == [mixed["input_ids"].shape[1]] * 3

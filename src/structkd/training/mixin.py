@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Trainer
 
 from structkd import KDObjective
 from structkd.numbering import UNLABELLED
+from structkd.training.token_columns import STORED, WORD_COLUMNS
 
-__all__ = ["STORED", "DistillationMixin", "StoredColumns"]
-
-STORED = "teacher_"
-"""The prefix of the columns in which a data set holds a teacher's outputs."""
+__all__ = ["DistillationMixin"]
 
 
 class DistillationMixin:
     """Train with a :class:`structkd.KDObjective` in a subclass of transformers' Trainer.
 
     Write ``class MyTrainer(DistillationMixin, transformers.Trainer)`` with a method :meth:`distribution`, which builds
-    a distribution from the outputs of a model. The student's outputs and the teacher's go through it; override
-    :meth:`teacher_distribution` if the teacher's need another one.
+    a distribution from the outputs of a model. The student's outputs and the teacher's both go through it. Override
+    :meth:`teacher_distribution` if the teacher has label names, transitions or a tokenizer of its own.
 
     The loss of accumulated batches, of all processes, is divided once, by the number of their sentences. Under
     DistributedDataParallel the loss belongs to the module's output, so that parameters of a distribution (a CRF's
@@ -30,16 +33,27 @@ class DistillationMixin:
 
     Args:
         args, kwargs: those of the Trainer.
-        objective: to be minimized.
-        teacher: a module, which gets the student's inputs, stays in evaluation mode and gets no gradient; or a function
-            from a batch to a distribution. None takes the teacher's outputs from the columns of the data set that begin
-            with ``teacher_`` (``teacher_logits`` becomes ``outputs.logits``); without such columns an evaluation
-            reports the supervised loss.
+        objective: to be minimized; a loss such as ``structkd.StructuralKDLoss()`` stands for distillation alone,
+            ``structkd.KDObjective(loss, interpolation=1.0)``.
+        teacher: a module, which stays in evaluation mode and gets no gradient. It gets the student's inputs, or, if the
+            data set has a column ``teacher_input_ids``, the columns that begin with ``teacher_``. Or a function from a
+            batch to a distribution. None takes the teacher's outputs from the columns of the data set that begin with
+            ``teacher_`` (``teacher_logits`` becomes ``outputs.logits``); without such columns an evaluation reports the
+            supervised loss.
+
+    Columns that the model's ``forward`` does not take, such as ``word_mask``, stay in the batch for
+    :meth:`distribution`; ``word_mask``, ``word_ids`` and the teacher's columns are kept although
+    ``remove_unused_columns`` is on. :class:`TokenCollator` pads them.
+
+    Set ``decode_predictions = True`` in your class, and ``compute_metrics`` gets the best structures of words instead
+    of logits: ``predictions`` are those of ``decode()``, and ``label_ids`` those of :meth:`gold`, both [sentences, N]
+    and negative in the padding.
 
     The teacher belongs to no checkpoint.
 
     Raises:
-        TypeError: if the objective or the teacher cannot be called.
+        TypeError: if the objective or the teacher cannot be called, or the mixin does not come first.
+        ValueError: from a training step, if teacher and student number other labels and share :meth:`distribution`.
 
     >>> import structkd, transformers
     >>> from structkd.training import DistillationMixin
@@ -50,6 +64,9 @@ class DistillationMixin:
     'DistillationMixin'
     """
 
+    #: Whether compute_metrics gets decoded structures of words, rather than the model's outputs.
+    decode_predictions = False
+
     objective: Any
     teacher: Any
     # The Trainer's attributes that the mixin uses.
@@ -59,6 +76,16 @@ class DistillationMixin:
     model: Any
     train_dataset: Any
     eval_dataset: Any
+    label_names: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        before = cls.__mro__[: cls.__mro__.index(DistillationMixin)]
+        if any(issubclass(kind, Trainer) and not issubclass(kind, DistillationMixin) for kind in before):
+            raise TypeError(
+                f"DistillationMixin comes first: write class {cls.__name__}(DistillationMixin, transformers.Trainer), "
+                f"got the bases {[base.__name__ for base in cls.__bases__]}."
+            )
 
     def __init__(
         self,
@@ -67,8 +94,14 @@ class DistillationMixin:
         teacher: nn.Module | Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not callable(objective):
-            raise TypeError(f"The objective must be a structkd.KDObjective, got {type(objective).__name__}.")
+        if not callable(objective) or isinstance(objective, type):
+            given = f"the class {objective.__name__}" if isinstance(objective, type) else type(objective).__name__
+            raise TypeError(
+                f"The objective must be a structkd.KDObjective, got {given}. Give an instance, such as "
+                "structkd.KDObjective(structkd.StructuralKDLoss(), interpolation=0.5)."
+            )
+        if _is_loss(objective):
+            objective = KDObjective(objective, interpolation=1.0)
         if teacher is not None and not callable(teacher):
             raise TypeError(
                 f"The teacher must be a module, a function from a batch to a distribution, or None for stored columns, "
@@ -76,6 +109,7 @@ class DistillationMixin:
             )
         self.objective = objective
         self.teacher = teacher
+        self._built = False
         super().__init__(*args, **kwargs)
         # compute_loss divides by the sentences of all accumulated batches; the Trainer must not divide again.
         self.model_accepts_loss_kwargs = True
@@ -90,43 +124,95 @@ class DistillationMixin:
         )
 
     def teacher_distribution(self, inputs: Mapping[str, Any]) -> Any:
-        """Return the teacher's distribution of a batch, or None if there is no teacher for it."""
+        """Return the teacher's distribution of a batch, or None if there is no teacher for it.
+
+        By default it is :meth:`distribution` of :meth:`teacher_outputs`. Override it if the teacher has label names,
+        parameters (a CRF's transitions) or words of its own, which ``self.model`` does not know:
+        ``from_hf(self.teacher_outputs(inputs), self.teacher.config, mask=inputs["word_mask"])``.
+        """
+        if self.teacher is not None and not isinstance(self.teacher, nn.Module):
+            return self.teacher(inputs)
+        outputs = self.teacher_outputs(inputs)
+        if outputs is None:
+            return None
+        theirs, ours = _names(self.teacher), _names(self._student())
+        if theirs is not None and ours is not None and theirs != ours:
+            raise ValueError(
+                f"The teacher's labels are {theirs} and the student's {ours}, and one method `distribution` would give "
+                f"both the same names. Write {type(self).__name__}.teacher_distribution(self, inputs), which builds "
+                "the teacher's distribution of self.teacher_outputs(inputs) with self.teacher.config."
+            )
+        try:
+            found = self.distribution(outputs, inputs)
+        except Exception as error:
+            error.add_note(
+                "This happened while the teacher's distribution was built by the method `distribution`, which gets the "
+                "outputs of both models. If the teacher differs from the student, override `teacher_distribution`."
+            )
+            raise
+        if not self._built:
+            self._built = True
+            self._check_parameters(found)
+        return found
+
+    def teacher_outputs(self, inputs: Mapping[str, Any]) -> Any:
+        """Return the teacher's outputs of a batch: of the module, or the stored columns; None if there are none."""
         teacher = self.teacher
         if teacher is None:
-            stored = {name.removeprefix(STORED): value for name, value in inputs.items() if name.startswith(STORED)}
-            return self.distribution(_Outputs(stored), inputs) if stored else None
-        if not isinstance(teacher, nn.Module):
-            return teacher(inputs)
+            stored = _stored(inputs)
+            return _Outputs(stored) if stored else None
         device = next((value.device for value in inputs.values() if isinstance(value, Tensor)), None)
         teacher.eval().to(device)
-        return self.distribution(teacher(**self.model_inputs(inputs)), inputs)
+        return teacher(**self.teacher_inputs(inputs))
+
+    def teacher_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs of a teacher that is a module: the columns of its own, or those of the student."""
+        stored = _stored(inputs)
+        named, _ = _parameters(self.teacher)
+        if not named and "input_ids" in stored:
+            named = frozenset(stored).difference(WORD_COLUMNS)
+        own = {name: value for name, value in stored.items() if name in named and name != "labels"}
+        if own:
+            return own
+        columns = [name for name in inputs if name.startswith(STORED)]
+        if columns:
+            raise ValueError(
+                f"The batch has the columns {columns}, which {type(self.teacher).__name__} does not read, and a "
+                "teacher was given, too. Give teacher=None to train on stored outputs, or remove these columns."
+            )
+        if type(self).model_inputs is not DistillationMixin.model_inputs:
+            return self.model_inputs(inputs)
+        return self._inputs_of(self.teacher, inputs)
 
     def gold(self, inputs: Mapping[str, Any], student: Any) -> tuple[Any, Tensor | None]:
         """Return the gold structures of a batch and which sentences have one.
 
-        By default these are the ``labels`` of a token classifier, without the positions that have -100; a sentence
-        whose labels are all -100 is unlabelled.
+        By default these are the ``labels`` of a token classifier at the positions of ``word_mask``. If the batch has no
+        such column, positions that have -100 are no words. A sentence whose labels are all -100 is unlabelled.
         """
         labels = inputs.get("labels")
         if labels is None:
             return None, None
         known = labels != UNLABELLED
         if labels.shape != (*student.batch_shape, student.words):
-            counts, lengths = known.sum(1), student.lengths
+            words = inputs.get("word_mask")
+            at = known if words is None or words.shape != labels.shape else words.bool()
+            counts, lengths = at.sum(1), student.lengths
             if not (counts[counts > 0] == lengths[counts > 0]).all():
                 raise ValueError(
                     f"The labels mark {counts.tolist()} words, and the distribution has {lengths.tolist()}. Label the "
-                    "first piece of every word, or override the method `gold`."
+                    "first piece of every word, give a column `word_mask` if not every word has a label, or override "
+                    "the method `gold`."
                 )
             packed = labels.new_full((len(labels), student.words), UNLABELLED)
-            packed[torch.arange(student.words, device=labels.device) < counts.unsqueeze(1)] = labels[known]
-            labels = packed
+            packed[torch.arange(student.words, device=labels.device) < counts.unsqueeze(1)] = labels[at]
+            labels, known = packed, packed != UNLABELLED
         labelled = known.any(1)
         return labels, None if labelled.all() else labelled
 
     def model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the part of a batch that models read: all but ``labels`` and the teacher's columns."""
-        return {name: value for name, value in inputs.items() if name != "labels" and not name.startswith(STORED)}
+        """Return the part of a batch that the student's ``forward`` takes, without ``labels``."""
+        return self._inputs_of(self._student(), inputs)
 
     def sentences(self, inputs: Mapping[str, Any]) -> int:
         """Return the number of sentences of a batch, by which the loss is divided."""
@@ -176,6 +262,29 @@ class DistillationMixin:
             loss = loss * self.accelerator.num_processes
         return (loss, outputs[0]) if return_outputs else loss
 
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Return loss, outputs and labels as the Trainer does; if ``decode_predictions``, of words and decoded."""
+        trainer: Any = super()
+        if prediction_loss_only or not self.decode_predictions:
+            known = any(inputs.get(name) is not None for name in self.label_names)
+            given = inputs if known else self.model_inputs(inputs)
+            return trainer.prediction_step(model, given, prediction_loss_only, ignore_keys)  # type: ignore[no-any-return]
+        inputs = trainer._prepare_inputs(inputs)
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            if inputs.get("labels") is None:
+                loss, outputs = None, model(**self.model_inputs(inputs))
+            else:
+                loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+                loss = loss.detach()
+            student = self.distribution(outputs, inputs)
+            return loss, student.decode(), self.gold(inputs, student)[0]
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
         """Count the sentences of all accumulated batches of all processes."""
         if not batch_samples:
@@ -186,57 +295,81 @@ class DistillationMixin:
         return count
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Keep the teacher's columns, which no model reads."""
+        """Keep the columns of words and of the teacher, which the student does not read."""
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
         kept: list[str] = getattr(self, "_signature_columns")  # noqa: B009
         for dataset in (self.train_dataset, self.eval_dataset):
             columns = getattr(dataset, "column_names", None)
             if isinstance(columns, list):
-                kept += [name for name in columns if name.startswith(STORED) and name not in kept]
+                own = [name for name in columns if name.startswith(STORED) or name in WORD_COLUMNS]
+                kept += [name for name in own if name not in kept]
+
+    def _student(self) -> nn.Module:
+        """Return the student without what wraps it for several processes."""
+        student: nn.Module = self.accelerator.unwrap_model(self.model)
+        return student
+
+    def _inputs_of(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the part of a batch that a model's ``forward`` takes, without labels and the teacher's columns."""
+        named, others = _parameters(model)
+        return {
+            name: value
+            for name, value in inputs.items()
+            if (name in named or (others and name not in WORD_COLUMNS))
+            and name != "labels"
+            and not name.startswith(STORED)
+        }
+
+    def _check_parameters(self, teacher: Any) -> None:
+        """Warn if a teacher's scores are parameters of the student, such as the transitions of its CRF."""
+        scores = teacher.sources() if hasattr(teacher, "sources") else ()
+        places = {score.untyped_storage().data_ptr(): list(score.shape) for score in scores if score.numel()}
+        for name, parameter in self._student().named_parameters():
+            shape = places.get(parameter.untyped_storage().data_ptr())
+            if shape is not None:
+                warnings.warn(
+                    f"The teacher's distribution has the student's parameter {name!r} among its scores: the method "
+                    "`distribution` built it, which gets the outputs of both models. If the teacher has such "
+                    f"parameters of its own, write {type(self).__name__}.teacher_distribution(self, inputs).",
+                    stacklevel=2,
+                )
 
 
-class StoredColumns:
-    """A collator that pads a teacher's stored columns, in front of the collator of the other columns.
+def _is_loss(objective: Callable[..., Any]) -> bool:
+    """Return whether an objective is a loss of teacher and student alone, which knows of no gold structures."""
+    function = objective.forward if isinstance(objective, nn.Module) else objective
+    try:
+        names = signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    return {"teacher", "student", "reduction"} <= set(names) and "gold" not in names
 
-    Args:
-        collator: from a list of examples to a batch, such as ``DataCollatorForTokenClassification(tokenizer)``.
 
-    A column ``teacher_NAME`` holds, for every example, one entry per position: [S, ...]. The batch gets a tensor
-    [B, S, ...] with zeros in the padding, on the side where ``attention_mask`` has it.
+def _names(model: Any) -> list[str] | None:
+    """Return the label names of a model of transformers in order; None for one without, or with LABEL_0, LABEL_1..."""
+    names = getattr(getattr(model, "config", None), "id2label", None)
+    if not isinstance(names, Mapping) or all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names.values()):
+        return None
+    return [str(names[number]) for number in sorted(names, key=int)]
 
-    >>> import torch
-    >>> from structkd.training import StoredColumns
-    >>> def collator(examples):
-    ...     return {"input_ids": torch.tensor([example["input_ids"] + [0] for example in examples])}
-    >>> batch = StoredColumns(collator)([{"input_ids": [5, 6], "teacher_logits": [[1.0], [2.0]]}])
-    >>> batch["teacher_logits"].tolist()
-    [[[1.0], [2.0], [0.0]]]
-    """
 
-    def __init__(self, collator: Callable[[list[dict[str, Any]]], Any]) -> None:
-        self.collator = collator
+def _stored(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the teacher's columns of a batch, without the prefix."""
+    return {name.removeprefix(STORED): value for name, value in inputs.items() if name.startswith(STORED)}
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the batch of some examples."""
-        names = [name for name in examples[0] if name.startswith(STORED)]
-        others = [{name: value for name, value in one.items() if name not in names} for one in examples]
-        batch = self.collator(others)
-        positions = batch["input_ids"].shape[1]
-        mask = batch.get("attention_mask")
-        for name in names:
-            columns = [torch.as_tensor(one[name]) for one in examples]
-            padded = columns[0].new_zeros(len(columns), positions, *columns[0].shape[1:])
-            for item, values in enumerate(columns):
-                if len(values) > positions:
-                    raise ValueError(
-                        f"The column {name!r} has {len(values)} positions in an example of {positions}. Store the "
-                        "teacher's outputs for the same tokens."
-                    )
-                left = mask is not None and positions > len(values) and not bool(mask[item, 0])
-                start = positions - len(values) if left else 0
-                padded[item, start : start + len(values)] = values
-            batch[name] = padded
-        return batch
+
+def _parameters(model: nn.Module) -> tuple[frozenset[str], bool]:
+    """Return the names of the arguments of a model's ``forward``, and whether it takes others as well."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return _parameters_of(type(base).forward)
+
+
+@lru_cache
+def _parameters_of(forward: Callable[..., Any]) -> tuple[frozenset[str], bool]:
+    parameters = list(signature(forward).parameters.values())[1:]
+    variable = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    named = frozenset(parameter.name for parameter in parameters if parameter.kind not in variable)
+    return named, any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
 
 
 class _Outputs(dict[str, Any]):
