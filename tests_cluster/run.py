@@ -211,6 +211,8 @@ def torchrun(place: Path) -> str:
 
 def main() -> None:
     """Run the scenarios, and say how each ended."""
+    # A shell that starts this in the background has it ignore Ctrl-C, and the commands would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [*SCENARIOS, "ray", "torchrun"]
     parser.add_argument("--only", nargs="+", choices=every, default=every)

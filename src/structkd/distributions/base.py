@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
 from ..numbering import UNLABELLED
-from .checks import LARGEST, TooLargeError, check_count, check_lengths, check_temperature
+from .checks import LARGE, LARGEST, TooLargeError, check_count, check_lengths, check_temperature
 from .faults import NO_COMPLETION, NOT_ONE_STRUCTURE, Faults
 from .kernels.arithmetic import NEG_INF, Gradient, working_precision
 from .semirings import KBest, Log, Max, Sample
@@ -107,7 +107,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     ragged: bool
     #: Whether words choose independently of each other, if need be among the legal sequences of a tag scheme.
     over_words = False
-    #: The largest score, if it is beyond those of ordinary size.
+    #: The largest score, if it is beyond `LARGE`; else 0.
     _largest: float = 0.0
 
     def __init__(
@@ -296,7 +296,7 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def check_values(self, name: str, scores: Tensor, mask: Callable[[], Tensor]) -> None:
         """Refuse NaN and +inf inside the mask, which is computed only if there are any."""
         # a maximum keeps a NaN; in the padding, which may hold anything, neither matters
-        if not self._validate_args or scores.numel() == 0 or scores.detach().amax().item() < LARGEST:
+        if not self._validate_args or scores.numel() == 0 or scores.detach().amax().item() < LARGE:
             return
         inside = mask()
         bad = ~(scores < float("inf")) & inside
@@ -321,6 +321,11 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         size = self._largest if sums is None or not sums.numel() else float(sums.abs().amax())
         if not self.over_words and not size <= LARGEST:
             raise TooLargeError(class_name(self), size)
+
+    @property
+    def has_large_scores(self) -> bool:
+        """Whether a score is so large that marginals times scores need care; never if words are independent."""
+        return self._largest > LARGE and not self.over_words
 
     def _needs_graph(self) -> bool:
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.sources())
@@ -369,6 +374,14 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         constrained, or measured from a structure.
         """
         return self.expectations(parts)
+
+    def _consistent_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        """`_exact_expectations` that add up to the last digit, because scores are so large that one would see it.
+
+        The marginals of forward-backward do not: a word's may differ by 1e-16 from the sum over its neighbour's. Those
+        of autograd are products of conditional probabilities.
+        """
+        return self._exact_expectations(parts)
 
     def completed(self, targets: Parts) -> Parts:
         """Return targets with the parts that always score 0, which an event does not show."""
@@ -425,11 +438,11 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def cross_entropy_of_parts(self, parts: Parts, targets: Parts) -> tuple[Tensor, Parts]:
         """Return log Z - sum_u P_t(u) s(u), [B], and its closed-form gradient P_s - P_t; neither carries a graph."""
         log_partition, marginals = self.expectations(parts)
-        if not self.over_words and bool((log_partition.abs() > _LARGEST_SUM).any()):
+        if self.has_large_scores or (not self.over_words and bool((log_partition.abs() > _LARGEST_SUM).any())):
             # The difference of two large numbers would be lost. Every structure scores less by the same.
             self.check_size(log_partition)
             parts = self.measured_from(self.best()[1], parts)
-            log_partition, marginals = self._exact_expectations(parts)
+            log_partition, marginals = self._consistent_expectations(parts)
             targets = self.completed(targets)
         loss = log_partition
         for target, scores in zip(targets, parts, strict=True):
@@ -496,8 +509,8 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
     def _expectations(self) -> tuple[Tensor, Parts]:
         value, parts = self.expectations(self.parts())
-        if not self._needs_graph() and bool((value.detach().abs() > _LARGEST_SUM).any()):
-            return self._exact_expectations(self._from_best()[0])
+        if not self._needs_graph() and (self.has_large_scores or bool((value.detach().abs() > _LARGEST_SUM).any())):
+            return self._consistent_expectations(self._from_best()[0])
         return value, parts
 
     def expected_event(self) -> Tensor:
@@ -586,14 +599,32 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         """Return the entropy in working precision."""
         parts, _ = self._from_best()
         value, expectations = self._expected_exactly()
-        entropy = value - _total_score(expectations, parts)
-        # No sentence has e^1e6 structures: beyond, as below 0, there are only digits that were lost.
-        if bool(((entropy.detach() > 1e6) | entropy.detach().isnan()).any()):
-            raise TooLargeError(class_name(self), float(max(p.detach().abs().amax() for p in parts if p.numel())))
-        return _at_least_zero(entropy)
+        entropy = _at_least_zero(value - _total_score(expectations, parts))
+        certain = self._certain_sentences()
+        return entropy if certain is None else entropy.masked_fill(certain, 0.0)
+
+    def _certain_sentences(self) -> Tensor | None:
+        """Return which sentences have one structure only that counts, BoolTensor [B], if scores are very large.
+
+        None if they are not. Raises `TooLargeError` if rounding may have moved a structure to the best one, or away.
+        """
+        parts = tuple(p.detach() for p in self.parts())
+        if self.over_words or not _is_huge(parts, self.words):
+            return None
+        batch = self.batch_shape[0]
+        highest = [p.amax(tuple(range(1, p.dim()))) if len(p) == batch else p.amax() for p in parts if p.numel()]
+        size = reduce(torch.maximum, [*highest, self.best()[0].abs()])
+        doubtful = size > LARGEST
+        if not doubtful.any():
+            return None
+        best, second = self.k_best(2)[0].unbind()
+        certain = doubtful & (best - second > 64 * torch.finfo(size.dtype).eps * self.words * size + 64)
+        if bool((doubtful & ~certain).any()):
+            raise TooLargeError(class_name(self), float(size[doubtful & ~certain].amax()))
+        return certain
 
     def _expected_exactly(self) -> tuple[Tensor, Parts]:
-        return self._memo("exact expectations", lambda: self._exact_expectations(self._from_best()[0]))
+        return self._memo("exact expectations", lambda: self._consistent_expectations(self._from_best()[0]))
 
     @ordinary_tensors
     def cross_entropy(self, other: Any) -> Tensor:

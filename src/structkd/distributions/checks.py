@@ -16,6 +16,10 @@ from ..numbering import UNLABELLED
 #: The largest score, and log Z, of which a loss is taken: beyond, sums of float64 lose the differences it is made of.
 LARGEST = 5e9
 
+#: Beyond this score, recursions that multiply probabilities by scores lose digits: of a probability 1e-16 times the
+#: score is lost, and of the product that times the score again.
+LARGE = 1e4
+
 
 def check_scores(name: str, scores: Any, shape: Sequence[str]) -> Tensor:
     """Return `scores` if they are a floating-point tensor with as many axes as `shape` names.

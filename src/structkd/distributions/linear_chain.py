@@ -259,6 +259,9 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
             return StructuredDistribution.expectations(self, parts)
         return self._forward_backward(parts, parts[1].dtype)
 
+    def _consistent_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        return StructuredDistribution.expectations(self, parts)
+
     def measured_from(self, structure: Parts, parts: Parts) -> Parts:
         bigrams = parts[1]
         chosen = torch.where(structure[1] > 0, bigrams.detach(), 0.0).sum((2, 3), keepdim=True)
@@ -451,6 +454,10 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
     def _exact_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         return self._forward_backward(parts, parts[1].dtype)
+
+    def _consistent_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        unary, transitions = parts
+        return StructuredDistribution.expectations(self, (unary, transitions.expand(*self.batch_shape, -1, -1)))
 
     def _all_parts(self, structure: Parts) -> Parts:
         return structure[0], self.bigrams(structure[0])

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from .arcs import ArcDistribution
-from .base import Parts, StructuredDistribution
+from .base import Parts, StructuredDistribution, class_name
+from .checks import TooLargeError
 from .faults import Faults, choices_of_event, tree_faults
 from .kernels import trees
 from .kernels.arithmetic import NEG_INF, Gradient, sentences_at_once
 from .kernels.relations import Relations, over_relations
 from .transition_counts import scale_gradient_
+
+# The largest error of an expected score, from marginals that do not add up.
+_MISSED = 1e-5
 
 
 def check_multiroot(multiroot: Any) -> bool:
@@ -95,6 +99,17 @@ class TreeDistribution(ArcDistribution):
             relations = torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
             event = event.unsqueeze(-1) * relations
         return value, (event,)
+
+    def _consistent_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
+        # A word has one head. If its arcs' probabilities miss 1 by more, scores of this size show that, too.
+        value, (marginals,) = self._exact_expectations(parts)
+        found, scores = marginals.detach(), parts[0].detach()
+        heads = found.sum(-1) if self.labelled else found
+        missed = (heads.sum(1) - 1.0).abs().masked_fill(~self.word_mask, 0.0).amax(1)
+        size = scores.masked_fill(found <= 0, 0.0).abs().flatten(1).amax(1)
+        if bool((missed * size > _MISSED).any()):
+            raise TooLargeError(class_name(self), float(size.amax()))
+        return value, (marginals,)
 
     def fused_loss(self, teacher: Any, temperature: float) -> tuple[Tensor, Gradient] | None:
         """Return the loss for an arc-factored teacher that has all structures of this class."""

@@ -220,7 +220,7 @@ def structural_kd_loss(
         target = _sharpened(require_pair(teacher, student).targets(1.0), student, temperature)
     else:
         pair = require_pair(teacher, student)
-        if pair.fused:
+        if pair.fused and not student.has_large_scores:
             loss = with_gradient(partial(student.fused_loss, pair.teacher, temperature), student, reduced)
             if loss is not None:
                 return loss
