@@ -30,6 +30,7 @@ __all__ = [
     "MANIFEST",
     "MOST_UNPACKED",
     "aside_of",
+    "check_output",
     "fault",
     "forget_digests",
     "inside",
@@ -76,6 +77,29 @@ def most_unpacked(size: int) -> int:
     (8388608, 50000000)
     """
     return max(_FREELY_UNPACKED, MOST_UNPACKED * size)
+
+
+def check_output(path: Path, inputs: Iterable[str | Path] = (), option: str = "--output") -> None:
+    """Refuse a file to write that cannot be written, or that would replace a file that is read.
+
+    Args:
+        path: to write.
+        inputs: files that are read. Links to them count, too; ``-`` and those that are missing do not.
+        option: that names the file to write, for messages.
+
+    Raises:
+        FileNotFoundError: there is no folder for the file.
+        ValueError: the path is a folder, its folder is a file, or it is one of the inputs.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Name a file for {option}, such as {path / 'predictions.txt'}.")
+    if not path.parent.is_dir():
+        if path.parent.exists():
+            raise ValueError(f"{path.parent} is a file, and a folder is needed there. Name another file for {option}.")
+        raise FileNotFoundError(f"There is no folder {path.parent}. Make it, or name another file for {option}.")
+    for name in inputs:
+        if os.path.exists(name) and path.exists() and os.path.samefile(name, path):
+            raise ValueError(f"{name} is read; name another file for {option}.")
 
 
 @contextmanager

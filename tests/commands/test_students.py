@@ -14,7 +14,7 @@ from datasets import Dataset
 import structkd
 from structkd.data import TagAnnotation, TreeAnnotation, load_columns
 from structkd.evaluation import compute_metrics, counts
-from structkd.inference import benchmark, format_of
+from structkd.inference import benchmark, format_of, predict_files
 from structkd.models import BiLSTMRecipe, HeadLabelerRecipe, TaggerRecipe
 from structkd.tags import spans
 
@@ -178,6 +178,81 @@ def test_missing_files_and_models(folders, run, tmp_path) -> None:
     assert f"none.txt: No such file (looked for in {tmp_path})" in errors
     status, _, errors = run("predikt", folders["ner"])
     assert "Did you mean 'predict'?" in errors
+
+
+def test_no_input_is_replaced(folders, run, tmp_path) -> None:
+    """Neither by its own name nor by a link to it."""
+    (tmp_path / "a.txt").write_text("Ana runs.\n")
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    (tmp_path / "hard.txt").hardlink_to(tmp_path / "a.txt")
+    (tmp_path / "file").write_text("")
+    for output, message in (
+        ("a.txt", "structkd: a.txt is read; name another file for --output."),
+        ("./link.txt", "a.txt is read; name another file"),
+        ("hard.txt", "a.txt is read; name another file"),
+        ("nodir/x.txt", "structkd: There is no folder nodir. Make it, or name another file for --output."),
+        (".", "structkd: . is a folder. Name a file for --output, such as predictions.txt."),
+        ("file/x.txt", "structkd: file is a file, and a folder is needed there."),
+    ):
+        status, printed, errors = run("predict", folders["ner"], "a.txt", "--output", output)
+        assert (status, printed) == (1, "")
+        assert message in errors
+        assert (tmp_path / "a.txt").read_text() == "Ana runs.\n"
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message.removeprefix("structkd: "))):
+            predict_files(None, ["a.txt"], Path(output))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    assert "run is the folder of a run" in run("report", "run", "--output", "run")[2]
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "tables.json").write_text("{}")
+    (tmp_path / "exported" / "dev.jsonl").write_text("{}")
+    errors = run("export", folders["ner"], "exported", "--int8", "--dev", "exported/dev.jsonl")[2]
+    assert "exported/dev.jsonl is read, and exported would be replaced; name another FOLDER." in errors
+
+
+@pytest.mark.parametrize("command", [["predict", "a.txt"], ["evaluate", "a.tsv"], ["export", "out"]])
+def test_devices_that_are_not_there(command, folders, run, monkeypatch, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("Ana\n")
+    monkeypatch.setattr("torch.backends.cuda.is_built", lambda: False)
+    monkeypatch.setattr("torch.empty", absent_device)
+    status, output, errors = run(command[0], folders["ner"], *command[1:], "--device", "cuda")
+    assert (status, output) == (1, "")
+    version = f"(torch {torch.__version__})"
+    assert errors.startswith(f"structkd: This torch has no CUDA {version}. Leave --device out")
+    monkeypatch.setattr("torch.backends.cuda.is_built", lambda: True)
+    for count, device, message in (
+        (0, "cuda", f"No CUDA device is found here {version}"),
+        (2, "cuda:2", "There is no device cuda:2: the CUDA devices here are 0 to 1."),
+        (2, "gpu", "There is no device 'gpu'; expected cpu, cuda, cuda:1 or mps."),
+        (2, "cudda", "Did you mean 'cuda'?"),
+        (2, "meta", "A model on the device meta has no weights."),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        status, _, errors = run(command[0], folders["ner"], *command[1:], "--device", device)
+        assert status == 1
+        assert message in errors
+
+
+def absent_device(*sizes, device):
+    raise AssertionError("Torch not compiled with CUDA enabled")
+
+
+def test_folders_of_other_kinds(folders, run, tmp_path) -> None:
+    """An exported model is named as one, and a misspelt folder gets the one that is meant."""
+    (tmp_path / "exported").mkdir()
+    for name in ("tables.json", "annotate.py"):
+        (tmp_path / "exported" / name).write_text("{}")
+    for command in (["predict"], ["evaluate", "a.tsv"]):
+        status, _, errors = run(command[0], "exported", *command[1:])
+        assert status == 1
+        assert "exported is an exported model, which annotates without structkd: python exported/annotate.py" in errors
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "student").symlink_to(folders["ner"])
+    (tmp_path / "second" / "runs").mkdir()
+    for name in ("second/studnt", "second/runs", "./secnd"):
+        status, _, errors = run("predict", name)
+        assert status == 1
+        assert re.search(r"Did you mean 'second(/student)?'\?", errors), errors
 
 
 def test_evaluation_is_that_of_the_runs(folders, run, tmp_path) -> None:

@@ -47,7 +47,11 @@ def command(arguments: list[str]) -> None:
     )
     options = parser.parse_args(arguments)
     source, run = source_of(options.model)
-    dev = _sentences(options.dev or source.resolve().parent / "predictions" / "dev.jsonl.gz", options)
+    dev_file = options.dev or source.resolve().parent / "predictions" / "dev.jsonl.gz"
+    for read in (source, dev_file):
+        if options.folder.resolve() in (read.resolve(), *read.resolve().parents):
+            raise ValueError(f"{read} is read, and {options.folder} would be replaced; name another FOLDER.")
+    dev = _sentences(dev_file, options)
     model = loaded(options)
     from structkd.export import export
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from structkd.files import check_output
+
 from .arguments import FORMAT_NAMES, add_batch_size, add_model, add_token_column, loaded, parser_of
 
 __all__ = ["command"]
@@ -48,6 +50,8 @@ def command(arguments: list[str]) -> None:
     add_batch_size(parser)
     parser.add_argument("--quiet", action="store_true", help="print no progress on the standard error")
     options = parser.parse_args(arguments)
+    if options.output is not None:  # loading the model takes seconds
+        check_output(options.output, options.files)
     model = loaded(options)
     from structkd.inference import Progress, predict_files
 

@@ -50,6 +50,11 @@ def command(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if how_to_report():
         raise NotImplementedError(f"{how_to_report()}. A run's own table is in the file results.md of its folder.")
+    if options.output is not None and (options.output / "metrics.json").exists():
+        raise ValueError(
+            f"{options.output} is the folder of a run, whose results.md would be replaced; name another folder for "
+            "--output."
+        )
     # Loads matplotlib and scipy: not before they are needed.
     from structkd.reporting import Report
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from structkd.data import raw_lines
-from structkd.files import replacing
+from structkd.files import check_output, replacing
 from structkd.inference.formats import FORMATS, Item, reader_of
 from structkd.models import StructuredModel
 
@@ -47,8 +47,11 @@ def predict_files(
         The number of sentences.
 
     Raises:
-        FileNotFoundError, ValueError: for files that cannot be read; the output file stays as it was.
+        FileNotFoundError, ValueError: for files that cannot be read, and for an output that cannot be written or is one
+            of the files; the output file stays as it was.
     """
+    if output is not None:
+        check_output(output, files)
     missing = [file for file in files if file != "-" and not Path(file).exists()]
     if missing:
         here = "" if Path(missing[0]).is_absolute() else f" (looked for in {Path.cwd()})"

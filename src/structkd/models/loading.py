@@ -7,6 +7,7 @@ none, or one without the configuration, and these files are loaded unchecked.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import torch
 
 from structkd import __version__
 from structkd.files import fault, inside, read_json, sealed, sha256, unsealed, write_json
+from structkd.spelling import did_you_mean
 
 __all__ = [
     "HUB_ARGUMENTS",
@@ -33,6 +35,8 @@ __all__ = [
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "proxies")
 _DESCRIPTION = "structkd.json"
 _FORMAT = 1
+#: Folders in which a message looks for a model of a similar name.
+_MOST_LOOKED_AT = 200
 _REMEDY = "Copy or train the model again."
 _CONFIG = "config.json"
 _NO_CONFIG = "It is not the configuration of a model."
@@ -57,7 +61,7 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device | None
     Raises:
         FileNotFoundError: if there is no such folder or it holds no model, and the hub has none or cannot be reached.
         ValueError: if the model is not one of structkd, was written by a later version of structkd, or has files that
-            are not as they were written.
+            are not as they were written; or if torch does not know the device, or cannot use it here.
         TypeError: for another argument.
 
     >>> import tempfile
@@ -76,6 +80,8 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device | None
     for argument in hub:
         if argument not in HUB_ARGUMENTS:
             raise TypeError(f"load has no argument {argument!r}; it takes device, {', '.join(HUB_ARGUMENTS)}.")
+    if device is not None:
+        _check_device(device)
     folder = model_folder(name_or_path, **hub)
     _check_format(folder)
     kind = read_json(folder / _CONFIG, _NO_CONFIG).get("model_type")
@@ -106,6 +112,31 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device | None
     return model.to(device).eval() if device is not None else model.eval()
 
 
+def _check_device(given: str | torch.device) -> None:
+    """Refuse a device that cannot hold a tensor here."""
+    if not isinstance(given, (str, torch.device)):
+        raise TypeError(f"The device must be a text such as 'cuda' or a torch.device, got {type(given).__name__}.")
+    advice = "Leave --device out (in Python: device=None), and the CPU is used."
+    try:
+        device = torch.device(given)
+    except RuntimeError:
+        hint = did_you_mean(str(given), ("cpu", "cuda", "mps", "xpu"))
+        raise ValueError(f"There is no device {str(given)!r}; expected cpu, cuda, cuda:1 or mps.{hint}") from None
+    kind = device.type.upper()
+    if device.type == "meta":
+        raise ValueError(f"A model on the device meta has no weights. {advice}")
+    if device.type == "cuda" and torch.backends.cuda.is_built():
+        count = torch.cuda.device_count()
+        if count == 0:
+            raise ValueError(f"No CUDA device is found here (torch {torch.__version__}). {advice}")
+        if device.index is not None and device.index >= count:
+            raise ValueError(f"There is no device {device}: the CUDA devices here are 0 to {count - 1}.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
+        raise ValueError(f"This torch has no {kind} (torch {torch.__version__}). {advice}") from error
+
+
 def model_folder(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
     """Return the local folder of a model; one of the hub is fetched into the cache if it is not there.
 
@@ -124,30 +155,60 @@ def model_folder(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
             # a training's folder has a configuration, too: the training's
             if file.is_file() and "model_type" in read_json(file, _NO_CONFIG):
                 return folder
+        if (path / "tables.json").is_file() and (path / "annotate.py").is_file():
+            raise ValueError(
+                f"{path} is an exported model, which annotates without structkd: python {path / 'annotate.py'} FILE. "
+                "structkd loads the model that was exported."
+            )
         raise FileNotFoundError(
             f"{path} is not the folder of a model: it has no {_CONFIG} with a model_type. Expected a folder that "
             "save_pretrained wrote, or that of a training or a run, such as structkd-runs/student-0123456789abcdef."
+            f"{_nearby(path)}"
         )
     if path.exists():
         raise ValueError(f"{path} is a file; a model is a folder with {_CONFIG}. Name the folder.")
     here = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "~", "-")) or ".." in name:
-        raise FileNotFoundError(f"There is no folder {name}{here}, and it is not a name on the Hugging Face hub.")
+        raise FileNotFoundError(
+            f"There is no folder {name}{here}, and it is not a name on the Hugging Face hub.{_nearby(path)}"
+        )
     from huggingface_hub import snapshot_download
 
     wanted = {key: value for key, value in hub.items() if value is not None and key != "proxies"}
     try:
         found = Path(snapshot_download(name, allow_patterns=list(_PATTERNS), **wanted))
     except Exception as error:  # of many classes: no such model, no network, no access, no cached file
-        first = " ".join(str(error).split())
         raise FileNotFoundError(
             f"There is no folder {name}{here}, and no model {name} in the cache of the Hugging Face hub; the hub has "
-            f"none or cannot be reached ({type(error).__name__}: {first:.200}). Check the name, or fetch the model "
+            f"none or cannot be reached ({type(error).__name__}).{_nearby(path)} Check the name, or fetch the model "
             "where the hub can be reached and set HF_HOME to that cache."
         ) from error
     if not (found / _CONFIG).is_file():
         raise ValueError(f"{name} on the Hugging Face hub has no {_CONFIG}: it is not a model. Check the name.")
     return found
+
+
+def _nearby(path: Path) -> str:
+    """Return a question that names the folder of a model near a path that is none, or nothing if there is none."""
+    start = next((each for each in (path, *path.parents) if each.is_dir()), Path())
+    found: list[Path] = []
+    for folder in (start, start.parent) if start == path else (start,):
+        places = [place for part in ("*/", "*/*/") for place in itertools.islice(folder.glob(part), _MOST_LOOKED_AT)]
+        found += [place for place in places if _holds_model(place)]
+    # A run's folder and its link `student` are one model: the shorter name is enough.
+    found = [place for place in found if not (place.name in ("model", "student") and place.parent in found)]
+    return did_you_mean(str(path), map(str, found))
+
+
+def _holds_model(folder: Path) -> bool:
+    """Return whether :func:`load` would find a model in a folder, without reading much."""
+    for place in (folder, folder / "model", folder / "student"):
+        try:
+            if "model_type" in read_json(place / _CONFIG, _NO_CONFIG):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
 
 
 def describe_files(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
