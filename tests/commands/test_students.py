@@ -373,6 +373,20 @@ def test_models_are_exported(folders, run, tmp_path) -> None:
     assert not (tmp_path / "small").exists()
 
 
+def test_int8_tells_its_figures(folders, run, tmp_path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    dev = [{"tokens": each["words"], "gold": {"labels": each["tags"]}} for each in _annotated(folders["upos"])]
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(each) + "\n" for each in dev))
+    status, output, errors = run("export", folders["upos"], "small", "--int8", "--dev", "dev.jsonl")
+    assert (status, errors) == (0, "")
+    assert output.startswith("dev accuracy 100.00 (32 bits: 100.00), 2 sentences\n")
+
+
+def _annotated(folder: str):
+    return structkd.load(folder).annotate([["Ana"], ["Ben"]])
+
+
 def test_speed_is_measured_over_batches(tmp_path) -> None:
     """A stand-in for an exported model, whose batches take CPU time in proportion to their words."""
     (tmp_path / "annotate.py").write_text(

@@ -83,7 +83,7 @@ def test_python_runs(each: Block, walk: Path, monkeypatch: pytest.MonkeyPatch, c
         if f"import {package}" in each.text or (package == "onnx" and "exported" in each.text):
             pytest.importorskip(package)
     monkeypatch.chdir(walk)
-    monkeypatch.syspath_prepend(walk / "exported")
+    monkeypatch.syspath_prepend(walk)
     exec(compile(each.text, each.name, "exec"), {"__name__": "__main__"})
     if each.output is not None:
         assert same(capsys.readouterr().out, each.output)

@@ -190,6 +190,69 @@ def test_the_folder_stands_alone(exported, tmp_path) -> None:
     assert set(manifest["files"]) == {"README.md", "annotate.py", "model.onnx", "tables.json"}
 
 
+def called(capfd, *arguments):
+    """Call the command of an exported folder; return its status or message, and its lines."""
+    status = 0
+    try:
+        annotate.main(list(arguments))
+    except SystemExit as end:
+        status = end.code
+    return status, capfd.readouterr().out.splitlines()
+
+
+def test_the_command_of_a_folder(exported, tmp_path, monkeypatch, capfd) -> None:
+    """Words by white space, the standard input, harmless output, and a sentence for what cannot be read."""
+    _, runner, _ = exported("crf-BIO")
+    monkeypatch.setattr(annotate, "load", lambda: runner)
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("Ana isn't\x9b2J home. So\u202e be\n\nBen\n", encoding="utf-8-sig")
+    expected = runner.annotate([["Ana", "isn't\x9b2J", "home.", "So\u202e", "be"], ["Ben"]])
+    for arguments in (["--format", "words", "a.txt"], ["--format=words"], ["--format=words", "-"]):
+        with open("a.txt", encoding="ascii") as given:  # the command reads UTF-8, whatever the environment says
+            monkeypatch.setattr("sys.stdin", given)
+            status, lines = called(capfd, *arguments)
+        assert status == 0
+        assert all(line.isprintable() for line in lines)
+        assert "\\u009b" in lines[0]
+        found = [json.loads(line) for line in lines]
+        assert [(each["words"], each["tags"]) for each in found] == [(each["words"], each["tags"]) for each in expected]
+    assert len(called(capfd, "a.txt")[1]) == 3
+    Path("latin.txt").write_bytes(b"caf\xe9\n")
+    Path("binary.txt").write_bytes(b"PK\0\3")
+    for arguments, message in (
+        (["none.txt"], "none.txt: No such file."),
+        (["."], ". is a folder. Name a file."),
+        (["latin.txt"], "latin.txt is not UTF-8 (invalid continuation byte). If it is in Latin-1: iconv -f latin1"),
+        (["binary.txt"], "binary.txt is not a text file: it has a zero byte."),
+        (["--scroes", "a.txt"], "There is no option --scroes.\nusage:"),
+        (["--format", "columns", "a.txt"], "--format is text or words, got 'columns'."),
+        (["a.txt", "b.txt"], "One FILE is read, got 2: a.txt b.txt."),
+    ):
+        status, lines = called(capfd, *arguments)
+        assert str(status).startswith(message)
+        assert lines == []
+    assert called(capfd, "--help")[0] == 0
+
+
+def test_the_readme_begins_with_the_folder(exported, tmp_path) -> None:
+    """The Python that it prints works as it stands, and nothing in it loads the folder by structkd."""
+    model, _, _ = exported("crf-BIO")
+    model.save_pretrained(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "structkd.load" in card
+    text = (export(model, tmp_path / "small", card=card) / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\n")
+    front, _, rest = text.removeprefix("---\n").partition("---\n")
+    assert "library_name: structkd" in front
+    assert rest.lstrip().startswith("# This folder\n")
+    assert "structkd.load" not in text
+    assert "structkd predict path" not in text
+    assert "| parameters |" in text
+    assert "from small.annotate import load" in text
+    about = (export(model, tmp_path / "v-2") / "README.md").read_text(encoding="utf-8")
+    assert "with the folder renamed to `exported`" in about
+
+
 def test_best_trees_by_enumeration() -> None:
     """The search in plain lists finds the best tree, with one root or several, and few impossible arcs if it must."""
     draw = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from structkd.files import MOST_UNPACKED, most_unpacked
+from structkd.files import MANIFEST, MOST_UNPACKED, most_unpacked, read_json
 from structkd.runs.models import source_of
 
 from .arguments import add_model, loaded, parser_of
@@ -66,6 +66,12 @@ def command(arguments: list[str]) -> None:
         licence=_licence(run.get("data", {})),
     )
     size = sum(path.stat().st_size for path in written.iterdir()) / 1e6
+    if options.int8:
+        facts = read_json(written / MANIFEST)["export"]["int8"]
+        print(
+            f"dev {facts['metric']} {100 * facts['int8']:.2f} (32 bits: {100 * facts['float32']:.2f}), "
+            f"{facts['sentences']:,} sentences"
+        )
     print(f"written: {written} ({size:.1f} MB)\n\n  python {written / 'annotate.py'} FILE")
 
 

@@ -1,11 +1,13 @@
 """Annotate text with an exported model: tags and spans of words, or dependency trees.
 
-    from annotate import load
-    model = load("folder")
+    from exported.annotate import load                      # in the folder that holds the exported folder
+    model = load()
     model.annotate("Ana Lee lives in Oslo. She sings.")     # a text, split into sentences
     model.annotate([["Ana", "Lee", "sings"]], scores=True)  # lists of words, with exact probabilities
 
-    python annotate.py FILE      # raw text; prints one JSON object a sentence; "-" is standard input
+    python exported/annotate.py FILE    # raw text; prints one JSON object a sentence; "-" is standard input
+
+With `--format words`, white space separates the words of the file, and every line is a sentence.
 
 The module needs numpy and onnxruntime, and for models that read subwords tokenizers. It lies beside ``model.onnx``,
 which scores the words, and ``tables.json``, which holds everything else: the vocabulary, the labels, the tags that may
@@ -15,10 +17,12 @@ follow each other, and the pattern of a word. Shapes: B sentences, N words, C ta
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import re
+import shlex
 import sys
 import threading
 from itertools import islice, pairwise
@@ -38,6 +42,16 @@ KEPT_WORDS = 50_000
 POOL = 16
 
 LINE_ENDS = "\n\r\u2028\u2029"
+#: Characters that a terminal obeys or that change the direction of text; JSON's own escapes cover those before a blank.
+CONTROL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+USAGE = """\
+usage: python annotate.py [--scores] [--format text|words] [FILE]
+
+Prints one JSON object for each sentence of a file in UTF-8, or of the standard input (no FILE, or -).
+
+  --scores         add exact probabilities
+  --format words   white space separates words, and a line is a sentence (text: both are found by rules)"""
+
 EDITABLE = ("README.md", "LICENSE.txt", "annotate.py")
 STOPS = frozenset(".!?\u2026")
 WIDE_STOPS = frozenset("\u3002\uff01\uff1f")
@@ -789,32 +803,78 @@ def arborescence(arcs, reluctant_root):
 # The command ------------------------------------------------------------------------------------------------------
 
 
-def _of_file(model, file):
+def _of_file(model, file, name, words=False):
     """Yield the sentences of a text, which end with its lines; places count from the begin of the file."""
     before = 0
     for line in file:
-        for words in model.split_sentences(line):
-            yield _of_text(words, line, before)
+        if "\0" in line:
+            sys.exit(f"{name} is not a text file: it has a zero byte.")
+        if words:
+            found = [(match.group(), match.span()) for match in re.finditer("[^ \t\r\n]+", line)]
+            sentences = [found] if found else []
+        else:
+            sentences = model.split_sentences(line)
+        for sentence in sentences:
+            yield _of_text(sentence, line, before)
         before += len(line)
+
+
+def _json(result):
+    """Return a result as a line of JSON, in which no character is left that a terminal obeys."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(result, ensure_ascii=False))
+
+
+def _options(arguments):
+    """Return the file, whether scores are wanted, and whether white space separates words."""
+    names, scores, words = [], False, False
+    rest = list(arguments)
+    while rest:
+        each = rest.pop(0)
+        if each in ("-h", "--help"):
+            print(USAGE)
+            sys.exit(0)
+        option, equals, value = each.partition("=")
+        if option == "--format":
+            value = value if equals else rest.pop(0) if rest else ""
+            if value not in ("text", "words"):
+                sys.exit(f"--format is text or words, got {value!r}. Convert other formats, or use `structkd predict`.")
+            words = value == "words"
+        elif each == "--scores":
+            scores = True
+        elif each.startswith("-") and each != "-":
+            sys.exit(f"There is no option {each}.\n{USAGE}")
+        else:
+            names.append(each)
+    if len(names) > 1:
+        sys.exit(f"One FILE is read, got {len(names)}: {' '.join(names)}.\n{USAGE}")
+    if not names and sys.stdin.isatty():
+        sys.exit(USAGE)
+    return names[0] if names else "-", scores, words
 
 
 def main(arguments):
     """Print the annotation of a file's sentences, one JSON object a line."""
-    scores = "--scores" in arguments
-    names = [each for each in arguments if each != "--scores"]
-    if len(names) != 1 or names[0] in ("-h", "--help"):
-        sys.exit("usage: python annotate.py [--scores] FILE   (raw text in UTF-8; - is standard input)")
+    name, scores, words = _options(arguments)
+    if name != "-" and not os.path.exists(name):
+        sys.exit(f"{name}: No such file.")
+    if os.path.isdir(name):
+        sys.exit(f"{name} is a folder. Name a file.")
     model = load()
+    shown = "The standard input" if name == "-" else name
     try:
-        with sys.stdin if names[0] == "-" else open(names[0], encoding="utf-8", newline="") as file:
-            for result in model._stream(_of_file(model, file), 32, scores):
-                print(json.dumps(result, ensure_ascii=False))
+        # The encoding of the standard input goes by the environment; text is UTF-8.
+        binary = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
+        with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+            for result in model._stream(_of_file(model, file, shown, words), 32, scores):
+                print(_json(result))
         sys.stdout.flush()
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, BrokenPipeError):  # nobody reads the output any more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        sys.exit(f"{names[0]} cannot be read as text in UTF-8 ({error}).")
+    except BrokenPipeError:  # nobody reads the output any more, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except UnicodeDecodeError as error:
+        remedy = f"iconv -f latin1 -t utf-8 {shlex.quote(name)}" if name != "-" else "iconv -f latin1 -t utf-8"
+        sys.exit(f"{shown} is not UTF-8 ({error.reason}). If it is in Latin-1: {remedy}")
+    except OSError as error:
+        sys.exit(f"{shown} cannot be read ({error.strerror or error}).")
 
 
 if __name__ == "__main__":

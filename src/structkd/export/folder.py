@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import keyword
+import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from structkd.data import TagAnnotation, TreeAnnotation
 from structkd.evaluation import compute_metrics, counts
 from structkd.files import replacing, write_manifest, write_text
 from structkd.models import StructuredModel
+from structkd.models.card import exported_card
 from structkd.sentences import word_pattern
 
 __all__ = ["LARGEST_LOSS", "export"]
@@ -38,7 +42,7 @@ def export(
     card: str | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Write a folder that annotates text without torch: ``from annotate import load; load(folder).annotate(text)``.
+    """Write a folder that annotates text without torch: ``from exported.annotate import load; load().annotate(text)``.
 
     It holds ``model.onnx``, ``tables.json``, ``annotate.py`` (needs numpy and onnxruntime; a model on subwords also
     tokenizers), ``README.md`` and ``manifest.json``. It annotates as ``model.annotate`` does.
@@ -115,7 +119,8 @@ def export(
             from .single_file import single_file_model
 
             (temporary / "strings.onnx").write_bytes(single_file_model(model).SerializeToString())
-        write_text(temporary / "README.md", (card or "") + _about_files(tables, facts, single_file))
+        about = _about_files(tables, facts, single_file, folder.name)
+        write_text(temporary / "README.md", exported_card(card or "", about))
         if licence:
             write_text(temporary / "LICENSE.txt", licence)
         write_manifest(temporary, export={"format": _FORMAT, **facts})
@@ -144,7 +149,25 @@ def _quantize(path: Path) -> None:
     # A table with -inf has no scale. It is small.
     kept = [node.name for node in onnx.load(path).graph.node if any(map(_SPELLING.match, node.input))]
     # One scale for every column of the weights loses less than one for all.
-    quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
+    with _without_advice():
+        quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep onnxruntime's advice to process the network in advance from the log: it gains nothing for these networks."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return "pre-processing before quantization" not in record.getMessage()
+
+    root.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_wanted)
+        root.handlers[:] = handlers  # logging.warning adds one if there is none
 
 
 def _main_metric(model: StructuredModel, annotator: Any, dev: Sequence[Example]) -> tuple[str, float]:
@@ -171,23 +194,26 @@ def _main_metric(model: StructuredModel, annotator: Any, dev: Sequence[Example])
     return name, value
 
 
-def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_file: bool) -> str:
-    """Return the part of the model card that says how the folder is used."""
+def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_file: bool, name: str) -> str:
+    """Return the part of the model card that says how the folder, of this name, is used."""
+    package = name if name.isidentifier() and not keyword.iskeyword(name) else "exported"
+    called = "" if package == name else f" with the folder renamed to `{package}`,"
     needs = "numpy and onnxruntime" + (", and tokenizers" if _reads_subwords(tables["features"]) else "")
     lines = [
+        "# This folder",
         "",
-        "## This folder",
-        "",
-        f"It annotates text in Python with {needs}:",
+        f"It annotates text in Python with {needs}. In the folder that holds it,{called}",
         "",
         "```python",
-        "from annotate import load",
+        f"from {package}.annotate import load",
         "",
-        'model = load("folder")',
+        "model = load()",
         'model.annotate("Ana Lee lives in Oslo. She sings.", scores=True)',
         "```",
         "",
-        "`python annotate.py FILE` prints one JSON object for each sentence of a text.",
+        f"From elsewhere, add the folder that holds `{package}` to `sys.path` first. "
+        f"`python {name}/annotate.py FILE` prints one JSON object for each sentence of a text. `structkd predict` does "
+        "not read this folder: it takes the model that was exported.",
         "",
         "| file | content |",
         "|---|---|",

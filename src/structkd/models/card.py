@@ -12,7 +12,7 @@ from structkd import __version__
 from structkd.data import Annotation, TagAnnotation
 from structkd.files import write_text
 
-__all__ = ["facts_of", "model_card", "write_card"]
+__all__ = ["exported_card", "facts_of", "model_card", "write_card"]
 
 _MARK = "<!-- Written by structkd. Remove this line, and the file is kept as it is when the model is saved again. -->"
 #: Names of licences on the hub, by the beginning of our statements.
@@ -37,6 +37,20 @@ _CITATION = """\
   url = {https://aclanthology.org/2021.acl-long.46},
   year = {2021}
 }"""
+
+
+#: The part of a card that an exported folder, which structkd does not load, has no use for.
+_USAGE = """\
+```python
+import structkd
+
+model = structkd.load("path/to/this/folder")  # or its name on the hub
+print(model.annotate("One sentence. Another one.", scores=True))
+```
+
+On the command line: `structkd predict path/to/this/folder text.txt`"""
+#: The block of metadata at the begin of a card.
+_FRONT = re.compile(r"\A---\n.*?^---\n", re.DOTALL | re.MULTILINE)
 
 
 def facts_of(model: Any) -> dict[str, Any]:
@@ -71,6 +85,27 @@ def model_card(facts: Mapping[str, Any]) -> str:
         facts: :func:`facts_of` the model and, under ``run``, those of the run that trained it.
     """
     return "\n".join([*_metadata(facts), _MARK, "", *_body(facts)])
+
+
+def exported_card(card: str, about: str) -> str:
+    """Return the card of an exported model.
+
+    Args:
+        card: of the model that was exported. How structkd loads it is left out; a card that someone else wrote is kept.
+        about: a section on the exported folder, which comes first.
+
+    >>> print(exported_card("---\\ntags: []\\n---\\n# Mine\\n", "# This folder\\n"))
+    ---
+    tags: []
+    ---
+    # This folder
+    <BLANKLINE>
+    # Mine
+    <BLANKLINE>
+    """
+    front = found[0] if (found := _FRONT.match(card)) else ""
+    rest = card[len(front) :].replace(f"{_USAGE}\n\n", "").lstrip("\n")
+    return f"{front}{about}\n{rest}" if rest else f"{front}{about}"
 
 
 def _metadata(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -118,14 +153,7 @@ def _body(facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{_sentence(facts)} It was made with [structkd](https://aclanthology.org/2021.acl-long.46) {__version__}."
     yield ""
-    yield "```python"
-    yield "import structkd"
-    yield ""
-    yield 'model = structkd.load("path/to/this/folder")  # or its name on the hub'
-    yield 'print(model.annotate("One sentence. Another one.", scores=True))'
-    yield "```"
-    yield ""
-    yield "On the command line: `structkd predict path/to/this/folder text.txt`"
+    yield _USAGE
     yield ""
     yield "| | |"
     yield "|---|---|"
