@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shlex
 import sys
@@ -12,7 +13,7 @@ import torch
 from datasets import Dataset
 
 import structkd
-from structkd.data import TagAnnotation, TreeAnnotation, load_columns
+from structkd.data import TagAnnotation, TreeAnnotation, convert_tags, load_columns
 from structkd.evaluation import compute_metrics, counts
 from structkd.inference import benchmark, format_of, predict_files
 from structkd.models import BiLSTMRecipe, HeadLabelerRecipe, TaggerRecipe
@@ -127,10 +128,10 @@ def test_the_column_of_the_words(folders, run, tmp_path) -> None:
 
 
 def test_columns_and_json_lines_keep_the_rest(folders, run, tmp_path) -> None:
-    (tmp_path / "a.conll").write_text("# id = 1\nAna\tx\tB-PER\nruns\ty\tO\n\nBen z\n\n")
+    (tmp_path / "a.conll").write_text("# id = 1\nAna\tx\tB-PER\nruns\ty\tO\n\nBen z q\n\n")
     tags = [each["tags"] for each in structkd.load(folders["ner"]).annotate([["Ana", "runs"], ["Ben"]])]
     _, output, _ = run("predict", folders["ner"], "a.conll", "--quiet")
-    assert output == (f"# id = 1\nAna\tx\tB-PER\t{tags[0][0]}\nruns\ty\tO\t{tags[0][1]}\n\nBen z {tags[1][0]}\n\n")
+    assert output == (f"# id = 1\nAna\tx\tB-PER\t{tags[0][0]}\nruns\ty\tO\t{tags[0][1]}\n\nBen z q {tags[1][0]}\n\n")
     values = [{"id": 7, "tokens": ["Ana", "runs"]}, {"text": "Ben. Cy", "n": None}, "Ben", ["Ana"], {"words": []}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, values)))
     _, output, _ = run("predict", folders["ner"], "a.jsonl", "--quiet")
@@ -154,6 +155,11 @@ def test_columns_and_json_lines_keep_the_rest(folders, run, tmp_path) -> None:
         (b'{"word": 3}\n', ["--format", "jsonl"], "a.txt, line 1: A line must hold words"),
         (b"1\tA\t_\t_\t_\t_\t_\t_\t_\t_\n", [], "a.txt, line 1: This is a line of CoNLL-U, and no text"),
         (b"fine\n\xff\xfe\n", [], "a.txt, line 2: Not UTF-8 (invalid start byte). Convert the file to UTF-8"),
+        (b"Ana runs home.\nShe runs.\n", ["--format", "columns"], "line 2: 2 columns, and the first word has 3"),
+        (b"caf\xe9\n", [], "If it is in Latin-1: iconv -f latin1 -t utf-8 a.txt"),
+        (b"PK\0\3\n", [], "a.txt is not a text file: line 1 has a zero byte."),
+        (b"Ana\n", ["--scheme", "BIOSE"], "--scheme BIOSE: Tags are written in BIO or BIOES. Did you mean 'BIOES'?"),
+        (b"Ana\n", ["--scheme", "BIO", "--scores"], "--scores are those of the model's tags, in BIOES"),
         (b"\tx\n", ["--format", "columns"], "a.txt, line 1: The line has no word in its first column"),
         (b"2\tA\t_\t_\t_\t_\t_\t_\t_\t_\n", ["--format", "conllu"], "Word number '2' where 1 was expected"),
     ],
@@ -167,6 +173,93 @@ def test_bad_files_leave_the_output_as_it_was(content, options, message, folders
     assert errors.count("\n") <= 3
     assert (tmp_path / "out").read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
+
+
+def test_words_by_white_space(folders, run, tmp_path) -> None:
+    """As many lines are written as were read, and offsets count from the begin of the file."""
+    text = "Ana isn't home. So\tbe it.\n\n10\u00a0000 Ben\r\n"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    words = [["Ana", "isn't", "home.", "So", "be", "it."], [], ["10\u00a0000", "Ben"]]
+    status, output, _ = run("predict", folders["upos"], "a.txt", "--format", "words")
+    assert status == 0
+    assert [[each.rpartition("/")[0] for each in line.split(" ")] for line in output.splitlines() if line] == [
+        words[0],
+        words[2],
+    ]
+    assert output.count("\n") == text.count("\n")
+    output = run("predict", folders["ner"], "a.txt", "--format", "words", "--to", "jsonl")[1]
+    found = [json.loads(line) for line in output.splitlines()]
+    assert [each["words"] for each in found] == words
+    assert [[text[start:end] for start, end in each["offsets"]] for each in found] == words
+    expected = structkd.load(folders["ner"]).annotate(words)
+    assert [each["tags"] for each in found] == [each["tags"] for each in expected]
+
+
+def test_tags_in_another_scheme(folders, run, tmp_path) -> None:
+    (tmp_path / "a.tsv").write_text("Ana\nruns\nhome\n\nBen\n")
+    given = [["Ana", "runs", "home"], ["Ben"]]
+    tags = [each["tags"] for each in structkd.load(folders["ner"]).annotate(given)]
+    bio = [convert_tags(each, "BIOES", "BIO") for each in tags]
+    assert bio != tags
+    for to in ("columns", "jsonl"):
+        output = run("predict", folders["ner"], "a.tsv", "--to", to, "--scheme", "BIO")[1]
+        if to == "jsonl":
+            assert [json.loads(line)["tags"] for line in output.splitlines()] == bio
+        else:
+            assert [split(line)[1] for line in output.splitlines() if line] == [tag for each in bio for tag in each]
+    same = run("predict", folders["ner"], "a.tsv", "--scheme", "BIOES", "--scores")[1]
+    assert [split(line)[1] for line in same.splitlines() if line] == [tag for each in tags for tag in each]
+    for model in ("upos", "parser"):
+        assert (
+            "--scheme BIO: The model predicts no tags of spans."
+            in run("predict", folders[model], "a.tsv", "--scheme", "BIO")[2]
+        )
+
+
+def test_columns_are_not_taken_for_text(folders, run, tmp_path) -> None:
+    told = "looks like columns, a word and its tag a line: add --format columns."
+    for content, expected in (
+        ("Ana\tB-PER\nLee\tI-PER\n\nruns\tO\n", True),
+        ("Ana NNP B-PER\nruns VBZ O\nhome NN O\n", True),
+        ("Ana runs home.\nShe runs.\nBen is O.\n", False),
+        ("1\tAna runs home.\n2\tShe runs.\n3\tBen runs.\n", False),
+    ):
+        (tmp_path / "a.txt").write_text(content)
+        status, _, errors = run("predict", folders["ner"], "a.txt", "--quiet")
+        assert (status, told in errors) == (0, expected)
+    assert run("predict", folders["ner"], "a.txt", "--format", "columns", "--token-column", "0")[0] == 0
+
+
+def test_misspelt_options(folders, run, tmp_path) -> None:
+    for command, message in (
+        (["predict", folders["ner"], "--scroes"], "unrecognized arguments: --scroes. Did you mean '--scores'?"),
+        (["report", "x", "--ouptut", "y"], "Did you mean '--output'?"),
+        (["check-data", "--data.train=x"], "Leave out the dashes: data.train=x"),
+        (["--data.train=x"], "There is no option --data.train. Leave out the dashes: data.train=x"),
+        (["--data.train", "x"], "Leave out the dashes: data.train=..."),
+        (["--multirn", "seed=1,2"], "There is no option --multirn. Did you mean '--multirun'?"),
+        (["trian"], "A training has no word for a command: structkd scenario=case2a"),
+        (["predict"], "the following arguments are required: MODEL\n"),
+    ):
+        status, output, errors = run(*command)
+        assert status in (1, 2)
+        assert output == ""
+        assert message in errors
+    (tmp_path / "empty.tsv").write_text("\n")
+    assert "empty.tsv: The file is empty." in run("evaluate", folders["ner"], "empty.tsv")[2]
+
+
+def test_nobody_reads_the_predictions(folders, run, monkeypatch, tmp_path) -> None:
+    """The reader has all that it wanted; a command that also writes a file has not done its work."""
+    (tmp_path / "a.txt").write_text("Ana runs.\n")
+    for options, status in ([], 0), (["--help"], 0), (["--output=b.txt", "--help"], 1):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "w") as closed, (tmp_path / "errors").open("w") as errors, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", closed)
+            patch.setattr(sys, "stderr", errors)
+            assert run("predict", folders["ner"], "a.txt", *options)[0] == status
+        assert (tmp_path / "errors").read_text() == ""
 
 
 def test_missing_files_and_models(folders, run, tmp_path) -> None:

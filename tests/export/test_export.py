@@ -206,7 +206,7 @@ def test_the_command_of_a_folder(exported, tmp_path, monkeypatch, capfd) -> None
     monkeypatch.setattr(annotate, "load", lambda: runner)
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("Ana isn't\x9b2J home. So\u202e be\n\nBen\n", encoding="utf-8-sig")
-    expected = runner.annotate([["Ana", "isn't\x9b2J", "home.", "So\u202e", "be"], ["Ben"]])
+    expected = runner.annotate([["Ana", "isn't\x9b2J", "home.", "So\u202e", "be"], [], ["Ben"]])
     for arguments in (["--format", "words", "a.txt"], ["--format=words"], ["--format=words", "-"]):
         with open("a.txt", encoding="ascii") as given:  # the command reads UTF-8, whatever the environment says
             monkeypatch.setattr("sys.stdin", given)

@@ -4,17 +4,52 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from typing import Any
+import re
+from typing import Any, NoReturn
 
-__all__ = ["FORMAT_NAMES", "add_batch_size", "add_model", "add_token_column", "at_least_one", "loaded", "parser_of"]
+from structkd.spelling import did_you_mean
+
+__all__ = [
+    "FORMAT_NAMES",
+    "add_batch_size",
+    "add_model",
+    "add_token_column",
+    "at_least_one",
+    "loaded",
+    "parser_of",
+    "without_dashes",
+]
 
 #: Names of the formats of :mod:`structkd.inference.formats`, which loads libraries that --help does not need.
-FORMAT_NAMES = ("text", "columns", "conllu", "jsonl")
+FORMAT_NAMES = ("text", "words", "columns", "conllu", "jsonl")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the option which a misspelt one may mean."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.fullmatch(r"unrecognized arguments: (.*)", message, re.DOTALL)
+        given = next((each for each in found[1].split() if each.startswith("-")), "") if found else ""
+        takes_settings = any(action.dest == "overrides" for action in self._actions)
+        hint = without_dashes(given) if takes_settings else ""
+        if given and not hint:
+            hint = did_you_mean(given.partition("=")[0], self._option_string_actions)
+        super().error(message + ("." if hint else "") + hint)
+
+
+def without_dashes(given: str) -> str:
+    """Return the advice for a setting that was typed as an option, or nothing for other options.
+
+    >>> without_dashes("--data.train=a.txt"), without_dashes("--verbose")
+    (' Leave out the dashes: data.train=a.txt', '')
+    """
+    found = re.match(r"--?([\w@/]+[.@][\w.@/]+|[\w.@/]+(?==))(=\S*)?", given)
+    return f" Leave out the dashes: {found[1]}{found[2] or '=...'}" if found else ""
 
 
 def parser_of(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     """Return the parser of a command whose texts are printed as they are."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"structkd {name}",
         description=description,
         epilog=epilog,

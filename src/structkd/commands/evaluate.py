@@ -29,7 +29,7 @@ def command(arguments: list[str]) -> None:
     parser = parser_of("evaluate", _DESCRIPTION, _EPILOG)
     add_model(parser)
     parser.add_argument("file", metavar="FILE", help="annotated file: columns, conllu, or jsonl with words and tags")
-    parser.add_argument("--format", choices=FORMAT_NAMES[1:], help="format of the file (default: by its suffix)")
+    parser.add_argument("--format", choices=FORMAT_NAMES[2:], help="format of the file (default: by its suffix)")
     parser.add_argument("--token-column", type=int, default=0, metavar="N", help="column of the word, from 0 (0)")
     parser.add_argument("--tag-column", type=int, default=-1, metavar="N", help="column of the tag (-1, the last)")
     parser.add_argument("--scheme", metavar="NAME", help="tag scheme of the file, such as BIO or IOB1 (the model's)")

@@ -26,8 +26,9 @@ from structkd.runs.models import usage_lines
 from structkd.spelling import did_you_mean
 
 from . import sweep  # registers the resolver that names run folders, too
+from .arguments import without_dashes
 from .help import help_text
-from .messages import explain, is_closed_pipe, is_read_only, is_user_error, silence_output
+from .messages import explain, is_closed, is_closed_pipe, is_read_only, is_user_error, silence_output
 from .schema import register_schema
 from .shorthand import written_out
 from .terminal import guarded_output, print_traceback
@@ -43,6 +44,15 @@ log = logging.getLogger(__name__)
 _OF_THEIR_OWN = ("report", "predict", "evaluate", "export", "benchmark", "list", "check-data", "env")
 #: Commands that may stand in place of the first key=value.
 _COMMANDS = ("targets", *_OF_THEIR_OWN, "demo")
+#: Commands that do nothing but print, if they have no --output.
+_PRINTING = ("predict", "evaluate", "benchmark", "list", "check-data", "env", "--help", "-h", "--version")
+#: Words that other tools start a training with.
+_TRAINING = ("train", "distil", "distill", "fit", "run")
+#: Options of Hydra.
+_OPTIONS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
+    *("--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"),
+)
 #: The folder of a command is different for every user, and is left out of the command that is kept.
 _PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 
@@ -103,7 +113,8 @@ def main() -> None:
     """Run a command such as ``structkd report ...``, or hand the command line to Hydra.
 
     A user's error is one paragraph and exit status 1; HYDRA_FULL_ERROR=1 shows where it was raised. If nobody reads
-    the output any more, as after ``| head``, the command ends with status 1 and no word.
+    the output any more, as after ``| head``, the command ends with no word: with status 0 if it only prints, and
+    otherwise with status 1, as something is left undone.
     """
     typed = sys.argv[1:]
     freeze_plugins()
@@ -126,12 +137,13 @@ def main() -> None:
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
         closed = is_closed_pipe(error)
+        enough = _only_prints(typed) and is_closed(sys.stdout)  # the reader has all that it wanted
         if closed or not _is_writable(sys.stdout):
             silence_output(sys.stdout)
         if closed and not wanted:
             silence_output(sys.stderr)
             sweep.report_sweep()
-            sys.exit(1)
+            sys.exit(0 if enough else 1)
         # A launcher whose worker was killed, or a sweeper without one good run, gives up before the report.
         if sweep.report_sweep() and not wanted:
             kind = "" if is_user_error(error) else f"{type(error).__name__}: "
@@ -164,6 +176,11 @@ def _run_and_flush(typed: list[str]) -> None:
     sys.stdout.flush()
 
 
+def _only_prints(typed: list[str]) -> bool:
+    """Return whether a command does nothing but print."""
+    return bool(typed) and typed[0] in _PRINTING and not any(each.startswith("--output") for each in typed)
+
+
 def _is_writable(stream: Any) -> bool:
     try:
         stream.flush()
@@ -190,10 +207,17 @@ def _run(typed: list[str]) -> None:
         and typed[0] not in ("targets", "demo")
         and not typed[0].startswith("-")
     ):
+        meant = did_you_mean(typed[0], (*_COMMANDS, *_TRAINING))
+        if any(repr(word) in meant for word in _TRAINING):
+            meant = " A training has no word for a command: structkd scenario=case2a data=..."
         raise ValueError(
-            f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value."
-            f"{did_you_mean(typed[0], _COMMANDS)} See structkd --help."
+            f"{typed[0]!r} is neither a command ({', '.join(_COMMANDS)}) nor key=value.{meant} See structkd --help."
         )
+    for each in typed:
+        option = each.partition("=")[0]
+        if option.startswith("--") and not any(known.startswith(option) for known in _OPTIONS):
+            hint = without_dashes(each) or did_you_mean(option, _OPTIONS) or " See structkd --help."
+            raise ValueError(f"There is no option {option}.{hint}")
     if any(each.startswith("--experimental-rerun") for each in typed):
         raise ValueError("--experimental-rerun reads a pickle, which can run code. Give the command of the run again.")
     job: Any = distil_job

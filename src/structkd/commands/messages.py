@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .hints import about_choice, about_grammar, about_key, about_value
 
-__all__ = ["explain", "is_closed_pipe", "is_read_only", "is_user_error", "silence_output"]
+__all__ = ["explain", "is_closed", "is_closed_pipe", "is_read_only", "is_user_error", "silence_output"]
 
 #: Errors of the system that mean a full disk, and those of a place where nothing can be written.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -80,7 +80,7 @@ def is_read_only(error: BaseException) -> bool:
 
 def is_closed_pipe(error: BaseException) -> bool:
     """Return whether an error means that nobody reads the output of this command any more, as after ``| head``."""
-    return isinstance(error, BrokenPipeError) and any(map(_is_closed, (sys.stdout, sys.stderr)))
+    return isinstance(error, BrokenPipeError) and any(map(is_closed, (sys.stdout, sys.stderr)))
 
 
 def silence_output(stream: Any) -> None:
@@ -90,7 +90,8 @@ def silence_output(stream: Any) -> None:
     os.close(nowhere)
 
 
-def _is_closed(stream: Any) -> bool:
+def is_closed(stream: Any) -> bool:
+    """Return whether a stream is a pipe that nobody reads any more."""
     try:
         if hasattr(select, "poll"):
             poll = select.poll()

@@ -23,6 +23,8 @@ _EPILOG = """\
 formats (by the file's suffix, or --format; a file is written in its own format, or in that of --to):
   text      raw text. Words and sentences are found by rules (docs/students.md); a line end ends a sentence. Written
             a sentence on a line: [Ana Lee PER] runs    Ana/PROPN runs/VERB    Ana/2/nsubj runs/0/root
+  words     text whose words are separated by white space, a sentence a line, as a training reads it (student.text). As
+            many lines are written as are read, in the form of text.
   columns   a word a line, in the first column or --token-column, and blank lines between sentences. Predictions are
             appended as columns.
   conllu    CoNLL-U. Trees go into HEAD and DEPREL, parts of speech into UPOS, tags of spans into MISC (ner=B-PER), and
@@ -41,10 +43,13 @@ def command(arguments: list[str]) -> None:
     """Annotate files and write them to the standard output or to a file."""
     parser = parser_of("predict", _DESCRIPTION, _EPILOG)
     add_model(parser)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="files to annotate (default: the standard input)")
+    parser.add_argument(
+        "files", nargs="*", default=[], metavar="FILE", help="files to annotate (default: the standard input)"
+    )
     parser.add_argument("--format", choices=FORMAT_NAMES, help="format of the files (default: by their suffixes)")
     parser.add_argument("--to", choices=FORMAT_NAMES, help="format to write (default: the one that was read)")
     add_token_column(parser)
+    parser.add_argument("--scheme", metavar="NAME", help="tag scheme to write: BIO or BIOES (default: the model's)")
     parser.add_argument("--output", metavar="FILE", type=Path, help="file to write; it is replaced when complete")
     parser.add_argument("--scores", action="store_true", help="add exact probabilities of tags, spans and arcs")
     add_batch_size(parser)
@@ -66,9 +71,11 @@ def command(arguments: list[str]) -> None:
         given=options.format,
         wanted=options.to,
         token_column=options.token_column,
+        scheme=options.scheme,
         scores=options.scores,
         batch_size=1 if typed else options.batch_size,
         progress=progress,
+        notice=lambda sentence: print(f"structkd: {sentence}", file=sys.stderr),
     )
     sys.stdout.flush()
     if progress is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from structkd.extras import how_to_report
+
+from .arguments import parser_of
 
 __all__ = ["command"]
 
@@ -38,12 +39,7 @@ examples:
 
 def command(arguments: list[str]) -> None:
     """Read the results of runs, print them, and write them to a folder if one is given."""
-    parser = argparse.ArgumentParser(
-        prog="structkd report",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("report", _DESCRIPTION, _EPILOG)
     parser.add_argument("folders", nargs="+", metavar="RUNS", help="folders that hold runs, such as structkd-runs")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where to write; without it nothing is written")
     parser.add_argument("--title", default="Results", help="heading of the report (default: Results)")

@@ -810,8 +810,7 @@ def _of_file(model, file, name, words=False):
         if "\0" in line:
             sys.exit(f"{name} is not a text file: it has a zero byte.")
         if words:
-            found = [(match.group(), match.span()) for match in re.finditer("[^ \t\r\n]+", line)]
-            sentences = [found] if found else []
+            sentences = [[(match.group(), match.span()) for match in re.finditer("[^ \t\r\n]+", line)]]
         else:
             sentences = model.split_sentences(line)
         for sentence in sentences:

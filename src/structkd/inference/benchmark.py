@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from structkd.data import raw_lines
-from structkd.inference.formats import reader_of
+from structkd.inference.formats import lines_of, reader_of
 from structkd.models.loading import check_files, model_folder
 
 __all__ = ["Speed", "benchmark", "checked_folder", "sentences_of"]
@@ -190,4 +189,4 @@ def _words_of(path: str | None, given: str | None, token_column: int | None) -> 
         yield from (list(words) for words in load_toy().splits["train"]["tokens"])
         return
     source = reader_of(path, given, token_column)
-    yield from (list(item.sentence.words) for item in source.read(path, raw_lines(path)) if item.sentence.words)
+    yield from (list(item.sentence.words) for item in source.read(path, lines_of(path)) if item.sentence.words)

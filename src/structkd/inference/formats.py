@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, ClassVar
 
-from structkd.data import UPOS
+from structkd.data import UPOS, raw_lines
 from structkd.data.formats.columns import are_numbers
+from structkd.data.formats.lines import split_words
 from structkd.sentences import Sentence, split_sentences
 
 __all__ = ["FORMATS", "Format", "Item", "format_of"]
@@ -97,8 +100,27 @@ class Text(Format):
         return " ".join(words) + "\n"
 
 
+class Words(Text):
+    """Text whose words are separated by white space, a sentence a line, as a training reads it; written as text.
+
+    A line without words is a sentence without words, so that as many lines are written as were read.
+    """
+
+    name = "words"
+    suffixes = ()
+
+    def read(self, path: str, lines: Lines) -> Iterator[Item]:
+        base = 0
+        for _, line in lines:
+            found = list(_WORD.finditer(line))
+            yield Item(Sentence([each[0] for each in found], [each.span() for each in found], line), base=base)
+            base += len(line)
+
+
 class Columns(Format):
     """A word a line, in a column; blank lines between sentences. Predictions are appended as columns.
+
+    Every line has as many columns as the first one, unless the column of the words is named.
 
     Args:
         token_column: the column of the words, from 0; negative ones count from the right. None is the first column,
@@ -114,6 +136,7 @@ class Columns(Format):
     def read(self, path: str, lines: Lines) -> Iterator[Item]:
         block: list[str] = []
         words: list[str] = []
+        width = 0
         for number, line in lines:
             content = line.rstrip("\r\n")
             block.append(line)
@@ -124,6 +147,14 @@ class Columns(Format):
                     block, words = [], []
             elif word := self._word(content, words):
                 words.append(word)
+                own = content.count("\t") + 1 if "\t" in content else len(split_words(content))
+                width = width or own
+                if own != width and self.token_column is None:
+                    raise ValueError(
+                        f"{path}, line {number}: {own} columns, and the first word has {width}: {content!r:.60}. "
+                        "Columns are a word a line; text is read with --format text or words. If the words are in the "
+                        "first column all the same, add --token-column 0."
+                    )
             elif not self._is_comment(content):
                 place = f"column {self.token_column} (from 0)" if self.token_column else "its first column"
                 raise ValueError(
@@ -334,8 +365,49 @@ class JsonLines(Format):
             return json.dumps(_finite({**kept, **moved}), ensure_ascii=False) + "\n"
 
 
+#: A word of the format `words`: a training separates words at blanks and tabs only.
+_WORD = re.compile("[^ \t\r\n]+")
+#: Lines of a text that are looked at, and the form of a line of columns: a word and a tab, or a word and a tag.
+_LOOKED_AT = 100
+_OF_COLUMNS = re.compile(r"[^ \t]+(\t[^ \t]+)+|[^ \t]+ (.* )?(O|[BIESLUW][-_]\S+)")
+
+
+def lines_of(path: str, notice: Callable[[str], None] | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of a file, see :func:`structkd.data.raw_lines`.
+
+    Args:
+        path: the file; ``-`` is the standard input.
+        notice: told in a sentence if most of a text's first lines look like columns; None does not look.
+
+    Raises:
+        FileNotFoundError, ValueError: if the file cannot be read, or is not a text file.
+    """
+    seen = alike = 0
+    try:
+        for number, line in raw_lines(path):
+            if "\0" in line:
+                raise ValueError(f"{path} is not a text file: line {number} has a zero byte.")
+            if notice is not None and (content := line.strip()):
+                seen, alike = seen + 1, alike + bool(_OF_COLUMNS.fullmatch(content))
+                if seen == _LOOKED_AT:
+                    _tell(path, seen, alike, notice)
+                    notice = None
+            yield number, line
+    except ValueError as error:
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise
+        raise ValueError(f"{error} If it is in Latin-1: iconv -f latin1 -t utf-8 {shlex.quote(path)}") from error
+    if notice is not None:
+        _tell(path, seen, alike, notice)
+
+
+def _tell(path: str, seen: int, alike: int, notice: Callable[[str], None]) -> None:
+    if seen > 2 and alike > 0.8 * seen:
+        notice(f"{path} is read as text, and looks like columns, a word and its tag a line: add --format columns.")
+
+
 #: Formats by name.
-FORMATS: dict[str, Format] = {each.name: each for each in (Text(), Columns(), Conllu(), JsonLines())}
+FORMATS: dict[str, Format] = {each.name: each for each in (Text(), Words(), Columns(), Conllu(), JsonLines())}
 
 
 def reader_of(path: str, given: str | None = None, token_column: int | None = None) -> Format:

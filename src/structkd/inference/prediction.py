@@ -5,17 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
-from structkd.data import raw_lines
+from structkd.data import TagAnnotation, convert_tags
 from structkd.files import check_output, replacing
-from structkd.inference.formats import FORMATS, Item, reader_of
+from structkd.inference.formats import FORMATS, Item, lines_of, reader_of
 from structkd.models import StructuredModel
+from structkd.spelling import did_you_mean
 
 __all__ = ["Progress", "predict_files"]
+
+#: Schemes that tags can be written in.
+_SCHEMES = ("BIO", "BIOES")
 
 
 def predict_files(
@@ -26,9 +30,11 @@ def predict_files(
     given: str | None = None,
     wanted: str | None = None,
     token_column: int | None = None,
+    scheme: str | None = None,
     scores: bool = False,
     batch_size: int = 32,
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> int:
     """Annotate files one after the other, in memory that does not grow with them.
 
@@ -39,19 +45,23 @@ def predict_files(
         given: name of the files' format; None goes by their suffixes.
         wanted: name of the format to write; None is the format that each file is read in.
         token_column: the column of the words of files in columns, from 0; None is the first one.
+        scheme: the tag scheme to write, such as BIO; None is the model's.
         scores: whether to write exact marginals.
         batch_size: sentences in a batch.
         progress: told of every sentence.
+        notice: told in a sentence if a file read as text looks like columns.
 
     Returns:
         The number of sentences.
 
     Raises:
+        ValueError: for a scheme that the model's tags cannot be written in.
         FileNotFoundError, ValueError: for files that cannot be read, and for an output that cannot be written or is one
             of the files; the output file stays as it was.
     """
     if output is not None:
         check_output(output, files)
+    convert = _conversion(model, scheme, scores)
     missing = [file for file in files if file != "-" and not Path(file).exists()]
     if missing:
         here = "" if Path(missing[0]).is_absolute() else f" (looked for in {Path.cwd()})"
@@ -60,7 +70,18 @@ def predict_files(
     with place as temporary:
         out = _standard_output() if temporary is None else temporary.open("w", encoding="utf-8", newline="")
         try:
-            return _predict(model, files, out, given, wanted, token_column, scores, batch_size, progress)
+            count = 0
+            for file in files:
+                source = reader_of(file, given, token_column)
+                lines = lines_of(file, notice if source.name == "text" else None)
+                pairs = _annotated(model, source.read(file, lines), scores, batch_size)
+                target = FORMATS[wanted] if wanted else source
+                for item, found in pairs:
+                    out.write(target.write(item, convert(found), same=target.name == source.name))
+                    count += 1
+                    if progress is not None:
+                        progress.add(len(item.sentence.words))
+            return count
         finally:
             if temporary is not None:
                 out.close()
@@ -72,31 +93,33 @@ def _standard_output() -> TextIO:
     return stream
 
 
-def _predict(
-    model: StructuredModel,
-    files: Sequence[str],
-    out: TextIO,
-    given: str | None,
-    wanted: str | None,
-    token_column: int | None,
-    scores: bool,
-    batch_size: int,
-    progress: Progress | None,
-) -> int:
-    count = 0
-    for file in files:
-        source = reader_of(file, given, token_column)
-        target = FORMATS[wanted] if wanted else source
-        # As many items wait here as the model takes sentences at a time.
-        waiting: deque[Item] = deque()
-        sentences = _sentences(source.read(file, raw_lines(file)), waiting)
-        for found in model.annotate_stream(sentences, batch_size, scores):
-            item = waiting.popleft()
-            out.write(target.write(item, found, same=target.name == source.name))
-            count += 1
-            if progress is not None:
-                progress.add(len(item.sentence.words))
-    return count
+def _conversion(
+    model: StructuredModel, scheme: str | None, scores: bool
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """Return the function that writes the tags of a result in another scheme."""
+    if scheme is None:
+        return lambda found: found
+    own = model.annotation.scheme if isinstance(model.annotation, TagAnnotation) else None
+    if own is None:
+        raise ValueError(f"--scheme {scheme}: The model predicts no tags of spans. Leave --scheme out.")
+    if scheme not in _SCHEMES:
+        raise ValueError(
+            f"--scheme {scheme}: Tags are written in {' or '.join(_SCHEMES)}.{did_you_mean(scheme, _SCHEMES)}"
+        )
+    if scheme == own:
+        return lambda found: found
+    if scores:
+        raise ValueError(f"--scheme {scheme}: --scores are those of the model's tags, in {own}. Leave one of both out.")
+    return lambda found: {**found, "tags": convert_tags(found["tags"], own, scheme) if found["tags"] else []}
+
+
+def _annotated(
+    model: StructuredModel, items: Iterable[Item], scores: bool, batch_size: int
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Yield items with their annotation; as many wait as the model takes sentences at a time."""
+    waiting: deque[Item] = deque()
+    for found in model.annotate_stream(_sentences(items, waiting), batch_size, scores):
+        yield waiting.popleft(), found
 
 
 def _sentences(items: Iterable[Item], waiting: deque[Item]) -> Iterator[Any]:

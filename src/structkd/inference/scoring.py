@@ -21,7 +21,7 @@ from structkd.data.formats.columns import tag_hint
 from structkd.data.formats.conllu import RelationRule
 from structkd.data.formats.slips import typed_as
 from structkd.evaluation import compute_metrics, counts, strict_spans
-from structkd.inference.formats import format_of
+from structkd.inference.formats import format_of, lines_of
 from structkd.models import StructuredModel
 from structkd.sentences import Sentence
 
@@ -92,8 +92,10 @@ def evaluate_file(
     annotation = model.annotation
     if not isinstance(annotation, (TagAnnotation, TreeAnnotation)):
         raise NotImplementedError(f"A file with annotation of the kind {type(annotation).__name__} cannot be read.")
-    if name == "text":
+    if name in ("text", "words"):
         raise ValueError(f"{path}: Raw text has no annotation. Give --format columns, conllu or jsonl.")
+    if path != "-" and not any(line.strip() for _, line in lines_of(path)):
+        raise ValueError(f"{path}: The file is empty. Name a file with annotated sentences.")
     read = {"columns": _of_columns, "conllu": _of_conllu, "jsonl": _of_json}[name]
     own = annotation.scheme if isinstance(annotation, TagAnnotation) else None
     spelling = FileScheme(scheme or own, separator) if own else None
