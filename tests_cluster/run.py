@@ -131,9 +131,9 @@ def drained(sweep: Sweep, slurm: Slurm) -> int:
 def out_of_time(sweep: Sweep, slurm: Slurm) -> int:
     """The time limit is reached: submitit requeues the jobs before it, and nothing is typed."""
     jobs = sweep.start().wait_until_training()
-    # The signal that Slurm sends before the limit, without the wait for it.
+    # The signal that Slurm sends to the job's steps before the limit, without the wait for it.
     for job in jobs:
-        slurm.call("scancel", "--batch", "--signal=USR2", job)
+        slurm.call("scancel", "--signal=USR2", job)
     return sweep.end()
 
 
