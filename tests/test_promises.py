@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,57 @@ def test_a_label_mismatch_prints_both_inventories() -> None:
                     function(teacher, student)
                 assert str(["O", "B-PER"]) in str(refused.value) or "O, B-PER" in str(refused.value)
                 assert str(labels) in str(refused.value) or ", ".join(labels) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "remedy"),
+    [
+        (["NOUN", "VERB"], ["VERB", "NOUN"], "structkd.relabel(teacher, {}, labels=student.labels)"),
+        (["NOUN", "VERB"], ["VERB", "NOUN", "X"], "structkd.relabel(teacher, {}, labels=student.labels)"),
+        (["NOUN", "PROPN"], ["NOUN", "VERB"], "structkd.relabel(teacher, {'PROPN': 'VERB'}, labels=student.labels)"),
+        (["O", "I-X", "B-X"], ["O", "B-X", "I-X"], "structkd.relabel(teacher, {}, labels=student.labels)"),
+        (["O", "B-A", "I-A"], ["O", "B-B", "I-B"], "structkd.relabel(teacher, {'A': 'B'}, labels=student.labels)"),
+        (["O", "B-A", "I-A", "E-A", "S-A"], ["O", "B-B", "I-B"], "structkd.relabel(teacher, {'A': 'B'})"),
+        (["O", "B-A", "I-A", "B-B", "I-B"], ["O", "I-B"], "structkd.relabel(teacher, {'A': 'B'})"),
+    ],
+)
+def test_the_remedy_of_a_label_mismatch_works(theirs: list[str], ours: list[str], remedy: str) -> None:
+    teacher = structkd.MaxEnt(torch.randn(1, 2, len(theirs)), labels=theirs)
+    student = structkd.MaxEnt(torch.zeros(1, 2, len(ours)), labels=ours)
+    with pytest.raises(ValueError, match="the same labels in the same order") as refused:
+        structural_kd_loss(teacher, student)
+    call = re.search(r"structkd\.relabel\(.*?\)", str(refused.value))
+    assert call is not None
+    assert call[0] == remedy
+    mapped = eval(call[0], {"structkd": structkd, "teacher": teacher, "student": student})
+    assert structural_kd_loss(mapped, student).isfinite()
+
+
+def test_other_types_in_another_scheme_and_sides_without_names() -> None:
+    ours, theirs = ["O", "B-A", "I-A", "B-B", "I-B"], ["O", "B-A", "I-A", "E-A", "S-A"]
+    teacher, student = structkd.MaxEnt(torch.zeros(1, 2, 5), labels=theirs), structkd.MaxEnt(torch.zeros(1, 2, 5))
+    with pytest.raises(ValueError, match=r"the types \['B'\].*all types in BIOES"):
+        structural_kd_loss(teacher, structkd.MaxEnt(torch.zeros(1, 2, 5), labels=ours))
+    wider = structkd.relabel(teacher, {}, labels=[*theirs, "B-B", "I-B", "E-B", "S-B"])
+    assert structural_kd_loss(wider, structkd.MaxEnt(torch.zeros(1, 2, 5), labels=ours)).isfinite()
+    with pytest.raises(ValueError, match="The student has no labels"):
+        structural_kd_loss(teacher, structkd.MaxEnt(torch.zeros(1, 2, 3)))
+    with pytest.raises(ValueError, match="The teacher has no labels"):
+        structural_kd_loss(structkd.MaxEnt(torch.zeros(1, 2, 3)), teacher)
+    with pytest.raises(ValueError, match=r"got 3 entries for the teacher and 5 for the student\. Score the same"):
+        structural_kd_loss(structkd.MaxEnt(torch.zeros(1, 2, 3)), student)
+
+
+def test_swapped_sides_are_refused() -> None:
+    """Only if gradients are on: evaluation and frozen students have no gradient either."""
+    learner, fixed = structkd.MaxEnt(torch.zeros(1, 2, 3, requires_grad=True)), structkd.MaxEnt(torch.zeros(1, 2, 3))
+    for kind in (learner, structkd.LinearChainCRF.from_scores(learner.logits, torch.zeros(3, 3))):
+        with pytest.raises(ValueError, match="teacher comes first"):
+            structural_kd_loss(kind, fixed)
+        with torch.no_grad():
+            assert structural_kd_loss(kind, fixed).isfinite()
+    assert structural_kd_loss(fixed, fixed).isfinite()
+    structural_kd_loss(learner, learner).backward()
 
 
 def test_labels_on_one_side_only_are_taken_on_trust() -> None:

@@ -286,6 +286,29 @@ def test_the_order_of_torch_structs_arguments_is_refused() -> None:
             build()
     with pytest.raises(TypeError, match="labels must be a list"):
         structkd.LinearChainCRF(torch.zeros(1, 3, 2, 2), None, {})
+    with pytest.raises(TypeError, match=r"keyword: labels=\[...\]"):
+        structkd.MaxEnt(torch.zeros(1, 3, 2), ["O", "B"])
+    emissions, transitions = torch.zeros(2, 3, 2), torch.zeros(2, 2)
+    for place in (1, 2):
+        with pytest.raises(TypeError, match=r"int64 of shape \[2\]. Numbers of words are a keyword: lengths="):
+            structkd.LinearChainCRF.from_scores(emissions, transitions, *[None] * (place - 1), torch.tensor([3, 2]))
+    with pytest.raises(ValueError, match=r"use LinearChainCRF\.from_scores"):
+        structkd.LinearChainCRF(emissions, transitions)
+
+
+@pytest.mark.above_kernels
+def test_numbered_inventories() -> None:
+    """id2label of a configuration of transformers, and of its file."""
+    scores = torch.zeros(1, 1, 3)
+    for labels in ({1: "B-X", 0: "O", 2: "I-X"}, {"2": "I-X", "0": "O", "1": "B-X"}):
+        assert structkd.MaxEnt(scores, labels=labels).labels == ["O", "B-X", "I-X"]  # type: ignore[arg-type]
+        teacher = structkd.retag(structkd.MaxEnt(torch.zeros(1, 1, 2), labels=["O", "I-X"]), labels)
+        assert teacher.labels == ["O", "B-X", "I-X"]
+        gold = torch.zeros(1, 1, 1, dtype=torch.long)
+        assert structkd.Empirical.from_labels(gold, labels=labels).labels == ["O", "B-X", "I-X"]
+    for labels in ({0: "O", 2: "B-X", 3: "I-X"}, {"O": 0, "B-X": 1, "I-X": 2}):
+        with pytest.raises(ValueError, match=r"0\.\.2 to strings such as config.id2label, got the keys"):
+            structkd.MaxEnt(scores, labels=labels)  # type: ignore[arg-type]
 
 
 @every_family

@@ -42,7 +42,8 @@ def test_pytorch_crf_by_its_formula(batch_first: bool, kind: torch.dtype) -> Non
     crf, emissions = layer(batch_first), random(seeded(4), 3, 4, 3)
     mask = MASK.to(kind)
     given = (emissions, mask) if batch_first else (emissions.transpose(0, 1), mask.T)
-    chain = from_pytorch_crf(crf, *given)
+    chain = from_pytorch_crf(crf, *given, labels=["O", "B-X", "I-X"])
+    assert chain.labels == ["O", "B-X", "I-X"]
     for item, n in enumerate(LENGTHS):
         scores = {path: path_score(crf, emissions[item], path) for path in itertools.product(range(3), repeat=n)}
         log_z = math.log(math.fsum(math.exp(score) for score in scores.values()))

@@ -92,3 +92,17 @@ def test_without_distillation() -> None:
 def test_weights_outside_the_unit_interval(weight: float) -> None:
     with pytest.raises(ValueError, match=str(weight)):
         structkd.KDObjective(kd, supervised, weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((structkd.StructuralKDLoss,), r"kd is the class StructuralKDLoss.*structkd.StructuralKDLoss\(\)"),
+        ((None, structkd.StructuralKDLoss), "supervised is the class"),
+        ((None, None, structkd.LinearAnnealing), "interpolation is the class LinearAnnealing"),
+        (("structural",), "kd must be callable, got str"),
+    ],
+)
+def test_classes_are_no_objectives(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        structkd.KDObjective(*arguments)  # type: ignore[arg-type]

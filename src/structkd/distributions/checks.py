@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -50,7 +50,11 @@ def check_lengths(lengths: Any, batch: int, words: int, device: torch.device) ->
         try:
             lengths = torch.as_tensor(lengths)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"The lengths must be a LongTensor [B], got {type(lengths).__name__}.") from error
+            names = isinstance(lengths, Sequence) and any(isinstance(entry, str) for entry in lengths)
+            raise TypeError(
+                f"The lengths must be a LongTensor [B], got {type(lengths).__name__}."
+                + (" Names of labels are a keyword: labels=[...]." if names else "")
+            ) from error
     if lengths.shape == (batch, words):
         raise ValueError(
             f"The lengths must have shape [{batch}], one number of words per sentence, got {list(lengths.shape)}. If "
@@ -127,6 +131,8 @@ def check_temperature(temperature: Any) -> float:
 def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
     """Return a tag, type or relation inventory as a list of `size` different strings; None stays None.
 
+    A mapping from 0..size-1 to strings, as `config.id2label` is one, is taken in the order of its numbers.
+
     Raises:
         TypeError: if `inventory` is not a sequence of strings.
         ValueError: if the number of entries is not `size`, or an entry occurs twice.
@@ -140,6 +146,8 @@ def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
     """
     if inventory is None:
         return None
+    if isinstance(inventory, Mapping) and inventory:
+        inventory = _in_order(name, inventory)
     if isinstance(inventory, str) or not isinstance(inventory, Sequence):
         raise TypeError(f"{name} must be a list of strings in score order, got {type(inventory).__name__}.")
     wrong = [label for label in inventory if not isinstance(label, str)]
@@ -151,6 +159,17 @@ def check_inventory(name: str, inventory: Any, size: int) -> list[str] | None:
     if repeated:
         raise ValueError(f"{name} must be distinct, but {repeated[0]!r} occurs more than once: {list(inventory)}.")
     return list(inventory)
+
+
+def _in_order(name: str, numbered: Mapping[Any, Any]) -> list[Any]:
+    """Return the entries of a mapping from 0, 1, ... (numbers, or strings of numbers as in JSON) in that order."""
+    entries = {str(number): entry for number, entry in numbered.items()}
+    if set(entries) != {str(number) for number in range(len(numbered))}:
+        raise ValueError(
+            f"{name} must be a list of strings in score order, or a mapping from 0..{len(numbered) - 1} to strings "
+            f"such as config.id2label, got the keys {list(numbered)}."
+        )
+    return [entries[str(number)] for number in range(len(entries))]
 
 
 def check_labels(labels: Any, mask: Tensor, size: int, name: str = "labels") -> Tensor:

@@ -52,6 +52,11 @@ class LinearChainCRF(StructuredDistribution, torch_struct.LinearChainCRF):
         labels: Sequence[str] | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        if isinstance(log_potentials, Tensor) and log_potentials.dim() == 3:
+            raise ValueError(
+                f"log_potentials must have shape [B, N-1, C, C], got {list(log_potentials.shape)}. For emissions "
+                "[B, N, C] and transitions [C, C] use LinearChainCRF.from_scores(emissions, transitions)."
+            )
         check_scores("log_potentials", log_potentials, ("B", "N-1", "C", "C"))
         _, bigrams, size, previous = log_potentials.shape
         if size != previous or size < 1:
@@ -354,6 +359,11 @@ class _FactoredLinearChainCRF(LinearChainCRF):
         dtype = torch.promote_types(emissions.dtype, transitions.dtype)
         for name, scores in (("start", start), ("end", end)):
             if scores is not None:
+                if isinstance(scores, Tensor) and not scores.dtype.is_floating_point:
+                    raise TypeError(
+                        f"{name} must be scores [C] of floating point, got {scores.dtype} of shape "
+                        f"{list(scores.shape)}. Numbers of words are a keyword: lengths=..."
+                    )
                 check_scores(name, scores, ("C",))
                 if scores.shape != (size,):
                     raise ValueError(f"{name} must have shape [{size}], got {list(scores.shape)}.")

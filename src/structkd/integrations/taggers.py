@@ -76,7 +76,9 @@ def inventory_of(config: Any, size: int) -> list[str]:
     return [numbered[number] for number in range(size)]
 
 
-def from_pytorch_crf(layer: Any, emissions: Tensor, mask: Tensor | None = None) -> LinearChainCRF:
+def from_pytorch_crf(
+    layer: Any, emissions: Tensor, mask: Tensor | None = None, labels: Sequence[str] | None = None
+) -> LinearChainCRF:
     """Return the distribution of a `torchcrf.CRF` layer of the package pytorch-crf.
 
     The layer scores transitions as [previous, next]; ours are [next, previous].
@@ -85,6 +87,7 @@ def from_pytorch_crf(layer: Any, emissions: Tensor, mask: Tensor | None = None) 
         layer: the layer, with `transitions`, `start_transitions` and `end_transitions`.
         emissions: as the layer takes them, [S, B, C], or [B, S, C] if the layer is `batch_first`.
         mask: [S, B], or [B, S] if `batch_first`, true at words; the words of a sentence come first. None means all.
+        labels: the tag inventory in score order, C strings.
 
     Returns:
         A LinearChainCRF that is differentiable by the emissions and the layer's parameters. Its `log_prob` is the
@@ -114,4 +117,4 @@ def from_pytorch_crf(layer: Any, emissions: Tensor, mask: Tensor | None = None) 
         mask = mask.transpose(0, 1) if isinstance(mask, Tensor) and mask.dim() == 2 else mask
     lengths = prefix_lengths("mask", mask, emissions.shape[0], emissions.shape[1], emissions.device)
     start, end = layer.start_transitions, layer.end_transitions
-    return LinearChainCRF.from_scores(emissions, layer.transitions.transpose(0, 1), start, end, lengths)
+    return LinearChainCRF.from_scores(emissions, layer.transitions.transpose(0, 1), start, end, lengths, labels)

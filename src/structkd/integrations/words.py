@@ -67,6 +67,11 @@ def words_of(
             raise ValueError(
                 f"The pooling 'mean' needs word_ids: {given[0]} says where words begin, but not which pieces they have."
             )
+        if isinstance(mask, Tensor) and (mask.is_floating_point() or mask.is_complex()):
+            raise TypeError(
+                f"The mask must be a BoolTensor [B, S], or integers 0 and 1, got {mask.dtype}. Give a mask that is "
+                "true at one position per word, such as mask.bool(); an attention mask is not one."
+            )
         first = _labelled(labels, scores) if labels is not None else _masked(mask, scores.shape[:2], scores.device)
         owner = torch.where(first, first.long().cumsum(1) - 1, -1)
     return _packed(scores, owner, pooling)
@@ -77,7 +82,10 @@ def _packed(scores: Tensor, owner: Tensor, pooling: str) -> tuple[Tensor, Tensor
     lengths = owner.amax(1) + 1 if owner.numel() else owner.new_zeros(len(owner))
     if not (lengths > 0).all():
         items = (lengths <= 0).nonzero().flatten().tolist()
-        raise ValueError(f"The sentence(s) {items} of the batch have no word. Drop empty sentences.")
+        raise ValueError(
+            f"The sentence(s) {items} of the batch have no word. Drop empty sentences; if they are unlabelled, so that "
+            "labels do not say where words are, give word_ids or mask."
+        )
     batch, _, size = scores.shape
     words = int(lengths.max()) if batch else 1
     if pooling == "first":

@@ -90,6 +90,9 @@ class KDObjective(nn.Module):
         interpolation: a number in 0..1 or a schedule, callable from progress in 0..1 to such a number
             (`ConstantInterpolation`, `LinearAnnealing`).
 
+    Raises:
+        TypeError: if a class is given instead of an instance, or a loss cannot be called.
+
     Unlabelled sentences contribute to the distillation only.
 
     >>> import structkd, torch
@@ -107,6 +110,15 @@ class KDObjective(nn.Module):
         interpolation: float | Callable[[float], float] = 0.5,
     ) -> None:
         super().__init__()
+        for name, given, example in (
+            ("kd", kd, "structkd.StructuralKDLoss()"),
+            ("supervised", supervised, "structkd.supervised_loss"),
+            ("interpolation", interpolation, "0.5 or structkd.LinearAnnealing()"),
+        ):
+            if isinstance(given, type):
+                raise TypeError(f"The {name} is the class {given.__name__}. Give an instance: {name}={example}.")
+            if name != "interpolation" and given is not None and not callable(given):
+                raise TypeError(f"The {name} must be callable, got {type(given).__name__}. Give {name}={example}.")
         self.kd = kd
         self.supervised = supervised if supervised is not None else supervised_loss
         self.interpolation = interpolation if callable(interpolation) else ConstantInterpolation(interpolation)

@@ -18,6 +18,7 @@ from ..distributions.base import Parts, StructuredDistribution, adopt, adopted_c
 from ..distributions.checks import check_temperature
 from ..distributions.relabelled import retag
 from ..distributions.tag_tables import same_spans
+from . import inventories
 
 #: A function that returns P_t over the student's parts: a tensor shaped like `student.marginals`, or parts.
 Projection = Callable[..., Tensor | Parts]
@@ -263,10 +264,7 @@ def check_pair(teacher: Distribution, student: Distribution) -> None:
     for inventory in ("labels", "types"):
         theirs, ours = getattr(teacher, inventory, None), getattr(student, inventory, None)
         if theirs is not None and ours is not None and theirs != ours and not same_spans(theirs, ours):
-            raise ValueError(
-                f"Teacher and student must have the same {inventory} in the same order, got {theirs} for the teacher "
-                f"and {ours} for the student. Reorder the scores of one of them."
-            )
+            raise ValueError(inventories.difference(inventory, theirs, ours))
 
 
 def _lengths(distribution: Distribution) -> list[int] | None:
@@ -284,10 +282,7 @@ def check_words(teacher: StructuredDistribution, student: StructuredDistribution
             f"{student.words} for the student. Pad the scores of one, or cut the padding of the other."
         )
     if trailing and teacher.event_shape[-1] != student.event_shape[-1]:
-        raise ValueError(
-            f"Teacher and student must have inventories of the same size, got {teacher.event_shape[-1]} entries for "
-            f"the teacher and {student.event_shape[-1]} for the student. Score the same labels on both sides."
-        )
+        raise ValueError(inventories.sizes(teacher, student))
 
 
 def check_distribution(role: str, distribution: Any) -> Any:
