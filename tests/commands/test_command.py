@@ -28,6 +28,7 @@ def read_predictions(path: Path) -> list[dict]:
         return [json.loads(line) for line in lines]
 
 
+@pytest.mark.usefixtures("offline")
 def test_a_run_from_end_to_end_and_once_only(run, tmp_path: Path) -> None:
     status, output, _ = run("scenario=case2a", "+debug=tiny")
     assert status == 0
