@@ -76,7 +76,7 @@ class Text(Format):
     """Raw text. It is written a sentence on a line: ``[Ana Lee PER] runs``, ``Ana/PROPN`` or ``Ana/2/nsubj``."""
 
     name = "text"
-    suffixes = (".txt", ".text", "")
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".text", "")
 
     def read(self, path: str, lines: Lines) -> Iterator[Item]:
         base = 0

@@ -41,7 +41,7 @@ from structkd.training.processes import broadcast, is_main_process, wait_for_eve
 
 from .finished import Evidence
 from .identity import digest
-from .models import describe_models, link_models, usage_lines
+from .models import describe_models, gap_lines, link_models, usage_lines
 from .plan import Plan, plan
 from .sealing import is_sound, mend_run, seal_run
 from .shared_scores import joined
@@ -125,6 +125,8 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         evidence.keep(planned.fingerprint)
         print(f"\n{folder.results.read_text(encoding='utf-8')}", flush=True)
         log.info("Written to %s", output)
+        for line in gap_lines(run):
+            log.warning("%s", line)
         if how_to_report():
             log.info("%s", how_to_report())
         for line in usage_lines(run, work_dir):

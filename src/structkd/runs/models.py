@@ -16,9 +16,11 @@ from structkd.records import Result, RunFolder, RunMetrics, RunRecord, TrainingC
 
 from .sealing import finished_run
 
-__all__ = ["describe_models", "link_models", "source_of", "usage", "usage_lines"]
+__all__ = ["LARGEST_GAP", "describe_models", "gap_lines", "link_models", "source_of", "usage", "usage_lines"]
 
 _RESAMPLES = 1000
+#: Points between the figures on dev and test beyond which a run remarks on them.
+LARGEST_GAP = 20
 
 
 def link_models(run: RunMetrics, work_dir: Path, folder: RunFolder) -> None:
@@ -64,6 +66,19 @@ def usage_lines(run: RunMetrics, work_dir: Path, start: Path | None = None) -> l
     students.sort(key=lambda each: each.method != run.method)
     width = max(len(each.method) for each in students)
     return [f"student {each.method:<{width}}  {usage(work_dir, each, start)} FILE" for each in students]
+
+
+def gap_lines(run: RunMetrics) -> list[str]:
+    """Return a remark on every model whose figures on dev and test are more than :data:`LARGEST_GAP` points apart."""
+    return [
+        f"{each.role} {each.method}: {run.metric} is {100 * each.dev[run.metric]:.2f} on dev and "
+        f"{100 * each.test[run.metric]:.2f} on test, more than {LARGEST_GAP} points apart. Either split may be of "
+        "another kind of text, or small: see `structkd check-data`."
+        for each in run.results
+        if run.metric in each.dev
+        and run.metric in each.test
+        and 100 * abs(each.dev[run.metric] - each.test[run.metric]) > LARGEST_GAP
+    ]
 
 
 def describe_models(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
