@@ -119,12 +119,24 @@ def _is_header(line: str) -> bool:
     return len(fields) == 2 and all(field.isdecimal() and len(field) <= 18 for field in fields)
 
 
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
 def _numbers(line: str, size: int, path: Path, number: int) -> np.ndarray:
     fields = line.rsplit(" ", size)[1:]
     try:
         vector = np.array([float(field) for field in fields], dtype=np.float32)
-    except ValueError as error:
-        raise ValueError(f"{path}, line {number}: Expected {size} numbers after the word ({error}).") from error
+    except ValueError:
+        wrong = next(field for field in fields if not _is_number(field))
+        shown = wrong if len(wrong) <= 40 else wrong[:40] + "..."
+        raise ValueError(
+            f"{path}, line {number}: Expected {size} numbers after the word, and {shown!r} is none."
+        ) from None
     if not np.isfinite(vector).all():
         raise ValueError(f"{path}, line {number}: The vector holds a number that is not finite.")
     return vector
