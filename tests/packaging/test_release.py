@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -95,3 +97,64 @@ def test_the_audit_says_why_versions_are_not_compared(
     assert audit.versions() == ["requests 2.19.1: PYSEC-1; mended in 2.20."]
     monkeypatch.setattr(audit, "asked", lambda _, file: "SSLError" if file == "constraints.txt" else [hole])
     assert audit.versions() == ["pip-audit: pypi has data, but the audit of constraints.txt ended with SSLError."]
+
+
+def test_the_lock_has_the_tested_versions_and_hashes_of_each() -> None:
+    lock = script("lock")
+    entries = lock.locked(lock.LOCK.read_text(encoding="utf-8"))
+    assert {name: version for name, (version, _) in entries.items()} == lock.pinned()
+    assert [name for name, (_, hashes) in entries.items() if not hashes] == []
+    # As pip reads it, a digest that is cut short or has another letter is none.
+    text = "six==1.16.0 \\\n    --hash=sha256:{}\n"
+    assert lock.locked(text.format("a" * 64)) == {"six": ("1.16.0", {"a" * 64})}
+    assert lock.locked(text.format("a" * 63)) == lock.locked(text.format("a" * 63 + "g")) == {"six": ("1.16.0", set())}
+    assert lock.locked(lock.written(entries, lock.markers())) == entries
+    with pytest.raises(ValueError, match=r"has a line without name==version: six\. Run `make lock`"):
+        lock.locked("six\n")
+
+
+def test_the_lock_comes_from_the_indexes_of_pips_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = script("lock")
+    configured = lock.configured(
+        ":env:.extra-index-url='https://b/simple c'\nglobal.index-url='https://a/simple'\n"
+        "global.extra-index-url='d'\nglobal.timeout='3'"
+    )
+    assert configured == {"index-url": ["https://a/simple"], "extra-index-url": ["https://b/simple", "c"]}
+    assert lock.configured("") == {"index-url": ["https://pypi.org/simple"]}
+
+    # An index in JSON and one in HTML name files; a folder has one without a hash.
+    a, b, c, other = ("0" * 63 + digit for digit in "abcd")
+    files = [
+        {"filename": "My_Torch-2.0-cp311-cp311-linux.whl", "hashes": {"sha256": a}, "url": "../x"},
+        {"filename": "my-torch-2.0.tar.gz", "hashes": {"sha256": b}, "url": "../y"},
+        {"filename": "my_torch-2.0.1.tar.gz", "hashes": {"sha256": other}, "url": "../z"},
+        {"filename": "my_torch-2.0.exe", "hashes": {"sha256": other}, "url": "../z"},
+        {"filename": "unhashed-2.0.tar.gz", "hashes": {}, "url": "../z"},
+    ]
+    page = lock.parse_page(json.dumps({"files": files}), "https://a/simple/my-torch/")
+    html = f'<a href="../../My_Torch-2.0-cp312-cp312-linux.whl#sha256={c}">x</a><a href="/my_torch-3.tar.gz">y</a>'
+    page += lock.parse_page(html, "https://a/simple/my-torch/")
+    assert lock.hashes("My.Torch", "2.0", page) == {a, b, c}
+    assert lock.hashes("unhashed", "2.0", page) == set()
+    assert "https://a/simple/z has no sha256 in its index" in capsys.readouterr().err
+    # A build replaces the file for the same Python and platform.
+    built = tmp_path / "my_torch-2.0+cpu-cp311-cp311-linux.whl"
+    built.write_bytes(b"wheel")
+    offered = [*page, *lock.page(str(tmp_path), True)]
+    assert lock.hashes("my-torch", "2.0", offered) == {hashlib.sha256(b"wheel").hexdigest(), b, c}
+
+    # Hashes of the same version stay, those of another one go.
+    for name in ("CONSTRAINTS", "LOCK"):
+        monkeypatch.setattr(lock, name, tmp_path / name)
+    monkeypatch.setattr(lock, "configuration", lambda: {"index-url": ["https://a/simple"]})
+    monkeypatch.setattr(lock, "page", lambda *_: page)
+    lock.CONSTRAINTS.write_text("# tested\nmy-torch==2.0\n")
+    for before, expected in (("2.0", {a, b, c, other}), ("1.9", {a, b, c})):
+        lock.LOCK.write_text(f"my-torch=={before} --hash=sha256:{other}\n")
+        assert lock.main() is None
+        assert lock.locked(lock.LOCK.read_text()) == {"my-torch": ("2.0", expected)}
+    assert lock.main("absent") == "LOCK has no entry absent. Run `make lock`."
+    lock.CONSTRAINTS.write_text("my-torch==4.0\n")
+    assert "offers no file for my-torch==4.0" in lock.main()
