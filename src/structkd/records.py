@@ -183,6 +183,13 @@ class RunFolder:
         return self.path / "predictions" / f"{method}.jsonl.gz"
 
 
+#: A model without any predicted span: the cause, most often, and the remedy.
+NOTHING_PREDICTED = (
+    "No span is predicted in the whole test split, so F1 is 0. The model was not trained for long enough, most often: "
+    "raise student.trainer.max_steps (teacher.trainer.max_steps) or its learning_rate."
+)
+
+
 def compared(name: str) -> tuple[str, dict[str, str]]:
     """Return the method that a declared comparison names, and the settings of the student that it asks for.
 
@@ -490,6 +497,8 @@ class RunMetrics(Record):
         fingerprint: of all that the results depend on.
         results: teachers, baselines, and the method last.
         margin: differences of the metric, 0 to 1, that are smaller than it count as none; absent if none was declared.
+        elsewhere: declared comparisons with a method that this run does not have; absent if there are none. Runs beside
+            this one may have it.
     """
 
     PUBLISHED: ClassVar[bool] = True
@@ -509,6 +518,7 @@ class RunMetrics(Record):
     fingerprint: str
     results: list[Result]
     margin: float | None = None
+    elsewhere: list[tuple[str, str]] | None = None
 
     @property
     def student(self) -> Result:

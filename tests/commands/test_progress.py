@@ -13,7 +13,7 @@ from hydra.initialize import initialize_config_module
 from omegaconf import OmegaConf
 
 from structkd.commands.index import write_index
-from structkd.commands.progress import Progress, duration, number_of_runs
+from structkd.commands.progress import Progress, duration, number_of_runs, seeds_remark
 from structkd.records import SweepRecord
 
 WRITTEN = Path(__file__).resolve().parents[1] / "written" / "run"
@@ -88,6 +88,12 @@ def test_the_number_of_runs_is_known_before(params: dict[str, str], typed: list[
         assert number_of_runs(config) == number
         config.hydra.sweeper = {"_target_": "optuna", "n_trials": 25}
         assert number_of_runs(config) == 25
+
+
+def test_too_few_seeds_are_named_before_a_sweep() -> None:
+    assert "3 seeds: p of a comparison over seeds cannot be below 0.25; 6 seeds" in seeds_remark(["seed=range(3)"])
+    assert seeds_remark(["seed=range(10)", "seed=0,1"]).startswith("2 seeds"), "what was typed last counts"
+    assert [seeds_remark(each) for each in (["seed=range(6)"], ["seed=3"], [], ["x=choice("])] == [""] * 4
 
 
 def test_durations() -> None:

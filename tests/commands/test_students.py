@@ -534,8 +534,10 @@ def test_data_are_looked_at(run, tmp_path) -> None:
     assert status == 0
     assert "NP" in output
     assert "20 of these, and 0 others whose labels are hidden" in output
+    assert "all 120 sentences of train are the teacher's. Lower teacher.labelled" in output
     assert "sentences of both train and test: 0" in output
     status, output, _ = run("check-data", "data=toy", "teacher.labelled=9999")
+    assert status == 1
     assert "would stop before any training:\n  teacher.labelled=" in output
     (tmp_path / "a.txt").write_text("Ana I-PER\n")
     files = [f"data.{split}=a.txt" for split in ("train", "dev", "test")]

@@ -172,6 +172,14 @@ HELPED = {
     "no delimiter": ("@\tB-X\n", {"delimiter": ""}, {"delimiter": None}),
     "numbers for words": ("1\t@\tB-X\n2\tb\tO\n3\tc\tO\n", {}, {"token_column": 1}),
     "no column of tags": ("@ B-X O\n", {}, {"tag_column": 1}),
+    "a column of parts of speech": ("@ NNP I-NP B-X\nsings VBZ B-VP O\n", {"tag_column": 1}, {"tag_column": 3}),
+    "commas": ("@,B-X\nb,O\n", {}, {"delimiter": ","}),
+    "semicolons": ("@;x;B-X\nb;y;O\n", {}, {"delimiter": ";"}),
+    "tabs in lines of two lengths": (
+        "1\t@\tB-X\t-\t-\n2\tb\tO\n",
+        {"token_column": 1, "tag_column": 2},
+        {"widths": [3, 5]},
+    ),
     "a tag of its own": ("@ B-X\nb ORG-B\n", {}, {"replace": {"ORG-B": "O"}}),
 }
 
@@ -189,6 +197,31 @@ def test_an_option_that_a_message_offers_helps(tmp_path: Path, name: str) -> Non
     for chosen in [together & found.keys(), *({key} for key in found.keys() - together)]:
         if chosen:
             assert columns(tmp_path, text, **options | {key: found[key] for key in chosen}).splits["dev"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said", "unsaid"),
+    [
+        ("1\tAna\tAna\tPROPN\t_\t_\t0\troot\t_\t_\n", {}, "looks like CoNLL-U .*data=conllu", "replace|comment"),
+        ("# text = Ana\n1-2\tAo\t_\t_\t_\t_\t_\t_\t_\t_\n", {"comment": "#"}, "data=conllu", "replace"),
+        ('{"tokens": ["Ana"], "tags": ["O"]}\n', {}, "looks like JSON.*teacher=annotations", "replace|widths"),
+        ('["Ana"]\n', {}, "looks like JSON", "widths"),
+        ("Ana\nLee\n", {}, "same one of 1", "widths"),
+        ("Ana NNP\nsings VBZ\n", {}, r"No tag of the sentence.*\(tag_column\)", "scheme=|replace"),
+    ],
+)
+def test_files_of_other_formats_are_named(
+    tmp_path: Path, text: str, options: dict[str, Any], said: str, unsaid: str
+) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        columns(tmp_path, text, **options)
+    assert not re.search(unsaid, str(refused.value))
+
+
+def test_two_columns_of_conllu_can_be_read_as_columns(tmp_path: Path) -> None:
+    path = write(tmp_path, "1\tAna\tAna\tPROPN\t_\t_\t0\troot\t_\t_\n")
+    (sentence,) = read_columns(path, None, token_column=1, tag_column=3, scheme=None)
+    assert (sentence.tokens, sentence.tags) == (("Ana",), ("PROPN",))
 
 
 def test_a_type_that_train_lacks_is_named_with_all_types(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def save_run(
     overrides: Sequence[str] | None = None,
     command: str | None = None,
     finished: str = "2026-01-01T00:00:00+00:00",
+    elsewhere: Sequence[Sequence[str]] = (),
 ) -> Path:
     """Write a finished run."""
     (folder / "predictions").mkdir(parents=True)
@@ -162,6 +163,7 @@ def save_run(
                 "sentences": {**data["sentences"], "test": len(next(iter(results[0]["counts"].values())))},
             },
             "comparisons": [list(pair) for pair in comparisons],
+            **({"elsewhere": [list(pair) for pair in elsewhere]} if elsewhere else {}),
             "fingerprint": "abc",
             "results": [{name: value for name, value in result.items() if name != "counts"} for result in results],
         },

@@ -4,6 +4,7 @@ import csv
 import gzip
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def save(folder: Path, seeds: int, comparisons: list[tuple[str, str]], qualities
 def test_too_few_seeds_are_inconclusive_whatever_the_difference(tmp_path: Path) -> None:
     save(tmp_path, 5, [("structural", "none")], {"structural": [0.9], "none": [0.2]})
     (only,) = compared(tmp_path)
-    assert only.verdict == "inconclusive (5 seeds: p cannot be below 0.062)"
+    assert only.verdict == "inconclusive (5 seeds: p cannot be below 0.0625; 6 or more can be significant)"
     assert only.p == only.smallest == 0.0625
 
 
@@ -55,9 +56,11 @@ def test_the_family_is_every_comparison(tmp_path: Path) -> None:
     save(tmp_path, 6, [("structural", "none"), ("structural", "token")], qualities)
     for each in compared(tmp_path):
         assert (each.family, each.p, each.adjusted, each.attainable) == (2, 0.03125, 0.0625, 0.0625)
-        assert each.verdict == "inconclusive (6 seeds: p cannot be below 0.062 after correction)"
+        assert each.verdict == (
+            "inconclusive (6 seeds: p cannot be below 0.0625 after correction; 7 or more can be significant)"
+        )
     said = of_all([], compared(tmp_path))
-    assert "None could be significant: with so few seeds or teachers, p after correction is 0.062 or more." in said
+    assert "None could be significant: with so few seeds or teachers, p after correction is 0.0625 or more." in said
     assert "over the" not in said
 
 
@@ -76,7 +79,7 @@ def test_predictions_that_were_thrown_away_leave_the_interval_out(tmp_path: Path
     (tmp_path / "1" / "predictions" / "none.jsonl.gz").unlink()
     (only,) = compared(tmp_path)
     assert only.interval is None
-    assert "[" not in Report.of([tmp_path]).terminal
+    assert "test sentences" not in Report.of([tmp_path]).terminal
 
 
 def test_a_model_without_figures_is_not_compared(tmp_path: Path) -> None:
@@ -198,3 +201,19 @@ def test_comparisons_may_ask_for_settings(tmp_path: Path) -> None:
         "structural (legal=False) − token (legal=False)",  # noqa: RUF001
         "structural (legal=True) − token (legal=True)",  # noqa: RUF001
     ]
+
+
+def test_every_interval_names_its_units(tmp_path: Path) -> None:
+    """A headline with the interval over test sentences alone would look like one over seeds."""
+    save(tmp_path / "two", 2, [("structural", "none")], {"structural": [0.9, 0.4], "none": [0.5, 0.7]})
+    save(tmp_path / "one", 1, [("structural", "none")], {"structural": [0.9], "none": [0.5]})
+    limits = r"\[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]"
+    for folder, pattern in (
+        ("two", rf" \(95 % interval over seeds {limits}, over test sentences {limits}\)"),
+        ("one", rf" \(95 % interval over test sentences {limits}\)"),
+    ):
+        found = Report.of([tmp_path / folder])
+        for text in (found.terminal.replace("\n    ", " "), *found.findings_of(found.scenarios[0])[1:]):
+            assert re.search(pattern, text), text
+        markdown = found.save(tmp_path / "report")[0].read_text()
+        assert re.search(pattern, markdown), "no bracket is escaped"

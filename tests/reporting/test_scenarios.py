@@ -6,8 +6,10 @@ import pytest
 from made_up import TREES, model, save_run
 
 from structkd.reporting import collect, read_runs
+from structkd.reporting.findings import of_scenario
 from structkd.reporting.scenarios import Row, Scenario
 from structkd.reporting.settings import titles
+from structkd.reporting.tables import terminal
 
 
 def read(*folders: Path) -> list[Scenario]:
@@ -147,3 +149,37 @@ def test_comparisons_that_were_never_run_are_known(tmp_path: Path) -> None:
     (scenario,) = read(tmp_path)
     assert scenario.missing == [("structural", "token")]
     assert [(one.name, other.name) for one, other in scenario.pairs] == [("structural", "none")]
+    (remark,) = scenario.remarks
+    assert remark.startswith("Declared, not possible: structural against token; token is in none of these runs.")
+
+
+def test_methods_of_different_runs_are_compared_if_they_are_set_alike(tmp_path: Path) -> None:
+    """Each run of a sweep over methods says which of the declared comparisons it lacks a method of."""
+    pair = ("structural", "topk")
+    for name, unlabelled in (("structural", 1500), ("topk", 1500), ("topk", 10)):
+        for seed in (0, 1):
+            result = model("student", name, seed, unlabelled=unlabelled)
+            folder = tmp_path / str(unlabelled) / f"{name}{seed}"
+            save_run(folder, [result], seed=seed, comparisons=(), elsewhere=[pair])
+    (alike,) = read(tmp_path / "1500")
+    assert [(one.name, other.name) for one, other in alike.pairs] == [pair]
+    assert alike.remarks == []
+    (different,) = read(tmp_path / "1500" / "structural0", tmp_path / "10")
+    assert different.pairs == []
+    assert "structural against topk; no two students are set alike in all but the method." in different.remarks[0]
+    assert different.remarks[0].endswith("+kd@baselines.topk=topk.")
+    assert different.remarks[0] in " ".join(of_scenario(different, []))
+    assert "Declared, not possible" in terminal([different], [])
+
+
+def test_models_that_predict_nothing_are_named(tmp_path: Path) -> None:
+    silent = model("student", "structural", 0)
+    silent["counts"]["f1"] = silent["counts"]["f1"] * [0, 0, 1]
+    silent["test"]["f1"] = 0.0
+    wrong = model("student", "none", 0)
+    wrong["counts"]["f1"] = wrong["counts"]["f1"] * [0, 1, 1]
+    wrong["test"]["f1"] = 0.0
+    save_run(tmp_path, [silent, wrong], comparisons=())
+    (scenario,) = read(tmp_path)
+    (remark,) = scenario.remarks
+    assert remark.startswith("structural: No span is predicted in the whole test split")

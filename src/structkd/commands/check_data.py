@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -21,7 +22,7 @@ Read the data of a run, and print per split the numbers of sentences, words and 
 sentences that splits have in common, and the use that a run with these settings makes of them. Nothing is trained.
 
 The arguments are those of a run. Tags that are illegal, trees that are none and other faults are refused with file and
-line, and with the option that reads past them.
+line, and with the option that reads past them. The status is 1 if a run with these settings would be refused.
 """
 _EPILOG = """\
 examples:
@@ -39,8 +40,10 @@ def command(arguments: list[str]) -> None:
     config = _composed(options.overrides, options.config_dir)
     from structkd.runs.data_check import check_data  # loads transformers and datasets
 
-    for line in check_data(config):
-        print(line)
+    lines, starts = check_data(config)
+    print("\n".join(lines))
+    if not starts:
+        sys.exit(1)
 
 
 def _composed(overrides: list[str], folder: str | None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _distilled(config: DictConfig) -> RunMetrics:
     run = find(*job[:2])
     if run is not None:
         log.info("Finished before: %s", RunFolder(job[1]).results)
-        for line in usage_lines(run, Path(job[0]["work_dir"])):
+        for line in usage_lines(run, Path(job[0]["work_dir"]), RunFolder(job[1])):
             log.info("%s", line)
     else:
         # Loads transformers and datasets: not before they are needed.

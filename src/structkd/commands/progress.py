@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from structkd.harmless import without_folders
 from structkd.records import RunFolder, RunMetrics, SweepRecord
 
-__all__ = ["Progress", "duration", "number_of_runs"]
+__all__ = ["Progress", "duration", "number_of_runs", "seeds_remark"]
+
+#: With fewer, no pattern of signs has a p below 0.05.
+ENOUGH_SEEDS = 6
 
 #: Seconds after which the records of runs in other processes are looked at again.
 _PAUSE = 2.0
@@ -41,6 +44,30 @@ def number_of_runs(config: DictConfig) -> int | None:
     except (HydraException, OmegaConfBaseException):  # the sweeper meets it again, and says what is wrong
         return None
     return math.prod(counts.values())
+
+
+def seeds_remark(overrides: Sequence[str]) -> str:
+    """Return a sentence if a sweep has several seeds, but too few for any comparison over them; else "".
+
+    >>> seeds_remark(["seed=0,1,2", "scenario=case1a"])
+    '3 seeds: p of a comparison over seeds cannot be below 0.25; 6 seeds or more can be significant.'
+    >>> seeds_remark(["seed=range(6)"]), seeds_remark(["seed=1"])
+    ('', '')
+    """
+    try:
+        swept = [
+            each for each in OverridesParser.create().parse_overrides(list(overrides)) if each.key_or_group == "seed"
+        ]
+        number = _number_of_values(swept[-1]) if swept else 1
+    except (HydraException, OmegaConfBaseException):  # the sweeper meets it again, and says what is wrong
+        return ""
+    least = 2.0 ** (1 - number)  # of the sign-flip test, see structkd.reporting.significance.smallest_p
+    if not 1 < number < ENOUGH_SEEDS:
+        return ""
+    return (
+        f"{number} seeds: p of a comparison over seeds cannot be below {least:.3g}; {ENOUGH_SEEDS} seeds or more can "
+        "be significant."
+    )
 
 
 def _number_of_values(override: Override) -> int:

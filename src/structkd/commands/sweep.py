@@ -34,7 +34,7 @@ from structkd.records import Failure, RunFolder, SweepRecord
 from . import schema  # noqa: F401 - registers a resolver, too
 from .index import write_index
 from .messages import explain, is_closed_pipe
-from .progress import Progress, number_of_runs
+from .progress import Progress, number_of_runs, seeds_remark
 from .terminal import guard_log, guard_process, hide_folders
 
 __all__ = ["Outcomes", "report_sweep", "run_name"]
@@ -147,6 +147,9 @@ class Outcomes(Callback):
             _PROGRESS[:] = [Progress(self._records, number_of_runs(config), lambda line: print(line, flush=True))]
             if self._parallel:
                 _PROGRESS[0].watch()
+            remark = seeds_remark(_swept(config))
+            if remark and config.comparisons != []:
+                print(remark, flush=True)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if self._command:
@@ -284,6 +287,12 @@ def _report(records: Sequence[SweepRecord], where: str) -> None:
         )
     if failed or cut_off:
         print("\nGiven again, the command carries out these and leaves the others as they are.", file=sys.stderr)
+
+
+def _swept(config: DictConfig) -> list[str]:
+    """Return the overrides of a sweep: those of a file, then those that were typed, which count."""
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
 
 
 class _Failed(JobReturn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -111,8 +112,16 @@ class Comparison:
         if self.outcome != "inconclusive":
             return f"{self.outcome} (p = {self.adjusted:.2g})"
         if self.smallest >= SIGNIFICANCE:
-            return f"inconclusive ({self.seeds}: p cannot be below {self.smallest:.2g})"
-        return f"inconclusive ({self.seeds}: p cannot be below {self.attainable:.2g} after correction)"
+            bound = f"p cannot be below {self.smallest:.3g}"
+        else:
+            bound = f"p cannot be below {self.attainable:.3g} after correction"
+        return f"inconclusive ({self.seeds}: {bound}; {self._enough} or more can be significant)"
+
+    @property
+    def _enough(self) -> int:
+        """The number of units whose smallest p would be significant after the correction that this one had."""
+        factor = max(1.0, self.attainable / self.smallest)
+        return next(units for units in itertools.count(1) if factor * smallest_p(units) < SIGNIFICANCE)
 
     @property
     def _equal(self) -> str:

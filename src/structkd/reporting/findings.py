@@ -8,7 +8,7 @@ from statistics import fmean
 
 from .comparisons import SIGNIFICANCE, Comparison
 from .scenarios import Scenario
-from .tables import mean_and_spread, percent
+from .tables import intervals, mean_and_spread, percent
 
 __all__ = ["EXPLANATIONS", "correction", "of_all", "of_scenario"]
 
@@ -27,7 +27,7 @@ def correction(comparisons: Sequence[Comparison]) -> str:
     """Say over how many comparisons p is corrected, or that none of them could be significant."""
     if all(each.attainable >= SIGNIFICANCE for each in comparisons):
         least = min(each.attainable for each in comparisons)
-        return f"None could be significant: with so few seeds or teachers, p after correction is {least:.2g} or more."
+        return f"None could be significant: with so few seeds or teachers, p after correction is {least:.3g} or more."
     return f"p is Holm-corrected over the {comparisons[0].family} that could be significant."
 
 
@@ -56,7 +56,7 @@ def of_scenario(scenario: Scenario, comparisons: Sequence[Comparison]) -> list[s
     sentences = [f"By test {scenario.metric_title}, {sentence}.", *map(in_words, listed)]
     if len(listed) < len(of_scenario):
         sentences.append(f"Of all {len(of_scenario)} comparisons: {_outcomes(of_scenario)}.")
-    return sentences
+    return [*sentences, *scenario.remarks]
 
 
 def _outcomes(comparisons: Sequence[Comparison]) -> str:
@@ -80,9 +80,8 @@ def in_words(comparison: Comparison) -> str:
     points = 100 * comparison.difference
     relation = "level with" if round(points, 2) == 0 else "ahead of" if points > 0 else "behind"
     by = "" if round(points, 2) == 0 else f" by {abs(points):.2f} points"
-    interval = comparison.interval
-    limits = "" if interval is None else f" [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-    return f"{comparison.method.name} is {relation} {comparison.baseline.name}{by}{limits}: {comparison.verdict}."
+    between = f"{comparison.method.name} is {relation} {comparison.baseline.name}{by}{intervals(comparison)}"
+    return f"{between}: {comparison.verdict}."
 
 
 def _seeds(number: int) -> str:
@@ -151,6 +150,11 @@ EXPLANATIONS = (
         "Words/s",
         "decoded on one core, in processor time, median over seeds; beside it the ratio to the teacher (to all of "
         "them, one after the other, if there are several).",
+    ),
+    (
+        "Parameters",
+        "of a model with its vocabulary, which is made of its own training text: students that distil read more words "
+        "than the student without distillation, and have more parameters.",
     ),
     ("Sentences", "labelled + unlabelled ones that the model was trained on."),
 )

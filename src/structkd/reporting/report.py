@@ -118,8 +118,11 @@ class Report:
 
     @property
     def findings(self) -> str:
-        """The outcomes of all comparisons, in a sentence."""
-        return findings.of_all(self.scenarios, self.comparisons)
+        """The outcomes of all comparisons, and the number of runs that damage leaves out, in sentences."""
+        found = findings.of_all(self.scenarios, self.comparisons)
+        if number := len(self.runs.damaged):
+            found += f" {number} damaged run{'s are' if number > 1 else ' is'} left out: see Runs without results."
+        return found
 
     @property
     def correction(self) -> str:
@@ -178,7 +181,6 @@ def about(scenario: Scenario) -> str:
     test = scenario.data.sentences["test"]
     parts = [f"Test {scenario.metric_title} in percent; {test:,} test sentences.", scenario.rule]
     parts.append(scenario.data.notes)
-    parts += [f"{one} against {other} was declared but not run." for one, other in scenario.missing]
     if scenario.replaced:
         parts.append(
             f"{len(scenario.replaced)} run{'s' * (len(scenario.replaced) > 1)} of the same settings and seeds, but of "

@@ -10,7 +10,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from structkd.evaluation import metric_rule, metric_title
-from structkd.records import RunCorpus, Settings, compared
+from structkd.records import NOTHING_PREDICTED, RunCorpus, Settings, compared
 
 from .runs import Model, Run
 from .settings import flat, titles
@@ -95,7 +95,7 @@ class Scenario:
         rows: teachers, the plain student, other students by name, structural KD last.
         runs: the finished runs.
         pairs: rows to be compared, as the configurations declare: (method, baseline).
-        missing: declared comparisons of which one side was never run.
+        missing: declared comparisons that could not be made: one side was never run, or no two rows are set alike.
         margin: differences of the metric that are smaller count as none; None if none was declared. Of several the
             smallest.
         replaced: runs whose models were trained again by later runs, so that they do not count.
@@ -181,6 +181,33 @@ class Scenario:
         below = fmean(floor[seed] for seed in seeds)
         gap = ceiling - below
         return (fmean(reached[seed] for seed in seeds) - below) / gap if gap > 0 else None
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on models that predict nothing, and on declared comparisons that could not be made."""
+        empty = [row.name for row in self.rows if any(predicts_nothing(m, self.metric) for m in row.models.values())]
+        found = [f"{', '.join(empty)}: {NOTHING_PREDICTED}"] if empty else []
+        known = {row.method for row in self.students}
+        for pair in self.missing:
+            lacking = [name for name in dict.fromkeys(compared(each)[0] for each in pair) if name not in known]
+            if lacking:
+                reason = f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} in none of these runs"
+            else:
+                reason = "no two students are set alike in all but the method"
+            name = compared(pair[1])[0]
+            found.append(
+                f"Declared, not possible: {pair[0]} against {pair[1]}; {reason}. To compare methods with each other, "
+                f"put them into one run: +kd@baselines.{name}={name}."
+            )
+        return found
+
+
+def predicts_nothing(model: Model, metric: str) -> bool:
+    """Return whether a model predicts no span in the whole test split."""
+    if model.metric("test", metric) != 0:
+        return False
+    counts = model.counts(metric)
+    return counts is not None and not counts[:, 1].any()
 
 
 def spread(values: Iterable[float]) -> float | None:
@@ -295,20 +322,25 @@ def _name_variants(rows: Sequence[Row]) -> None:
 
 
 def _declared(runs: Sequence[Run], rows: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[tuple[str, str]]]:
-    """Return rows to be compared, and comparisons of which one side was never run."""
+    """Return rows to be compared, and declared comparisons that no two rows could be found for."""
     students = [row for row in rows if row.role == "student"]
-    declared = dict.fromkeys(pair for run in runs for pair in run.metrics.comparisons)
+    # The methods of a sweep over methods are in different runs.
+    declared = dict.fromkeys(
+        pair for run in runs for pair in (*run.metrics.comparisons, *(run.metrics.elsewhere or ()))
+    )
     pairs: list[tuple[Row, Row]] = []
+    missing = []
     for one, other in declared:
+        before = len(pairs)
         (method, wanted), (baseline, others) = compared(one), compared(other)
         for row in students:
             if row.method == method and _has(row, wanted):
                 partners = _partners(students, row, baseline) if not others else students
                 partners = [partner for partner in partners if partner.method == baseline and _has(partner, others)]
-                pairs += [(row, partner) for partner in partners]
-    names = {row.method for row in students}
-    pairs = [pair for pair in dict.fromkeys(pairs) if pair[0] is not pair[1]]
-    return pairs, [pair for pair in declared if not names >= {compared(name)[0] for name in pair}]
+                pairs += [(row, partner) for partner in partners if partner is not row]
+        if len(pairs) == before:
+            missing.append((one, other))
+    return list(dict.fromkeys(pairs)), missing
 
 
 def _has(row: Row, wanted: Mapping[str, str]) -> bool:

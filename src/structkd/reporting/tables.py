@@ -26,6 +26,7 @@ __all__ = [
     "comparison_table",
     "comparisons_csv",
     "escaped",
+    "intervals",
     "mean_and_spread",
     "method_table",
     "model_table",
@@ -169,6 +170,17 @@ def _limits(limits: tuple[float, float] | None) -> str:
     return "" if limits is None else f"[{100 * limits[0]:+.2f}, {100 * limits[1]:+.2f}]"
 
 
+def intervals(comparison: Comparison) -> str:
+    """Return the 95 % intervals of a comparison, in parentheses, with the units that they are over."""
+    sentences = comparison.interval
+    limits = {
+        "teachers" if comparison.by_teacher else "seeds": comparison.over_units,
+        "test sentences": None if sentences is None else (sentences.low, sentences.high),
+    }
+    found = [f"over {name} {_limits(each)}" for name, each in limits.items() if each is not None]
+    return f" (95 % interval {', '.join(found)})" if found else ""
+
+
 def model_table(scenario: Scenario, link: Linker) -> Table:
     """Return a line per trained model, with its files, the command that uses it and the one that makes it again."""
     metric = scenario.metric_title
@@ -202,11 +214,16 @@ def _metric(model: Model, split: str, metric: str) -> str:
 
 
 def best_usage(scenario: Scenario) -> str:
-    """Return the command that uses the student with the best figure on dev; nothing if no model is there."""
-    students = [model for row in scenario.rows if row.role == "student" for model in row.models.values()]
-    there = [model for model in students if model.usage]
-    best = max(there, key=lambda model: model.metric("dev", scenario.metric) or 0.0, default=None)
-    return "" if best is None else best.usage
+    """Return the command that uses the student with the best figure on dev, after its name; "" if no model is there.
+
+    Dev decides here, and test does in the findings: a model that was chosen by its test figure would have no fair one.
+    """
+    students = [(row, seed, model) for row in scenario.students for seed, model in row.models.items() if model.usage]
+    if not students:
+        return ""
+    row, seed, best = max(students, key=lambda each: each[2].metric("dev", scenario.metric) or 0.0)
+    figure = percent(found) if (found := [value for value in [best.metric("dev", scenario.metric)] if value]) else ""
+    return f"best on dev{f' ({figure})' * bool(figure)}, {row.name}, seed {seed}: {best.usage}"
 
 
 def _files(model: Model, link: Linker) -> Iterable[tuple[str, str | None]]:
@@ -328,11 +345,13 @@ def terminal(scenarios: Sequence[Scenario], comparisons: Sequence[Comparison], w
             lines += ["  ".join("-" * size for size in widths)] * (index == 0)
         lines.append("")
         for comparison in (comparison for comparison in comparisons if comparison.scenario is scenario):
-            interval = comparison.interval
-            limits = "" if interval is None else f" [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-            text = f"{comparison.title}: {100 * comparison.difference:+.2f}{limits}, {comparison.verdict}"
+            text = f"{comparison.title}: {100 * comparison.difference:+.2f}{intervals(comparison)}"
+            text += f", {comparison.verdict}"
             lines += textwrap.wrap(text, width, subsequent_indent="    ")
+        lines += [
+            part for remark in scenario.remarks for part in textwrap.wrap(remark, width, subsequent_indent="    ")
+        ]
         if usage := best_usage(scenario):
-            lines.append(f"best student: {usage}")
+            lines.append(usage)
         lines.append("")
     return "\n".join(lines)

@@ -22,11 +22,14 @@ __all__ = ["check_data"]
 _SPLITS = ("train", "dev", "test")
 
 
-def check_data(config: Mapping[str, Any]) -> list[str]:
-    """Return lines on the data of a configuration, and on the use that its run would make of them.
+def check_data(config: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """Return lines on the data of a configuration and on the use that its run would make of them.
 
     Args:
         config: plain data in the form of :class:`~structkd.commands.schema.ExperimentConfig`.
+
+    Returns:
+        The lines, and whether the run would start.
 
     Raises:
         ValueError, FileNotFoundError: if the data cannot be read; the message names file and line.
@@ -40,7 +43,8 @@ def check_data(config: Mapping[str, Any]) -> list[str]:
         )
     corpora = [data] if isinstance(data, Corpus) else list(dict.fromkeys((data.source, data.target)))
     lines = [line for corpus in corpora for line in [*_of_corpus(corpus), ""]]
-    return [*lines, *_of_run(config)]
+    of_run, starts = _of_run(config)
+    return [*lines, *of_run], starts
 
 
 def _of_corpus(corpus: Corpus) -> list[str]:
@@ -106,12 +110,12 @@ def _label_table(corpus: Corpus, tables: Mapping[str, Counter[str]]) -> list[str
     return lines
 
 
-def _of_run(config: Mapping[str, Any]) -> list[str]:
-    """Return lines on the run, or on the error that it would end with."""
+def _of_run(config: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """Return lines on the run and true, or the error that it would end with and false."""
     try:
         planned = plan(config, Path(config["work_dir"]))
     except (ValueError, TypeError, NotImplementedError) as error:
-        return ["A run with these settings would stop before any training:", f"  {error}"]
+        return ["A run with these settings would stop before any training:", f"  {error}"], False
     splits = planned.splits
     teachers = ", ".join(each.name for each in planned.teachers) or "none"
     students = ", ".join(each.name for each in planned.students)
@@ -123,6 +127,4 @@ def _of_run(config: Mapping[str, Any]) -> list[str]:
         f"  models are chosen by {planned.metric} on dev ({len(planned.target.splits['dev']):,} sentences), and judged "
         f"on test ({len(planned.target.splits['test']):,} sentences)",
     ]
-    if splits.note:
-        lines.append(f"  {splits.note}")
-    return lines
+    return [*lines, *(f"  {note}" for note in (splits.note, *planned.remarks) if note)], True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import math
 import os
@@ -25,6 +27,7 @@ from structkd.extras import how_to_report
 from structkd.files import make_folder, replacing, write_text
 from structkd.harmless import printable, without_places
 from structkd.records import (
+    NOTHING_PREDICTED,
     Divergence,
     Result,
     RunCorpus,
@@ -34,6 +37,7 @@ from structkd.records import (
     RunTiming,
     Timing,
     TrainingFolder,
+    compared,
 )
 from structkd.teachers import GivenModel
 from structkd.training import TeacherScores, divergence, targets_metric, transition_kl, words_per_second
@@ -84,7 +88,7 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
         if is_main_process():
             evidence.keep(planned.fingerprint)
         log.info("Finished before: %s", folder.results)
-        for line in usage_lines(finished, Path(config["work_dir"])):
+        for line in usage_lines(finished, work_dir, folder):
             log.info("%s", line)
         return finished
     # Results of other settings, or of other code, would stand beside the new ones while these are made.
@@ -129,8 +133,9 @@ def distil(config: Mapping[str, Any], output: Path, command: str = "", overrides
             log.warning("%s", line)
         if how_to_report():
             log.info("%s", how_to_report())
-        for line in usage_lines(run, work_dir):
-            log.info("%s", line)
+        if not work_dir.is_relative_to(Path.cwd()):  # otherwise the table has commands that can be typed here
+            for line in usage_lines(run, work_dir, folder):
+                log.info("%s", line)
     written: RunMetrics = broadcast(run)
     return written
 
@@ -172,6 +177,7 @@ def _run_metrics(config: Mapping[str, Any], planned: Plan, results: list[Result]
         ),
         comparisons=planned.comparisons,
         margin=planned.margin,
+        elsewhere=list(planned.elsewhere) or None,
         fingerprint=planned.fingerprint,
         results=results,
     )
@@ -181,6 +187,7 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
     """Fill the run's folder; its metrics come last."""
     make_folder(folder.path / "predictions")
     work_dir = Path(os.path.normpath(folder.path.absolute() / record.work_dir))
+    link_models(run, work_dir, folder)  # which the table names
     write_text(folder.results, printable(without_places(result_table(run, record, work_dir, folder.path))))
     for result in run.results:
         predictions = TrainingFolder(work_dir / result.folder).predictions("test")
@@ -189,7 +196,6 @@ def _write(run: RunMetrics, record: RunRecord, folder: RunFolder) -> None:
         with replacing(folder.predictions(result.method)) as temporary:
             shutil.copyfile(predictions, temporary)
     record.write(folder.run)
-    link_models(run, work_dir, folder)
     describe_models(run, record, folder)
     seal_run(folder, run)
 
@@ -285,16 +291,51 @@ def result_table(run: RunMetrics, record: RunRecord, work_dir: Path, folder: Pat
         cells += [f"{100 * value:.2f}" if (value := result.test.get(key)) is not None else "" for key in names]
         cells += [f"{100 * value:.2f}" if (value := result.dev.get(metric)) is not None else ""]
         given = result.role == "teacher" and not result.steps
-        cells.append("none" if given else f"{record.results[result.method].seconds:.0f} s")
+        cells.append("none" if given else took(record.results[result.method]))
         lines.append("| " + " | ".join(cells) + " |")
     rules = dict.fromkeys(map(metric_rule, names))
     # A file that may be published has no absolute path, so that a folder elsewhere is seen from the file.
     start = None if work_dir.is_relative_to(Path.cwd()) else folder
     where = "" if start is None else ", in the folder of this file"
     used = [f"Annotate text with these models{where} (`structkd predict --help`):", ""]
-    used += [f"    {line}" for line in usage_lines(run, work_dir, start)]
-    notes = [line for part in (*rules, run.data.notes) if part for line in (part, "")]
+    used += [f"    {line}" for line in usage_lines(run, work_dir, RunFolder(folder), start)[1:]]
+    notes = [line for part in (*rules, run.data.notes, *_remarks(run, work_dir)) if part for line in (part, "")]
     return "\n".join([*lines, "", *notes, *used, "", f"`{shlex.join(['structkd', *record.overrides])}`", ""])
+
+
+def _remarks(run: RunMetrics, work_dir: Path) -> list[str]:
+    """Return sentences on models that predict nothing, and on declared comparisons that the run cannot make."""
+    empty = [result.method for result in run.results if _predicts_nothing(run, result, work_dir)]
+    remarks = [f"{', '.join(empty)}: {NOTHING_PREDICTED}"] if empty else []
+    names = {result.method for result in run.results if result.role == "student"}
+    for pair in run.elsewhere or ():
+        lacking = [name for name in dict.fromkeys(compared(each)[0] for each in pair) if name not in names]
+        added = " ".join(f"+kd@baselines.{name}={name}" for name in lacking)
+        remarks.append(
+            f"Declared, not possible in this run: {pair[0]} against {pair[1]}; {' and '.join(lacking)} "
+            f"{'is' if len(lacking) == 1 else 'are'} not in it. A report compares them if other runs have the same "
+            f"settings and seeds. To compare them in every run, add {added}."
+        )
+    return remarks
+
+
+def _predicts_nothing(run: RunMetrics, result: Result, work_dir: Path) -> bool:
+    """Return whether a model predicts no span in the whole test split."""
+    path = TrainingFolder(work_dir / result.folder).predictions("test")
+    if result.test.get(run.metric) != 0 or not path.exists():
+        return False
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return not any(json.loads(line).get("counts", {}).get(run.metric, (0, 0, 0))[1] for line in lines)
+
+
+def took(timing: Timing | RunTiming) -> str:
+    """Return the time of a training, as tables print it.
+
+    >>> took(Timing(seconds=12.3, resumed_from=None)), took(Timing(seconds=1.2, resumed_from=200))
+    ('12 s', '1 s since step 200')
+    """
+    since = "" if timing.resumed_from is None else f" since step {timing.resumed_from:,}"
+    return f"{timing.seconds:.0f} s{since}"
 
 
 def _result(planned: Plan, training: Training, work_dir: Path) -> Result:

@@ -51,21 +51,46 @@ def source_of(model: str) -> tuple[Path, dict[str, Any]]:
     return folder, described(folder).get("run", {})
 
 
-def usage(work_dir: Path, result: Result, start: Path | None = None) -> str:
-    """Return the command that annotates text with a model, as it is typed in the current folder, or in `start`."""
-    folder = work_dir / result.folder
+def usage(work_dir: Path, result: Result, link: Path | None = None, start: Path | None = None) -> str:
+    """Return the command that annotates text with a model, as it is typed in the current folder, or in `start`.
+
+    Args:
+        work_dir: the folder of the trainings.
+        result: of the model.
+        link: a link to the model, which is named if it is there and its name is shorter.
+        start: the folder in which the command is typed; None: the current one. Links are not followed from elsewhere.
+    """
+    names = [_seen_from(work_dir / result.folder, start)]
+    if start is None and link is not None and link.is_dir():
+        names.append(_seen_from(link, None))
+    return shlex.join(["structkd", "predict", min(names, key=len)])
+
+
+def _seen_from(path: Path, start: Path | None) -> str:
     if start is not None:
-        return shlex.join(["structkd", "predict", os.path.relpath(folder, start)])
-    relative = os.path.relpath(folder)
-    return shlex.join(["structkd", "predict", str(folder) if relative.startswith("..") else relative])
+        return os.path.relpath(path, start)
+    relative = os.path.relpath(path)
+    return str(path.absolute()) if relative.startswith("..") else relative
 
 
-def usage_lines(run: RunMetrics, work_dir: Path, start: Path | None = None) -> list[str]:
-    """Return a line with the command for every student, that of the method first; `start` as in `usage`."""
+def usage_lines(run: RunMetrics, work_dir: Path, folder: RunFolder, start: Path | None = None) -> list[str]:
+    """Return a heading, and a line with the command for every student, that of the method first.
+
+    Args:
+        run: the results.
+        work_dir: the folder of the trainings.
+        folder: that of the run, which has links to the models.
+        start: as in `usage`.
+    """
     students = [each for each in run.results if each.role == "student"]
     students.sort(key=lambda each: each.method != run.method)
     width = max(len(each.method) for each in students)
-    return [f"student {each.method:<{width}}  {usage(work_dir, each, start)} FILE" for each in students]
+    links = [folder.student, *(folder.models / each.method for each in students[1:])]
+    lines = [
+        f"student {each.method:<{width}}  {usage(work_dir, each, link, start)} FILE"
+        for each, link in zip(students, links, strict=True)
+    ]
+    return ["Annotate text with these models:", *lines]
 
 
 def gap_lines(run: RunMetrics) -> list[str]:

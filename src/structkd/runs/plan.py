@@ -62,6 +62,8 @@ class Plan:
         sources: the teachers and their weights that every method which distils learns from.
         margin: differences of the metric, 0 to 1, that count as none; None if none was declared.
         given_notes: sentences on the teachers that train nothing, for those who read the results.
+        elsewhere: declared comparisons with a method that the run does not have.
+        remarks: sentences for those who start the run.
     """
 
     scenario: str
@@ -76,6 +78,8 @@ class Plan:
     sources: Mapping[str, tuple[list[Training], list[float]]]
     margin: float | None
     given_notes: tuple[str, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def teachers_of(self, method: str) -> list[Training]:
         """Return the teachers that a method learns from."""
@@ -179,6 +183,7 @@ class _Parts:
         source, target: the corpora of the teacher and of the student; most often the same.
         text: the student's text without labels, if it has one of its own.
         comparisons: pairs of methods to be compared.
+        elsewhere: declared pairs of which the run lacks a method.
     """
 
     teachers: dict[str, _Teacher]
@@ -189,6 +194,7 @@ class _Parts:
     target: Corpus
     text: Dataset | None
     comparisons: list[tuple[str, str]]
+    elsewhere: tuple[tuple[str, str], ...]
 
 
 def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
@@ -199,7 +205,7 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
     ]
     if config["store"]["dtype"] not in DTYPES:
         raise ValueError(f"store.dtype={config['store']['dtype']}: Expected one of {', '.join(DTYPES)}.")
-    comparisons = _comparisons(config["comparisons"], methods)
+    comparisons, elsewhere = _comparisons(config["comparisons"], methods)
     if config["margin"] is not None and not 0 < config["margin"] < 100:
         raise ValueError(
             f"margin={config['margin']}: Expected points of the metric, between 0 and 100, such as 0.2, or null."
@@ -230,7 +236,7 @@ def _resolve(config: Mapping[str, Any], output: Path) -> _Parts:
         )
     source, target = (data.source, data.target) if isinstance(data, Transfer) else (data, data)
     opened = {where: _opened(where, teachers[where], recipe, source.annotation) for where, recipe in recipes.items()}
-    return _Parts(opened, own, student_recipe, methods, source, target, text, comparisons)
+    return _Parts(opened, own, student_recipe, methods, source, target, text, comparisons, elsewhere)
 
 
 def _draw(config: Mapping[str, Any], parts: _Parts) -> Splits:
@@ -323,7 +329,17 @@ def _lay_out(config: Mapping[str, Any], parts: _Parts, splits: Splits) -> Plan:
         )  # fmt: skip
     margin = None if config["margin"] is None else config["margin"] / 100
     names, places = (config["name"], source, target, splits), (scores, own, sources_of)
-    return Plan(*names, taught, students, parts.comparisons, *places, margin, tuple(_notes(parts)))
+    return Plan(
+        *names,
+        taught,
+        students,
+        parts.comparisons,
+        *places,
+        margin,
+        tuple(_notes(parts)),
+        parts.elsewhere,
+        tuple(_text_note(parts, splits)),
+    )
 
 
 def _labelled(teacher: _Teacher, splits: Splits, seed: int) -> Dataset:
@@ -339,6 +355,19 @@ def _notes(parts: _Parts) -> list[str]:
         f"{where.removeprefix('ensemble.')} trains nothing: {'. '.join([each.given.title, *each.given.remarks])}."
         for where, each in parts.teachers.items()
         if each.given is not None
+    ]
+
+
+def _text_note(parts: _Parts, splits: Splits) -> list[str]:
+    """Return a sentence if methods that distil get a part of train alone, because all of it is the teacher's."""
+    train, few = len(parts.source.splits["train"]), len(splits.labelled)
+    distils = any(method.distils for method in parts.methods)
+    if not distils or len(splits.unlabelled) or few >= train or len(splits.teacher) < train:
+        return []
+    return [
+        f"The student learns from the teacher on its {few:,} labelled sentences and on no other text: all {train:,} "
+        "sentences of train are the teacher's. Lower teacher.labelled, raise student.labelled, or give a text "
+        "(student.text=FILE)."
     ]
 
 
@@ -375,16 +404,23 @@ def _method(where: str, config: Mapping[str, Any], teacher: str | None = None) -
     return Method(where, config, KDObjective(loss, interpolation=interpolation or ConstantInterpolation(1.0)), teacher)
 
 
-def _comparisons(declared: Sequence[Sequence[str]] | None, methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """Return the declared comparisons; by default those of the method, if it distils, with every baseline."""
+def _comparisons(
+    declared: Sequence[Sequence[str]] | None, methods: Sequence[Method]
+) -> tuple[list[tuple[str, str]], tuple[tuple[str, str], ...]]:
+    """Return the declared comparisons, by default those of the method, if it distils, with every baseline.
+
+    A sweep over methods declares the comparisons of all its runs, and a run has some of them. Those with a method that
+    the run lacks are returned apart.
+    """
     names = [method.name for method in methods]
     if declared is None:
-        return [(names[0], baseline) for baseline in names[1:]] if methods[0].distils else []
+        return ([(names[0], baseline) for baseline in names[1:]] if methods[0].distils else []), ()
     for pair in declared:
         if len(pair) != 2 or pair[0] == pair[1]:
             raise ValueError(f"comparisons: Expected pairs of a method and its baseline, got {list(pair)}.")
-    # A sweep over methods declares the comparisons of all its runs; this run has some of them.
-    return [(one, other) for one, other in declared if {compared(one)[0], compared(other)[0]} <= set(names)]
+    pairs = [(one, other) for one, other in declared]
+    here = [pair for pair in pairs if {compared(name)[0] for name in pair} <= set(names)]
+    return here, tuple(pair for pair in pairs if pair not in here)
 
 
 def _try(parts: _Parts, splits: Splits) -> None:
@@ -586,6 +622,8 @@ def _describe(parts: _Parts, splits: Splits) -> None:
         if corpus.notes:
             log.info("%s", corpus.notes)
     for note in _notes(parts):
+        log.info("%s", note)
+    for note in _text_note(parts, splits):
         log.info("%s", note)
     learns = any(each.given is None for each in parts.teachers.values())
     log.info(

@@ -29,7 +29,8 @@ from structkd.models import ModelRecipe, StructuredModel
 from structkd.records import Timing, TrainingConfig, TrainingFolder, TrainingMetrics
 from structkd.teachers import GivenModel
 from structkd.training import FitResult, Teacher, fit, predict_by, share_of_illegal, training_text
-from structkd.training.processes import broadcast, is_main_process
+from structkd.training.checkpoints import last_complete_checkpoint
+from structkd.training.processes import broadcast, is_main_process, process_count
 
 from .identity import digest
 from .sealing import finished_training, mend_training, seal_training
@@ -147,6 +148,15 @@ def _train(training: Training, folder: TrainingFolder) -> TrainingMetrics:
             training.title,
             100 * share,
         )
+    checkpoint = last_complete_checkpoint(folder.checkpoints, process_count()) if is_main_process() else None
+    if checkpoint is not None:
+        steps = training.settings.get("max_steps") or -1
+        log.info(
+            "%s: continues from step %s%s",
+            training.title,
+            checkpoint.name.rpartition("-")[2],
+            f" of {steps}" if steps > 0 else "",
+        )
     result = fit(
         model,
         text,
@@ -221,12 +231,13 @@ def _keep(
     seal_training(folder, metrics)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info(
-        "%s: dev %s after step %s of %d, %.0f s",
+        "%s: dev %s after step %s of %d, %.0f s%s",
         training.title,
         ", ".join(f"{name} {100 * value:.2f}" for name, value in dev.items()),
         result.best_step,
         result.steps,
         result.seconds,
+        "" if result.resumed_from is None else f" since step {result.resumed_from}",
     )
     return metrics
 

@@ -11,13 +11,25 @@ from os import PathLike
 
 from structkd.data.formats.lines import check_length, line_of, numbered_lines, sharing, split_words
 from structkd.data.formats.packed import SentenceList
-from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, option, without_blank_words
+from structkd.data.formats.slips import BLANK_WORDS, SentenceIds, check_option, choice, option, without_blank_words
 from structkd.data.formats.tag_schemes import FileScheme
 from structkd.tags import convert_tags
 
 DOCUMENT_MARK = "-DOCSTART-"
+CONLLU_COLUMNS = 10
 COLUMN_OPTIONS: tuple[str, ...] = (
-    *("types", "token_column", "scheme", "separator", "widths", "delimiter", "comment", "replace", "repair"),
+    *(
+        "types",
+        "token_column",
+        "tag_column",
+        "scheme",
+        "separator",
+        "widths",
+        "delimiter",
+        "comment",
+        "replace",
+        "repair",
+    ),
     *("blank_words", "repeated_ids", "encoding"),
 )
 """The options of `read_columns` that its messages offer."""
@@ -118,7 +130,10 @@ def read_columns(
             rows = rows[1:]
         words, given, tags = [], [], []
         for number, line in rows:
-            word, tag = layout.word_and_tag(number, line)
+            try:
+                word, tag = layout.word_and_tag(number, line)
+            except ValueError as error:
+                raise _other_format(path, number, line, offers) or error from None
             given.append(tag)
             tag = replace.get(tag, tag)
             if types is not None and tag not in known:
@@ -132,7 +147,7 @@ def read_columns(
         if not kept:  # a sentence with a blank word, or a mark of a document
             continue
         if spelling is not None:
-            tags = _read_tags(path, [number for number, _ in rows], given, tags, spelling, repair, changes, offers)
+            tags = _read_tags(path, rows, given, tags, layout, spelling, repair, changes, offers)
             if target_scheme not in (None, spelling.scheme):
                 tags = convert_tags(tags, spelling.scheme, str(target_scheme))
         line_number = rows[0][0]
@@ -153,8 +168,29 @@ def are_numbers(words: Sequence[str]) -> bool:
     return all(word == str(number) for number, word in enumerate(words, 1))
 
 
-def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str], key: str = "file_scheme") -> str:
-    """Return the remedies for a sequence of tags that is illegal in a scheme, to follow the reason."""
+def tag_hint(
+    tags: Sequence[str],
+    spelling: FileScheme,
+    offers: Collection[str],
+    key: str = "file_scheme",
+    columns: Sequence[int] = (),
+) -> str:
+    """Return the remedies for a sequence of tags that is illegal in a scheme, to follow the reason.
+
+    Args:
+        tags: of one sentence.
+        spelling: the scheme.
+        offers: the options that may be offered.
+        key: the name of the scheme in the configuration.
+        columns: other columns of the file that have tags of the scheme.
+    """
+    if columns and "tag_column" in offers:
+        which = (
+            f"Column {columns[-1]} (from 0) has"
+            if len(columns) == 1
+            else f"Columns {', '.join(map(str, columns))} have"
+        )
+        return f". {which} tags of {spelling.name}: {option('tag_column', columns[-1])}."
     question = f"; is the tag scheme really {spelling.name}?" if "scheme" in offers else "."
     hints = []
     other = spelling.others(tags) if "scheme" in offers else None
@@ -168,6 +204,8 @@ def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str],
     if "repair" in offers and all(spelling.tag(tag) is not None for tag in tags):
         repaired = "an I that continues nothing as B" if spelling.scheme == "BIO" else "illegal tags as conlleval does"
         hints.append(f"To read {repaired}, use {option('repair', True)}.")
+    elif other is None and "tag_column" in offers and all(spelling.tag(tag) is None for tag in tags):
+        hints.append("No tag of the sentence belongs to it: is another column (tag_column) that of the tags?")
     elif other is None and "replace" in offers:
         wrong = next(tag for tag in tags if spelling.tag(tag) is None)
         hints.append(f"Single tags are read as others with replace, say {option('replace', {wrong: 'O'})}.")
@@ -176,9 +214,10 @@ def tag_hint(tags: Sequence[str], spelling: FileScheme, offers: Collection[str],
 
 def _read_tags(
     path: str | PathLike[str],
-    lines: Sequence[int],
+    rows: Sequence[tuple[int, str]],
     given: Sequence[str],
     tags: Sequence[str],
+    layout: _Layout,
     spelling: FileScheme,
     repair: bool,
     changes: Counter[str],
@@ -191,14 +230,38 @@ def _read_tags(
         violation = spelling.violation(tags)
         if violation is None:
             raise
-        at = min(violation[0], len(lines) - 1)
+        at = min(violation[0], len(rows) - 1)
+        number, line = rows[at]
+        unknown = spelling.tag(tags[at]) is None
+        if unknown and (other := _other_format(path, number, line, offers)):
+            raise other from None
         before = max(at - 1, 0)
         read_as = f" (the {given[before]!r} before it was read so)" if given[before] != tags[before] else ""
-        raise ValueError(
-            f"{path}, line {lines[at]}: {violation[1]}{read_as}{tag_hint(tags, spelling, offers)}"
-        ) from None
+        columns = layout.columns_of_tags(rows, spelling) if unknown else []
+        hint = tag_hint(tags, spelling, offers, columns=columns)
+        raise ValueError(f"{path}, line {number}: {violation[1]}{read_as}{hint}") from None
     changes["repaired"] += changed
     return read
+
+
+def _other_format(path: str | PathLike[str], number: int, line: str, offers: Collection[str]) -> ValueError | None:
+    """Return an error if a line that has no word and tag looks like one of another format."""
+    if "delimiter" not in offers:  # a data set with a format of its own
+        return None
+    cells = line.split("\t")
+    if len(cells) == CONLLU_COLUMNS and re.fullmatch(r"[0-9]+([-.][0-9]+)?", cells[0]):
+        return ValueError(
+            f"{path}, line {number}: The line looks like CoNLL-U (ten columns between tabs, the first a number): read "
+            f"the file with {choice('conllu')}. If it is not, name the columns of the word and the tag (token_column, "
+            "tag_column)."
+        )
+    if re.match(r"\s*[\[{]\s*(\"|\]|\}|$)", line):
+        return ValueError(
+            f"{path}, line {number}: The line looks like JSON, and a line of columns has one word and its tag. Write "
+            "the words in columns; annotations of other programs in JSON lines can teach a student "
+            "(teacher=annotations teacher.path=FILE)."
+        )
+    return None
 
 
 def _unknown(tag: str, types: Sequence[str] | None, spelling: FileScheme | None, offers: Collection[str]) -> str | None:
@@ -267,6 +330,14 @@ class _Layout:
             return not is_tag and cells[self.token_column] != self.comment
         return not is_tag or self.widths is None or self.spelling is None or self.spelling.name == "IO"
 
+    def columns_of_tags(self, rows: Sequence[tuple[int, str]], spelling: FileScheme) -> list[int]:
+        """Return the columns of a sentence, other than that of the words, that hold legal tags of a scheme."""
+        table = [self.cells(line) for _, line in rows]
+        width = min(map(len, table))
+        columns = [[cells[column] for cells in table] for column in range(width)]
+        found = [column for column, tags in enumerate(columns) if spelling.violation(tags) is None]
+        return [column for column in found if column not in (self.token_column, self.token_column + width)]
+
     def word_and_tag(self, number: int, line: str) -> tuple[str, str]:
         cells = split_words(line) if self.delimiter is None else line.split(self.delimiter)
         if self.widths is None:
@@ -278,6 +349,23 @@ class _Layout:
             except IndexError:
                 pass
         raise ValueError(f"{self.path}, line {number}: {self._fault(line, cells)}{self._remedy(line, cells)}")
+
+    def _has_columns(self, count: int) -> bool:
+        """Return whether a line of so many columns has a word and a tag in different ones."""
+        word, tag = self.token_column, self.tag_column
+        return -count <= min(word, tag) and max(word, tag) < count and word % count != tag % count
+
+    def _other_delimiter(self, line: str) -> tuple[str, str | None] | None:
+        """Return the name and the value of a delimiter by which the line has as many columns as the file's first."""
+        lines = [line] if self.first is None else [self.first[1], line]
+        for name, value in (("tabs", "tab"), ("blanks", None), ("commas", ","), ("semicolons", ";"), ("bars", "|")):
+            delimiter = _delimiter(value)
+            if delimiter == self.delimiter or not all((delimiter or " ") in each for each in lines):
+                continue
+            counts = {len(split_words(each) if delimiter is None else each.split(delimiter)) for each in lines}
+            if len(counts) == 1 and self._has_columns(*counts):
+                return name, value
+        return None
 
     def _fault(self, line: str, cells: list[str]) -> str:
         """Return the fault of a line that has no word and tag."""
@@ -306,12 +394,13 @@ class _Layout:
                 counted = "" if min(self.token_column, self.tag_column) >= 0 else ", columns counted from the left,"
                 hint += f", or read with {taken}{counted} or with {option('delimiter', None)}"
             hints.append(f"{hint}.")
-        elif self.delimiter is None and "\t" in line and "delimiter" in self.offers:
-            hints.append(f"If tabs separate the columns, read with {option('delimiter', 'tab')}.")
-        elif self.delimiter == "\t" and "\t" not in line and "delimiter" in self.offers:
-            hints.append(f"If blanks separate the columns, read with {option('delimiter', None)}.")
-        elif widths and not hints and "widths" in self.offers:
-            hints.append(f"If both are right, read with {option('widths', sorted({*widths, len(cells)}))}.")
+        elif "delimiter" in self.offers and (other := self._other_delimiter(line)) is not None:
+            name, given = other
+            hints.append(f"If {name} separate the columns, read with {option('delimiter', given)}.")
+        elif "widths" in self.offers and not hints and len(cells) not in widths:
+            counts = sorted({*widths, len(cells)})
+            if all(map(self._has_columns, counts)):
+                hints.append(f"If both are right, read with {option('widths', counts)}.")
         return f" {' '.join(hints)}" if hints else ""
 
 

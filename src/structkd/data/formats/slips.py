@@ -88,6 +88,11 @@ def option(name: str, value: object, key: str | None = None, node: str = "data")
     return f"{shown} ({shlex.quote(f'{_node.get() or node}.{key or name}={_typed(value)}')})"
 
 
+def choice(name: str) -> str:
+    """Return the choice of a format as it is typed: ``data=conllu``, or within `typed_as` ``--format conllu``."""
+    return f"{_node.get() or 'data'}={name}" if _flags.get() is None else f"--format {name}"
+
+
 def _typed(value: object) -> str:
     """Return a value in the grammar of command lines."""
     if value is None or isinstance(value, bool):

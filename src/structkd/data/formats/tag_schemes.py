@@ -143,6 +143,7 @@ class FileScheme:
         prefixed = [name for name in _SPELLINGS if name != "IO"]
         separators = dict.fromkeys((self.separator, *_SEPARATORS))
         candidates = [FileScheme(name, separator) for separator in separators for name in prefixed]
-        if not any(separator in tag for tag in tags for separator in _SEPARATORS):
+        # A column of other labels, as parts of speech, has no O.
+        if "O" in tags and not any(separator in tag for tag in tags for separator in _SEPARATORS):
             candidates.append(FileScheme("IO"))
         return next((other for other in candidates if other != self and other.violation(tags) is None), None)
