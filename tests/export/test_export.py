@@ -250,7 +250,7 @@ def test_the_readme_begins_with_the_folder(exported, tmp_path) -> None:
     assert "| parameters |" in text
     assert "from small.annotate import load" in text
     about = (export(model, tmp_path / "v-2") / "README.md").read_text(encoding="utf-8")
-    assert "with the folder renamed to `exported`" in about
+    assert "in the folder that holds it, renamed to `exported`:" in about
 
 
 def test_best_trees_by_enumeration() -> None:

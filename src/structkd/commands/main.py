@@ -45,7 +45,7 @@ _OF_THEIR_OWN = ("report", "predict", "evaluate", "export", "benchmark", "list",
 #: Commands that may stand in place of the first key=value.
 _COMMANDS = ("targets", *_OF_THEIR_OWN, "demo")
 #: Commands that do nothing but print, if they have no --output.
-_PRINTING = ("predict", "evaluate", "benchmark", "list", "check-data", "env", "--help", "-h", "--version")
+_PRINTING = ("predict", "evaluate", "benchmark", "report", "list", "check-data", "env", "--help", "-h", "--version")
 #: Words that other tools start a training with.
 _TRAINING = ("train", "distil", "distill", "fit", "run")
 #: Options of Hydra.

@@ -197,12 +197,12 @@ def _main_metric(model: StructuredModel, annotator: Any, dev: Sequence[Example])
 def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_file: bool, name: str) -> str:
     """Return the part of the model card that says how the folder, of this name, is used."""
     package = name if name.isidentifier() and not keyword.iskeyword(name) else "exported"
-    called = "" if package == name else f" with the folder renamed to `{package}`,"
+    called = "" if package == name else f", renamed to `{package}`"
     needs = "numpy and onnxruntime" + (", and tokenizers" if _reads_subwords(tables["features"]) else "")
     lines = [
         "# This folder",
         "",
-        f"It annotates text in Python with {needs}. In the folder that holds it,{called}",
+        f"It annotates text in Python with {needs}. Start Python in the folder that holds it{called}:",
         "",
         "```python",
         f"from {package}.annotate import load",
