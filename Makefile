@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-processes test-docs test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint audit format build release-check test-floor test-newest clean
+.PHONY: help install install-locked lock test test-processes test-docs test-triton check test-faults test-cluster test-peers reproduce bench bench-inference docs lint audit format build release-check test-floor test-newest clean
 
 help:  ## list the commands
 	@echo "structkd: structural knowledge distillation"
@@ -28,6 +28,21 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# Hashes hold for files of the index, not for those that building a source distribution would fetch: setuptools comes first,
+# from the lock, and nothing else is fetched to build with.
+LOCKED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation
+install-locked:  ## create .venv anew from the files of constraints.lock and no others, each compared with its sha256
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python .ci/lock.py setuptools > $(VENV)/setuptools.txt
+	$(LOCKED) --requirement $(VENV)/setuptools.txt
+	$(LOCKED) --requirement constraints.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $(VENV)/installed
+
+lock:  ## write constraints.lock: the versions of constraints.txt with the sha256 of their files in the package index
+	$(PYTHON) .ci/lock.py
 
 test: install  ## run the tests (five and a half minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not processes and not triton and not docs"
