@@ -112,3 +112,8 @@ def test_the_index_names_every_training(tmp_path: Path) -> None:
     assert all("`scenario=case2a,seed=0`" in row for row in rows)
     assert sum("| student, structural |" in row for row in rows) == 1
     assert rows == sorted(rows)
+    shutil.copytree(WRITTEN.parent / "student", tmp_path / "student-0123456789abcdef")  # its run is in another folder
+    write_index(tmp_path, tmp_path / "runs")
+    (row,) = [line for line in (tmp_path / "index.md").read_text().splitlines() if "student-0123456789abcdef" in line]
+    assert row.startswith("| `student-0123456789abcdef` | student, token | ")
+    assert row.endswith(" |  |")

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from structkd.files import read_json, write_text
-from structkd.records import RunFolder, RunMetrics
+from structkd.records import RunFolder, RunMetrics, TrainingConfig, TrainingFolder, TrainingMetrics
 
 __all__ = ["write_index"]
 
@@ -32,10 +32,10 @@ def write_index(work_dir: Path, runs: Path) -> None:
     (work_dir / "locks").mkdir(exist_ok=True)
     # Runs of a sweep end at the same time, and the last one to read must be the last one to write.
     with FileLock(work_dir / "locks" / "index.lock"):
-        write_text(work_dir / "index.md", _HEAD + "".join(f"{row}\n" for row in _rows(runs)))
+        write_text(work_dir / "index.md", _HEAD + "".join(f"{row}\n" for row in _rows(work_dir, runs)))
 
 
-def _rows(runs: Path) -> list[str]:
+def _rows(work_dir: Path, runs: Path) -> list[str]:
     cells: dict[str, tuple[str, ...]] = {}
     users: dict[str, list[str]] = {}
     for path in sorted(runs.glob("*/metrics.json")):
@@ -48,6 +48,26 @@ def _rows(runs: Path) -> list[str]:
             figure = f"{run.metric} {100 * result.test[run.metric]:.2f}" if run.metric in result.test else ""
             cells[result.folder] = (model, run.scenario, run.data.name, str(result.seed), figure)
             users.setdefault(result.folder, []).append(f"`{RunFolder(path.parent).path.name}`")
+    for path in sorted(work_dir.glob("*-*/metrics.json")):
+        if path.parent.name not in cells and (found := _training(path)) is not None:
+            cells[path.parent.name], users[path.parent.name] = found, []
     return [
         "| " + " | ".join((f"`{folder}`", *cells[folder], ", ".join(users[folder]))) + " |" for folder in sorted(cells)
     ]
+
+
+def _training(path: Path) -> tuple[str, ...] | None:
+    """Return the cells of a training that no run in the usual folder uses, such as that of hydra.run.dir=NAME."""
+    try:
+        metrics = TrainingMetrics.of(read_json(path), path)
+        config = TrainingConfig.find(TrainingFolder(path.parent).config)
+    except (OSError, ValueError):  # of another version
+        return None
+    if config is None:
+        return None
+    method = config.settings.method
+    model = metrics.role if method is None else f"student, {method.name}"
+    data = " -> ".join(corpus[0] for corpus in config.corpora)
+    metric = next((name for name in ("f1", "las", "accuracy") if name in metrics.test), None)
+    figure = "" if metric is None else f"{metric} {100 * metrics.test[metric]:.2f}"
+    return model, "", data, str(config.seed), figure
