@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean"]
+__all__ = ["did_you_mean", "shown"]
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -22,3 +22,16 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def shown(text: str, most: int = 60) -> str:
+    """Return a text in quotes for a message, without all that follows its first letters.
+
+    Args:
+        text: from a file, of any length.
+        most: letters to show.
+
+    >>> shown("B-PER"), shown("9" * 100, most=3)
+    ("'B-PER'", "'999...'")
+    """
+    return repr(text if len(text) <= most else f"{text[:most]}...")

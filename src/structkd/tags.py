@@ -19,6 +19,7 @@ tools spell the schemes. Everything but `legal_transitions` is plain Python, wit
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +37,9 @@ CONTINUING = "IE"
 """Prefixes that continue one."""
 _OF_FILES_ONLY = ("IOB1", "IO")
 _BOUNDARY = ("O", "")
+# Tags of a file may have any length; messages show their ends.
+_QUOTED = reprlib.Repr()
+_QUOTED.maxstring = 80
 
 
 class Span(NamedTuple):
@@ -74,10 +78,10 @@ def find_violation(tags: Sequence[str], scheme: str) -> tuple[int, str] | None:
     for position, tag in enumerate(tags):
         current = _split(tag, scheme)
         if current is None:
-            return position, f"{tag!r} is not a tag of {scheme}, whose tags are O and {_forms(scheme)}"
+            return position, f"{_QUOTED.repr(tag)} is not a tag of {scheme}, whose tags are O and {_forms(scheme)}"
         if not _follows(previous, current, scheme):
-            before = f"after {tags[position - 1]!r}" if position else "at the start of the sentence"
-            return position, f"{tag!r} cannot stand {before} in {scheme}"
+            before = f"after {_QUOTED.repr(tags[position - 1])}" if position else "at the start of the sentence"
+            return position, f"{_QUOTED.repr(tag)} cannot stand {before} in {scheme}"
         previous = current
     if tags and not _follows(previous, _BOUNDARY, scheme):
         return len(tags), f"the sentence ends after {tags[-1]!r}, inside a span of {scheme}"

@@ -9,7 +9,7 @@ from filelock import FileLock
 from structkd.files import read_json, write_text
 from structkd.records import RunFolder, RunMetrics, TrainingConfig, TrainingFolder, TrainingMetrics
 
-__all__ = ["write_index"]
+__all__ = ["lists", "write_index"]
 
 _HEAD = """\
 # Trainings
@@ -33,6 +33,14 @@ def write_index(work_dir: Path, runs: Path) -> None:
     # Runs of a sweep end at the same time, and the last one to read must be the last one to write.
     with FileLock(work_dir / "locks" / "index.lock"):
         write_text(work_dir / "index.md", _HEAD + "".join(f"{row}\n" for row in _rows(work_dir, runs)))
+
+
+def lists(work_dir: Path, run: RunFolder) -> bool:
+    """Return whether the index names a run."""
+    try:
+        return f"`{run.path.name}`" in (work_dir / "index.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def _rows(work_dir: Path, runs: Path) -> list[str]:

@@ -32,7 +32,7 @@ from structkd.files import remove_unfinished, unfinished_prefix
 from structkd.records import Failure, RunFolder, SweepRecord
 
 from . import schema  # noqa: F401 - registers a resolver, too
-from .index import write_index
+from .index import lists, write_index
 from .messages import explain, is_closed_pipe
 from .progress import Progress, number_of_runs, seeds_remark
 from .terminal import guard_log, guard_process, hide_folders
@@ -196,8 +196,13 @@ class Outcomes(Callback):
         if error is None:
             if folder.failure.exists():  # on a read-only file system nothing is to be removed
                 folder.failure.unlink(missing_ok=True)
-            if _written_at(folder) not in (None, self._before) and os.environ.get("RANK", "0") == "0":
-                write_index(Path(config.work_dir), Path(config.hydra.sweep.dir))
+            if os.environ.get("RANK", "0") == "0":
+                work_dir = Path(config.work_dir)
+                if _written_at(folder) not in (None, self._before):
+                    write_index(work_dir, Path(config.hydra.sweep.dir))
+                elif not lists(work_dir, folder):  # the process was killed before it wrote the index
+                    with contextlib.suppress(OSError):  # on a read-only file system results can be looked at
+                        write_index(work_dir, Path(config.hydra.sweep.dir))
         overrides = list(job_return.overrides or [])
         status, message = "finished", ""
         if error is not None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from structkd.data.formats.lines import numbered_lines
+from structkd.spelling import shown
 
 __all__ = ["WordVectors", "read_vectors"]
 
@@ -133,9 +134,8 @@ def _numbers(line: str, size: int, path: Path, number: int) -> np.ndarray:
         vector = np.array([float(field) for field in fields], dtype=np.float32)
     except ValueError:
         wrong = next(field for field in fields if not _is_number(field))
-        shown = wrong if len(wrong) <= 40 else wrong[:40] + "..."
         raise ValueError(
-            f"{path}, line {number}: Expected {size} numbers after the word, and {shown!r} is none."
+            f"{path}, line {number}: Expected {size} numbers after the word, and {shown(wrong)} is none."
         ) from None
     if not np.isfinite(vector).all():
         raise ValueError(f"{path}, line {number}: The vector holds a number that is not finite.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from structkd.spelling import shown
 from structkd.tags import PREFIXES, find_violation, repair_tags, spans, tag_spans, validate_tags
 
 #: For every name that a tool gives to a scheme: the scheme, its prefixes in the order of `PREFIXES`, and whether it
@@ -109,7 +110,7 @@ class FileScheme:
         for position, tag in enumerate(own):
             if tag is None:
                 forms = ", ".join(self.inventory(["<type>"])[1:])
-                return position, f"{tags[position]!r} is not a tag of {self.name}, whose tags are O and {forms}"
+                return position, f"{shown(tags[position])} is not a tag of {self.name}, whose tags are O and {forms}"
         found = find_violation([str(tag) for tag in (own[::-1] if self._mirrored else own)], scheme)
         if found is None:
             return None
