@@ -162,3 +162,19 @@ def test_students_that_differ_in_their_method_only() -> None:
 def test_every_record_is_exported() -> None:
     defined = {name for name, value in vars(records).items() if isinstance(value, type) and issubclass(value, Record)}
     assert defined | {"RunFolder", "TrainingFolder"} == set(records.__all__)
+
+
+def test_the_command_of_a_run_has_flags_and_plugins() -> None:
+    """Pasted, it makes one run of a sweep again: with the folder of configurations and the modules that it needs."""
+    record = RunRecord(
+        format=1,
+        command="structkd -m --config-dir my_conf kd=mine seed=0,1",
+        overrides=["kd=mine", "seed=1"],
+        work_dir="..",
+        environment={"plug-ins": "my_losses"},
+        finished="",
+        results={},
+    )
+    assert record.command_alone == "structkd --config-dir my_conf kd=mine seed=1 +trust=my_losses"
+    told = dataclasses.replace(record, overrides=["+trust=my_losses", "seed=1"])
+    assert told.command_alone.count("trust") == 1

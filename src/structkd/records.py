@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 import types
 import typing
 from dataclasses import MISSING, dataclass
@@ -546,7 +547,7 @@ class RunRecord(Record):
         command: as typed.
         overrides: of this run; a sweep has one command for several runs.
         work_dir: where trainings lie, seen from the run's folder.
-        environment: versions of packages and platform.
+        environment: versions of packages and platform, and `plug-ins` if there are any.
         finished: when, in ISO format; sorts by time.
         results: by method.
     """
@@ -561,6 +562,21 @@ class RunRecord(Record):
     environment: dict[str, str]
     finished: str
     results: dict[str, RunTiming]
+
+    @property
+    def command_alone(self) -> str:
+        """The command that makes this run alone: the flags that were typed, the run's overrides, and its plug-ins."""
+        typed = shlex.split(self.command)
+        takes_value = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+        flags: list[str] = []
+        for position, word in enumerate(typed):
+            follows = position > 0 and typed[position - 1] in takes_value
+            if follows or (word.startswith("-") and word not in ("-m", "--multirun")):
+                flags.append(word)
+        trusted = self.environment.get("plug-ins", "")
+        named = any(override.lstrip("+").startswith("trust=") for override in self.overrides)
+        trust = [f"+trust=[{trusted}]" if "," in trusted else f"+trust={trusted}"] if trusted and not named else []
+        return shlex.join(["structkd", *flags, *self.overrides, *trust])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,17 +57,8 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command that makes this run alone: the flags that were typed, and the run's overrides."""
-        if self.record is None:
-            return "structkd"
-        typed = shlex.split(self.record.command)
-        takes_value = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
-        flags: list[str] = []
-        for position, word in enumerate(typed):
-            follows = position > 0 and typed[position - 1] in takes_value
-            if follows or (word.startswith("-") and word not in ("-m", "--multirun")):
-                flags.append(word)
-        return shlex.join(["structkd", *flags, *self.record.overrides])
+        """The command that makes this run alone."""
+        return "structkd" if self.record is None else self.record.command_alone
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import platform
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -26,6 +25,7 @@ from structkd.evaluation import metric_rule, metric_title
 from structkd.extras import how_to_report
 from structkd.files import make_folder, replacing, write_text
 from structkd.harmless import printable, without_places
+from structkd.plugins import plugins
 from structkd.records import (
     NOTHING_PREDICTED,
     Divergence,
@@ -269,7 +269,8 @@ def environment() -> dict[str, str]:
     if importlib.util.find_spec("numba") is not None:
         packages.append("numba")  # the compiled kernels run
     versions = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+    found = {"python": platform.python_version(), "platform": platform.platform(), **versions}
+    return {**found, "plug-ins": ",".join(plugins())} if plugins() else found
 
 
 def result_table(run: RunMetrics, record: RunRecord, work_dir: Path, folder: Path) -> str:
@@ -300,7 +301,7 @@ def result_table(run: RunMetrics, record: RunRecord, work_dir: Path, folder: Pat
     used = [f"Annotate text with these models{where} (`structkd predict --help`):", ""]
     used += [f"    {line}" for line in usage_lines(run, work_dir, RunFolder(folder), start)[1:]]
     notes = [line for part in (*rules, run.data.notes, *_remarks(run, work_dir)) if part for line in (part, "")]
-    return "\n".join([*lines, "", *notes, *used, "", f"`{shlex.join(['structkd', *record.overrides])}`", ""])
+    return "\n".join([*lines, "", *notes, *used, "", f"`{record.command_alone}`", ""])
 
 
 def _remarks(run: RunMetrics, work_dir: Path) -> list[str]:
