@@ -34,6 +34,8 @@ ON_SLURM = (
     *("hydra.launcher.mem_gb=1", "hydra.launcher.timeout_min=30"),
 )
 LIMIT = 600.0
+# Ray's launcher asks for a store of its own, which a cluster that is up refuses.
+NO_STORE = "+hydra.launcher.ray.init.object_store_memory=null"
 RAY = Path(__file__).parent / ".ray" / "packages"
 
 
@@ -164,7 +166,7 @@ def ray(place: Path, wanted: dict[str, str]) -> str:
 
     call("ray.scripts.scripts", "start", "--head", "--num-cpus=2", "--include-dashboard=false", "--port=0")
     try:
-        status = call("structkd", *SWEEP, "hydra/launcher=ray", "hydra.launcher.ray.init.address=auto")
+        status = call("structkd", *SWEEP, "hydra/launcher=ray", "hydra.launcher.ray.init.address=auto", NO_STORE)
     finally:
         call("ray.scripts.scripts", "stop", "--force")
     if status:

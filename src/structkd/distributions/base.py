@@ -624,7 +624,12 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         return certain
 
     def _expected_exactly(self) -> tuple[Tensor, Parts]:
-        return self._memo("exact expectations", lambda: self._consistent_expectations(self._from_best()[0]))
+        def compute() -> tuple[Tensor, Parts]:
+            parts = self._from_best()[0]
+            huge = _is_huge(self.parts(), self.words)
+            return self._consistent_expectations(parts) if huge else self._exact_expectations(parts)
+
+        return self._memo("exact expectations", compute)
 
     @ordinary_tensors
     def cross_entropy(self, other: Any) -> Tensor:

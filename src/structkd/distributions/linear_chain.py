@@ -467,7 +467,7 @@ class _FactoredLinearChainCRF(LinearChainCRF):
 
     def _consistent_expectations(self, parts: Parts) -> tuple[Tensor, Parts]:
         unary, transitions = parts
-        return StructuredDistribution.expectations(self, (unary, transitions.expand(*self.batch_shape, -1, -1)))
+        return StructuredDistribution.expectations(self, (unary, transitions.repeat(*self.batch_shape, 1, 1)))
 
     def _all_parts(self, structure: Parts) -> Parts:
         return structure[0], self.bigrams(structure[0])

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from structkd.configurable import configurable
 
-from ..distributions.base import Parts, StructuredDistribution, adopt, class_name, ordinary_tensors
+from ..distributions.base import Parts, StructuredDistribution, class_name, ordinary_tensors
 from ..distributions.checks import check_number, check_temperature
 from ..distributions.kernels.arithmetic import Gradient
 from ..distributions.transition_counts import TransitionCounts, weighted_parts
@@ -160,18 +160,6 @@ def check_mode(temperature_mode: str, student: Distribution) -> None:
         )
 
 
-def _check_direction(teacher: Any, student: StructuredDistribution) -> None:
-    """Refuse a loss that could train nothing although the teacher's scores require grad: the sides are swapped."""
-    teacher = adopt(teacher)
-    theirs = teacher.scores if isinstance(teacher, StructuredDistribution) else ()
-    if any(s is not None and s.requires_grad for s in theirs) and not any(s.requires_grad for s in student.sources()):
-        raise ValueError(
-            "The teacher's scores require grad and the student's do not, and the teacher gets no gradient. The teacher "
-            "comes first: structural_kd_loss(teacher, student). If both are in order, detach the teacher's scores or "
-            "use torch.no_grad()."
-        )
-
-
 @configurable
 @ordinary_tensors
 def structural_kd_loss(
@@ -205,9 +193,8 @@ def structural_kd_loss(
         structure that the teacher allows.
 
     Raises:
-        ValueError: if the two sides have different sentences or inventories, the student's scores are so large
-            (beyond 5e9) that their sums hide the differences, or the teacher's scores require grad and the student's do
-            not, as if the sides were swapped.
+        ValueError: if the two sides have different sentences or inventories, or the student's scores are so large
+            (beyond 5e9) that their sums hide the differences.
         NotImplementedError: if no projection serves the pair.
 
     >>> import structkd, torch
@@ -226,8 +213,6 @@ def structural_kd_loss(
             "one of structkd's other classes, or write a subclass of structkd.StructuredDistribution."
         )
     student.check_size()
-    if torch.is_grad_enabled() and not any(s is not None and s.requires_grad for s in student.scores):
-        _check_direction(teacher, student)
     reduced = Reduction(student, reduction, num_items)
     if isinstance(teacher, Tensor):
         target = _given(teacher, student)
