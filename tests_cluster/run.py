@@ -23,6 +23,8 @@ from pathlib import Path
 from slurm import Slurm
 
 ROOT = Path(__file__).resolve().parents[1]
+# Ray gives its processes one thread, and other numbers of threads give other last digits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 TINY = (
     *("+debug=tiny", "~kd@baselines.token", "~kd@baselines.none", "student.labelled=5", "student.unlabelled=8"),
     *("teacher.trainer.max_steps=4", "teacher.trainer.eval_steps=2"),
