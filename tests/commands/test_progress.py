@@ -54,6 +54,15 @@ def test_a_line_for_every_run_that_ended(records: Path, monkeypatch: pytest.Monk
     assert len(lines) == 3
 
 
+def test_a_line_says_what_the_runs_do_not_share(records: Path) -> None:
+    lines: list[str] = []
+    progress = Progress(records, 2, lines.append, ["data=columns", "~kd@baselines.token", "seed=0,1"])
+    record(records, 0, "failed", "data=columns", "~kd@baselines.token=null", "seed=0")
+    record(records, 1, "failed", "data=columns")
+    progress.report()
+    assert [line.partition(": failed")[0] for line in lines] == ["run 1 of 2: seed=0", "run 2 of 2: data=columns"]
+
+
 def test_runs_in_other_processes_are_seen(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("structkd.commands.progress._PAUSE", 0.01)
     lines: list[str] = []

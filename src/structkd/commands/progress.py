@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,14 @@ class Progress:
         records: the folder of the records.
         total: number of runs, if it is known.
         say: prints a line.
+        typed: the overrides of the sweep; those that all its runs share are left out of the lines.
     """
 
-    def __init__(self, records: Path, total: int | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, records: Path, total: int | None, say: Callable[[str], None], typed: Collection[str] = ()
+    ) -> None:
         self._records, self._total, self._say = records, total, say
+        self._shared = set(typed) | {f"{each}=null" for each in typed if each.startswith("~")}  # as Hydra writes it
         self._started = time.monotonic()
         self._seen: set[Path] = set()
         self._made = 0
@@ -141,7 +145,8 @@ class Progress:
     def _line(self, record: SweepRecord) -> str:
         done = len(self._seen)
         place = f"run {done} of {self._total}" if self._total is not None else f"run {done}"
-        overrides = " ".join(map(without_folders, record.overrides)) or "no overrides"
+        own = [each for each in record.overrides if each not in self._shared] or record.overrides
+        overrides = " ".join(map(without_folders, own)) or "no overrides"
         parts = [f"{place}: {overrides}: {_outcome(record)}"]
         if self._total is not None and done < self._total and self._made:
             left = (time.monotonic() - self._started) / self._made * (self._total - done)

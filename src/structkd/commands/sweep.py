@@ -144,10 +144,13 @@ class Outcomes(Callback):
             # Several processes on this machine would each take every core.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         if os.environ.get("RANK", "0") == "0":
-            _PROGRESS[:] = [Progress(self._records, number_of_runs(config), lambda line: print(line, flush=True))]
+            typed = _swept(config)
+            _PROGRESS[:] = [
+                Progress(self._records, number_of_runs(config), lambda line: print(line, flush=True), typed)
+            ]
             if self._parallel:
                 _PROGRESS[0].watch()
-            remark = seeds_remark(_swept(config))
+            remark = seeds_remark(typed)
             if remark and config.comparisons != []:
                 print(remark, flush=True)
 
