@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import random
 import signal
 import sys
@@ -160,7 +161,7 @@ def try_reader(read: Callable[[Path], object], path: Path, content: bytes) -> Ou
 
 def cases(place: Path, size: float) -> Iterator[Case]:
     """Yield a case for every reader and thousand of inputs; ``size`` 1 is about a million inputs in all."""
-    portions = max(1, round(1_000_000 * size / 1000 / len(READERS)))
+    portions = max(1, math.ceil(1_000_000 * size / 1000 / len(READERS)))
     for name in READERS:
         for portion in range(portions):
             yield Case(
