@@ -131,7 +131,7 @@ def parse_page(content: str, address: str) -> list[File]:
 
 
 def page(address: str, cert: str | bool) -> list[File]:
-    """Return the files that a page or a folder offers; none if there is no such page."""
+    """Return the files that a page of the index, or a folder, lists. The list is empty if the page does not exist."""
     path = Path(url2pathname(urlsplit(address).path)) if address.startswith("file:") else Path(address)
     if "://" in address and not address.startswith("file:"):
         answer = requests.get(address, headers={"Accept": ACCEPT}, verify=cert, timeout=60)

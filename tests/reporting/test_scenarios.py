@@ -166,7 +166,9 @@ def test_methods_of_different_runs_are_compared_if_they_are_set_alike(tmp_path: 
     assert alike.remarks == []
     (different,) = read(tmp_path / "1500" / "structural0", tmp_path / "10")
     assert different.pairs == []
-    assert "structural against topk; no two students are set alike in all but the method." in different.remarks[0]
+    assert (
+        "structural against topk; no two students have settings that differ in the method only." in different.remarks[0]
+    )
     assert different.remarks[0].endswith("+kd@baselines.topk=topk.")
     assert different.remarks[0] in " ".join(of_scenario(different, []))
     assert "Declared, not possible" in terminal([different], [])

@@ -401,10 +401,16 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
         measured from the best structure.
         """
         parts = self.parts()
-        if not _is_huge(parts, self.words):
+        if not self._has_huge_sums():
             return parts, self._memo("partition", lambda: self._log_partition(parts))
         parts = self.measured_from(self.best()[1], parts)
         return parts, self._memo("partition from best", lambda: self._log_partition(parts))
+
+    def _has_huge_sums(self) -> bool:
+        """Return whether sums of finite scores may be too large for the differences between them to be seen."""
+        if "huge sums" not in self._cache:
+            self._cache["huge sums"] = _is_huge(self.parts(), self.words)
+        return self._cache["huge sums"]
 
     def leaves_open(self, structure: Any) -> bool:
         """Return whether a structure, as `read_structure` gives it, is known in part only."""
@@ -608,9 +614,9 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
 
         None if they are not. Raises `TooLargeError` if rounding may have moved a structure to the best one, or away.
         """
-        parts = tuple(p.detach() for p in self.parts())
-        if self.over_words or not _is_huge(parts, self.words):
+        if self.over_words or not self._has_huge_sums():
             return None
+        parts = tuple(p.detach() for p in self.parts())
         batch = self.batch_shape[0]
         highest = [p.amax(tuple(range(1, p.dim()))) if len(p) == batch else p.amax() for p in parts if p.numel()]
         size = reduce(torch.maximum, [*highest, self.best()[0].abs()])
@@ -626,8 +632,8 @@ class StructuredDistribution(torch_struct.StructDistribution, ABC):
     def _expected_exactly(self) -> tuple[Tensor, Parts]:
         def compute() -> tuple[Tensor, Parts]:
             parts = self._from_best()[0]
-            huge = _is_huge(self.parts(), self.words)
-            return self._consistent_expectations(parts) if huge else self._exact_expectations(parts)
+            consistent = self._has_huge_sums()
+            return self._consistent_expectations(parts) if consistent else self._exact_expectations(parts)
 
         return self._memo("exact expectations", compute)
 

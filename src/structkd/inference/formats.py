@@ -382,13 +382,14 @@ def lines_of(path: str, notice: Callable[[str], None] | None = None) -> Iterator
     Raises:
         FileNotFoundError, ValueError: if the file cannot be read, or is not a text file.
     """
-    seen = alike = 0
+    seen, alike = 0, 0
     try:
         for number, line in raw_lines(path):
             if "\0" in line:
                 raise ValueError(f"{path} is not a text file: line {number} has a zero byte.")
             if notice is not None and (content := line.strip()):
-                seen, alike = seen + 1, alike + bool(_OF_COLUMNS.fullmatch(content))
+                seen += 1
+                alike += bool(_OF_COLUMNS.fullmatch(content))
                 if seen == _LOOKED_AT:
                     _tell(path, seen, alike, notice)
                     notice = None

@@ -95,7 +95,8 @@ class Scenario:
         rows: teachers, the plain student, other students by name, structural KD last.
         runs: the finished runs.
         pairs: rows to be compared, as the configurations declare: (method, baseline).
-        missing: declared comparisons that could not be made: one side was never run, or no two rows are set alike.
+        missing: declared comparisons that could not be made: one side was never run, or no two rows
+            differ in the method only.
         margin: differences of the metric that are smaller count as none; None if none was declared. Of several the
             smallest.
         replaced: runs whose models were trained again by later runs, so that they do not count.
@@ -193,7 +194,7 @@ class Scenario:
             if lacking:
                 reason = f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} in none of these runs"
             else:
-                reason = "no two students are set alike in all but the method"
+                reason = "no two students have settings that differ in the method only"
             name = compared(pair[1])[0]
             found.append(
                 f"Declared, not possible: {pair[0]} against {pair[1]}; {reason}. To compare methods with each other, "
