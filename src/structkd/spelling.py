@@ -1,11 +1,13 @@
-"""Suggestions for misspelled names."""
+"""Suggestions for misspelled names and words for what a message quotes."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["did_you_mean", "shown"]
+__all__ = ["did_you_mean", "no_such_file", "shown"]
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -35,3 +37,23 @@ def shown(text: str, most: int = 60) -> str:
     ("'B-PER'", "'999...'")
     """
     return repr(text if len(text) <= most else f"{text[:most]}...")
+
+
+def no_such_file(path: str | os.PathLike[str]) -> str:
+    """Return the message about a file that does not exist, with the closest name beside it.
+
+    Args:
+        path: of the file; of a relative one the message tells the folder it was looked for in.
+
+    >>> no_such_file("/nowhere/train.txt")
+    "/nowhere/train.txt: No such file; there is no folder '/nowhere'."
+    """
+    path = Path(path)
+    here = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
+    if not path.parent.is_dir():
+        return f"{path}: No such file{here}; there is no folder {str(path.parent)!r}."
+    try:
+        beside = [each.name for each in os.scandir(path.parent) if each.is_file()]
+    except OSError:
+        beside = []
+    return f"{path}: No such file{here}.{did_you_mean(path.name, beside)}"

@@ -100,8 +100,8 @@ def test_values_that_need_quotes(typed: str, quoted: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["student.trainer.adam_beta1=0.8"], "with a plus: +student.trainer.adam_beta1=0.8."),
-        ([COLUMNS, "data.colums=3"], "structkd.data.load_columns is added with a plus: +data.colums=3."),
+        (["student.trainer.adam_beta1=0.8"], "and is added with a plus: +student.trainer.adam_beta1=0.8."),
+        (["student.trainer.adam_beta=0.8"], "Did you mean +student.trainer.adam_beta2=0.8, a field of transformers."),
         (["data.train=x"], "Files of your own are read with data=columns or data=conllu."),
         (["data=my.conllu"], "data=conllu data.train=TRAIN data.dev=DEV data.test=TEST"),
         (["data=/tmp/my.conllu"], "data=/tmp/my.conllu: the group data chooses a kind of corpus"),
@@ -113,6 +113,13 @@ def test_values_that_need_quotes(typed: str, quoted: str) -> None:
 )
 def test_what_to_do(overrides: list[str], said: str) -> None:
     assert said in message(*overrides)
+
+
+@pytest.mark.parametrize("typed", ["data.trian=x.txt", "student.trainer.push_to_hub=true", "student.trainer.seed=1"])
+def test_keys_that_would_be_refused_are_not_offered(typed: str) -> None:
+    said = message(COLUMNS, typed)
+    assert "plus" not in said
+    assert "+" not in said
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,11 @@ class TestNames:
         assert run_name([]) == "defaults"
         assert run_name(["work_dir=/some/where"]) == "defaults"
         assert run_name(["seed=0", "scenario=case1a", "work_dir=x"]) == "scenario=case1a,seed=0"
+        files = ["data=columns", "data.dev=a", "data.train=b", *(f"student.trainer.x{key}={key}" for key in range(9))]
+        long = run_name([*files, "seed=0", "kd=topk"])
+        assert long.startswith("data=columns,kd=topk,seed=0,data.dev=a,data.train=b,student.trainer.x0=0,")
+        assert len(long) == 120
+        assert len(run_name([f"x{key}={'y' * 20}" for key in range(9)])) == 120
         assert run_name(["seed=0", "+debug=tiny"]) == run_name(["+debug=tiny", "seed=0"]) == "+debug=tiny,seed=0"
 
     @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +269,22 @@ def test_text_in_another_encoding_and_no_text(tmp_path: Path) -> None:
     path = tmp_path / "news"
     path.write_bytes("é raso".encode("latin-1"))
     assert load_text(path, encoding="latin-1")[0]["tokens"] == ["é", "raso"]
-    with pytest.raises(FileNotFoundError, match="absent: No such file"):
+    with pytest.raises(FileNotFoundError, match=r"absent: No such file.*given by path='FILE' \(student.text.path=FILE"):
         load_text(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("load", [load_columns, load_conllu])
+def test_files_that_do_not_exist(load: Callable[..., Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.conll").touch()
+    with pytest.raises(FileNotFoundError) as caught:
+        load("train.txt", dev="dev.txt")
+    assert str(caught.value) == (
+        f"train.txt: No such file (looked for in {tmp_path}). Did you mean 'train.conll'? The file is given by "
+        "train='FILE' (data.train=FILE)."
+    )
+    with pytest.raises(FileNotFoundError, match=r"there is no folder 'my'. The file is given by test='FILE'"):
+        load("train.conll", test="my/test.txt")
 
 
 @pytest.mark.parametrize("given", [{}, {"dev": "dev"}])

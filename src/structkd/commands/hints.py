@@ -5,6 +5,7 @@ Every suggestion can be typed as it stands: quoted for a shell, with ``+`` and `
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -94,23 +95,19 @@ def about_key(problem: str, full: str, keys: Sequence[str], root: Any) -> str:
     value = override.group(1).strip().partition("=")[2] if override else "..."
     said = [f"There is no key {key!r}{f' in {parent}' if parent else ''}."]
     typed = _meant(full, value, root)
-    if typed:
-        said.append(f"Did you mean {' or '.join(typed)}?")
-    else:
-        said.append(did_you_mean(key, [*keys, *_GROUPS] if not parent else keys).strip())
+    near = f"Did you mean {' or '.join(typed)}?" if typed else did_you_mean(key, [*keys, *([] if parent else _GROUPS)])
+    said.append(near.strip())
     said.append(f"Known keys: {', '.join(each for each in keys if each != 'hydra')}.")
     if parent == "data" and not {"train", "path"} & set(keys):
         said.append("Files of your own are read with data=columns or data=conllu.")
     elif parent and not typed and not parent.startswith("hydra"):
-        node = OmegaConf.select(root, parent) if root is not None else None
-        if parent.rpartition(".")[2] == "trainer":
-            takes = "Any other field of transformers.TrainingArguments"
-        elif isinstance(node, DictConfig) and "_target_" in node:
-            takes = f"Another argument of {node['_target_']}"
-        else:
-            takes = ""
-        if takes:
-            said.append(f"{takes} is added with a plus: {_shell(f'+{full}={value}')}.")
+        from structkd.runs.configuration import additions  # loads transformers, and only after an error
+
+        owner, takes = additions(OmegaConf.select(root, parent) if root is not None else None, parent)
+        if key in takes:
+            said.append(f"It is {owner} and is added with a plus: {_shell(f'+{full}={value}')}.")
+        elif not near and (close := difflib.get_close_matches(key, set(takes) - set(keys), n=1, cutoff=0.8)):
+            said.append(f"Did you mean {_shell(f'+{parent}.{close[0]}={value}')}, {owner}?")
     return " ".join(each for each in said if each)
 
 

@@ -56,9 +56,9 @@ def run_name(overrides: Sequence[str]) -> str:
     Equal for equal overrides in whatever order and spacing they were typed, and different for different ones; a prefix
     (``+x=1``) and quotes (``x="1"``) count as a difference. ``work_dir`` is left out, for the folder lies in it, and so
     is ``trust``, which does not affect the result. Characters that some file system refuses are written as in
-    addresses, %2F for a slash; a name of more than 120 characters is cut and ends in a hash of the whole. (Where a file
-    system takes ``BIO`` and ``bio`` for one name, two runs may meet in one folder; the fingerprint kept with the
-    results tells them apart.)
+    addresses, %2F for a slash. A name of more than 120 characters begins with the keys without a point
+    (``kd=structural,seed=0``), is cut, and ends in a hash of the whole. (Where a file system takes ``BIO`` and ``bio``
+    for one name, two runs may meet in one folder; the fingerprint kept with the results tells them apart.)
 
     Args:
         overrides: as typed or as a sweeper wrote them, without those of Hydra's own configuration.
@@ -72,14 +72,20 @@ def run_name(overrides: Sequence[str]) -> str:
         if _path(each) not in _NO_PART_OF_NAMES
     ]
     written = [_written(each) for each in parsed]
-    name = urllib.parse.quote(",".join(sorted(written)), safe=_LEGAL)
-    if name.endswith((".", " ")):
-        name = f"{name[:-1]}%{ord(name[-1]):02X}"
+    name = _joined(sorted(written))
     # The order of two overrides of one key matters: the last one decides.
     full = "\n".join(written) if _overlap(parsed) else name
-    if full != name or len(name) > _LONGEST:
+    long = len(name) > _LONGEST
+    if long:
+        name = _joined(sorted(written, key=lambda each: ("." in each.partition("=")[0], each)))
+    if long or full != name:
         name = f"{name[: _LONGEST - 11]}-{hashlib.sha256(full.encode()).hexdigest()[:10]}"
     return name or "defaults"
+
+
+def _joined(overrides: Sequence[str]) -> str:
+    name = urllib.parse.quote(",".join(overrides), safe=_LEGAL)
+    return f"{name[:-1]}%{ord(name[-1]):02X}" if name.endswith((".", " ")) else name
 
 
 def _written(override: Override) -> str:

@@ -14,7 +14,7 @@ from structkd.data import TagAnnotation, convert_tags
 from structkd.files import check_output, replacing
 from structkd.inference.formats import FORMATS, Item, lines_of, reader_of
 from structkd.models import StructuredModel
-from structkd.spelling import did_you_mean
+from structkd.spelling import did_you_mean, no_such_file
 
 __all__ = ["Progress", "predict_files"]
 
@@ -64,8 +64,7 @@ def predict_files(
     convert = _conversion(model, scheme, scores)
     missing = [file for file in files if file != "-" and not Path(file).exists()]
     if missing:
-        here = "" if Path(missing[0]).is_absolute() else f" (looked for in {Path.cwd()})"
-        raise FileNotFoundError(f"{missing[0]}: No such file{here}.")
+        raise FileNotFoundError(no_such_file(missing[0]))
     place = nullcontext(None) if output is None else replacing(output)
     with place as temporary:
         out = _standard_output() if temporary is None else temporary.open("w", encoding="utf-8", newline="")

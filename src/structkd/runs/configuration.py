@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from structkd.harmless import check_name
+from structkd.training import trainer_settings
 
-from .instantiate import check
+from .instantiate import InstantiationError, check, resolve
 
-__all__ = ["check_configuration"]
+__all__ = ["additions", "check_configuration"]
 
 _PLACES_OF_MODELS = ("ensemble", "teachers")
 
@@ -27,6 +29,26 @@ def check_configuration(config: Mapping[str, Any]) -> None:
         check_name(where, name)
     for where, node in _nodes(config):
         check(node, where)
+
+
+def additions(node: Any, path: str) -> tuple[str, Collection[str]]:
+    """Return the keys that a node of a configuration may have, if it may have others than it has.
+
+    Args:
+        node: the node, or None.
+        path: its keys, joined by points.
+
+    Returns:
+        A name for such a key, and the keys.
+    """
+    if path.rpartition(".")[2] == "trainer":
+        return "a field of transformers.TrainingArguments", trainer_settings()
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    try:
+        names = [] if target is None else list(inspect.signature(resolve(target)).parameters)
+    except (InstantiationError, ValueError):
+        names = []
+    return f"an argument of {target}", names
 
 
 def _names(config: Mapping[str, Any]) -> list[tuple[str, Any]]:

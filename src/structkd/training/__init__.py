@@ -1,7 +1,7 @@
 """Training: teachers, batches, and a subclass of transformers' Trainer that distils."""
 
 from structkd.training.collate import Collator, training_text
-from structkd.training.fit import FitResult, fit, main_metric, training_arguments
+from structkd.training.fit import FitResult, fit, main_metric, trainer_settings, training_arguments
 from structkd.training.measurement import divergence, share_of_illegal, targets_metric, transition_kl, words_per_second
 from structkd.training.mixin import DistillationMixin
 from structkd.training.prediction import predict, predict_by
@@ -43,6 +43,7 @@ __all__ = [
     "pseudo_label_loss",
     "share_of_illegal",
     "targets_metric",
+    "trainer_settings",
     "training_arguments",
     "training_text",
     "transition_kl",

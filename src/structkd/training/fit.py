@@ -30,7 +30,7 @@ from structkd.training.progress import MetricsLog, TrainingProgress
 from structkd.training.teacher_scores import Teacher
 from structkd.training.trainer import DistillationTrainer
 
-__all__ = ["SELECTIONS", "FitResult", "fit", "main_metric", "training_arguments"]
+__all__ = ["SELECTIONS", "FitResult", "fit", "main_metric", "trainer_settings", "training_arguments"]
 
 #: Which model a training ends with: the best on dev, or that of the last step, which does not look at dev.
 SELECTIONS = ("best", "last")
@@ -73,6 +73,18 @@ def main_metric(annotation: Annotation) -> str:
     return next(iter(counts(annotation, [], [])))
 
 
+def trainer_settings() -> set[str]:
+    """Return the fields of transformers' TrainingArguments that a configuration may set."""
+    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    fixed = {*_FIXED, "output_dir", "seed", "eval_strategy", "save_strategy", "save_steps"}
+    fixed |= {"load_best_model_at_end", "metric_for_best_model"}
+    # Nothing here reads them: the loss, the batches and the checkpoint to resume from are structkd's own.
+    fixed |= {"label_smoothing_factor", "train_sampling_strategy", "length_column_name", "resume_from_checkpoint"}
+    # A configuration may come from anybody: nothing is uploaded, and no file is read for its settings.
+    fixed |= {name for name in known if name.startswith(("hub_", "push_to_hub", "trackio_"))}
+    return known - fixed - {"deepspeed"}
+
+
 def training_arguments(
     settings: dict[str, Any], folder: Path, seed: int, metric: str, select: str = "best"
 ) -> TrainingArguments:
@@ -92,22 +104,16 @@ def training_arguments(
     """
     if select not in SELECTIONS:
         raise ValueError(f"Unknown selection {select!r}; expected one of {', '.join(SELECTIONS)}.")
-    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    fixed = {*_FIXED, "output_dir", "seed", "eval_strategy", "save_strategy", "save_steps"}
-    fixed |= {"load_best_model_at_end", "metric_for_best_model"}
-    # Nothing here reads them: the loss, the batches and the checkpoint to resume from are structkd's own.
-    fixed |= {"label_smoothing_factor", "train_sampling_strategy", "length_column_name", "resume_from_checkpoint"}
-    # A configuration may come from anybody: nothing is uploaded, and no file is read for its settings.
-    fixed |= {name for name in known if name.startswith(("hub_", "push_to_hub", "trackio_"))}
-    fixed |= {"deepspeed"}
+    known = trainer_settings()
     for name in settings:
-        if name in fixed:
+        if name in known:
+            continue
+        if name in TrainingArguments.__dataclass_fields__:
             raise TypeError(f"The trainer setting {name!r} is fixed by structkd. Leave it out.")
-        if name not in known:
-            raise TypeError(
-                f"Unknown trainer setting {name!r}; expected a field of transformers.TrainingArguments."
-                f"{did_you_mean(name, known)}"
-            )
+        raise TypeError(
+            f"Unknown trainer setting {name!r}; expected a field of transformers.TrainingArguments."
+            f"{did_you_mean(name, known)}"
+        )
     for name in ("fsdp_config", "accelerator_config", "liger_kernel_config"):
         if isinstance(settings.get(name), str):
             raise TypeError(f"The trainer setting {name!r} must be a mapping, not the name of a file.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from structkd.configurable import configurable
 from structkd.data.corpus import sentence_dataset, with_note
 from structkd.data.formats.lines import numbered_lines, split_words
-from structkd.data.formats.slips import BLANK_WORDS, check_option, option, without_blank_words
+from structkd.data.formats.slips import BLANK_WORDS, check_files, check_option, option, without_blank_words
 
 _NODE = "student.text"
 
@@ -44,6 +44,7 @@ def load_text(
         ValueError: unreadable, empty, cut-off or wrongly encoded file, or a blank word (the line is named); no sentence
             in it, or none short enough.
     """
+    check_files({"path": path}, _NODE)
     check_option("blank_words", blank_words, BLANK_WORDS)
     name = Path(path).name
     changes: Counter[str] = Counter()

@@ -12,7 +12,7 @@ from structkd.configurable import configurable
 from structkd.data.annotation import TagAnnotation
 from structkd.data.corpus import Corpus, check_task, drop_repeated, dropped_note, sentence_splits, with_drawn_splits
 from structkd.data.formats.columns import TaggedSentence, read_columns
-from structkd.data.formats.slips import changes_note, option
+from structkd.data.formats.slips import changes_note, check_files, option
 from structkd.data.formats.tag_schemes import FileScheme
 from structkd.tags import convert_tags
 
@@ -119,6 +119,7 @@ def load_columns(
         FileNotFoundError, ValueError: see `read_columns` and `Corpus`; a tag of dev or test that train lacks is named
             with file and line.
     """
+    check_files({"train": train, "dev": dev, "test": test})
     check_task(name, task, ("spans", "upos"))
     spelling = FileScheme(file_scheme, separator) if task == "spans" else None
     changes: dict[str, Counter[str]] = {"train": Counter(), "dev": Counter(), "test": Counter()}

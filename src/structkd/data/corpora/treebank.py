@@ -20,7 +20,7 @@ from structkd.data.formats.conllu import (
     has_upos,
     read_conllu,
 )
-from structkd.data.formats.slips import changes_note
+from structkd.data.formats.slips import changes_note, check_files
 from structkd.tags import tag_spans
 
 TREEBANK_TASKS: dict[str, str] = {"spans": "base_phrases", "upos": "upos", "dependencies": "dependencies"}
@@ -207,6 +207,7 @@ def load_conllu(
         FileNotFoundError, ValueError: see `read_conllu` and `Corpus`; a relation that the inventory lacks is named with
             file and line.
     """
+    check_files({"train": train, "dev": dev, "test": test})
     annotation = treebank_annotation(name, task, scheme, multiroot)
     rule = relation_rule(relations, subtypes, replace)
     files = {split: path for split, path in (("train", train), ("dev", dev), ("test", test)) if path is not None}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from structkd.files import MOST_UNPACKED, most_unpacked
+from structkd.spelling import no_such_file
 
 _COMPRESSED: dict[bytes, tuple[str, Callable[[Path], Any]]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
@@ -100,8 +101,7 @@ def raw_lines(
                 _check_sizes(name, number, len(line), unpacked, most)
                 yield number, line.decode("utf-8-sig" if number == 1 and utf8 else encoding)
     except FileNotFoundError:
-        here = "" if Path(path).is_absolute() else f" (looked for in {Path.cwd()})"
-        raise FileNotFoundError(f"{path}: No such file{here}.") from None
+        raise FileNotFoundError(no_such_file(path)) from None
     except UnicodeDecodeError as error:
         wanted = "UTF-8" if utf8 else encoding
         remedy = f", or read it with another encoding, say {offer}" if offer else ""

@@ -9,6 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from os import PathLike
+from pathlib import Path
+
+from structkd.spelling import no_such_file
 
 BLANK_WORDS: tuple[str, ...] = ("refuse", "skip", "underscore")
 """The treatments of words that are empty or nothing but white space."""
@@ -86,6 +90,21 @@ def option(name: str, value: object, key: str | None = None, node: str = "data")
     if isinstance(value, dict) and not all(_PLAIN.fullmatch(str(each)) for each in value):
         return shown  # the grammar of command lines has no quotes in keys
     return f"{shown} ({shlex.quote(f'{_node.get() or node}.{key or name}={_typed(value)}')})"
+
+
+def check_files(files: Mapping[str, str | PathLike[str] | None], node: str = "data") -> None:
+    """Refuse files that do not exist, before any of them is read.
+
+    Args:
+        files: the paths by the keyword argument that gives them; None and "-", the standard input, are passed over.
+        node: see `option`.
+
+    Raises:
+        FileNotFoundError: the message names the option that gives the file.
+    """
+    for name, path in files.items():
+        if path is not None and str(path) != "-" and not Path(path).exists():
+            raise FileNotFoundError(f"{no_such_file(path)} The file is given by {option(name, 'FILE', node=node)}.")
 
 
 def choice(name: str) -> str:
