@@ -40,6 +40,8 @@ PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
 KEPT_WORDS = 50_000
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16
+#: Words that are tried as the only root, before the number of roots is minimized in a slower search.
+TRIED_ROOTS = 2
 
 LINE_ENDS = "\n\r\u2028\u2029"
 #: Characters that a terminal obeys or that change the direction of text; JSON's own escapes cover those before a blank.
@@ -167,10 +169,7 @@ class Annotator:
     def _stream(self, sentences, batch_size, scores):
         pool = batch_size * POOL if batch_size > 1 else 1
         while window := list(islice(sentences, pool)):
-            order = [row for row, sentence in enumerate(window) if sentence["words"]]
-            order.sort(key=lambda row: len(window[row]["words"]))
-            for cut in range(0, len(order), batch_size):
-                rows = order[cut : cut + batch_size]
+            for rows in _batches([len(sentence["words"]) for sentence in window], batch_size):
                 found = self.network([window[row]["words"] for row in rows])
                 for place, row in enumerate(rows):
                     own = found[place, : len(window[row]["words"])]
@@ -267,6 +266,19 @@ def _features(tables, folder, prefix=""):
         return {name: value for part in parts for name, value in part(sentences).items()}
 
     return inputs
+
+
+def _batches(lengths, most):
+    """Yield the places of at most `most` sentences, of similar lengths above 0, until all have been named once."""
+    batch = []
+    for place in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lengths.__getitem__):
+        # A padded word costs as much as a word, and a call of the network as much as a few words.
+        if batch and (len(batch) == most or lengths[place] > 1.25 * lengths[batch[0]] + 2):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def _lengths(sentences):
@@ -594,7 +606,7 @@ class _Trees:
         if exact is not None or not _is_tree(heads.tolist(), self.multiroot) or not arcs[rows, heads].all():
             with np.errstate(divide="ignore"):
                 table = np.log(sums / powers.sum(1, keepdims=True), dtype=np.float64) if exact is None else exact
-            heads = np.array(best_tree(table[rows[:, None], naming].tolist(), self.multiroot))
+            heads = np.array(best_tree(table[rows[:, None], naming], self.multiroot))
         symbols = naming[rows, heads]
         chosen = np.minimum(symbols, self.none - 1)
         labels = self.labels_of[chosen]
@@ -683,120 +695,136 @@ def _is_tree(heads, multiroot):
 
 
 def best_tree(arcs, multiroot):
-    """Return the heads of the best tree; a root is its own head.
+    """Return the heads of the best tree, a list; a root is its own head.
 
     Args:
-        arcs: lists [N][N] of scores by dependent and head, root arcs on the diagonal, -inf for impossible.
+        arcs: array [N, N] of scores by dependent and head, root arcs on the diagonal, -inf for impossible.
         multiroot: whether a tree may have several roots. If not, arcs of -inf are taken only if no tree has none.
     """
-    found = _single_root(arcs) if not multiroot else arborescence(arcs, False)
+    search = _best_of_any if multiroot else _best_of_one_root
+    found = search(arcs)
     if found is None:  # as few impossible arcs as possible, each cheaper than any number of possible ones
-        worst = min((score for row in arcs for score in row if score > -math.inf), default=0.0)
-        cheap = len(arcs) * min(worst, 0.0) - 1.0
-        arcs = [[score if score > -math.inf else cheap for score in row] for row in arcs]
-        found = _single_root(arcs) if not multiroot else arborescence(arcs, False)
+        possible = arcs > -math.inf
+        worst = float(arcs[possible].min(initial=0.0))
+        found = search(np.where(possible, arcs, len(arcs) * worst - 1.0))
     return found
 
 
-def _single_root(arcs):
+def _best_of_any(arcs):
+    """Return the best tree of any number of roots, or None."""
+    return arborescence(*_best_heads(arcs), arcs.diagonal().tolist(), False)
+
+
+def _best_of_one_root(arcs):
     """Return the best tree with one root, or None."""
+    size = len(arcs)
+    between, heads, offers = _best_heads(arcs)
+    if min(offers) > -math.inf:
+        # Of the trees with a given root, none scores more than the root's arc and the best heads of all other words.
+        gains = arcs.diagonal() - offers
+        likeliest = np.argsort(-gains)[: TRIED_ROOTS + 1].tolist()
+        best, highest = None, -math.inf
+        for rank, word in enumerate(likeliest):
+            if highest >= sum(offers) + gains[word]:
+                return best
+            if rank == TRIED_ROOTS:
+                break
+            only = [0.0 if other == word else -math.inf for other in range(size)]
+            others = [-math.inf if other == word else offer for other, offer in enumerate(offers)]
+            found = arborescence(between, heads, others, only, True)
+            score = -math.inf if found is None else float(arcs[range(size), found].sum())
+            if score > highest:
+                best, highest = found, score
+    found = arborescence(between, heads, offers, arcs.diagonal().tolist(), True)
+    return found if found is not None and sum(head == word for word, head in enumerate(found)) == 1 else None
 
-    def roots(heads):
-        return sum(head == word for word, head in enumerate(heads))
 
-    # A word whose best head is the root keeps it in the best tree of any number of roots.
-    several = sum(row[word] >= max(row) for word, row in enumerate(arcs)) > 1
-    heads = None if several else arborescence(arcs, False)
-    if several or (heads is not None and roots(heads) > 1):
-        heads = arborescence(arcs, True)
-    return heads if heads is not None and roots(heads) == 1 else None
+def _best_heads(arcs):
+    """Return scores without root arcs, and the best head of every word among the others, with its score."""
+    between = arcs.copy()
+    np.fill_diagonal(between, -math.inf)
+    heads = between.argmax(1)
+    return between, heads.tolist(), between[range(len(arcs)), heads].tolist()
 
 
-def arborescence(arcs, reluctant_root):
+def arborescence(arcs, heads, offers, roots, reluctant_root):
     """Return the best tree by Edmonds' algorithm (1967) in O(N^2) time, or None if there is no tree.
 
     Args:
-        arcs: as in `best_tree`.
+        arcs: array [N, N] of scores by dependent and head, -inf on the diagonal.
+        heads, offers: lists [N] of the best head of every word and the score of this arc.
+        roots: list [N] of the scores of root arcs.
         reluctant_root: whether to find the best of the trees with the fewest roots, rather than the best tree.
 
     A component is a word or a contracted cycle. Each takes its best arc from outside; cycles are contracted until there
-    are none, and each is opened again at the word that the arc from outside attaches. A component has a row: for
-    every head the score of its best arc into the component, less the scores that the component has taken, and the word
-    that this arc attaches. A root arc that enters a cycle replaces an arc between words, so that taking root arcs last
-    minimizes their number before the score is maximized.
+    are none, and each is opened again at the child that the arc from outside enters. A component has a row: for every
+    head the score of its best arc into the component. An arc into a child replaces the arc that the child has taken, so
+    that the rows of children are compared, and added up, by their distance from the scores taken. Root arcs that enter
+    a cycle replace an arc between words, so that taking them last minimizes their number before the score is maximized.
     """
-    size, nothing = len(arcs), -math.inf
-    rows = [list(row) for row in arcs]
-    root = [row[word] for word, row in enumerate(rows)]
-    for word, row in enumerate(rows):
-        row[word] = nothing
-    entry = [[word] * size for word in range(size)]
-    root_entry = list(range(size))
-    component = list(range(size))  # of every word: the row of the component it lies in
-    members = [[word] for word in range(size)]  # of every row
-    live = list(range(size))  # of every row: its component, numbered as they are found, words first
-    # of every component: the one it became part of, the head it takes (-1: root), and the word attached
-    parent, head_of, word_of = [-1] * size, [-1] * size, [-1] * size
+    size, nothing = len(heads), -math.inf
+    # of every component, words first: its arc, the score of it, its root arc's score, row, children and words
+    head_of, taken, root_of = list(heads), list(offers), list(roots)
+    row_of, children, words_of = [None] * size, [None] * size, [None] * size
+    component = list(range(size))  # of every word: the outermost component that it lies in
     unseen, on_path, done = 0, 1, 2
-    state, taken = [unseen] * size, [0.0] * size
+    state = [unseen] * size
     for start in range(size):
         current = component[start]
         if state[current] != unseen:
             continue
-        path = [current]  # of rows, each taking its arc from the next
+        path = [current]  # of components, each taking its arc from the next
         while True:
             state[current] = on_path
-            offer = max(rows[current])
-            if offer == nothing or (not reluctant_root and root[current] > offer):
-                if root[current] == nothing:
+            if taken[current] == nothing or (not reluctant_root and root_of[current] > taken[current]):
+                if root_of[current] == nothing:
                     return None
-                word_of[live[current]] = root_entry[current]
+                head_of[current] = -1
                 break
-            head = rows[current].index(offer)
-            head_of[live[current]], word_of[live[current]] = head, entry[current][head]
-            taken[current] = offer
-            target = component[head]
+            target = component[head_of[current]]
             if state[target] == unseen:
                 current = target
                 path.append(current)
                 continue
             if state[target] == done:
                 break
-            # A cycle: its rows merge into the target's.
-            less = taken[target]
-            merged, attached = [score - less for score in rows[target]], entry[target]
-            root[target] -= less
-            parent[live[target]] = len(parent)
-            while path[-1] != target:
-                current = path.pop()
-                less = taken[current]
-                other = [score - less for score in rows[current]]
-                attached = [
-                    b if y > x else a for a, b, x, y in zip(attached, entry[current], merged, other, strict=True)
-                ]
-                merged = list(map(max, merged, other))
-                if root[current] - less > root[target]:
-                    root[target], root_entry[target] = root[current] - less, root_entry[current]
-                for word in members[current]:
-                    component[word] = target
-                members[target] += members[current]
-                parent[live[current]] = len(parent)
-            for word in members[target]:
+            cycle = [path.pop()]
+            while cycle[-1] != target:
+                cycle.append(path.pop())
+            current = len(row_of)
+            words, merged, root = [], None, nothing
+            for child in cycle:
+                row = row_of[child]
+                if row is None:
+                    row = row_of[child] = arcs[child].tolist()
+                    words.append(child)
+                else:
+                    words += words_of[child]
+                more = taken[target] - taken[child]
+                root = max(root, root_of[child] + more)
+                if merged is None:
+                    merged = [score + more for score in row]
+                else:
+                    merged = [a if a > b + more else b + more for a, b in zip(merged, row, strict=True)]
+            for word in words:
                 merged[word] = nothing
-            rows[target], entry[target] = merged, attached
-            live[target] = len(parent)
-            parent.append(-1)
-            head_of.append(-1)
-            word_of.append(-1)
-            current = target
+                component[word] = current
+            best = max(merged)
+            head_of.append(merged.index(best))
+            taken.append(best)
+            root_of.append(root)
+            row_of.append(merged)
+            children.append(cycle)
+            words_of.append(words)
+            state.append(on_path)
+            path.append(current)
         for passed in path:
             state[passed] = done
-    # What enters a component enters the one of its members around the word attached; the others keep their arcs.
-    for outer in range(len(parent) - 1, size - 1, -1):
-        inner = word_of[outer]
-        while parent[inner] != outer:
-            inner = parent[inner]
-        head_of[inner], word_of[inner] = head_of[outer], word_of[outer]
+    # What enters a component enters the child with the best arc from there; the others keep their arcs.
+    for outer in range(len(row_of) - 1, size - 1, -1):
+        head = head_of[outer]
+        offered = [(root_of[child] if head < 0 else row_of[child][head]) - taken[child] for child in children[outer]]
+        head_of[children[outer][offered.index(max(offered))]] = head
     return [word if head < 0 else head for word, head in enumerate(head_of[:size])]
 
 
