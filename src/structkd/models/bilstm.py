@@ -161,18 +161,22 @@ class PackedBiLSTM(nn.LSTM):
         """
         batch, words, _ = vectors.shape
         place = torch.arange(words)
+        padded = int(lengths.min()) < words
         reversed_place = (lengths.unsqueeze(1) - 1 - place).clamp_(min=0).unsqueeze(-1)
+
+        def turn(vectors: Tensor) -> Tensor:
+            return vectors.gather(1, reversed_place.expand_as(vectors)) if padded else vectors.flip(1)
+
         zeros = vectors.new_zeros(1, batch, self.hidden_size)
         weights: list[Any] = list(self._flat_weights)
         each = len(weights) // (2 * self.num_layers)
         for layer in range(self.num_layers):
             ahead, back = (weights[(2 * layer + way) * each : (2 * layer + way + 1) * each] for way in (0, 1))
-            turned = vectors.gather(1, reversed_place.expand_as(vectors))
             settings = (self.bias, 1, 0.0, False, False, True)
             first = torch.lstm(vectors, (zeros, zeros), ahead, *settings)[0]
-            second = torch.lstm(turned, (zeros, zeros), back, *settings)[0]
-            vectors = torch.cat([first, second.gather(1, reversed_place.expand_as(second))], -1)
-        if int(lengths.min()) < words:
+            second = torch.lstm(turn(vectors), (zeros, zeros), back, *settings)[0]
+            vectors = torch.cat([first, turn(second)], -1)
+        if padded:
             vectors = vectors.masked_fill((place >= lengths.unsqueeze(1)).unsqueeze(-1), 0.0)
         return vectors
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import torch
@@ -127,9 +128,16 @@ class HeadEncoding(ABC):
 
     def _number(self, symbol: str, digits: str) -> int:
         """Return the number in a symbol, which is not 0."""
-        if not re.fullmatch(r"[+-]?[1-9][0-9]*", digits, re.ASCII):
+        number = _number_written(digits)
+        if number == 0:
             raise ValueError(f"{symbol!r} is not a symbol of the head encoding {self.name!r}.")
-        return int(digits)
+        return number
+
+
+@lru_cache(maxsize=1 << 12)
+def _number_written(digits: str) -> int:
+    """Return the number that digits stand for, 0 if they stand for none."""
+    return int(digits) if re.fullmatch(r"[+-]?[1-9][0-9]*", digits, re.ASCII) else 0
 
 
 def register_head_encoding(kind: Kind) -> Kind:

@@ -175,7 +175,7 @@ class HeadLabeler(StructuredModel):
                 padding = trees < 0
                 return {
                     "heads": to_conllu(trees).masked_fill(padding, UNLABELLED),
-                    "relations": named[labels].masked_fill(padding, UNLABELLED),
+                    "relations": named.take(labels).masked_fill(padding, UNLABELLED),
                 }
         posterior = HeadLabeling(logits, self._named(scores), named, lengths)
         heads, relations = posterior.decode_trees(multiroot=self.config.multiroot)

@@ -25,6 +25,8 @@ WORD_END = 3
 
 #: Cells of encoded sentences that a vocabulary caches at most (four bytes each: 128 MiB).
 _CACHED_CELLS = 1 << 25
+#: Words whose spelling is kept, at most; about half a kilobyte each.
+_KEPT_WORDS = 20_000
 
 
 class Vocabulary:
@@ -55,6 +57,7 @@ class Vocabulary:
         self.lowercase = lowercase
         self.max_characters = max_characters
         self._cache = TensorCache(again=True)
+        self._rows: dict[str, list[int]] = {}
         self._word_number = {word: number for number, word in enumerate(self.words, start=2)}
         self._character_number = {character: number for number, character in enumerate(self.characters, start=4)}
 
@@ -120,13 +123,22 @@ class Vocabulary:
 
     def _sentence(self, tokens: Sequence[str]) -> Tensor:
         """Return every word's number and spelling, IntTensor [N, 1 + W]."""
-        rows = [[self.number(token), *self._spell(token)] for token in tokens]
+        rows = [self._row(token) for token in tokens]
         widest = max(map(len, rows))
         return torch.tensor([row + [PADDING] * (widest - len(row)) for row in rows], dtype=torch.int32)
 
     def number(self, token: str) -> int:
         """Return the number of a word, 1 (unknown) if it is not known."""
         return self._word_number.get(token.lower() if self.lowercase else token, UNKNOWN)
+
+    def _row(self, token: str) -> list[int]:
+        """Return a word's number and spelling; most words of a text come again."""
+        row = self._rows.get(token)
+        if row is None:
+            if len(self._rows) >= _KEPT_WORDS:
+                self._rows.clear()
+            row = self._rows[token] = [self.number(token), *self._spell(token)]
+        return row
 
     def _spell(self, token: str) -> list[int]:
         if len(token) > self.max_characters:

@@ -124,15 +124,28 @@ def maximum_arborescence(scores: Scores, single_root: bool = True) -> NDArray[np
         single_root: whether a tree has exactly one root arc. If the best tree has several, the number of root arcs is
             minimized before the score is maximized. This is exact, unlike a large penalty on root arcs.
     """
+    best = scores.argmax(0)
+    if _is_tree(best, single_root) and (scores[best, np.arange(len(best))] > -np.inf).all():
+        return best
     compiled = compiled_for("arborescence")
     search = edmonds if compiled is None else compiled.edmonds
     # A word whose best head is the root keeps it in the best tree. If there are several, skip the ordinary search.
     # Otherwise it comes first, because the search for one root takes longer: it contracts nearly all words.
-    several = single_root and _root_arcs(scores.argmax(0)) > 1
+    several = single_root and _root_arcs(best) > 1
     heads = search(scores, reluctant_root=several)
     if single_root and not several and _root_arcs(heads) > 1:
         heads = search(scores, reluctant_root=True)
     return None if heads[0] < 0 or (single_root and _root_arcs(heads) > 1) else heads
+
+
+def _is_tree(heads: NDArray[np.int64], single_root: bool) -> bool:
+    roots = heads == np.arange(len(heads))
+    if single_root and np.count_nonzero(roots) != 1:
+        return False
+    reached = heads
+    for _ in range(len(heads).bit_length()):  # twice as many steps as before
+        reached = reached[reached]
+    return bool(roots[reached].all())
 
 
 def _root_arcs(heads: NDArray[np.int64]) -> int:

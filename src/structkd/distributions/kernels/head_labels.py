@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...numbering import NOWHERE
 from ..transition_counts import expected_score
-from .arborescence import maximum_arborescences
+from .arborescence import maximum_arborescence
 from .arithmetic import NEG_INF, padding, sentences_at_once, working_precision
 from .engines import compiled_for
 from .relations import Relations
@@ -232,31 +233,39 @@ def trees_of_symbols(
             logits, symbols, candidates, labels_of, lengths, multiroot, _REPRESENTED_SHARE
         )
         return found
-    batch, words, count = candidates.shape
+    batch, words, _ = candidates.shape
     if not batch:
         return None
     beyond = padding(lengths, words)
     inside = None if beyond is None else (~beyond).flatten().nonzero()[:, 0]
-    rows = logits.flatten(0, 1)
+    rows = logits.detach().flatten(0, 1)
     rows = rows if inside is None else rows.index_select(0, inside)
     powers = (rows - rows.amax(-1, keepdim=True)).exp_()
     if not bool(powers.amin() > _REPRESENTED_SHARE):
         return None
     sums = powers @ membership
     sums /= sums.sum(-1, keepdim=True)
-    if inside is not None:
-        sums = sums.new_zeros(batch * words, count).index_copy_(0, inside, sums)
-    outside = (candidates < 0) | (candidates >= lengths.view(-1, 1, 1))
-    places = candidates.long().masked_fill_(outside, words)
-    arcs = sums.new_zeros(batch, words, words + 1).scatter_(2, places, sums.view(batch, words, count))[..., :words]
-    trees = maximum_arborescences(arcs.log().mT, lengths, single_root=not multiroot)
-    own = trees.clamp(min=0).unsqueeze(-1)
-    inside = trees >= 0
-    if not bool((arcs.gather(2, own).squeeze(-1) > 0).where(inside, True).all()) or bool((trees[:, 0] < 0).any()):
-        return None
-    symbols = (places == own).int().argmax(-1)
-    labels = labels_of[symbols]
-    return trees, labels.gather(2, logits.gather(2, labels).argmax(-1, keepdim=True)).squeeze(-1)
+    trees = np.full((batch, words), NOWHERE)
+    labels = np.zeros((batch, words), np.int64)
+    of_words, named, of_symbols = sums.double().numpy(), candidates.numpy(), labels_of.numpy()
+    scores = rows.float().numpy() if rows.dtype.itemsize < 4 else rows.numpy()
+    begin = 0
+    for sentence, length in enumerate(lengths.tolist()):
+        own = slice(begin, begin + length)
+        begin = own.stop
+        places = named[sentence, :length]
+        arcs = np.zeros((length, length + 1))  # by dependent and head; the last head stands for none
+        np.put_along_axis(arcs, np.where((places < 0) | (places >= length), length, places), of_words[own], 1)
+        arcs = arcs[:, :length]
+        with np.errstate(divide="ignore"):
+            heads = maximum_arborescence(np.log(arcs.T), single_root=not multiroot)
+        place = np.arange(length)
+        if heads is None or not arcs[place, heads].all():
+            return None
+        several = of_symbols[(places == heads[:, None]).argmax(1)]
+        best = np.take_along_axis(scores[own], several, 1).argmax(1)
+        trees[sentence, :length], labels[sentence, :length] = heads, several[place, best]
+    return torch.from_numpy(trees), torch.from_numpy(labels)
 
 
 def relations_of_arcs(logits: Tensor, heads: Tensor, relations: Tensor, trees: Tensor, lengths: Tensor) -> Tensor:
