@@ -1,10 +1,20 @@
-"""What it costs to seal what is finished and to compare it with its manifest whenever it is used."""
+"""What it costs to seal what is finished and to compare it with its manifest whenever it is used.
+
+    python experiments/bench/checking.py [scenario=case1a ...]
+
+Called as a command, it carries out a run of structkd with these overrides, by default one of `make reproduce` in the
+quick profile, and prints which share of its time goes into checks: the sha256 of files, manifests, flushes to the disk,
+and the search for numbers that are not finite.
+"""
 
 from __future__ import annotations
 
+import cProfile
 import hashlib
+import pstats
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,10 +28,44 @@ from structkd.models import BiLSTMRecipe, TaggerRecipe, structured
 from structkd.records import Timing, TrainingFolder, TrainingMetrics
 from structkd.runs.sealing import finished_training, seal_training
 
-__all__ = ["measure"]
+__all__ = ["measure", "share_of_run"]
 
 #: Hidden sizes of the BiLSTMs whose loading is measured.
 _SIZES = (64, 1024)
+
+
+#: Of one seed of the quick profile.
+_QUICK = ("scenario=case1a", "teacher.trainer.eval_steps=200", "student.trainer.eval_steps=200")
+#: Modules, and functions of files.py, in which nothing happens but checks.
+_MODULES = ("runs/sealing.py", "training/finite.py", "training/checkpoints.py")
+_FUNCTIONS = ("sha256", "write_manifest", "read_manifest", "fault", "sealed", "unsealed", "_flush", "forget_digests")
+
+
+def share_of_run(arguments: list[str]) -> tuple[float, float]:
+    """Carry out a run in a new folder; return its seconds, and the seconds of them that go into checks.
+
+    A profiler counts, and slows small functions down: the share of checks, which are many, is rather too high.
+    """
+    from structkd.commands.main import main
+
+    with tempfile.TemporaryDirectory() as place:
+        profile, given = cProfile.Profile(), sys.argv
+        sys.argv = ["structkd", *arguments, f"work_dir={place}"]
+        begun = time.perf_counter()
+        try:
+            profile.runcall(main)
+        finally:
+            sys.argv = given
+        seconds = time.perf_counter() - begun
+    calls: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    inside = {
+        function
+        for function in calls
+        if function[0].endswith(_MODULES) or (function[0].endswith("structkd/files.py") and function[2] in _FUNCTIONS)
+    }
+    # Of functions that call each other, the time is that of the calls from elsewhere.
+    checks = sum(edge[3] for function in inside for caller, edge in calls[function][4].items() if caller not in inside)
+    return seconds, checks
 
 
 def _median(function: Callable[[], Any], rounds: int) -> float:
@@ -90,3 +134,8 @@ def measure(rounds: int, quick: bool) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+if __name__ == "__main__":
+    total, spent = share_of_run(sys.argv[1:] or list(_QUICK))
+    print(f"{total:.1f} s, of which checks take {spent:.2f} s: {100 * spent / total:.2f} %")

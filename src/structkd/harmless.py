@@ -7,6 +7,7 @@ and a line on a terminal.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ __all__ = [
     "is_name",
     "printable",
     "printable_data",
+    "printable_json",
     "without_folders",
     "without_places",
 ]
@@ -92,6 +94,21 @@ def printable(text: str) -> str:
     '\\x1b[2Jgone'
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable_json(content: Any, **options: Any) -> str:
+    r"""Return plain data as JSON in which control characters are JSON's own escapes: it is read back as it was.
+
+    Args:
+        content: the data.
+        options: those of ``json.dumps``.
+
+    >>> printable_json({"words": ["\x9b2Jgone"]})
+    '{"words": ["\\u009b2Jgone"]}'
+    """
+    text = json.dumps(content, ensure_ascii=False, **options)
+    # Those below a blank, which are not line ends of an indented text, are escaped already.
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def printable_data(content: Any) -> Any:

@@ -19,6 +19,7 @@ from structkd.harmless import (
     is_name,
     printable,
     printable_data,
+    printable_json,
     without_folders,
     without_places,
 )
@@ -34,6 +35,9 @@ def test_control_characters_are_printed_as_escapes() -> None:
     assert shown.startswith("a\\x1b]0;title\\x07\\x1b[2J\\x00\\x9b31m")
     assert printable("ção\tx\ny — 日本 🎉") == "ção\tx\ny — 日本 🎉"
     assert printable_data({"\x1b": ["\x00", {"x": "\x9b"}, 3, None]}) == {"\\x1b": ["\\x00", {"x": "\\x9b"}, 3, None]}
+    for written in (printable_json({HOSTILE: [HOSTILE, 1]}), printable_json({HOSTILE: [HOSTILE, 1]}, indent=1)):
+        assert written.replace("\n", "").isprintable()
+        assert json.loads(written) == {HOSTILE: [HOSTILE, 1]}
     for content in (HOSTILE, ["x", {"y": HOSTILE}], {"\x1b[2J": 1}):
         with pytest.raises(ValueError, match=r"character|key"):
             check_text(content)

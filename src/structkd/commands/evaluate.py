@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
+
+from structkd.harmless import printable_json
 
 from .arguments import FORMAT_NAMES, add_batch_size, add_model, loaded, parser_of
 
@@ -53,7 +54,7 @@ def command(arguments: list[str]) -> None:
         batch_size=options.batch_size,
     )
     if options.json:
-        print(json.dumps({"model": options.model, "file": options.file, **found.plain()}, ensure_ascii=False, indent=1))
+        print(printable_json({"model": options.model, "file": options.file, **found.plain()}, indent=1))
         return
     print(f"{found.sentences:,} sentences, {found.words:,} words of {options.file}\n")
     for name, value in found.metrics.items():

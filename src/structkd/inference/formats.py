@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from structkd.data import UPOS, raw_lines
 from structkd.data.formats.columns import are_numbers
 from structkd.data.formats.lines import split_words
+from structkd.harmless import printable_json
 from structkd.sentences import Sentence, split_sentences
 
 __all__ = ["FORMATS", "Format", "Item", "format_of"]
@@ -360,9 +361,9 @@ class JsonLines(Format):
             if "spans" not in found:
                 del moved["spans"]
         try:
-            return json.dumps({**kept, **moved}, ensure_ascii=False, allow_nan=False) + "\n"
+            return printable_json({**kept, **moved}, allow_nan=False) + "\n"
         except ValueError:  # JSON has no infinite numbers
-            return json.dumps(_finite({**kept, **moved}), ensure_ascii=False) + "\n"
+            return printable_json(_finite({**kept, **moved})) + "\n"
 
 
 #: A word of the format `words`: a training separates words at blanks and tabs only.
