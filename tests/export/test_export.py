@@ -204,6 +204,7 @@ def called(capfd, *arguments):
 def test_the_command_of_a_folder(exported, tmp_path, monkeypatch, capfd) -> None:
     """Words by white space, the standard input, harmless output, and a sentence for what cannot be read."""
     _, runner, _ = exported("crf-BIO")
+    original = annotate.load
     monkeypatch.setattr(annotate, "load", lambda: runner)
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("Ana isn't\x9b2J home. So\u202e be\n\nBen\n", encoding="utf-8-sig")
@@ -233,6 +234,8 @@ def test_the_command_of_a_folder(exported, tmp_path, monkeypatch, capfd) -> None
         assert str(status).startswith(message)
         assert lines == []
     assert called(capfd, "--help")[0] == 0
+    monkeypatch.setattr(annotate, "load", lambda: original(tmp_path))
+    assert str(called(capfd, "a.txt")[0]).startswith(f"{tmp_path} has no tables.json. Name a folder")
 
 
 def test_the_readme_begins_with_the_folder(exported, tmp_path) -> None:

@@ -886,7 +886,10 @@ def main(arguments):
         sys.exit(f"{name}: No such file.")
     if os.path.isdir(name):
         sys.exit(f"{name} is a folder. Name a file.")
-    model = load()
+    try:
+        model = load()
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(str(error))
     shown = "The standard input" if name == "-" else name
     try:
         # The encoding of the standard input goes by the environment; text is UTF-8.
@@ -900,6 +903,8 @@ def main(arguments):
     except UnicodeDecodeError as error:
         remedy = f"iconv -f latin1 -t utf-8 {shlex.quote(name)}" if name != "-" else "iconv -f latin1 -t utf-8"
         sys.exit(f"{shown} is not UTF-8 ({error.reason}). If it is in Latin-1: {remedy}")
+    except ValueError as error:  # a sentence that the model cannot take
+        sys.exit(f"{shown}: {error}")
     except OSError as error:
         sys.exit(f"{shown} cannot be read ({error.strerror or error}).")
 
