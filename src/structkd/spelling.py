@@ -53,7 +53,9 @@ def no_such_file(path: str | os.PathLike[str]) -> str:
     if not path.parent.is_dir():
         return f"{path}: No such file{here}; there is no folder {str(path.parent)!r}."
     try:
-        beside = [each.name for each in os.scandir(path.parent) if each.is_file()]
+        beside = sorted(each.name for each in os.scandir(path.parent) if each.is_file())
     except OSError:
         beside = []
-    return f"{path}: No such file{here}.{did_you_mean(path.name, beside)}"
+    # Suffixes are much alike, so that first the names without them are compared.
+    stems = difflib.get_close_matches(path.stem, [Path(name).stem for name in beside], n=1, cutoff=0.7)
+    return f"{path}: No such file{here}.{did_you_mean(path.name, [n for n in beside if Path(n).stem in stems])}"
