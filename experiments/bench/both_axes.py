@@ -1,10 +1,13 @@
 """Plot accuracy over speed: a teacher, its student, the exported student, and spaCy, on Universal NER English-EWT.
 
-    structkd scenario=case2a data=uner_ewt teacher.trainer.max_steps=2000 student.trainer.max_steps=3000
-    python experiments/bench/both_axes.py --teacher FOLDER --student FOLDER [--output DIR]
+    structkd scenario=case2a data=uner_ewt teacher=token_classification teacher.path=CLASSIFIER teacher.labelled=6000 \\
+        student.labelled=6000 student.unlabelled=null student.model.legal=true student.trainer.max_steps=8000 \\
+        '~kd@baselines.token' '~kd@baselines.none'
+    python experiments/bench/both_axes.py --teacher CLASSIFIER --student FOLDER [--output DIR]
 
-F1 is that of the test sentences, by exact spans and types. spaCy's entities are mapped: PERSON to PER, ORG to ORG, and
-GPE, LOC and FAC to LOC. Speed is words per second of processor time at batch 1 on one thread; the engines take turns.
+The teacher is the folder of a model of structkd or of a token classifier of transformers in the scheme BIO. F1 is that
+of the test sentences, by exact spans and types. spaCy's entities are mapped: PERSON to PER, ORG to ORG, and GPE, LOC
+and FAC to LOC. Speed is words per second of processor time at batch 1 on one thread; the engines take turns.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from inference import SPACY, SPACY_MODEL, TURN, Engine
 import structkd
 from structkd.data import load_uner_ewt
 from structkd.export import export
-from structkd.files import replacing, write_text
+from structkd.files import replacing, write_json, write_text
 from structkd.tags import spans
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +42,10 @@ def main() -> None:
     options = parser.parse_args()
     corpus = load_uner_ewt("spans")
     test, train = corpus.splits["test"], corpus.splits["train"]
+    dev = [
+        {"tokens": row["tokens"], "gold": corpus.annotation.names({"labels": row["labels"]})}
+        for row in corpus.splits["dev"]
+    ]
     scheme, labels = corpus.annotation.scheme, corpus.annotation.labels
     gold = [
         {(span.start, span.end + 1, span.type) for span in spans([labels[label] for label in row], scheme)}
@@ -50,11 +57,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, ExitStack() as ending:
         folder = Path(place)
         (folder / "sentences.json").write_text(json.dumps(text), encoding="utf-8")
-        export(structkd.load(options.student), folder / "student")
+        student = structkd.load(options.student)
+        export(student, folder / "student")
+        small = export(student, folder / "small", int8=True, dev=dev)
+        kind = json.loads((options.teacher / "config.json").read_text(encoding="utf-8")).get("model_type", "")
         engines = [
-            Engine("teacher, torch", "compiled", str(options.teacher)),
-            Engine("student, torch", "compiled", str(options.student)),
+            Engine("teacher", "compiled" if kind.startswith("structkd") else "classifier", str(options.teacher)),
+            Engine("student", "compiled", str(options.student)),
             Engine("student, exported", "exported", str(folder / "student")),
+            Engine("student, exported, 8 bits", "exported", str(small)),
             Engine("spaCy en_core_web_sm, ner", "spacy", SPACY_MODEL, python=str(options.spacy)),
         ]
         for engine in engines:
@@ -72,6 +83,10 @@ def main() -> None:
         *(f"| {name} | {100 * f1:.2f} | {speed:,.0f} | {speed / slowest:.1f} |" for name, f1, speed in rows),
     ]
     options.output.mkdir(parents=True, exist_ok=True)
+    write_json(
+        options.output / "both_axes.json",
+        {name: {"f1": f1, "words_per_cpu_second": speed} for name, f1, speed in rows},
+    )
     write_text(options.output / "both_axes.md", "\n".join(lines) + "\n")
     _plot(rows, options.output / "both_axes.png")
     print("\n".join(lines))

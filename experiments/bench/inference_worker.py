@@ -2,10 +2,11 @@
 
     python inference_worker.py ENGINE FOLDER BATCH SENTENCES
 
-ENGINE is exported (needs numpy and onnxruntime alone), compiled or torch (structkd's two paths), or spacy. SENTENCES is
-a JSON file with lists of words. The process says "ready" when the model is loaded and warm. For every line "FIRST LAST"
-on its standard input it annotates these sentences, never sorted, and answers with the seconds of processor time. For
-"spans FIRST LAST" it answers with the entities of every sentence, [start, end, label] in words, the end exclusive.
+ENGINE is exported (needs numpy and onnxruntime alone), compiled or torch (structkd's two paths), classifier (a token
+classifier of transformers), or spacy. SENTENCES is a JSON file with lists of words. The process says "ready" when the
+model is loaded and warm. For every line "FIRST LAST" on its standard input it annotates these sentences, never sorted,
+and answers with the seconds of processor time. For "spans FIRST LAST" it answers with the entities of every sentence,
+[start, end, label] in words, the end exclusive.
 """
 
 from __future__ import annotations
@@ -67,6 +68,37 @@ def structkd_model(folder: str, batch: int, path: str) -> Annotate:
     return run
 
 
+def classifier(folder: str, batch: int) -> Annotate:
+    """A token classifier of transformers in torch; a word has the label of its first piece."""
+    import torch
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    from structkd.tags import spans
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForTokenClassification.from_pretrained(folder).eval()
+    names = model.config.id2label
+
+    def run(sentences: list[list[str]]) -> Any:
+        found = []
+        for cut in range(0, len(sentences), batch):
+            some = sentences[cut : cut + batch]
+            pieces = tokenizer(some, is_split_into_words=True, return_tensors="pt", padding=True, truncation=True)
+            with torch.no_grad():
+                best = model(**pieces).logits.argmax(-1).tolist()
+            for row, words in enumerate(some):
+                tags = ["O"] * len(words)
+                for place, word in reversed(list(enumerate(pieces.word_ids(row)))):
+                    if word is not None:
+                        tags[word] = names[best[row][place]]
+                read = [(span.start, span.end + 1, span.type) for span in spans(tags, "BIO")]
+                found.append({"spans": [{"start": start, "end": end, "label": name} for start, end, name in read]})
+        return found
+
+    return run
+
+
 def spacy_entities(package: str, batch: int) -> Annotate:
     """spaCy's entity recognizer on words that are split already, alone."""
     import spacy
@@ -90,6 +122,8 @@ def main(engine: str, folder: str, batch: str, sentences: str) -> None:
         text = json.load(file)
     if engine == "exported":
         annotate = exported(folder, int(batch))
+    elif engine == "classifier":
+        annotate = classifier(folder, int(batch))
     elif engine == "spacy":
         annotate = spacy_entities(folder, int(batch))
     else:
