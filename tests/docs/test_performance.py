@@ -16,6 +16,7 @@ KINDS = {
 }
 BENCH = json.loads((ROOT / "docs" / "measured" / "bench.json").read_text(encoding="utf-8"))
 PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+MODELS = json.loads((ROOT / "docs" / "measured" / "inference.json").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -57,7 +58,6 @@ def test_the_sentences_about_costs() -> None:
 
     held = {name: f"{size / 1e6:.0f} MB" for name, size in BENCH["memory"][0]["bytes"].items()}
     assert f"took {held['torch']}, or {held['compiled']} compiled" in PAGE
-    assert f"takes {held['compiled']}, compiled" in README
 
     steps = {
         parser: [
@@ -73,3 +73,42 @@ def test_the_sentences_about_costs() -> None:
 
     chain = milliseconds(BENCH["losses"][1])
     assert f"1/{chain['torch-struct'] / chain['compiled']:.0f} of torch-struct's time" in README
+
+
+def test_the_speed_of_trained_models() -> None:
+    speeds = {name: row["words_per_cpu_second"] for name, row in MODELS["engines"].items()}
+    table = re.search(r"^\| words per second of processor time.*?\n\n", PAGE, flags=re.S | re.M)
+    assert table is not None
+    names = {
+        "tagger, exported": "tagger, exported",
+        "tagger, `[fast]`": "tagger, compiled",
+        "parser, exported": "parser, exported",
+        "parser, `[fast]`": "parser, compiled",
+        "parser, pure torch": "parser, torch",
+        "its biaffine teacher, `[fast]`": "biaffine teacher, compiled",
+        "its biaffine teacher, pure torch": "biaffine teacher, torch",
+        "MiniLM-L6 tagger, torch": "MiniLM-L6 tagger, torch",
+        "spaCy's `ner` (en_core_web_sm 3.8)": "spaCy ner",
+    }
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].strip().splitlines()[2:]]
+    assert [row[0] for row in rows] == list(names)
+    for title, *cells in rows:
+        for batch, cell in zip((1, 32), cells, strict=True):
+            speed = speeds.get(f"{names[title]}, batch {batch}")
+            assert cell == ("" if speed is None else f"{speed:,.0f}")
+
+    def ratio(one: str, other: str, batch: int = 1) -> float:
+        return speeds[f"{one}, batch {batch}"] / speeds[f"{other}, batch {batch}"]
+
+    over_spacy = f"{ratio('tagger, exported', 'spaCy ner'):.0f} times as fast as spaCy's"
+    assert over_spacy in PAGE
+    assert over_spacy in README
+    assert f"{ratio('tagger, exported', 'MiniLM-L6 tagger, torch'):.0f} times as fast as MiniLM" in PAGE
+    assert f"first tag {MODELS['first_tag_seconds']:.2f} s" in PAGE
+    assert f"held {MODELS['peak_megabytes']:.0f} MB" in PAGE
+    exported = [ratio("parser, exported", "biaffine teacher, compiled", batch) for batch in (1, 32)]
+    assert (
+        f"was {exported[0]:.1f} times as fast as its biaffine teacher in torch, and {exported[1]:.1f}" in PAGE
+    )
+    fast, plain = (ratio(f"parser, {path}", f"biaffine teacher, {path}") for path in ("compiled", "torch"))
+    assert f"was {fast:.1f} times as fast as its teacher, without `[fast]` {plain:.1f} times" in PAGE
