@@ -107,8 +107,17 @@ def test_the_speed_of_trained_models() -> None:
     assert f"first tag {MODELS['first_tag_seconds']:.2f} s" in PAGE
     assert f"held {MODELS['peak_megabytes']:.0f} MB" in PAGE
     exported = [ratio("parser, exported", "biaffine teacher, compiled", batch) for batch in (1, 32)]
-    assert (
-        f"was {exported[0]:.1f} times as fast as its biaffine teacher in torch, and {exported[1]:.1f}" in PAGE
-    )
+    assert f"was {exported[0]:.1f} times as fast as its biaffine teacher in torch, and {exported[1]:.1f}" in PAGE
     fast, plain = (ratio(f"parser, {path}", f"biaffine teacher, {path}") for path in ("compiled", "torch"))
     assert f"was {fast:.1f} times as fast as its teacher, without `[fast]` {plain:.1f} times" in PAGE
+
+
+def test_the_table_of_accuracy_and_speed() -> None:
+    rows = json.loads((ROOT / "docs" / "measured" / "both_axes.json").read_text(encoding="utf-8")).values()
+    section = PAGE.partition("### More accurate and faster")[2].partition("![")[0]
+    slowest = list(rows)[-1]["words_per_cpu_second"]
+    expected = [(row["f1"], row["words_per_cpu_second"]) for row in rows]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    assert [row[1:] for row in cells[2:]] == [
+        [f"{100 * f1:.2f}", f"{speed:,.0f}", f"{speed / slowest:.1f}"] for f1, speed in expected
+    ]
