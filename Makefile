@@ -47,7 +47,7 @@ lock:  ## write constraints.lock: the versions of constraints.txt with the sha25
 test: install  ## run the tests (five and a half minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not processes and not triton and not docs"
 
-test-processes: install  ## run the tests that start, kill and install programs, and all scenarios (about 3 minutes)
+test-processes: install  ## run the tests that start, kill and install programs, and all scenarios (about 4 minutes)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m processes
 
 test-docs: install  ## run the code blocks and commands of README and guides (about 1 minute)

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
 from preloaded import run_program
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "bench" / "run.py"
 
 
+@pytest.mark.processes
 def test_writes_the_report(tmp_path: Path) -> None:
     done = run_program(tmp_path, SCRIPT, "--quick", "--rounds", "1", "--output", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -208,6 +208,7 @@ def test_a_sweep_that_cannot_be_composed_starts_nothing(run, tmp_path: Path) -> 
     assert not list((tmp_path / "structkd-runs").rglob("metrics.json"))
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:.*SQLAlchemy 2.0")
 def test_optuna_continues_and_survives_failed_trials(run, tmp_path: Path) -> None:
     search = ("+sweep=optuna", *(each for each in TINY if not each.startswith("~")))
@@ -256,6 +257,7 @@ class TestShippedSweeps:
             assert swept
             compose("config", overrides=[f"+sweep={path.stem}", "+debug=tiny"])
 
+    @pytest.mark.processes
     def test_temperature(self, run, tmp_path: Path) -> None:
         tiny = [each for each in TINY if not each.startswith("~")]
         status, output, errors = run("+sweep=temperature", *tiny, "kd.loss.temperature=1,3")

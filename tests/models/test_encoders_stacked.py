@@ -141,6 +141,7 @@ def test_a_saved_model_comes_back_exactly_without_its_sources(sources: Path, tmp
     torch.testing.assert_close(loaded(**again).emissions, model(**batch).emissions)
 
 
+@pytest.mark.processes
 def test_a_process_that_only_imports_the_models_can_load_one(sources: Path, tmp_path: Path) -> None:
     """One that has an encoder of every kind in it."""
     tagger(sources).save_pretrained(tmp_path)

@@ -402,6 +402,7 @@ def memory(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel does not say how much memory it was")
 def test_memory_is_that_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """150 MiB of scores and 12,000 sentences on disk, a fraction of that in memory, from the text to the last batch."""

@@ -72,6 +72,7 @@ def test_ordinary_archives_are_read(tmp_path: Path) -> None:
     assert [len(line) for _, line in raw_lines(tmp_path / "y.txt")] == [LONGEST_LINE]
 
 
+@pytest.mark.processes
 def test_sentences_of_large_files_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of one-word sentences grew 60 times. Packed sentences are those of a list, the corpus of them likewise."""
     path = tmp_path / "short.txt"
