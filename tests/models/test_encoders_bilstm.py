@@ -8,6 +8,7 @@ from torch import Tensor
 
 from structkd.models import bilstm
 from structkd.models.bilstm import CharacterCNN
+from structkd.models.vocabulary import Vocabulary
 
 
 def spellings() -> Tensor:
@@ -50,3 +51,17 @@ def test_a_padded_word_is_zero() -> None:
     found = CharacterCNN(30, 5, 6, 3)(characters)
     assert not found[1, 5:].any()
     assert found[0].any(-1).all()
+
+
+def test_kept_spellings_change_nothing_and_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether words come again, are new, or are too long to be kept, their numbers and spellings are the same."""
+    monkeypatch.setattr("structkd.models.vocabulary._KEPT_WORDS", 3)
+    sentences = [["ana", "x" * 200, "sings", "ana"], ["Ben", "runs", "x" * 200], ["sings", "ana", "Ana", "Ben"]]
+    vocabulary = Vocabulary(["ana", "sings"], list("abenrsu"))
+    for _ in range(2):
+        for sentence in sentences:
+            found = vocabulary.encode([sentence])
+            fresh = Vocabulary(["ana", "sings"], list("abenrsu")).encode([sentence])
+            assert all(torch.equal(found[name], fresh[name]) for name in fresh)
+            assert len(vocabulary._rows) <= 3
+            assert max(map(len, vocabulary._rows)) <= 100

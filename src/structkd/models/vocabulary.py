@@ -25,8 +25,8 @@ WORD_END = 3
 
 #: Cells of encoded sentences that a vocabulary caches at most (four bytes each: 128 MiB).
 _CACHED_CELLS = 1 << 25
-#: Words whose spelling is kept, at most; about half a kilobyte each.
-_KEPT_WORDS = 20_000
+#: Words whose spelling is kept, at most; about half a kilobyte each. Longer words are spelled again.
+_KEPT_WORDS, _LONGEST_KEPT = 20_000, 100
 
 
 class Vocabulary:
@@ -135,9 +135,11 @@ class Vocabulary:
         """Return a word's number and spelling; most words of a text come again."""
         row = self._rows.get(token)
         if row is None:
+            row = [self.number(token), *self._spell(token)]
             if len(self._rows) >= _KEPT_WORDS:
                 self._rows.clear()
-            row = self._rows[token] = [self.number(token), *self._spell(token)]
+            if len(token) <= _LONGEST_KEPT:
+                self._rows[token] = row
         return row
 
     def _spell(self, token: str) -> list[int]:
