@@ -257,6 +257,17 @@ def test_the_readme_begins_with_the_folder(exported, tmp_path) -> None:
     assert "in the folder that holds it, renamed to `exported`:" in about
 
 
+def test_kept_spellings_change_nothing_and_are_few(exported, monkeypatch) -> None:
+    """A text of many or of very long words is annotated in constant memory, with the same tags."""
+    _, runner, _ = exported("crf-BIO")
+    text = [["Ana", "sees", "x" * 300], ["Ben", "y" * 300, "sings"], ["Ana", "z" * 300, "Ben", "sees"]] * 2
+    expected = runner.annotate(text, batch_size=1)
+    monkeypatch.setattr(annotate, "KEPT_CHARACTERS", 250)
+    for sentence, found in zip(text, expected, strict=True):
+        assert runner.annotate([sentence]) == [found]
+        assert sum(map(len, runner.features.kept)) == runner.features.kept.characters < 700
+
+
 def test_best_trees_by_enumeration() -> None:
     """The search finds the best tree, with one root or several, and few impossible arcs if it must."""
     draw = np.random.default_rng(0)

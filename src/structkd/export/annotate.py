@@ -36,8 +36,8 @@ __all__ = ["Annotator", "load"]
 FORMAT = 1
 
 PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
-#: Spellings of words that are kept, about a hundred bytes each.
-KEPT_WORDS = 50_000
+#: Words whose spellings are kept, about a hundred bytes each, and the characters of all of them.
+KEPT_WORDS, KEPT_CHARACTERS = 50_000, 5_000_000
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
@@ -297,7 +297,7 @@ class _Words:
         self.kept = _Rows(self)
 
     def __call__(self, sentences):
-        if len(self.kept) > KEPT_WORDS:
+        if len(self.kept) > KEPT_WORDS or self.kept.characters > KEPT_CHARACTERS:
             self.kept = _Rows(self)
         kept = self.kept
         lengths = _lengths(sentences)
@@ -329,7 +329,7 @@ class _Rows(dict):
 
     def __init__(self, words):
         super().__init__()
-        self.words, self.lock = words, threading.Lock()
+        self.words, self.lock, self.characters = words, threading.Lock(), 0
         self.cells = np.zeros((1024, 3 + words.longest + 2 * words.border), np.int32)
         self.widths = np.zeros(1024, np.int32)
         self.widths[0] = 2 * words.border + 1
@@ -346,6 +346,7 @@ class _Rows(dict):
             self.cells[place, : len(row)] = row
             self.widths[place] = len(row) - 1
             self[word] = place
+            self.characters += len(word)
             return place
 
 
