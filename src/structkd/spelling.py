@@ -46,16 +46,16 @@ def no_such_file(path: str | os.PathLike[str]) -> str:
         path: of the file; of a relative one the message tells the folder it was looked for in.
 
     >>> no_such_file("/nowhere/train.txt")
-    "/nowhere/train.txt: No such file; there is no folder '/nowhere'."
+    "/nowhere/train.txt: No such file. The folder '/nowhere' does not exist."
     """
     path = Path(path)
     here = "" if path.is_absolute() else f" (looked for in {Path.cwd()})"
     if not path.parent.is_dir():
-        return f"{path}: No such file{here}; there is no folder {str(path.parent)!r}."
+        return f"{path}: No such file{here}. The folder {str(path.parent)!r} does not exist."
     try:
         beside = sorted(each.name for each in os.scandir(path.parent) if each.is_file())
     except OSError:
         beside = []
-    # Suffixes are much alike, so that first the names without them are compared.
+    # Names are compared without their suffixes first, because most files have the same few suffixes.
     stems = difflib.get_close_matches(path.stem, [Path(name).stem for name in beside], n=1, cutoff=0.7)
     return f"{path}: No such file{here}.{did_you_mean(path.name, [n for n in beside if Path(n).stem in stems])}"

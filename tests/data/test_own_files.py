@@ -283,7 +283,7 @@ def test_files_that_do_not_exist(load: Callable[..., Corpus], tmp_path: Path, mo
         f"train.txt: No such file (looked for in {tmp_path}). Did you mean 'train.conll'? The file is given by "
         "train='FILE' (data.train=FILE)."
     )
-    with pytest.raises(FileNotFoundError, match=r"there is no folder 'my'. The file is given by test='FILE'"):
+    with pytest.raises(FileNotFoundError, match=r"The folder 'my' does not exist. The file is given by test='FILE'"):
         load("train.conll", test="my/test.txt")
 
 

@@ -57,8 +57,8 @@ def run_name(overrides: Sequence[str]) -> str:
     (``+x=1``) and quotes (``x="1"``) count as a difference. ``work_dir`` is left out, for the folder lies in it, and so
     is ``trust``, which does not affect the result. Characters that some file system refuses are written as in
     addresses, %2F for a slash. A name of more than 120 characters begins with the keys without a point
-    (``kd=structural,seed=0``), is cut, and ends in a hash of the whole. (Where a file system takes ``BIO`` and ``bio``
-    for one name, two runs may meet in one folder; the fingerprint kept with the results tells them apart.)
+    (``kd=structural,seed=0``), is cut, and ends in a hash of the whole. If a file system takes ``BIO`` and ``bio`` for
+    one name, two runs may share a folder. Their results have fingerprints, which differ.
 
     Args:
         overrides: as typed or as a sweeper wrote them, without those of Hydra's own configuration.

@@ -383,16 +383,16 @@ def lines_of(path: str, notice: Callable[[str], None] | None = None) -> Iterator
     Raises:
         FileNotFoundError, ValueError: if the file cannot be read, or is not a text file.
     """
-    seen, alike = 0, 0
+    looked_at, like_columns = 0, 0
     try:
         for number, line in raw_lines(path):
             if "\0" in line:
                 raise ValueError(f"{path} is not a text file: line {number} has a zero byte.")
             if notice is not None and (content := line.strip()):
-                seen += 1
-                alike += bool(_OF_COLUMNS.fullmatch(content))
-                if seen == _LOOKED_AT:
-                    _tell(path, seen, alike, notice)
+                looked_at += 1
+                like_columns += bool(_OF_COLUMNS.fullmatch(content))
+                if looked_at == _LOOKED_AT:
+                    _tell(path, looked_at, like_columns, notice)
                     notice = None
             yield number, line
     except ValueError as error:
@@ -400,7 +400,7 @@ def lines_of(path: str, notice: Callable[[str], None] | None = None) -> Iterator
             raise
         raise ValueError(f"{error} If it is in Latin-1: iconv -f latin1 -t utf-8 {shlex.quote(path)}") from error
     if notice is not None:
-        _tell(path, seen, alike, notice)
+        _tell(path, looked_at, like_columns, notice)
 
 
 def _tell(path: str, seen: int, alike: int, notice: Callable[[str], None]) -> None:
