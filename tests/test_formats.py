@@ -42,7 +42,9 @@ def test_a_model() -> None:
 
 def test_an_exported_folder() -> None:
     pytest.importorskip("onnxruntime")
-    agrees(exported.load(WRITTEN / "exported").annotate(WORDS, scores=True), annotations())
+    agrees(exported.load(WRITTEN / "exported" / "format-2").annotate(WORDS, scores=True), annotations())
+    with pytest.raises(ValueError, match=r"has format 1; .* Use the annotate.py of that folder, or export the model"):
+        exported.load(WRITTEN / "exported" / "format-1")
 
 
 def test_a_store_of_scores() -> None:

@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from datasets import Dataset
 from stand_ins import small_bert
 
-from structkd.data import TagAnnotation, TreeAnnotation
+from structkd.data import TagAnnotation, TreeAnnotation, legal_transitions
 from structkd.distributions.kernels.arborescence import maximum_arborescence
 from structkd.files import read_manifest
 from structkd.models import (
@@ -188,7 +189,8 @@ def test_the_folder_stands_alone(exported, tmp_path) -> None:
     assert same([json.loads(line) for line in lines], expected)
     assert loaded == "set()"
     manifest = read_manifest(folder)
-    assert set(manifest["files"]) == {"README.md", "annotate.py", "model.onnx", "tables.json"}
+    names = {"README.md", "annotate.py", "characters.npy", "model.onnx", "tables.json", "words.npy"}
+    assert set(manifest["files"]) == names
 
 
 def called(capfd, *arguments):
@@ -257,15 +259,54 @@ def test_the_readme_begins_with_the_folder(exported, tmp_path) -> None:
     assert "in the folder that holds it, renamed to `exported`:" in about
 
 
-def test_kept_spellings_change_nothing_and_are_few(exported, monkeypatch) -> None:
+def test_kept_words_change_nothing_and_are_few(exported, monkeypatch) -> None:
     """A text of many or of very long words is annotated in constant memory, with the same tags."""
-    _, runner, _ = exported("crf-BIO")
+    _, runner, folder = exported("crf-BIO")
     text = [["Ana", "sees", "x" * 300], ["Ben", "y" * 300, "sings"], ["Ana", "z" * 300, "Ben", "sees"]] * 2
     expected = runner.annotate(text, batch_size=1)
     monkeypatch.setattr(annotate, "KEPT_CHARACTERS", 250)
+    runner = annotate.load(folder)
     for sentence, found in zip(text, expected, strict=True):
         assert runner.annotate([sentence]) == [found]
         assert sum(map(len, runner.features.kept)) == runner.features.kept.characters < 700
+    # Three words are kept, and a sentence of more is annotated all the same.
+    monkeypatch.setattr(annotate, "KEPT_CHARACTERS", 10**6)
+    monkeypatch.setattr(annotate, "KEPT_NUMBERS", 3 * runner.features.size + 1)
+    monkeypatch.setattr(annotate, "READ_WORDS", 2)
+    runner = annotate.load(folder)
+    for sentence, found in zip(text, expected, strict=True):
+        assert runner.annotate([sentence]) == [found]
+        assert len(runner.features.kept) <= 4
+
+
+def test_threads_learn_words_together(exported) -> None:
+    """Threads that meet the same new words at once give the tags of one thread."""
+    _, _, folder = exported("crf-BIO")
+    text = [[f"word{number % 97}", f"thing{number % 89}", "sees"] for number in range(300)]
+    expected = annotate.load(folder).annotate(text, batch_size=1, scores=True)
+    runner = annotate.load(folder)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: runner.annotate(text, batch_size=1, scores=True), range(8)):
+            assert same(found, expected)
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
+def test_best_legal_tags_by_windows(scheme) -> None:
+    """Tags that are mended where they are illegal are those that a search of the whole sentence finds."""
+    labels = ["O", *(f"{kind}-{name}" for name in ("PER", "LOC", "ORG") for kind in scheme if kind != "O")]
+    masks = legal_transitions(labels)
+    legal = {name: mask.int().tolist() for name, mask in zip(("start", "transitions", "end"), masks, strict=True)}
+    task = annotate._Tags({"labels": labels, "spans": True, "chain": None, "legal": legal, "conditioned": False})
+    draw = np.random.default_rng(0)
+    mended = 0
+    for number in range(600):
+        # Words that are hardly sure of a tag, and words that are.
+        sure = draw.choice([0.5, 2.0, 8.0], size=(1 + number % 23, 1))
+        emissions = (draw.normal(size=(len(sure), len(labels))) * sure).astype(np.float32)
+        expected = annotate.viterbi(emissions, *task.best)
+        mended += (expected != emissions.argmax(1)).any()
+        assert task.best_legal(emissions).tolist() == expected.tolist()
+    assert mended > 400
 
 
 def test_best_trees_by_enumeration() -> None:
@@ -324,7 +365,16 @@ def test_scores_that_lie_far_apart(exported) -> None:
     try:
         model.label.weight.data *= 400
         network = runner.network
-        runner.network = lambda given: network(given) * 0 + _logits(model, runner, given)
+
+        def scores(given):
+            logits = network(given)[0] * 0 + _logits(model, runner, given)
+            shares = np.exp(logits - logits.max(2, keepdims=True))
+            shares /= shares.sum(2, keepdims=True)
+            symbols = np.add.reduceat(shares, runner.task.begins, axis=2)
+            assert (symbols == 0).any()
+            return [logits, np.concatenate([symbols, symbols[..., :1] * 0], 2)]
+
+        runner.network = scores
         given = sentences(30, 8, seed=5)
         for found, expected in zip(runner.annotate(given), model.annotate(given), strict=True):
             assert found == expected
@@ -403,5 +453,5 @@ def test_what_cannot_be_exported_is_refused(exported, tmp_path) -> None:
     tables = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
     (tmp_path / "tables.json").write_text(json.dumps(tables | {"format": 9}))
     (tmp_path / "model.onnx").touch()
-    with pytest.raises(ValueError, match=r"has format 9; this annotate\.py reads format 1"):
+    with pytest.raises(ValueError, match=r"has format 9; this annotate\.py reads format 2"):
         annotate.load(tmp_path)

@@ -16,7 +16,7 @@ from .arguments import add_model, loaded, parser_of
 __all__ = ["command"]
 
 _DESCRIPTION = """\
-Write a trained model as a folder that annotates text without torch: model.onnx, tables.json, annotate.py, README.md.
+Write a trained model as a folder that annotates text without torch: networks in ONNX, tables, annotate.py, README.md.
 The folder needs numpy and onnxruntime; a model that reads subwords also tokenizers. It annotates as `structkd predict`
 does, several times faster, and starts in a fraction of a second.
 

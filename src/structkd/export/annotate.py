@@ -33,15 +33,19 @@ import onnxruntime
 
 __all__ = ["Annotator", "load"]
 
-FORMAT = 1
+FORMAT = 2
 
 PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
-#: Words whose spellings are kept, about a hundred bytes each, and the characters of all of them.
-KEPT_WORDS, KEPT_CHARACTERS = 50_000, 5_000_000
+#: Numbers in the vectors of words that are kept, four bytes each, and the characters of these words.
+KEPT_NUMBERS, KEPT_CHARACTERS = 4_000_000, 5_000_000
+#: New words whose vectors are computed at once.
+READ_WORDS = 256
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
-TRIED_ROOTS = 2
+TRIED_ROOTS = 3
+#: The smallest probability of a symbol that is taken from the network, rather than by logarithms of its scores.
+SMALLEST = 1e-30
 
 LINE_ENDS = "\n\r\u2028\u2029"
 #: Characters that a terminal obeys or that change the direction of text; JSON's own escapes cover those before a blank.
@@ -172,8 +176,8 @@ class Annotator:
             for rows in _batches([len(sentence["words"]) for sentence in window], batch_size):
                 found = self.network([window[row]["words"] for row in rows])
                 for place, row in enumerate(rows):
-                    own = found[place, : len(window[row]["words"])]
-                    self.task.annotate(window[row], own, scores)
+                    length = len(window[row]["words"])
+                    self.task.annotate(window[row], *(values[place, :length] for values in found), scores=scores)
             for sentence in window:
                 if not sentence["words"]:
                     self.task.annotate_nothing(sentence, scores)
@@ -182,8 +186,11 @@ class Annotator:
                 yield sentence
 
     def network(self, sentences):
-        """Return the scores of tags [B, N, C] or labels [B, N, K] for lists of words; the padding holds anything."""
-        return self.session.run(self._outputs, self.features(sentences))[0]
+        """Return the scores of tags [B, N, C], or of labels [B, N, K] and the probabilities of symbols [B, N, H + 1].
+
+        The padding holds anything. The last symbol stands for heads that no symbol names, with probability 0.
+        """
+        return self.session.run(self._outputs, self.features(sentences))
 
     def _read(self, given):
         """Yield a new dictionary for every sentence: its words and, of raw text, their places and the text."""
@@ -257,7 +264,7 @@ def _of_text(words, text, before=0):
 def _features(tables, folder, prefix=""):
     """Return a function from sentences to the inputs of the network."""
     if tables["kind"] == "words":
-        return _Words(tables, prefix)
+        return _Words(tables, folder, prefix)
     if tables["kind"] == "subwords":
         return _Subwords(tables, folder, prefix)
     parts = [_features(part, folder, f"{prefix}{name}.") for name, part in tables["parts"].items()]
@@ -286,68 +293,96 @@ def _lengths(sentences):
 
 
 class _Words:
-    """The numbers of words and of their characters. Spellings are kept, as most words come again."""
+    """The vectors of words without their context. They are kept, as most words come again.
 
-    def __init__(self, tables, prefix):
+    A vector is a row of a table, and the maximum over a convolution of the word's characters. The convolution adds up
+    what each character of its window contributes, by another table [C, window * filters].
+    """
+
+    def __init__(self, tables, folder, prefix):
         self.prefix = prefix
+        self.table, *characters = (np.load(folder / name, allow_pickle=False) for name in tables["arrays"])
+        if tables["scale"] is not None:
+            self.table = self.table * np.array(tables["scale"], np.float32)
         self.number = {word: number for number, word in enumerate(tables["words"], 2)}
-        self.spells = tables["characters"] is not None
+        self.characters = characters[0] if characters else None
         self.character = {character: number for number, character in enumerate(tables["characters"] or (), 4)}
-        self.lowercase, self.longest, self.border = tables["lowercase"], tables["max_characters"], tables["border"]
-        self.kept = _Rows(self)
+        self.lowercase, self.longest, self.window = tables["lowercase"], tables["max_characters"], tables["window"]
+        self.filters = self.characters.shape[1] // self.window if characters else 0
+        self.size = self.table.shape[1] + self.filters
+        self.most = KEPT_NUMBERS // self.size
+        self.kept, self.lock = _Vectors(self.most, self.size), threading.Lock()
 
     def __call__(self, sentences):
-        if len(self.kept) > KEPT_WORDS or self.kept.characters > KEPT_CHARACTERS:
-            self.kept = _Rows(self)
         kept = self.kept
+        rows = [list(map(kept.get, words)) for words in sentences]
+        if any(None in row for row in rows):
+            kept = self.learn(sentences)
+            rows = [list(map(kept.get, words)) for words in sentences]
         lengths = _lengths(sentences)
-        places = np.zeros((len(sentences), lengths.max()), np.int64)
-        for row, words in enumerate(sentences):
-            places[row, : len(words)] = [kept[word] for word in words]
-        cells = kept.cells[places]
-        found = {f"{self.prefix}words": cells[..., 0], "lengths": lengths}
-        if self.spells:
-            width = int(kept.widths[places].max())
-            found[f"{self.prefix}characters"] = cells[..., 1 : 1 + width]
-        return found
+        if len(rows) > 1:
+            longest = max(map(len, rows))
+            rows = [row + [0] * (longest - len(row)) for row in rows]
+        return {f"{self.prefix}vectors": kept.vectors.take(rows, 0), "lengths": lengths}
 
-    def row(self, word):
-        """Return a word's number and spelling, with the border that the convolution needs on both sides."""
-        number = self.number.get(word.lower() if self.lowercase else word, UNKNOWN)
-        if not self.spells:
-            return [number]
-        if len(word) > self.longest:  # without its middle, prefix and suffix remain
-            half = self.longest // 2
-            word = word[: self.longest - half] + word[-half:]
-        border = [PADDING] * self.border
-        spelling = [self.character.get(character, UNKNOWN) for character in word]
-        return [number, *border, WORD_START, *spelling, WORD_END, *border]
-
-
-class _Rows(dict):
-    """Words and the numbers of their rows in a table; row 0 is the padding. A new word adds a row."""
-
-    def __init__(self, words):
-        super().__init__()
-        self.words, self.lock, self.characters = words, threading.Lock(), 0
-        self.cells = np.zeros((1024, 3 + words.longest + 2 * words.border), np.int32)
-        self.widths = np.zeros(1024, np.int32)
-        self.widths[0] = 2 * words.border + 1
-
-    def __missing__(self, word):
-        row = self.words.row(word)
+    def learn(self, sentences):
+        """Return the kept words, with all words of some sentences among them."""
         with self.lock:
-            place = len(self) + 1
-            if word in self:
-                return self[word]
-            if place == len(self.cells):
-                self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)])
-                self.widths = np.concatenate([self.widths, np.zeros_like(self.widths)])
-            self.cells[place, : len(row)] = row
-            self.widths[place] = len(row) - 1
-            self[word] = place
-            self.characters += len(word)
-            return place
+            kept = self.kept
+            new = _distinct(sentences, kept)
+            if len(kept) + len(new) > self.most or kept.characters > KEPT_CHARACTERS:
+                new = _distinct(sentences, ())
+                kept = self.kept = _Vectors(max(self.most, len(new)), self.size)
+            for begin in range(0, len(new), READ_WORDS):
+                some = new[begin : begin + READ_WORDS]
+                kept.add(some, self.read(some))
+            return kept
+
+    def read(self, words):
+        """Return the vectors [M, D] of words."""
+        number = self.number.get
+        vectors = self.table.take([number(word.lower() if self.lowercase else word, UNKNOWN) for word in words], 0)
+        if self.characters is None:
+            return vectors
+        # All words in one row, with padding between them: there the convolution is -inf.
+        border = [PADDING] * (self.window // 2)
+        spelled, begins, known = [*border], [], self.character.get
+        for word in words:
+            begins.append(len(spelled) - len(border))
+            if len(word) > self.longest:  # without its middle, prefix and suffix remain
+                half = self.longest // 2
+                word = word[: self.longest - half] + word[-half:]
+            spelled += [WORD_START, *[known(character, UNKNOWN) for character in word], WORD_END, *border]
+        rows = self.characters.take(spelled, 0)
+        count, filters = len(spelled) - self.window + 1, self.filters
+        summed = rows[:count, :filters].copy()
+        for place in range(1, self.window):
+            summed += rows[place : place + count, place * filters : (place + 1) * filters]
+        spellings = np.maximum.reduceat(summed, begins, 0)
+        return np.concatenate([vectors, np.maximum(spellings, 0.0, out=spellings)], 1)
+
+
+def _distinct(sentences, known):
+    """Return the words of sentences that are not known, each of them once."""
+    return list({word: None for words in sentences for word in words if word not in known})
+
+
+class _Vectors(dict):
+    """Words and the rows of their vectors in a table; row 0 is the padding."""
+
+    def __init__(self, rows, size):
+        super().__init__()
+        self.characters = 0
+        # The system gives memory to rows when they are written.
+        self.vectors = np.zeros((rows + 1, size), np.float32)
+
+    def add(self, words, vectors):
+        """Add new words. A thread that finds a word here also finds its vector."""
+        begin = len(self) + 1
+        end = begin + len(words)
+        self.vectors[begin:end] = vectors
+        self.characters += sum(map(len, words))
+        self.update(zip(words, range(begin, end), strict=True))
 
 
 class _Subwords:
@@ -449,6 +484,7 @@ class _Tags:
             self.best = [np.where(may, own, -np.inf) for may, own in zip(self.legal, self.scores, strict=True)]
             if tables["conditioned"]:
                 self.scores = self.best
+        self.free = np.zeros(count, np.float32)
         self.coupled = self.chain or tables["conditioned"]
         # of every tag: whether it begins a span, whether it ends one by itself, and the type
         self.parts = [(label[:1] in "BS", label[:1] in "SE", label[2:]) for label in self.labels]
@@ -456,9 +492,7 @@ class _Tags:
 
     def annotate(self, sentence, emissions, scores):
         """Add the tags and spans of a sentence, for emissions [N, C]."""
-        best = emissions.argmax(1)
-        if self.chain or not self.is_legal(best):
-            best = viterbi(emissions, *self.best)
+        best = viterbi(emissions, *self.best) if self.chain else self.best_legal(emissions)
         tags = best.tolist()
         sentence["tags"] = [self.labels[tag] for tag in tags]
         if scores:
@@ -479,11 +513,44 @@ class _Tags:
         if scores:
             sentence["tag_scores"] = []
 
-    def is_legal(self, tags):
+    def best_legal(self, emissions):
+        """Return the best legal sequence of tags [N], if nothing but legality couples the words.
+
+        Where the best tags of all words are illegal, the best legal tags of a window around the place are found. The
+        window grows until the tags at its ends are the best ones of their words. Then no legal sequence is better: none
+        has a better window, and none has better tags outside of it.
+        """
+        best = emissions.argmax(1)
         if self.legal is None:
-            return True
+            return best
         start, transitions, end = self.legal
-        return start[tags[0]] and end[tags[-1]] and transitions[tags[1:], tags[:-1]].all()
+        last = len(best) - 1
+        places = np.flatnonzero(~transitions[best[1:], best[:-1]]).tolist()  # between a word and the next
+        illegal = [(place, place + 1) for place in places]
+        if not start[best[0]]:
+            illegal.insert(0, (0, 0))
+        if not end[best[last]]:
+            illegal.append((last, last))
+        found = []  # windows that do not touch
+        for first, final in illegal:
+            while True:
+                first, final = max(first - 1, 0), min(final + 1, last)
+                while found and found[-1][1] >= first:
+                    before = found.pop()
+                    first, final = min(first, before[0]), max(final, before[1])
+                free = self.free
+                tags = viterbi(
+                    emissions[first : final + 1],
+                    self.best[0] if first == 0 else free,
+                    self.best[1],
+                    self.best[2] if final == last else free,
+                )
+                if (first == 0 or tags[0] == best[first]) and (final == last or tags[-1] == best[final]):
+                    break
+            found.append((first, final, tags))
+        for first, final, tags in found:
+            best[first : final + 1] = tags
+        return best
 
     def read_spans(self, sentence, tags):
         """Return the spans of a legal sequence."""
@@ -582,47 +649,46 @@ class _Trees:
         self.symbols, counts = tables["symbols"], tables["labels_of_symbols"]
         self.begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self.relation = np.array(tables["label_relations"])
-        # [H, R]: the labels of every symbol, the last again and again if there are fewer than R
+        # [H + 1, R]: the labels of every symbol, the last again and again if there are fewer than R; any for no symbol
         most = max(counts)
         last = np.array(counts)[:, None] - 1
-        self.labels_of = self.begins[:, None] + np.minimum(np.arange(most), last)
+        labels_of = self.begins[:, None] + np.minimum(np.arange(most), last)
+        self.labels_of = np.concatenate([labels_of, labels_of[-1:]])
         self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.none = len(self.symbols)
+        self.places = np.arange(64)
         self.kept = {}
 
-    def annotate(self, sentence, logits, scores):
-        """Add the tree of a sentence, for the scores of labels [N, K]."""
+    def annotate(self, sentence, logits, symbols, scores):
+        """Add the tree of a sentence, for the scores of labels [N, K] and the probabilities of symbols [N, H + 1]."""
         words = len(logits)
-        naming = self.naming(words, sentence)
-        top = logits.max(1, keepdims=True)
-        powers, exact = np.exp(logits - top), None
-        if not powers.min() > 1e-30:  # numbers of 32 bits hold no smaller share
-            exact = self.log_shares(logits)
-        sums = np.zeros((words, self.none + 1), np.float32)
-        np.add.reduceat(powers, self.begins, axis=1, out=sums[:, :-1])
-        rows = np.arange(words)
+        naming, cells = self.naming(words, sentence)
         # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
-        arcs = sums[rows[:, None], naming]
-        heads = arcs.argmax(1)
-        if exact is not None or not _is_tree(heads.tolist(), self.multiroot) or not arcs[rows, heads].all():
+        arcs = symbols.take(cells)
+        best = arcs.argmax(1)
+        heads = best.tolist()
+        if symbols[:, :-1].min() <= SMALLEST:  # numbers of 32 bits hold no smaller share
+            heads = best_tree(self.log_shares(logits).take(cells), self.multiroot)
+        elif not _is_tree(heads, self.multiroot) or not arcs[self.places[:words], best].all():
             with np.errstate(divide="ignore"):
-                table = np.log(sums / powers.sum(1, keepdims=True), dtype=np.float64) if exact is None else exact
-            heads = np.array(best_tree(table[rows[:, None], naming], self.multiroot))
-        symbols = naming[rows, heads]
-        chosen = np.minimum(symbols, self.none - 1)
-        labels = self.labels_of[chosen]
-        labels = labels[rows, logits[rows[:, None], labels].argmax(1)]
-        relations = self.relation[labels]
-        for word in np.flatnonzero(symbols == self.none):  # rare: a tree needs an arc that no label names
-            relations[word] = np.bincount(self.relation, powers[word].astype(np.float64)).argmax()
-        sentence["heads"] = np.where(heads == rows, 0, heads + 1).tolist()
+                heads = best_tree(np.log(arcs, dtype=np.float64), self.multiroot)
+        rows = self.places[:words]
+        chosen = naming[rows, heads]
+        labels = self.labels_of.take(chosen, 0)
+        labels = labels[rows, logits.take(labels + rows[:, None] * logits.shape[1]).argmax(1)]
+        relations = self.relation.take(labels)
+        if chosen.max() == self.none:  # rare: a tree needs an arc that no label names
+            for word in np.flatnonzero(chosen == self.none):
+                powers = np.exp(logits[word].astype(np.float64) - logits[word].max())
+                relations[word] = np.bincount(self.relation, powers).argmax()
+        sentence["heads"] = [0 if head == word else head + 1 for word, head in enumerate(heads)]
         sentence["relations"] = [self.relations[number] for number in relations.tolist()]
         if scores:
-            shares = np.exp(logits.astype(np.float64) - top)
+            shares = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             totals = np.add.reduceat(shares, self.begins, axis=1)
-            named = symbols < self.none
-            sentence["head_scores"] = np.where(named, totals[rows, chosen], 0.0).tolist()
+            named = chosen < self.none
+            sentence["head_scores"] = np.where(named, totals[rows, np.minimum(chosen, self.none - 1)], 0.0).tolist()
             sentence["relation_scores"] = np.where(named, shares[rows, labels], 0.0).tolist()
 
     def annotate_nothing(self, sentence, scores):
@@ -639,7 +705,12 @@ class _Trees:
         return np.concatenate([sums, np.full((len(sums), 1), -np.inf)], 1)
 
     def naming(self, words, sentence):
-        """Return the symbol [N, N] that names each head of each dependent, H if there is none; [d, d] is the root."""
+        """Return the symbol [N, N] that names each head of each dependent, and its cell in a flat array [N, H + 1].
+
+        The symbol is H if none names the head; that of [d, d] names the root.
+        """
+        while words > len(self.places):
+            self.places = np.arange(2 * len(self.places))
         upos = None
         if self.encoding == "relative_pos":
             upos = sentence.get("upos")
@@ -648,13 +719,16 @@ class _Trees:
                     "This parser reads parts of speech. Give sentences as dictionaries with `words` and `upos`, one "
                     "part of speech for every word."
                 )
-            return self.by_part_of_speech(upos)
+            return self.with_cells(self.by_part_of_speech(upos))
         found = self.kept.get(words)
         if found is None:
-            found = self.by_position(words)
+            found = self.with_cells(self.by_position(words))
             if words <= 64:
                 self.kept[words] = found
         return found
+
+    def with_cells(self, table):
+        return table, table + self.places[: len(table), None] * (self.none + 1)
 
     def by_position(self, words):
         place = np.arange(words)
@@ -713,63 +787,125 @@ def best_tree(arcs, multiroot):
 
 def _best_of_any(arcs):
     """Return the best tree of any number of roots, or None."""
-    return arborescence(*_best_heads(arcs), arcs.diagonal().tolist(), False)
+    heads = arcs.argmax(1)
+    best = arcs[range(len(arcs)), heads]
+    if not best.min() > -math.inf:
+        return None
+    losses = _losses(arcs, best)
+    found = arborescence(losses, np.where(heads == range(len(arcs)), len(arcs), heads).tolist())
+    return None if found is None else found[0]
+
+
+def _losses(arcs, best):
+    """Return what every head costs beyond the best one of its word, [N, N + 1], the root last."""
+    size = len(arcs)
+    losses = np.empty((size, size + 1))
+    np.subtract(best[:, None], arcs, out=losses[:, :size])
+    losses[:, size] = losses.diagonal()
+    np.fill_diagonal(losses, math.inf)
+    return losses
 
 
 def _best_of_one_root(arcs):
     """Return the best tree with one root, or None."""
     size = len(arcs)
-    between, heads, offers = _best_heads(arcs)
-    if min(offers) > -math.inf:
-        # Of the trees with a given root, none scores more than the root's arc and the best heads of all other words.
-        gains = arcs.diagonal() - offers
-        likeliest = np.argsort(-gains)[: TRIED_ROOTS + 1].tolist()
-        best, highest = None, -math.inf
-        for rank, word in enumerate(likeliest):
-            if highest >= sum(offers) + gains[word]:
-                return best
-            if rank == TRIED_ROOTS:
-                break
-            only = [0.0 if other == word else -math.inf for other in range(size)]
-            others = [-math.inf if other == word else offer for other, offer in enumerate(offers)]
-            found = arborescence(between, heads, others, only, True)
-            score = -math.inf if found is None else float(arcs[range(size), found].sum())
-            if score > highest:
-                best, highest = found, score
-    found = arborescence(between, heads, offers, arcs.diagonal().tolist(), True)
-    return found if found is not None and sum(head == word for word, head in enumerate(found)) == 1 else None
-
-
-def _best_heads(arcs):
-    """Return scores without root arcs, and the best head of every word among the others, with its score."""
     between = arcs.copy()
     np.fill_diagonal(between, -math.inf)
-    heads = between.argmax(1)
-    return between, heads.tolist(), between[range(len(arcs)), heads].tolist()
+    heads = between.argmax(1).tolist()
+    best = between[range(size), heads]
+    if size == 1 or not best.min() > -math.inf:
+        return _of_fewest_roots(arcs, heads, best)
+    losses = _losses(arcs, best)
+    # A tree with a given root costs at least what the root's arc costs beyond its best head, and the least that it
+    # costs to leave each cycle of best heads, but for one in which the root lies.
+    bounds, cycles, exits = losses[:, size].copy(), _cycles(heads), []
+    losses[:, size] = math.inf
+    for cycle in cycles:
+        rows = losses[cycle]
+        rows[:, cycle] = math.inf
+        member, head = divmod(int(rows.argmin()), size + 1)
+        exits.append((cycle[member], head))
+        others = np.full(size, rows[member, head])
+        others[cycle] = 0.0
+        bounds += others
+    likeliest = np.argsort(bounds)[: TRIED_ROOTS + 1].tolist()
+    root = likeliest[0]
+    if bounds[root] < math.inf:
+        found = list(heads)
+        found[root] = root
+        for cycle, (member, head) in zip(cycles, exits, strict=True):
+            if root not in cycle:
+                found[member] = head
+        if _is_tree(found, False):  # nothing costs less
+            return found
+    tree, lowest = None, math.inf
+    for rank, root in enumerate(likeliest):
+        if lowest <= bounds[root]:
+            return tree
+        if rank == TRIED_ROOTS:
+            break
+        rest = losses.copy()
+        rest[root] = math.inf
+        others = list(heads)
+        others[root] = size
+        loss = arcs.item(root, heads[root]) - arcs.item(root, root)
+        found = arborescence(rest, others, most=lowest - loss)
+        if found is not None:
+            tree, lowest = found[0], found[1] + loss
+    return _of_fewest_roots(arcs, heads, best)
 
 
-def arborescence(arcs, heads, offers, roots, reluctant_root):
-    """Return the best tree by Edmonds' algorithm (1967) in O(N^2) time, or None if there is no tree.
+def _of_fewest_roots(arcs, heads, best):
+    """Return the best of the trees with the fewest roots if these have one, or None."""
+    size = len(heads)
+    possible = best > -math.inf
+    losses = _losses(arcs, np.where(possible, best, 0.0))
+    start = [head if may else size for head, may in zip(heads, possible.tolist(), strict=True)]
+    if not losses[~possible, size].max(initial=0.0) < math.inf:
+        return None
+    found = arborescence(losses, start, reluctant_root=True)
+    return found[0] if found is not None and sum(head == word for word, head in enumerate(found[0])) == 1 else None
+
+
+def _cycles(heads):
+    """Return the cycles of heads, each a list of words."""
+    seen, found = [-1] * len(heads), []  # of every word: the word from which it was reached first
+    for start in range(len(heads)):
+        word = start
+        while seen[word] < 0:
+            seen[word] = start
+            word = heads[word]
+        if seen[word] == start:
+            cycle = [word]
+            while heads[cycle[-1]] != word:
+                cycle.append(heads[cycle[-1]])
+            found.append(cycle)
+    return found
+
+
+def arborescence(losses, heads, reluctant_root=False, most=math.inf):
+    """Return the best tree by Edmonds' algorithm (1967) in O(N^2) time, a list of heads, and its loss.
 
     Args:
-        arcs: array [N, N] of scores by dependent and head, -inf on the diagonal.
-        heads, offers: lists [N] of the best head of every word and the score of this arc.
-        roots: list [N] of the scores of root arcs.
+        losses: array [N, N + 1] by dependent and head, the root last; inf for impossible.
+        heads: list [N] of heads, one for every word, from which the search starts. They are the best ones, of loss 0.
         reluctant_root: whether to find the best of the trees with the fewest roots, rather than the best tree.
+        most: a loss. None is returned if there is no tree that costs less.
 
     A component is a word or a contracted cycle. Each takes its best arc from outside; cycles are contracted until there
-    are none, and each is opened again at the child that the arc from outside enters. A component has a row: for every
-    head the score of its best arc into the component. An arc into a child replaces the arc that the child has taken, so
-    that the rows of children are compared, and added up, by their distance from the scores taken. Root arcs that enter
-    a cycle replace an arc between words, so that taking them last minimizes their number before the score is maximized.
+    are none, and each is opened again at the child that the arc from outside enters. A component has a row of losses:
+    for every head that of its best arc into the component, beyond the loss of the arc taken. An arc into a child
+    replaces the arc that the child has taken, so that the row of a cycle is the least of its children's rows. Root arcs
+    that enter a cycle replace an arc between words, so that taking them last minimizes their number before the loss.
     """
-    size, nothing = len(heads), -math.inf
-    # of every component, words first: its arc, the score of it, its root arc's score, row, children and words
-    head_of, taken, root_of = list(heads), list(offers), list(roots)
-    row_of, children, words_of = [None] * size, [None] * size, [None] * size
-    component = list(range(size))  # of every word: the outermost component that it lies in
+    size = len(heads)
+    rows = np.empty((2 * size, size + 1))  # of components, words first
+    rows[:size] = losses
+    head_of, children, words_of = list(heads), [None] * size, [[word] for word in range(size)]
+    component = list(range(size + 1))  # of every word and the root: the outermost component that it lies in
     unseen, on_path, done = 0, 1, 2
     state = [unseen] * size
+    paid = 0.0
     for start in range(size):
         current = component[start]
         if state[current] != unseen:
@@ -777,12 +913,10 @@ def arborescence(arcs, heads, offers, roots, reluctant_root):
         path = [current]  # of components, each taking its arc from the next
         while True:
             state[current] = on_path
-            if taken[current] == nothing or (not reluctant_root and root_of[current] > taken[current]):
-                if root_of[current] == nothing:
-                    return None
-                head_of[current] = -1
+            head = head_of[current]
+            if head == size:
                 break
-            target = component[head_of[current]]
+            target = component[head]
             if state[target] == unseen:
                 current = target
                 path.append(current)
@@ -792,29 +926,21 @@ def arborescence(arcs, heads, offers, roots, reluctant_root):
             cycle = [path.pop()]
             while cycle[-1] != target:
                 cycle.append(path.pop())
-            current = len(row_of)
-            words, merged, root = [], None, nothing
-            for child in cycle:
-                row = row_of[child]
-                if row is None:
-                    row = row_of[child] = arcs[child].tolist()
-                    words.append(child)
-                else:
-                    words += words_of[child]
-                more = taken[target] - taken[child]
-                root = max(root, root_of[child] + more)
-                if merged is None:
-                    merged = [score + more for score in row]
-                else:
-                    merged = [a if a > b + more else b + more for a, b in zip(merged, row, strict=True)]
+            current = len(head_of)
+            row = rows[cycle].min(0, out=rows[current])
+            words = [word for child in cycle for word in words_of[child]]
+            row[words] = math.inf
+            head = int((row[:size] if reluctant_root else row).argmin())
+            loss = row.item(head)
+            if reluctant_root and loss == math.inf:
+                head, loss = size, row.item(size)
+            paid += loss
+            if not paid < most:
+                return None
+            row -= loss
             for word in words:
-                merged[word] = nothing
                 component[word] = current
-            best = max(merged)
-            head_of.append(merged.index(best))
-            taken.append(best)
-            root_of.append(root)
-            row_of.append(merged)
+            head_of.append(head)
             children.append(cycle)
             words_of.append(words)
             state.append(on_path)
@@ -822,11 +948,11 @@ def arborescence(arcs, heads, offers, roots, reluctant_root):
         for passed in path:
             state[passed] = done
     # What enters a component enters the child with the best arc from there; the others keep their arcs.
-    for outer in range(len(row_of) - 1, size - 1, -1):
+    for outer in range(len(head_of) - 1, size - 1, -1):
         head = head_of[outer]
-        offered = [(root_of[child] if head < 0 else row_of[child][head]) - taken[child] for child in children[outer]]
-        head_of[children[outer][offered.index(max(offered))]] = head
-    return [word if head < 0 else head for word, head in enumerate(head_of[:size])]
+        offered = [rows.item(child, head) for child in children[outer]]
+        head_of[children[outer][offered.index(min(offered))]] = head
+    return [word if head == size else head for word, head in enumerate(head_of[:size])], paid
 
 
 # The command ------------------------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from structkd.models import BiLSTMEncoder, StackedEncoder, TransformerEncoder, WordEncoder
 
 from .graph import OPSET, Graph
 
-__all__ = ["encoder_graph", "word_vectors"]
+__all__ = ["encoder_graph", "in_context", "word_vectors"]
 
 
 @singledispatch
@@ -35,7 +36,8 @@ def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str, lengths: str)
         lengths: name of the value that holds the sentences' lengths, int32 [B].
 
     Returns:
-        The name of the vectors, float [B, N, D], and the plain data from which ``annotate.py`` makes its inputs.
+        The name of the vectors, float [B, N, D], and the plain data from which ``annotate.py`` makes its inputs. The
+        key ``files`` holds further files by name, texts and arrays.
 
     Raises:
         NotImplementedError: if the class has no function here.
@@ -48,24 +50,28 @@ def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str, lengths: str)
 
 @encoder_graph.register
 def _(encoder: BiLSTMEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
-    words = graph.input(f"{prefix}words", "int32", ["B", "N"])
-    characters = ""
+    arrays = {f"{prefix}words.npy": _array(encoder.embedding.weight)}
     if encoder.characters is not None:
-        characters = graph.input(f"{prefix}characters", "int32", ["B", "N", "W"])
-    vectors = word_vectors(encoder, graph, words, characters, lengths)
+        window, _, filters = (tables := character_tables(encoder.characters)).shape
+        arrays[f"{prefix}characters.npy"] = tables.transpose(1, 0, 2).reshape(-1, window * filters)
+    size = encoder.embedding.embedding_dim + encoder.config.character_filters
+    vectors = graph.input(f"{prefix}vectors", "float", ["B", "N", size])
     vocabulary: Any = encoder.features
-    return vectors, {
+    return in_context(encoder, graph, vectors, lengths), {
         "kind": "words",
+        "arrays": list(arrays),
+        "scale": None,
         "words": vocabulary.words,
         "characters": vocabulary.characters if encoder.characters is not None else None,
         "lowercase": vocabulary.lowercase,
         "max_characters": vocabulary.max_characters,
-        "border": encoder.config.character_window // 2 if encoder.characters is not None else 0,
+        "window": encoder.config.character_window,
+        "files": arrays,
     }
 
 
-def word_vectors(encoder: BiLSTMEncoder, graph: Graph, words: str, characters: str, lengths: str) -> str:
-    """Add a BiLSTM encoder: words int32 [B, N] and characters int32 [B, N, W] -> float [B, N, D].
+def word_vectors(encoder: BiLSTMEncoder, graph: Graph, words: str, characters: str) -> str:
+    """Add the vectors of words without context: words int32 [B, N] and characters int32 [B, N, W] -> float [B, N, D].
 
     Characters have a border of padding, half the convolution's window, on both sides. They are not read if the encoder
     does not spell words.
@@ -73,7 +79,12 @@ def word_vectors(encoder: BiLSTMEncoder, graph: Graph, words: str, characters: s
     vectors = graph.add("Gather", graph.constant(_array(encoder.embedding.weight), "words"), words)
     if encoder.characters is not None:
         vectors = graph.add("Concat", vectors, _spelling(encoder.characters, graph, characters), axis=2)
-    return str(vectors if encoder.lstm is None else lstm(encoder.lstm, graph, vectors, lengths))
+    return str(vectors)
+
+
+def in_context(encoder: BiLSTMEncoder, graph: Graph, vectors: str, lengths: str) -> str:
+    """Add the layers of a BiLSTM encoder: vectors of words float [B, N, D] -> float [B, N, D]."""
+    return vectors if encoder.lstm is None else lstm(encoder.lstm, graph, vectors, lengths)
 
 
 @encoder_graph.register
@@ -167,8 +178,8 @@ def _traced(backbone: Any) -> onnx.ModelProto:
         return onnx.load(file)
 
 
-def _spelling(layer: Any, graph: Graph, characters: str) -> str:
-    """Add the character CNN: characters int32 [B, N, W] -> float [B, N, filters].
+def character_tables(layer: Any) -> NDArray[np.float32]:
+    """Return what every character adds to the convolution around it, [window, characters, filters].
 
     An embedding followed by a convolution is linear in every character. Its product with each column of the window is
     therefore a table, and the convolution a sum of rows: filters * window additions a character rather than
@@ -179,7 +190,14 @@ def _spelling(layer: Any, graph: Graph, characters: str) -> str:
     middle = kernel.shape[2] // 2
     tables[middle] += layer.convolution.bias.double()
     tables[middle, 0] = -torch.inf  # the maximum ignores places without a character
-    width = kernel.shape[2]
+    found: NDArray[np.float32] = _array(tables.float())
+    return found
+
+
+def _spelling(layer: Any, graph: Graph, characters: str) -> str:
+    """Add the character CNN: characters int32 [B, N, W] -> float [B, N, filters]."""
+    tables = character_tables(layer)
+    width = len(tables)
     summed = ""
     for offset, table in enumerate(tables):
         end = offset - width + 1
@@ -190,7 +208,7 @@ def _spelling(layer: Any, graph: Graph, characters: str) -> str:
             graph.constant(np.array([end if end else np.iinfo(np.int64).max])),
             graph.constant(np.array([2])),
         )
-        rows = graph.add("Gather", graph.constant(_array(table), "characters"), part)
+        rows = graph.add("Gather", graph.constant(table, "characters"), part)
         summed = graph.add("Add", summed, rows) if summed else rows
     return str(graph.add("Relu", graph.add("ReduceMax", summed, axes=[2], keepdims=0)))
 

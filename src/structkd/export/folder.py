@@ -6,12 +6,13 @@ import importlib.util
 import json
 import keyword
 import logging
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from structkd.data import TagAnnotation, TreeAnnotation
 from structkd.evaluation import compute_metrics, counts
@@ -24,9 +25,7 @@ __all__ = ["LARGEST_LOSS", "export"]
 
 #: How much worse than the exported model its int8 form may be on the development sentences, in points of the metric.
 LARGEST_LOSS = 0.3
-#: Names of the tables of characters, see :mod:`structkd.export.encoders`.
-_SPELLING = re.compile("characters_")
-_FORMAT = 1
+_FORMAT = 2
 _SOURCE = Path(__file__).with_name("annotate.py")
 
 Example = Mapping[str, Any]
@@ -44,8 +43,9 @@ def export(
 ) -> Path:
     """Write a folder that annotates text without torch: ``from exported.annotate import load; load().annotate(text)``.
 
-    It holds ``model.onnx``, ``tables.json``, ``annotate.py`` (needs numpy and onnxruntime; a model on subwords also
-    tokenizers), ``README.md`` and ``manifest.json``. It annotates as ``model.annotate`` does.
+    It holds ``model.onnx``, ``tables.json`` and the arrays of a model on words, ``annotate.py`` (needs numpy and
+    onnxruntime; a model on subwords also tokenizers), ``README.md`` and ``manifest.json``. It annotates as
+    ``model.annotate`` does.
 
     Args:
         model: a :class:`~structkd.models.Tagger` or :class:`~structkd.models.HeadLabeler`, with its features.
@@ -74,7 +74,7 @@ def export(
     >>> model = TaggerRecipe(encoder=BiLSTMRecipe(hidden_size=8)).create(corpus.annotation, text, text)
     >>> with tempfile.TemporaryDirectory() as place:
     ...     sorted(path.name for path in export(model, f"{place}/exported").iterdir())
-    ['README.md', 'annotate.py', 'manifest.json', 'model.onnx', 'tables.json']
+    ['README.md', 'annotate.py', 'characters.npy', 'manifest.json', 'model.onnx', 'tables.json', 'words.npy']
     """
     _require("onnx", "onnxruntime")
     from .annotate import load
@@ -96,16 +96,21 @@ def export(
         temporary.mkdir()
         network = graph.model("scores", {"producer": "structkd", "task": tables["task"]})
         (temporary / "model.onnx").write_bytes(network.SerializeToString())
-        for name, text in _files(tables["features"]).items():
-            (temporary / name).write_text(text, encoding="utf-8")
+        for name, content in _files(tables["features"]).items():
+            if isinstance(content, str):
+                (temporary / name).write_text(content, encoding="utf-8")
+            else:
+                np.save(temporary / name, content, allow_pickle=False)
         tables = {"format": _FORMAT, **tables, "word_pattern": word_pattern()}
-        (temporary / "tables.json").write_text(json.dumps(tables, ensure_ascii=False), encoding="utf-8")
+        _write_tables(temporary, tables)
         shutil.copyfile(_SOURCE, temporary / "annotate.py")
         facts: dict[str, Any] = {}
         if int8:
             assert dev is not None
             before = _main_metric(model, load(temporary), dev)
             _quantize(temporary / "model.onnx")
+            _quantize_words(temporary, tables["features"])
+            _write_tables(temporary, tables)
             after = _main_metric(model, load(temporary), dev)
             facts["int8"] = {"metric": before[0], "float32": before[1], "int8": after[1], "sentences": len(dev)}
             loss = 100 * (before[1] - after[1])
@@ -133,9 +138,13 @@ def _require(*packages: str) -> None:
         raise ImportError(f"Exporting needs {' and '.join(missing)}: pip install 'structkd[export]'")
 
 
-def _files(features: dict[str, Any]) -> dict[str, str]:
+def _write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
+    (folder / "tables.json").write_text(json.dumps(tables, ensure_ascii=False), encoding="utf-8")
+
+
+def _files(features: dict[str, Any]) -> dict[str, Any]:
     """Take the files out of the tables of an encoder and its parts."""
-    files: dict[str, str] = features.pop("files", {})
+    files: dict[str, Any] = features.pop("files", {})
     for part in features.get("parts", {}).values():
         files |= _files(part)
     return files
@@ -143,14 +152,23 @@ def _files(features: dict[str, Any]) -> dict[str, str]:
 
 def _quantize(path: Path) -> None:
     """Replace a network by its int8 form: weights of 8 bits, activations quantized as they come."""
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # A table with -inf has no scale. It is small.
-    kept = [node.name for node in onnx.load(path).graph.node if any(map(_SPELLING.match, node.input))]
     # One scale for every column of the weights loses less than one for all.
     with _without_advice():
-        quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
+        quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True)
+
+
+def _quantize_words(folder: Path, features: dict[str, Any]) -> None:
+    """Replace the tables of words by numbers of 8 bits, and note the scale of every column."""
+    for part in features.get("parts", {}).values():
+        _quantize_words(folder, part)
+    if "scale" in features:
+        path = folder / features["arrays"][0]
+        words = np.load(path, allow_pickle=False)
+        scale = np.maximum(np.abs(words).max(0), np.finfo(np.float32).tiny) / 127
+        np.save(path, np.round(words / scale).astype(np.int8), allow_pickle=False)
+        features["scale"] = scale.tolist()
 
 
 @contextmanager
@@ -198,7 +216,7 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
     """Return the part of the model card that says how the folder, of this name, is used."""
     package = name if name.isidentifier() and not keyword.iskeyword(name) else "exported"
     called = "" if package == name else f", renamed to `{package}`"
-    needs = "numpy and onnxruntime" + (", and tokenizers" if _reads_subwords(tables["features"]) else "")
+    needs = "numpy and onnxruntime" + (", and tokenizers" if _reads("subwords", tables["features"]) else "")
     lines = [
         "# This folder",
         "",
@@ -217,7 +235,8 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
         "",
         "| file | content |",
         "|---|---|",
-        "| `model.onnx` | the network: from the numbers of words to the scores of labels |",
+        "| `model.onnx` | the network: from the vectors of words, or from subwords, to the scores of labels |",
+        *(["| `words.npy`, `characters.npy` | the vectors of words |"] if _reads("words", tables["features"]) else []),
         "| `tables.json` | vocabulary, labels, tags that may follow each other, pattern of a word |",
         "| `annotate.py` | reads text, runs the network, decodes |",
     ]
@@ -234,5 +253,6 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
     return "\n".join(lines) + "\n"
 
 
-def _reads_subwords(features: Mapping[str, Any]) -> bool:
-    return features["kind"] == "subwords" or any(map(_reads_subwords, features.get("parts", {}).values()))
+def _reads(kind: str, features: Mapping[str, Any]) -> bool:
+    """Return whether an encoder or a part of it reads "words" or "subwords"."""
+    return features["kind"] == kind or any(_reads(kind, part) for part in features.get("parts", {}).values())

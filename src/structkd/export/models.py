@@ -30,7 +30,7 @@ Vectors = Callable[[], tuple[str, Tables]]
 
 @singledispatch
 def model_graph(model: StructuredModel, graph: Graph) -> Tables:
-    """Add a model to a graph, with one output of scores [B, N, C].
+    """Add a model to a graph, with the outputs that ``annotate.py`` reads: scores [B, N, C] first.
 
     Args:
         model: on the CPU, with features.
@@ -51,7 +51,7 @@ def model_graph(model: StructuredModel, graph: Graph) -> Tables:
 @model_graph.register
 def _(model: Tagger, graph: Graph) -> Tables:
     labels = list(model.config.labels)
-    features = _scores(model, model.emission, None, graph)
+    _, features = _scores(model, model.emission, None, graph)
     chain = legal = None
     if model.config.head == "crf":
         chain = {name: scores.tolist() for name, scores in chain_scores(model).items()}
@@ -84,9 +84,15 @@ def _(model: HeadLabeler, graph: Graph) -> Tables:
     order = sorted(range(len(config.labels)), key=lambda label: (place[config.labels[label][0]], label))
     counts = Counter(symbol for symbol, _ in config.labels)
     relations = list(config.relations)
+    scores, features = _scores(model, model.label, order, graph)
+    # The probability of a symbol is the sum over its labels. The last column, of no symbol, is 0.
+    membership = np.zeros((len(order), len(symbols) + 1), np.float32)
+    membership[np.arange(len(order)), [place[config.labels[label][0]] for label in order]] = 1.0
+    of_symbols = graph.add("MatMul", graph.add("Softmax", scores, axis=2), graph.constant(membership, "membership"))
+    graph.output(of_symbols, "symbols", "float", ["B", "N", len(symbols) + 1])
     return {
         "task": "trees",
-        "features": _scores(model, model.label, order, graph),
+        "features": features,
         "encoding": config.encoding,
         "symbols": symbols,
         "labels_of_symbols": [counts[symbol] for symbol in symbols],
@@ -96,8 +102,8 @@ def _(model: HeadLabeler, graph: Graph) -> Tables:
     }
 
 
-def _scores(model: StructuredModel, layer: nn.Linear, order: list[int] | None, graph: Graph) -> Tables:
-    """Add the encoder and a linear layer, its outputs in some order; return the tables of the features."""
+def _scores(model: StructuredModel, layer: nn.Linear, order: list[int] | None, graph: Graph) -> tuple[str, Tables]:
+    """Add the encoder and a linear layer, its outputs in some order; return the scores and the features' tables."""
     _ = model.features  # raises an error for a model that cannot read text
     lengths = graph.input("lengths", "int32", ["B"])
     vectors, features = encoder_graph(model.encoder, graph, "", lengths)
@@ -105,8 +111,9 @@ def _scores(model: StructuredModel, layer: nn.Linear, order: list[int] | None, g
     if order is not None:
         weight, bias = weight[order], bias[order]
     product = graph.add("MatMul", vectors, graph.constant(np.ascontiguousarray(weight.T), "scores"))
-    graph.output(graph.add("Add", product, graph.constant(bias, "bias")), "scores", "float", ["B", "N", len(bias)])
-    return features
+    scores = graph.add("Add", product, graph.constant(bias, "bias"))
+    graph.output(scores, "scores", "float", ["B", "N", len(bias)])
+    return scores, features
 
 
 def chain_scores(model: Tagger) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import onnx
 from structkd.data import legal_transitions
 from structkd.models import BiLSTMEncoder, StructuredModel, Tagger
 
-from .encoders import word_vectors
+from .encoders import in_context, word_vectors
 from .graph import Graph
 from .models import chain_scores
 
@@ -58,7 +58,8 @@ def single_file_model(model: StructuredModel) -> onnx.ModelProto:
         border = model.encoder.config.character_window // 2
         spelling = _batch_of_one(graph, _spelling(graph, vocabulary, characters, counts, border))
     lengths = graph.add("Cast", graph.add("Shape", words), to=onnx.TensorProto.INT32)
-    vectors = word_vectors(model.encoder, graph, _batch_of_one(graph, numbers), spelling, lengths)
+    vectors = word_vectors(model.encoder, graph, _batch_of_one(graph, numbers), spelling)
+    vectors = in_context(model.encoder, graph, vectors, lengths)
     weight, bias = (each.detach().cpu().float().numpy() for each in (model.emission.weight, model.emission.bias))
     product = graph.add("MatMul", graph.add("Squeeze", vectors, _whole(graph, 0)), graph.constant(weight.T, "scores"))
     labels = _viterbi(graph, model, graph.add("Add", product, graph.constant(bias, "bias")))
