@@ -649,11 +649,8 @@ class _Trees:
         self.symbols, counts = tables["symbols"], tables["labels_of_symbols"]
         self.begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self.relation = np.array(tables["label_relations"])
-        # [H + 1, R]: the labels of every symbol, the last again and again if there are fewer than R; any for no symbol
-        most = max(counts)
-        last = np.array(counts)[:, None] - 1
-        labels_of = self.begins[:, None] + np.minimum(np.arange(most), last)
-        self.labels_of = np.concatenate([labels_of, labels_of[-1:]])
+        self.ranges = [(end - count, end) for end, count in zip(np.cumsum(counts).tolist(), counts, strict=True)]
+        self.symbol = np.repeat(np.arange(len(counts)), counts)  # of every label
         self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.none = len(self.symbols)
         self.places = np.arange(64)
@@ -666,16 +663,17 @@ class _Trees:
         # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
         arcs = symbols.take(cells)
         best = arcs.argmax(1)
-        heads = best.tolist()
         if symbols[:, :-1].min() <= SMALLEST:  # numbers of 32 bits hold no smaller share
             heads = best_tree(self.log_shares(logits).take(cells), self.multiroot)
-        elif not _is_tree(heads, self.multiroot) or not arcs[self.places[:words], best].all():
-            with np.errstate(divide="ignore"):
-                heads = best_tree(np.log(arcs, dtype=np.float64), self.multiroot)
+        else:
+            heads = likeliest_tree(arcs, best.tolist(), self.multiroot)
         rows = self.places[:words]
-        chosen = naming[rows, heads]
-        labels = self.labels_of.take(chosen, 0)
-        labels = labels[rows, logits.take(labels + rows[:, None] * logits.shape[1]).argmax(1)]
+        chosen = naming[rows, np.array(heads)]
+        labels = logits.argmax(1)  # the best label of a word names its head, but for some words
+        for word in np.flatnonzero(self.symbol.take(labels) != chosen).tolist():
+            if chosen[word] < self.none:
+                begin, end = self.ranges[chosen[word]]
+                labels[word] = begin + logits[word, begin:end].argmax()
         relations = self.relation.take(labels)
         if chosen.max() == self.none:  # rare: a tree needs an arc that no label names
             for word in np.flatnonzero(chosen == self.none):
@@ -754,19 +752,72 @@ class _Trees:
         return table
 
 
-def _is_tree(heads, multiroot):
-    """Return whether heads (a root is its own) have no cycle, and one root unless several are allowed."""
-    if not multiroot and sum(head == word for word, head in enumerate(heads)) != 1:
-        return False
-    seen = [-1] * len(heads)  # of every word: the word from which it was reached first
-    for start in range(len(heads)):
-        word = start
-        while seen[word] < 0:
-            seen[word] = start
-            word = heads[word]
-        if seen[word] == start and heads[word] != word:
-            return False
-    return True
+def likeliest_tree(arcs, best, multiroot):
+    """Return the heads of the likeliest tree, a list; a root is its own head.
+
+    Args:
+        arcs: array [N, N] of probabilities by dependent and head, root arcs on the diagonal.
+        best: list [N] of the likeliest head of every word.
+        multiroot: as in `best_tree`, which finds the same trees.
+    """
+    cycles = _cycles(best)
+    taken = arcs.max(1)
+    if taken.min() > 0:
+        if all(len(cycle) == 1 for cycle in cycles) and (multiroot or len(cycles) == 1):
+            return best
+        found = None if multiroot else _near_tree(arcs, best, taken, cycles)
+        if found is not None:
+            return found
+    with np.errstate(divide="ignore"):
+        return best_tree(np.log(arcs, dtype=np.float64), multiroot)
+
+
+def _near_tree(arcs, best, taken, cycles):
+    """Return the likeliest tree with one root if it is near to the likeliest heads of all words, or None.
+
+    No tree with a given root is likelier than the root's arc and the best heads of all other words, times the best odds
+    of a way out of each cycle in which the root does not lie. If these ways out give a tree, it is the likeliest one.
+    """
+    size, heads = len(best), best
+    roots = [cycle[0] for cycle in cycles if len(cycle) == 1]
+    if roots:  # which become words with other heads
+        heads, taken = list(best), taken.copy()
+        for word in roots:
+            row = arcs[word].copy()
+            row[word] = 0.0
+            heads[word] = head = int(row.argmax())
+            taken[word] = row[head]
+        cycles = _cycles(heads)
+        if not taken.min() > 0:
+            return None
+    odds, exits = arcs.diagonal() / taken, []
+    for cycle in cycles:
+        rows = arcs[cycle]
+        rows[:, cycle] = 0.0
+        rows /= taken[cycle][:, None]
+        place = int(rows.argmax())
+        own = odds[cycle]
+        odds *= rows.item(place)
+        odds[cycle] = own
+        exits.append((cycle[place // size], place % size))
+    root = int(odds.argmax())
+    if not odds[root] > 0:
+        return None
+    found = list(heads)
+    found[root] = root
+    left = []
+    for cycle, (word, head) in zip(cycles, exits, strict=True):
+        if root not in cycle:
+            found[word] = head
+            left.append(word)
+    for word in left:
+        for _ in range(size):
+            word = found[word]
+            if word == root:
+                break
+        else:
+            return None
+    return found
 
 
 def best_tree(arcs, multiroot):
@@ -818,26 +869,15 @@ def _best_of_one_root(arcs):
     losses = _losses(arcs, best)
     # A tree with a given root costs at least what the root's arc costs beyond its best head, and the least that it
     # costs to leave each cycle of best heads, but for one in which the root lies.
-    bounds, cycles, exits = losses[:, size].copy(), _cycles(heads), []
+    bounds = losses[:, size].copy()
     losses[:, size] = math.inf
-    for cycle in cycles:
+    for cycle in _cycles(heads):
         rows = losses[cycle]
         rows[:, cycle] = math.inf
-        member, head = divmod(int(rows.argmin()), size + 1)
-        exits.append((cycle[member], head))
-        others = np.full(size, rows[member, head])
-        others[cycle] = 0.0
-        bounds += others
+        own = bounds[cycle]
+        bounds += rows.min()
+        bounds[cycle] = own
     likeliest = np.argsort(bounds)[: TRIED_ROOTS + 1].tolist()
-    root = likeliest[0]
-    if bounds[root] < math.inf:
-        found = list(heads)
-        found[root] = root
-        for cycle, (member, head) in zip(cycles, exits, strict=True):
-            if root not in cycle:
-                found[member] = head
-        if _is_tree(found, False):  # nothing costs less
-            return found
     tree, lowest = None, math.inf
     for rank, root in enumerate(likeliest):
         if lowest <= bounds[root]:
