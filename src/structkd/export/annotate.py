@@ -40,6 +40,8 @@ PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
 KEPT_NUMBERS, KEPT_CHARACTERS = 4_000_000, 5_000_000
 #: New words whose vectors are computed at once.
 READ_WORDS = 256
+#: Words of the vocabulary whose vectors are computed when a model is loaded, in about 2 us each.
+FIRST_WORDS = 10_000
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
@@ -312,6 +314,8 @@ class _Words:
         self.size = self.table.shape[1] + self.filters
         self.most = KEPT_NUMBERS // self.size
         self.kept, self.lock = _Vectors(self.most, self.size), threading.Lock()
+        # The most frequent words of the text that the model was trained on come first.
+        self.learn([tables["words"][: min(FIRST_WORDS, self.most // 4)]])
 
     def __call__(self, sentences):
         kept = self.kept

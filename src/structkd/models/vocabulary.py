@@ -6,8 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,18 +116,21 @@ class Vocabulary:
         if not sentences or not all(len(tokens) for tokens in sentences):
             raise ValueError("Every sentence of a batch needs at least one word, and a batch at least one sentence.")
         rows = [self._cache.get(tuple(tokens), partial(self._sentence, tokens), _CACHED_CELLS) for tokens in sentences]
-        longest, widest = (max(row.shape[axis] for row in rows) for axis in (0, 1))
-        batch = torch.full((len(rows), longest, widest), PADDING)
-        for padded, row in zip(batch, rows, strict=True):
-            padded[: row.shape[0], : row.shape[1]] = row
+        if len(rows) == 1:
+            batch = rows[0].long().unsqueeze(0)
+        else:
+            longest, widest = (max(row.shape[axis] for row in rows) for axis in (0, 1))
+            batch = torch.full((len(rows), longest, widest), PADDING)
+            for padded, row in zip(batch, rows, strict=True):
+                padded[: row.shape[0], : row.shape[1]] = row
         lengths = torch.tensor([len(tokens) for tokens in sentences])
         return {"words": batch[..., 0].contiguous(), "characters": batch[..., 1:].contiguous(), "lengths": lengths}
 
     def _sentence(self, tokens: Sequence[str]) -> Tensor:
         """Return every word's number and spelling, IntTensor [N, 1 + W]."""
-        rows = [self._row(token) for token in tokens]
-        widest = max(map(len, rows))
-        return torch.tensor([row + [PADDING] * (widest - len(row)) for row in rows], dtype=torch.int32)
+        columns = list(zip_longest(*map(self._row, tokens), fillvalue=PADDING))
+        cells = np.fromiter(chain.from_iterable(columns), np.int32, len(columns) * len(tokens))
+        return torch.from_numpy(cells).view(len(columns), len(tokens)).T
 
     def number(self, token: str) -> int:
         """Return the number of a word, 1 (unknown) if it is not known."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .arithmetic import NEG_INF
+from .engines import compiled_for
 
 #: Which labels may start a sentence [C], follow each other [C, C] as [next, previous], and end a sentence [C].
 Legality = tuple[Tensor, Tensor, Tensor]
@@ -75,6 +76,11 @@ def _best(unary: Tensor, pairwise: Tensor, lengths: Tensor, first: Tensor, last:
     label by one maximum over C scores.
     """
     batch, words, size = unary.shape
+    compiled = compiled_for("viterbi", unary) if pairwise.dim() == 2 and words else None
+    if compiled is not None:
+        found: tuple[Tensor, Tensor] | None = compiled.best(unary.detach(), pairwise.detach(), lengths, first, last)
+        if found is not None:
+            return found
     if batch == 1 and pairwise.dim() == 2 and unary.device.type == "cpu":
         return _best_of_one(unary, pairwise, int(lengths), first, last)
     shortest = int(lengths.min()) if batch else words
