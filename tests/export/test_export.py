@@ -335,9 +335,12 @@ def test_best_trees_by_enumeration() -> None:
             assert impossible == best[0]
             assert math.isclose(score, best[1], abs_tol=1e-9)
             powers = np.exp(arcs)
-            found = annotate.likeliest_tree(powers, powers.argmax(1).tolist(), multiroot)
-            assert tuple(found) in allowed
-            assert value(found) == pytest.approx(best, abs=1e-9)
+            found = annotate.likeliest_tree(powers, multiroot)
+            if found is None:  # only if a tree needs an impossible arc
+                assert impossible < 0
+            else:
+                assert tuple(found) in allowed
+                assert value(found) == pytest.approx(best, abs=1e-9)
 
 
 @pytest.mark.parametrize("multiroot", [False, True])
@@ -356,8 +359,11 @@ def test_best_trees_of_long_sentences_are_the_librarys(multiroot: bool) -> None:
             compared += 1
             assert annotate.best_tree(arcs, multiroot) == expected.tolist()
             powers = np.exp(arcs)
-            found = annotate.likeliest_tree(powers, powers.argmax(1).tolist(), multiroot)
-            assert found == expected.tolist()
+            found = annotate.likeliest_tree(powers, multiroot)
+            if found is None:  # only if the tree is far less likely than the best heads of all words
+                assert arcs.max(1).sum() - arcs[range(words), expected].sum() >= annotate.MOST_LOSS
+            else:
+                assert found == expected.tolist()
     assert compared > 60
 
 

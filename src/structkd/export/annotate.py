@@ -40,14 +40,16 @@ PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
 KEPT_NUMBERS, KEPT_CHARACTERS = 4_000_000, 5_000_000
 #: New words whose vectors are computed at once.
 READ_WORDS = 256
-#: Words of the vocabulary whose vectors are computed when a model is loaded, in about 2 us each.
-FIRST_WORDS = 10_000
+#: Words of the vocabulary that are learned when a model is loaded, and again with a capital: about 25 ms.
+FIRST_WORDS = 5_000
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
 TRIED_ROOTS = 3
-#: The smallest probability of a symbol that is taken from the network, rather than by logarithms of its scores.
-SMALLEST = 1e-30
+#: How much less likely than the best heads of all words, by its logarithm, a tree may be that is found by probabilities
+#: in 32 bits rather than by logarithms.
+MOST_LOSS = 60.0
+SMALLEST = math.exp(-MOST_LOSS)
 
 LINE_ENDS = "\n\r\u2028\u2029"
 #: Characters that a terminal obeys or that change the direction of text; JSON's own escapes cover those before a blank.
@@ -60,6 +62,7 @@ Prints one JSON object for each sentence of a file in UTF-8, or of the standard 
   --scores         add exact probabilities
   --format words   white space separates words, and a line is a sentence (text: both are found by rules)"""
 
+_STRINGS = frozenset([str])
 EDITABLE = ("README.md", "LICENSE.txt", "annotate.py")
 STOPS = frozenset(".!?\u2026")
 WIDE_STOPS = frozenset("\u3002\uff01\uff1f")
@@ -211,7 +214,9 @@ class Annotator:
             upos = None
             if isinstance(sentence, dict):
                 sentence, upos = sentence.get("words"), sentence.get("upos")
-            if not isinstance(sentence, (list, tuple)) or not all(isinstance(word, str) for word in sentence):
+            if not isinstance(sentence, (list, tuple)) or not (
+                _STRINGS.issuperset(map(type, sentence)) or all(isinstance(word, str) for word in sentence)
+            ):
                 raise TypeError(f"Sentence {number} (from 0) must be a text or a list of words, got {sentence!r:.60}.")
             result = {"words": list(sentence)}
             if upos is not None:
@@ -315,7 +320,8 @@ class _Words:
         self.most = KEPT_NUMBERS // self.size
         self.kept, self.lock = _Vectors(self.most, self.size), threading.Lock()
         # The most frequent words of the text that the model was trained on come first.
-        self.learn([tables["words"][: min(FIRST_WORDS, self.most // 4)]])
+        frequent = tables["words"][: min(FIRST_WORDS, self.most // 4)]
+        self.learn([frequent, [word.capitalize() for word in frequent] if self.lowercase else []])
 
     def __call__(self, sentences):
         kept = self.kept
@@ -652,12 +658,11 @@ class _Trees:
         self.relations, self.multiroot, self.encoding = tables["relations"], tables["multiroot"], tables["encoding"]
         self.symbols, counts = tables["symbols"], tables["labels_of_symbols"]
         self.begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self.relation = np.array(tables["label_relations"])
+        self.relation = tables["label_relations"]
         self.ranges = [(end - count, end) for end, count in zip(np.cumsum(counts).tolist(), counts, strict=True)]
-        self.symbol = np.repeat(np.arange(len(counts)), counts)  # of every label
+        self.symbol = [symbol for symbol, count in enumerate(counts) for _ in range(count)]  # of every label
         self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.none = len(self.symbols)
-        self.places = np.arange(64)
         self.kept = {}
 
     def annotate(self, sentence, logits, symbols, scores):
@@ -666,29 +671,28 @@ class _Trees:
         naming, cells = self.naming(words, sentence)
         # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
         arcs = symbols.take(cells)
-        best = arcs.argmax(1)
-        if symbols[:, :-1].min() <= SMALLEST:  # numbers of 32 bits hold no smaller share
+        heads = likeliest_tree(arcs, self.multiroot)
+        if heads is None:
             heads = best_tree(self.log_shares(logits).take(cells), self.multiroot)
-        else:
-            heads = likeliest_tree(arcs, best.tolist(), self.multiroot)
-        rows = self.places[:words]
-        chosen = naming[rows, np.array(heads)]
-        labels = logits.argmax(1)  # the best label of a word names its head, but for some words
-        for word in np.flatnonzero(self.symbol.take(labels) != chosen).tolist():
-            if chosen[word] < self.none:
-                begin, end = self.ranges[chosen[word]]
-                labels[word] = begin + logits[word, begin:end].argmax()
-        relations = self.relation.take(labels)
-        if chosen.max() == self.none:  # rare: a tree needs an arc that no label names
-            for word in np.flatnonzero(chosen == self.none):
+        chosen, labels, relations = [], logits.argmax(1).tolist(), []
+        for word, head in enumerate(heads):
+            symbol, label = naming[word][head], labels[word]
+            chosen.append(symbol)
+            if symbol == self.none:  # rare: a tree needs an arc that no label names
                 powers = np.exp(logits[word].astype(np.float64) - logits[word].max())
-                relations[word] = np.bincount(self.relation, powers).argmax()
+                relations.append(self.relations[np.bincount(self.relation, powers).argmax()])
+                continue
+            if self.symbol[label] != symbol:  # the best label of most words names their head
+                begin, end = self.ranges[symbol]
+                labels[word] = label = begin + int(logits[word, begin:end].argmax())
+            relations.append(self.relations[self.relation[label]])
         sentence["heads"] = [0 if head == word else head + 1 for word, head in enumerate(heads)]
-        sentence["relations"] = [self.relations[number] for number in relations.tolist()]
+        sentence["relations"] = relations
         if scores:
             shares = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             totals = np.add.reduceat(shares, self.begins, axis=1)
+            rows, chosen = np.arange(words), np.array(chosen)
             named = chosen < self.none
             sentence["head_scores"] = np.where(named, totals[rows, np.minimum(chosen, self.none - 1)], 0.0).tolist()
             sentence["relation_scores"] = np.where(named, shares[rows, labels], 0.0).tolist()
@@ -707,12 +711,11 @@ class _Trees:
         return np.concatenate([sums, np.full((len(sums), 1), -np.inf)], 1)
 
     def naming(self, words, sentence):
-        """Return the symbol [N, N] that names each head of each dependent, and its cell in a flat array [N, H + 1].
+        """Return the symbol that names each head of each dependent, and its cell in a flat array [N, H + 1].
 
-        The symbol is H if none names the head; that of [d, d] names the root.
+        Symbols are lists [N] of lists [N], cells an array [N, N]. The symbol is H if none names the head; that of
+        [d, d] names the root.
         """
-        while words > len(self.places):
-            self.places = np.arange(2 * len(self.places))
         upos = None
         if self.encoding == "relative_pos":
             upos = sentence.get("upos")
@@ -730,7 +733,7 @@ class _Trees:
         return found
 
     def with_cells(self, table):
-        return table, table + self.places[: len(table), None] * (self.none + 1)
+        return table.tolist(), table + np.arange(len(table))[:, None] * (self.none + 1)
 
     def by_position(self, words):
         place = np.arange(words)
@@ -756,24 +759,28 @@ class _Trees:
         return table
 
 
-def likeliest_tree(arcs, best, multiroot):
-    """Return the heads of the likeliest tree, a list; a root is its own head.
+def likeliest_tree(arcs, multiroot):
+    """Return the heads of the likeliest tree, a list; a root is its own head. None if numbers of 32 bits do not say.
 
     Args:
         arcs: array [N, N] of probabilities by dependent and head, root arcs on the diagonal.
-        best: list [N] of the likeliest head of every word.
         multiroot: as in `best_tree`, which finds the same trees.
     """
+    best, taken = arcs.argmax(1).tolist(), arcs.max(1)
+    if not taken.min() > SMALLEST:
+        return None
     cycles = _cycles(best)
-    taken = arcs.max(1)
-    if taken.min() > 0:
-        if all(len(cycle) == 1 for cycle in cycles) and (multiroot or len(cycles) == 1):
-            return best
-        found = None if multiroot else _near_tree(arcs, best, taken, cycles)
-        if found is not None:
-            return found
+    if all(len(cycle) == 1 for cycle in cycles) and (multiroot or len(cycles) == 1):
+        return best
+    found = None if multiroot else _near_tree(arcs, best, taken, cycles)
+    if found is not None:
+        return found
     with np.errstate(divide="ignore"):
-        return best_tree(np.log(arcs, dtype=np.float64), multiroot)
+        logs = np.log(arcs, dtype=np.float64)
+    found = best_tree(logs, multiroot)
+    loss = sum(logs.item(word, best[word]) - logs.item(word, head) for word, head in enumerate(found))
+    # A tree with an arc too improbable for 32 bits would be less likely than this.
+    return found if loss < MOST_LOSS else None
 
 
 def _near_tree(arcs, best, taken, cycles):
@@ -792,7 +799,7 @@ def _near_tree(arcs, best, taken, cycles):
             heads[word] = head = int(row.argmax())
             taken[word] = row[head]
         cycles = _cycles(heads)
-        if not taken.min() > 0:
+        if not taken.min() > SMALLEST:
             return None
     odds, exits = arcs.diagonal() / taken, []
     for cycle in cycles:
@@ -805,7 +812,7 @@ def _near_tree(arcs, best, taken, cycles):
         odds[cycle] = own
         exits.append((cycle[place // size], place % size))
     root = int(odds.argmax())
-    if not odds[root] > 0:
+    if not odds[root] > SMALLEST:
         return None
     found = list(heads)
     found[root] = root

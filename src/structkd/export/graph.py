@@ -40,10 +40,16 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, _TYPES[kind], list(axes)))
         return name
 
-    def output(self, value: str, name: str, kind: str, axes: Sequence[str | int]) -> None:
-        """Declare a value as an output of that name."""
-        self.nodes.append(helper.make_node("Identity", [value], [name]))
+    def output(self, value: str, name: str, kind: str, axes: Sequence[str | int]) -> str:
+        """Declare a value as an output of that name, and return the name, which it has from now on."""
+        if any(value in node.output for node in self.nodes):
+            for node in self.nodes:
+                for names in (node.input, node.output):
+                    names[:] = [name if each == value else each for each in names]
+        else:  # an input
+            self.nodes.append(helper.make_node("Identity", [value], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, _TYPES[kind], list(axes)))
+        return name
 
     def constant(self, value: Any, name: str = "constant") -> str:
         """Return the name of a constant array; weights keep float32, other numbers are int64."""

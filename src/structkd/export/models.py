@@ -112,8 +112,7 @@ def _scores(model: StructuredModel, layer: nn.Linear, order: list[int] | None, g
         weight, bias = weight[order], bias[order]
     product = graph.add("MatMul", vectors, graph.constant(np.ascontiguousarray(weight.T), "scores"))
     scores = graph.add("Add", product, graph.constant(bias, "bias"))
-    graph.output(scores, "scores", "float", ["B", "N", len(bias)])
-    return scores, features
+    return graph.output(scores, "scores", "float", ["B", "N", len(bias)]), features
 
 
 def chain_scores(model: Tagger) -> dict[str, Any]:
