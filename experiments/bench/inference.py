@@ -114,9 +114,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE.parent / "results", help="where the report goes")
     options = parser.parse_args()
     work = HERE.parent / "results" / "inference-runs"
-    tagger = options.tagger or _trained("case2a", work, "student")
-    labeler = options.parser or _trained("case1b", work, "student")
-    teacher = options.parser_teacher or _trained("case1b", work, "teacher")
+    tagger = options.tagger or _trained("case2a", work / "tagger", "student")
+    labeler = options.parser or _trained("case1b", work / "parser", "student")
+    teacher = options.parser_teacher or _trained("case1b", work / "parser", "teacher")
     text = _sentences(options.text, tagger, options.rounds)
     with tempfile.TemporaryDirectory() as place, ExitStack() as ending:
         folder = Path(place)
@@ -150,10 +150,9 @@ def main() -> None:
 
 def _trained(scenario: str, work: Path, role: str) -> Path:
     """Return the model of a scenario on PetroGold, trained if it is not there."""
-    command = [sys.executable, "-m", "structkd", f"scenario={scenario}", f"work_dir={work / scenario}"]
+    command = [sys.executable, "-m", "structkd", f"scenario={scenario}", f"work_dir={work}"]
     subprocess.run([*command, "~kd@baselines.none", "~kd@baselines.token", *_SETTINGS[scenario]], check=True)
-    found = (work / scenario).glob(f"{role}-*/model")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return next(work.glob(f"{role}-*/model"))
 
 
 def _sentences(paths: list[Path] | None, tagger: Path, rounds: int) -> list[list[str]]:
