@@ -46,11 +46,19 @@ def test_words_spelled_alike_are_read_once(monkeypatch: pytest.MonkeyPatch, mult
         assert torch.allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_a_padded_word_is_zero() -> None:
-    characters = spellings()
-    found = CharacterCNN(30, 5, 6, 3)(characters)
-    assert not found[1, 5:].any()
-    assert found[0].any(-1).all()
+@pytest.mark.parametrize("window", [1, 3, 5])
+@pytest.mark.parametrize("known", [30, 3000], ids=["few-characters", "many-characters"])
+def test_words_are_read_alike_with_and_without_gradients(known: int, window: int) -> None:
+    """The vocabulary has fewer characters than the batch, or more; padded words are zero."""
+    torch.manual_seed(0)
+    cnn, characters = CharacterCNN(known, 5, 6, window).double(), spellings()
+    expected = cnn(characters)
+    with torch.no_grad():
+        assert torch.allclose(cnn(characters), expected, rtol=1e-12, atol=1e-14)
+        assert torch.allclose(cnn(characters[:1, :1]), expected[:1, :1], rtol=1e-12, atol=1e-14)
+        assert torch.equal(cnn.float()(characters)[1, 5:], torch.zeros(4, 6))
+    assert not expected[1, 5:].any()
+    assert expected[0].any(-1).all()
 
 
 def test_kept_spellings_change_nothing_and_are_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@
 With `--format words`, white space separates the words of the file, and every line is a sentence.
 
 The module needs numpy and onnxruntime, and for models that read subwords tokenizers. It lies beside ``model.onnx``,
-which scores the words, and ``tables.json``, which holds everything else: the vocabulary, the labels, the tags that may
+which scores the words of a sentence, ``words.npy`` and ``characters.npy``, of which the vectors of words are made (or
+``tokenizer.json``), and ``tables.json``, which holds everything else: the vocabulary, the labels, the tags that may
 follow each other, and the pattern of a word. Shapes: B sentences, N words, C tags, K labels, H symbols of heads.
 """
 
@@ -40,7 +41,7 @@ PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
 KEPT_NUMBERS, KEPT_CHARACTERS = 4_000_000, 5_000_000
 #: New words whose vectors are computed at once.
 READ_WORDS = 256
-#: Words of the vocabulary that are learned when a model is loaded, and again with a capital: about 25 ms.
+#: Words of the vocabulary that are learned when a model is loaded, and again with a capital, in about 25 ms.
 FIRST_WORDS = 5_000
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16

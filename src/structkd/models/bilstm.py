@@ -107,9 +107,15 @@ class CharacterCNN(nn.Module):
 
     def _read(self, spelled: Tensor) -> Tensor:
         """Return [M, filters] for characters LongTensor [M, W]."""
-        if not torch.is_grad_enabled() and spelled.device.type == "cpu":
+        if torch.is_grad_enabled() or spelled.device.type != "cpu":
+            features = self.convolution(self.embedding(spelled).transpose(1, 2)).transpose(1, 2)
+        elif self.embedding.num_embeddings <= spelled.numel():
             return self._read_by_table(spelled)
-        features = self.convolution(self.embedding(spelled).transpose(1, 2)).transpose(1, 2)
+        else:
+            # The CPU's convolution prepares for every new shape, which takes longer than this product.
+            kernel, half = self.convolution.weight.flatten(1), self.convolution.kernel_size[0] // 2
+            windows = nn.functional.pad(self.embedding(spelled), (0, 0, half, half)).unfold(1, 2 * half + 1, 1)
+            features = nn.functional.linear(windows.flatten(2), kernel, self.convolution.bias)
         features = features.masked_fill((spelled == PADDING).unsqueeze(2), -torch.inf).amax(dim=1)
         # A padded word has no characters: its maximum, -inf, becomes 0.
         return torch.relu(features)
@@ -117,9 +123,8 @@ class CharacterCNN(nn.Module):
     def _read_by_table(self, spelled: Tensor) -> Tensor:
         """Return what `_read` does, without gradients.
 
-        A character adds to the convolution the product of its embedding with the weights at its place in the window. A
-        table of these products has fewer rows than a batch has characters, and sums of its rows are cheap. The CPU's
-        convolution prepares for every new shape, which takes longer than that.
+        A character adds to the convolution the product of its embedding with the weights at its place in the window. If
+        the vocabulary has fewer characters than the batch, a table of these products costs less than the convolution.
         """
         kernel, bias = self.convolution.weight, self.convolution.bias
         assert bias is not None
