@@ -41,4 +41,4 @@ def to_conllu(heads: Tensor) -> Tensor:
     [2, 0, 2, -1]
     """
     position = torch.arange(heads.shape[-1], device=heads.device)
-    return torch.where(heads == position, 0, torch.where(heads < 0, heads, heads + 1))
+    return (heads + (heads >= 0)).masked_fill_(heads == position, 0)

@@ -126,3 +126,13 @@ def test_half_precision_is_decoded_in_working_precision() -> None:
     allowed = (torch.ones(2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.bool), torch.ones(2, dtype=torch.bool))
     for distribution in (structkd.MaxEnt(emissions), structkd.LinearChainCRF.from_scores(emissions, torch.zeros(2, 2))):
         assert distribution.decode().tolist() == distribution.decode(allowed).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_score_that_is_no_number_is_not_hidden(batch) -> None:
+    """Where checks are off, a model that has diverged has sequences without a score, by every path."""
+    unary = torch.zeros(batch, 3, 2, dtype=torch.float64)
+    unary[0, 1, 0] = torch.nan
+    values, labels = module.viterbi(unary, torch.zeros(2, 2), torch.full((batch,), 3))
+    assert values.isnan().tolist() == [True] + [False] * (batch - 1)
+    assert ((labels >= 0) & (labels < 2)).all()

@@ -309,6 +309,27 @@ def test_best_legal_tags_by_windows(scheme) -> None:
     assert mended > 400
 
 
+def test_windows_search_no_more_than_the_sentence_costs(monkeypatch) -> None:
+    """If most tags are illegal, or one is that only a long window mends, the whole sentence is searched once."""
+    labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    masks = legal_transitions(labels)
+    legal = {name: mask.int().tolist() for name, mask in zip(("start", "transitions", "end"), masks, strict=True)}
+    task = annotate._Tags({"labels": labels, "spans": True, "chain": None, "legal": legal, "conditioned": False})
+    searched, search = [], annotate.viterbi
+
+    def counting(emissions, *scores):
+        searched.append(len(emissions))
+        return search(emissions, *scores)
+
+    monkeypatch.setattr(annotate, "viterbi", counting)
+    unsure = np.random.default_rng(0).normal(size=(500, 5)).astype(np.float32)
+    inside = np.tile(np.array([-30.0, -30.0, 1.0, 0.0, 0.999], np.float32), (500, 1))
+    for emissions in (unsure, inside):
+        searched.clear()
+        assert task.best_legal(emissions).tolist() == search(emissions, *task.best).tolist()
+        assert sum(searched) <= 3 * len(emissions)
+
+
 def test_best_trees_by_enumeration() -> None:
     """The search finds the best tree, with one root or several, and few impossible arcs if it must."""
     draw = np.random.default_rng(0)
@@ -436,6 +457,29 @@ def test_int8_is_compared_on_dev(exported, tmp_path, monkeypatch) -> None:
     with pytest.raises(ValueError, match=r"int8 loses .* points of f1 on 30 development sentences"):
         export(model, tmp_path / "refused", int8=True, dev=dev)
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize("sharp", [1.0, 40.0])
+def test_int8_sums_probabilities_in_32_bits(exported, tmp_path, monkeypatch, sharp) -> None:
+    """Trees are found by probabilities, of which 8 bits would leave few."""
+    model, _, _ = exported("offsets")
+    monkeypatch.setattr("structkd.export.folder.LARGEST_LOSS", 100.0)
+    kept = model.label.weight.data.clone()
+    try:
+        model.label.weight.data *= sharp
+        text = sentences(20, 8, seed=2)
+        dev = [
+            {"tokens": result["words"], "gold": {"heads": result["heads"], "relations": result["relations"]}}
+            for result in model.annotate(text)
+        ]
+        folder = export(model, tmp_path / "small", int8=True, dev=dev)
+    finally:
+        model.label.weight.data = kept
+    runner = annotate.load(folder)
+    logits, symbols = runner.network([dev[0]["tokens"]])
+    shares = np.exp(logits - logits.max(2, keepdims=True), dtype=np.float64)
+    expected = np.add.reduceat(shares / shares.sum(2, keepdims=True), runner.task.begins, axis=2)
+    assert np.allclose(symbols[..., :-1], expected, rtol=1e-4, atol=1e-30)
 
 
 def test_what_cannot_be_exported_is_refused(exported, tmp_path) -> None:

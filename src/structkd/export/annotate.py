@@ -37,7 +37,7 @@ __all__ = ["Annotator", "load"]
 FORMAT = 2
 
 PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
-#: Numbers in the vectors of words that are kept, four bytes each, and the characters of these words.
+#: About how many numbers the vectors of kept words have, four bytes each, and how many characters these words.
 KEPT_NUMBERS, KEPT_CHARACTERS = 4_000_000, 5_000_000
 #: New words whose vectors are computed at once.
 READ_WORDS = 256
@@ -47,9 +47,10 @@ FIRST_WORDS = 5_000
 POOL = 16
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
 TRIED_ROOTS = 3
-#: How much less likely than the best heads of all words, by its logarithm, a tree may be that is found by probabilities
-#: in 32 bits rather than by logarithms.
-MOST_LOSS = 60.0
+#: Trees are found by probabilities in 32 bits if the best head of every word is at least e^-40, and the tree at least
+#: e^-40 times as likely as the best heads. A better tree has then no arc below e^-80, and numbers of 32 bits are exact
+#: down to e^-87.
+MOST_LOSS = 40.0
 SMALLEST = math.exp(-MOST_LOSS)
 
 LINE_ENDS = "\n\r\u2028\u2029"
@@ -320,7 +321,7 @@ class _Words:
         self.size = self.table.shape[1] + self.filters
         self.most = KEPT_NUMBERS // self.size
         self.kept, self.lock = _Vectors(self.most, self.size), threading.Lock()
-        # The most frequent words of the text that the model was trained on come first.
+        # Vocabularies usually begin with the most frequent words of the text that the model was trained on.
         frequent = tables["words"][: min(FIRST_WORDS, self.most // 4)]
         self.learn([frequent, [word.capitalize() for word in frequent] if self.lowercase else []])
 
@@ -542,13 +543,16 @@ class _Tags:
             illegal.insert(0, (0, 0))
         if not end[best[last]]:
             illegal.append((last, last))
-        found = []  # windows that do not touch
+        found, searched = [], 0  # windows that share no word
         for first, final in illegal:
             while True:
                 first, final = max(first - 1, 0), min(final + 1, last)
                 while found and found[-1][1] >= first:
                     before = found.pop()
                     first, final = min(first, before[0]), max(final, before[1])
+                searched += final - first + 1
+                if searched > 2 * len(best):  # windows pay if few tags are illegal
+                    return viterbi(emissions, *self.best)
                 free = self.free
                 tags = viterbi(
                     emissions[first : final + 1],
@@ -660,6 +664,7 @@ class _Trees:
         self.symbols, counts = tables["symbols"], tables["labels_of_symbols"]
         self.begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self.relation = tables["label_relations"]
+        self.names = [self.relations[number] for number in self.relation]  # of the relations of labels
         self.ranges = [(end - count, end) for end, count in zip(np.cumsum(counts).tolist(), counts, strict=True)]
         self.symbol = [symbol for symbol, count in enumerate(counts) for _ in range(count)]  # of every label
         self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
@@ -675,25 +680,26 @@ class _Trees:
         heads = likeliest_tree(arcs, self.multiroot)
         if heads is None:
             heads = best_tree(self.log_shares(logits).take(cells), self.multiroot)
-        chosen, labels, relations = [], logits.argmax(1).tolist(), []
-        for word, head in enumerate(heads):
-            symbol, label = naming[word][head], labels[word]
-            chosen.append(symbol)
-            if symbol == self.none:  # rare: a tree needs an arc that no label names
-                powers = np.exp(logits[word].astype(np.float64) - logits[word].max())
-                relations.append(self.relations[np.bincount(self.relation, powers).argmax()])
-                continue
-            if self.symbol[label] != symbol:  # the best label of most words names their head
+        symbol_of, names, relations = self.symbol, self.names, []
+        labels = logits.argmax(1).tolist()
+        for word, (head, label, row) in enumerate(zip(heads, labels, naming, strict=True)):
+            symbol = row[head]
+            if symbol_of[label] == symbol:  # the best label of most words names their head
+                relations.append(names[label])
+            elif symbol < self.none:
                 begin, end = self.ranges[symbol]
                 labels[word] = label = begin + int(logits[word, begin:end].argmax())
-            relations.append(self.relations[self.relation[label]])
+                relations.append(names[label])
+            else:  # rare: a tree needs an arc that no label names
+                powers = np.exp(logits[word].astype(np.float64) - logits[word].max())
+                relations.append(self.relations[np.bincount(self.relation, powers).argmax()])
         sentence["heads"] = [0 if head == word else head + 1 for word, head in enumerate(heads)]
         sentence["relations"] = relations
         if scores:
             shares = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             totals = np.add.reduceat(shares, self.begins, axis=1)
-            rows, chosen = np.arange(words), np.array(chosen)
+            rows, chosen = np.arange(words), np.array([row[head] for row, head in zip(naming, heads, strict=True)])
             named = chosen < self.none
             sentence["head_scores"] = np.where(named, totals[rows, np.minimum(chosen, self.none - 1)], 0.0).tolist()
             sentence["relation_scores"] = np.where(named, shares[rows, labels], 0.0).tolist()
@@ -761,7 +767,9 @@ class _Trees:
 
 
 def likeliest_tree(arcs, multiroot):
-    """Return the heads of the likeliest tree, a list; a root is its own head. None if numbers of 32 bits do not say.
+    """Return the heads of the likeliest tree, a list; a root is its own head.
+
+    Return None if numbers of 32 bits are too coarse to decide.
 
     Args:
         arcs: array [N, N] of probabilities by dependent and head, root arcs on the diagonal.
@@ -780,7 +788,6 @@ def likeliest_tree(arcs, multiroot):
         logs = np.log(arcs, dtype=np.float64)
     found = best_tree(logs, multiroot)
     loss = sum(logs.item(word, best[word]) - logs.item(word, head) for word, head in enumerate(found))
-    # A tree with an arc too improbable for 32 bits would be less likely than this.
     return found if loss < MOST_LOSS else None
 
 
@@ -822,7 +829,7 @@ def _near_tree(arcs, best, taken, cycles):
         if root not in cycle:
             found[word] = head
             left.append(word)
-    for word in left:
+    for word in left:  # a new cycle would hold a word whose head has changed
         for _ in range(size):
             word = found[word]
             if word == root:
@@ -904,6 +911,8 @@ def _best_of_one_root(arcs):
         found = arborescence(rest, others, most=lowest - loss)
         if found is not None:
             tree, lowest = found[0], found[1] + loss
+    else:  # all roots were tried
+        return tree
     return _of_fewest_roots(arcs, heads, best)
 
 
@@ -942,7 +951,7 @@ def arborescence(losses, heads, reluctant_root=False, most=math.inf):
         losses: array [N, N + 1] by dependent and head, the root last; inf for impossible.
         heads: list [N] of heads, one for every word, from which the search starts. They are the best ones, of loss 0.
         reluctant_root: whether to find the best of the trees with the fewest roots, rather than the best tree.
-        most: a loss. None is returned if there is no tree that costs less.
+        most: a loss. None is returned if there is no tree, or if contracting cycles costs at least this.
 
     A component is a word or a contracted cycle. Each takes its best arc from outside; cycles are contracted until there
     are none, and each is opened again at the child that the arc from outside enters. A component has a row of losses:

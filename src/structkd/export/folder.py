@@ -6,6 +6,7 @@ import importlib.util
 import json
 import keyword
 import logging
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ __all__ = ["LARGEST_LOSS", "export"]
 #: How much worse than the exported model its int8 form may be on the development sentences, in points of the metric.
 LARGEST_LOSS = 0.3
 _FORMAT = 2
+#: Names of the weights that sum up the probabilities of labels, see :mod:`structkd.export.models`.
+_MEMBERSHIP = re.compile("membership_")
 _SOURCE = Path(__file__).with_name("annotate.py")
 
 Example = Mapping[str, Any]
@@ -152,11 +155,14 @@ def _files(features: dict[str, Any]) -> dict[str, Any]:
 
 def _quantize(path: Path) -> None:
     """Replace a network by its int8 form: weights of 8 bits, activations quantized as they come."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    # Sums of probabilities stay as they are: of 8 bits, most probabilities would be 0.
+    kept = [node.name for node in onnx.load(path).graph.node if any(map(_MEMBERSHIP.match, node.input))]
     # One scale for every column of the weights loses less than one for all.
     with _without_advice():
-        quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
 
 
 def _quantize_words(folder: Path, features: dict[str, Any]) -> None:
@@ -216,7 +222,7 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
     """Return the part of the model card that says how the folder, of this name, is used."""
     package = name if name.isidentifier() and not keyword.iskeyword(name) else "exported"
     called = "" if package == name else f", renamed to `{package}`"
-    needs = "numpy and onnxruntime" + (", and tokenizers" if _reads("subwords", tables["features"]) else "")
+    needs = "numpy and onnxruntime" + (", and tokenizers" if _reads_subwords(tables["features"]) else "")
     lines = [
         "# This folder",
         "",
@@ -236,7 +242,7 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
         "| file | content |",
         "|---|---|",
         "| `model.onnx` | the network: from the vectors of words, or from subwords, to the scores of labels |",
-        *(["| `words.npy`, `characters.npy` | the vectors of words |"] if _reads("words", tables["features"]) else []),
+        *(f"| `{name}` | what the vectors of words are made of |" for name in _arrays(tables["features"])),
         "| `tables.json` | vocabulary, labels, tags that may follow each other, pattern of a word |",
         "| `annotate.py` | reads text, runs the network, decodes |",
     ]
@@ -253,6 +259,11 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
     return "\n".join(lines) + "\n"
 
 
-def _reads(kind: str, features: Mapping[str, Any]) -> bool:
-    """Return whether an encoder or a part of it reads "words" or "subwords"."""
-    return features["kind"] == kind or any(_reads(kind, part) for part in features.get("parts", {}).values())
+def _arrays(features: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arrays of an encoder and its parts."""
+    of_parts = [name for part in features.get("parts", {}).values() for name in _arrays(part)]
+    return [*features.get("arrays", []), *of_parts]
+
+
+def _reads_subwords(features: Mapping[str, Any]) -> bool:
+    return features["kind"] == "subwords" or any(map(_reads_subwords, features.get("parts", {}).values()))

@@ -41,12 +41,15 @@ class Graph:
         return name
 
     def output(self, value: str, name: str, kind: str, axes: Sequence[str | int]) -> str:
-        """Declare a value as an output of that name, and return the name, which it has from now on."""
-        if any(value in node.output for node in self.nodes):
+        """Declare a value as an output of that name, and return the name, which it has from now on.
+
+        The result of an operator is renamed, so that it is not copied. The body of a loop does not follow.
+        """
+        if any(value in node.output for node in self.nodes) and all(value != each.name for each in self.outputs):
             for node in self.nodes:
                 for names in (node.input, node.output):
                     names[:] = [name if each == value else each for each in names]
-        else:  # an input
+        else:
             self.nodes.append(helper.make_node("Identity", [value], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, _TYPES[kind], list(axes)))
         return name

@@ -7,7 +7,6 @@ tables.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
@@ -25,7 +24,6 @@ __all__ = ["Tables", "chain_scores", "model_graph"]
 Tables = dict[str, Any]
 #: The encodings of heads that annotate.py reads.
 _ENCODINGS = ("relative_offset", "relative_pos", "absolute_position")
-Vectors = Callable[[], tuple[str, Tables]]
 
 
 @singledispatch
@@ -34,7 +32,7 @@ def model_graph(model: StructuredModel, graph: Graph) -> Tables:
 
     Args:
         model: on the CPU, with features.
-        graph: an empty graph, which receives inputs, operators and the output.
+        graph: an empty graph, which receives inputs, operators and outputs.
 
     Returns:
         Plain data for ``tables.json``: ``task``, ``features`` and the rest by the task.

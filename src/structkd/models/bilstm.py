@@ -134,7 +134,8 @@ class CharacterCNN(nn.Module):
         table[PADDING * window + half].fill_(-torch.inf)  # places without a character are no maximum
         # Rows of the table, by place [W], word [M] and place in the window.
         places = nn.functional.pad(spelled.T * window, (0, 0, half, half)).unfold(0, window, 1) + torch.arange(window)
-        features = nn.functional.embedding_bag(places.reshape(-1, window), table, mode="sum")
+        begins = torch.arange(0, places.numel(), window)
+        features = torch.embedding_bag(table, places.flatten(), begins)[0]  # sums of as many rows as the window is wide
         maximum = features.view(width, -1, filters).amax(0)
         return torch.relu_(maximum.add_(bias))
 
@@ -178,12 +179,13 @@ class PackedBiLSTM(nn.LSTM):
         torch has a faster LSTM for the CPU, which takes neither packed sequences nor gradients.
         """
         batch, words, _ = vectors.shape
-        place = torch.arange(words)
-        padded = int(lengths.min()) < words
-        reversed_place = (lengths.unsqueeze(1) - 1 - place).clamp_(min=0).unsqueeze(-1)
+        reversed_place = beyond = None
+        if int(lengths.min()) < words:
+            place, ends = torch.arange(words), lengths.unsqueeze(1)
+            reversed_place, beyond = (ends - 1 - place).clamp_(min=0).unsqueeze(-1), (place >= ends).unsqueeze(-1)
 
         def turn(vectors: Tensor) -> Tensor:
-            return vectors.gather(1, reversed_place.expand_as(vectors)) if padded else vectors.flip(1)
+            return vectors.flip(1) if reversed_place is None else vectors.gather(1, reversed_place.expand_as(vectors))
 
         zeros = vectors.new_zeros(1, batch, self.hidden_size)
         weights: list[Any] = list(self._flat_weights)
@@ -194,9 +196,7 @@ class PackedBiLSTM(nn.LSTM):
             first = torch.lstm(vectors, (zeros, zeros), ahead, *settings)[0]
             second = torch.lstm(turn(vectors), (zeros, zeros), back, *settings)[0]
             vectors = torch.cat([first, turn(second)], -1)
-        if padded:
-            vectors = vectors.masked_fill((place >= lengths.unsqueeze(1)).unsqueeze(-1), 0.0)
-        return vectors
+        return vectors if beyond is None else vectors.masked_fill(beyond, 0.0)
 
     @torch.no_grad()
     def initialize(self) -> None:

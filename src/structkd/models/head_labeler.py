@@ -172,11 +172,11 @@ class HeadLabeler(StructuredModel):
             found = trees_of_symbols(logits, candidates, *groups, lengths, self.config.multiroot)
             if found is not None:
                 trees, labels = found
-                padding = trees < 0
-                return {
-                    "heads": to_conllu(trees).masked_fill(padding, UNLABELLED),
-                    "relations": named.take(labels).masked_fill(padding, UNLABELLED),
-                }
+                decoded = {"heads": to_conllu(trees), "relations": named.take(labels)}
+                if len(lengths) > 1 or int(lengths) < trees.shape[1]:  # a sentence alone has no padding
+                    padding = trees < 0
+                    decoded = {name: values.masked_fill(padding, UNLABELLED) for name, values in decoded.items()}
+                return decoded
         posterior = HeadLabeling(logits, self._named(scores), named, lengths)
         heads, relations = posterior.decode_trees(multiroot=self.config.multiroot)
         assert relations is not None  # as labels name some
@@ -256,6 +256,8 @@ class _CandidateHeads(TensorCache):
     def __call__(self, examples: Sequence[Example]) -> Tensor:
         """Return [B, N, H], -1 in the padding."""
         sentences = [self._of_sentence(example) for example in examples]
+        if len(sentences) == 1:
+            return sentences[0].unsqueeze(0)
         return nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=NOWHERE)
 
     def _of_sentence(self, example: Example) -> Tensor:

@@ -27,7 +27,8 @@ def viterbi(
 ) -> tuple[Tensor, Tensor]:
     """Find the highest-scoring label sequence of every sentence.
 
-    O(N C^2) time for a sentence, O(B N C + C^2) memory; the Python loops run over words, for all sentences together.
+    O(N C^2) time for a sentence, O(B N C + C^2) memory. In torch, the Python loops run over words, for all sentences
+    together.
 
     Args:
         unary: [B, N, C] in working precision; cell [b, n, i] scores label i at word n. The padding may hold anything.

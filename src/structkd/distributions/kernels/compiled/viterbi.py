@@ -18,10 +18,15 @@ def _best(unary, by_previous, start, end, lengths, first, last, values, labels):
     """Search sentences first..last - 1. Rows of `by_previous` are scores of the next label, which the compiler adds
     and compares several at a time."""
     words, size = unary.shape[1:]
+    for i in range(size):
+        if math.isnan(start[i]) or math.isnan(end[i]) or np.isnan(by_previous[i]).any():
+            return False
     reached = np.empty((words, size))
     for b in range(first, last):
         length = lengths[b]
         for j in range(size):
+            if math.isnan(unary[b, 0, j]):
+                return False
             reached[0, j] = unary[b, 0, j] + start[j]
         for n in range(1, length):
             before, here = reached[n - 1], reached[n]
@@ -32,6 +37,8 @@ def _best(unary, by_previous, start, end, lengths, first, last, values, labels):
                     arrived = score + steps[j]
                     here[j] = arrived if arrived > here[j] else here[j]
             for j in range(size):
+                if math.isnan(unary[b, n, j]):
+                    return False
                 here[j] += unary[b, n, j]
         label, value = 0, -math.inf
         for j in range(size):
@@ -55,15 +62,15 @@ def best(unary: Tensor, pairwise: Tensor, lengths: Tensor, start: Tensor, end: T
     """Find the best label sequence of every sentence.
 
     Args:
-        unary: [B, N, C] float64. pairwise: [C, C] as [next, previous]. start, end: [C].
+        unary: [B, N, C]. pairwise: [C, C] as [next, previous]. start, end: [C]. All of one dtype.
         lengths: LongTensor [B], 1..N.
 
     Returns:
         Scores [B], -inf if there is no possible sequence, and labels, LongTensor [B, N], -1 in the padding. None if it
-        does not compile. Costs O(N C^2) time a sentence.
+        does not compile, or a score is NaN. Costs O(N C^2) time a sentence.
     """
     batch, words, size = unary.shape
     values, labels = unary.new_empty(batch), torch.full((batch, words), -1)
-    arguments = array(unary), array(pairwise.mT), array(start), array(end), array(lengths, torch.long)
+    arguments = *(array(scores, unary.dtype) for scores in (unary, pairwise.mT, start, end)), array(lengths, torch.long)
     over = ranges(batch, batch * words * (20.0 + 0.3 * size * size))
     return (values, labels) if launch(_best, over, arguments, (values, labels)) else None
