@@ -114,7 +114,7 @@ class CharacterCNN(nn.Module):
         else:
             # The CPU's convolution prepares for every new shape, which takes longer than this product.
             kernel, half = self.convolution.weight.flatten(1), self.convolution.kernel_size[0] // 2
-            windows = nn.functional.pad(self.embedding(spelled), (0, 0, half, half)).unfold(1, 2 * half + 1, 1)
+            windows = self.embedding(nn.functional.pad(spelled, (half, half), value=PADDING)).unfold(1, 2 * half + 1, 1)
             features = nn.functional.linear(windows.flatten(2), kernel, self.convolution.bias)
         features = features.masked_fill((spelled == PADDING).unsqueeze(2), -torch.inf).amax(dim=1)
         # A padded word has no characters: its maximum, -inf, becomes 0.
