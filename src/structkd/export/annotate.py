@@ -26,7 +26,7 @@ import re
 import shlex
 import sys
 import threading
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +184,7 @@ class Annotator:
                 found = self.network([window[row]["words"] for row in rows])
                 for place, row in enumerate(rows):
                     length = len(window[row]["words"])
-                    self.task.annotate(window[row], *(values[place, :length] for values in found), scores=scores)
+                    self.task.annotate(window[row], *[values[place, :length] for values in found], scores=scores)
             for sentence in window:
                 if not sentence["words"]:
                     self.task.annotate_nothing(sentence, scores)
@@ -328,7 +328,7 @@ class _Words:
     def __call__(self, sentences):
         kept = self.kept
         rows = [list(map(kept.get, words)) for words in sentences]
-        if any(None in row for row in rows):
+        if None in chain.from_iterable(rows):
             kept = self.learn(sentences)
             rows = [list(map(kept.get, words)) for words in sentences]
         lengths = _lengths(sentences)
@@ -487,8 +487,8 @@ class _Tags:
         self.labels, self.spans = tables["labels"], tables["spans"]
         count = len(self.labels)
         self.chain = tables["chain"] is not None
-        chain = tables["chain"] or {"transitions": np.zeros((count, count)), "start": [0] * count, "end": [0] * count}
-        self.scores = [np.array(chain[name], np.float32) for name in ("start", "transitions", "end")]
+        crf = tables["chain"] or {"transitions": np.zeros((count, count)), "start": [0] * count, "end": [0] * count}
+        self.scores = [np.array(crf[name], np.float32) for name in ("start", "transitions", "end")]
         self.legal = None
         self.best = self.scores
         if tables["legal"] is not None:
@@ -669,12 +669,12 @@ class _Trees:
         self.symbol = [symbol for symbol, count in enumerate(counts) for _ in range(count)]  # of every label
         self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.none = len(self.symbols)
-        self.kept = {}
+        self.kept = {}  # what `naming` returns, by the number of words
 
     def annotate(self, sentence, logits, symbols, scores):
         """Add the tree of a sentence, for the scores of labels [N, K] and the probabilities of symbols [N, H + 1]."""
         words = len(logits)
-        naming, cells = self.naming(words, sentence)
+        naming, cells = self.kept.get(words) or self.naming(words, sentence)
         # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
         arcs = symbols.take(cells)
         heads = likeliest_tree(arcs, self.multiroot)
@@ -732,11 +732,9 @@ class _Trees:
                     "part of speech for every word."
                 )
             return self.with_cells(self.by_part_of_speech(upos))
-        found = self.kept.get(words)
-        if found is None:
-            found = self.with_cells(self.by_position(words))
-            if words <= 64:
-                self.kept[words] = found
+        found = self.with_cells(self.by_position(words))
+        if words <= 64:
+            self.kept[words] = found
         return found
 
     def with_cells(self, table):
