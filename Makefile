@@ -107,7 +107,7 @@ reproduce: install  ## train teachers and students, write experiments/results/PR
 bench: install experiments/bench/.peers/installed  ## measure speed and memory, write experiments/results/bench.md (about 3 minutes)
 	PYTHONPATH=experiments/bench/.peers $(BIN)/python experiments/bench/run.py
 
-bench-inference: install experiments/bench/.peers-inference/installed  ## measure how fast trained models annotate text, write experiments/results/inference.md (about 10 minutes, and 10 for the models once)
+bench-inference: install experiments/bench/.peers-inference/installed  ## measure how fast trained models annotate text, write experiments/results/inference.md (about 10 minutes, and 12 for the models once)
 	$(BIN)/python experiments/bench/inference.py
 
 # spaCy has dependencies of its own, so it gets an environment of its own.
