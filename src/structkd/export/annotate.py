@@ -488,7 +488,8 @@ class _Tags:
         count = len(self.labels)
         self.chain = tables["chain"] is not None
         crf = tables["chain"] or {"transitions": np.zeros((count, count)), "start": [0] * count, "end": [0] * count}
-        self.scores = [np.array(crf[name], np.float32) for name in ("start", "transitions", "end")]
+        # In 64 bits: the sums over a long sentence decide between sequences that hardly differ.
+        self.scores = [np.array(crf[name], np.float64) for name in ("start", "transitions", "end")]
         self.legal = None
         self.best = self.scores
         if tables["legal"] is not None:
@@ -496,7 +497,7 @@ class _Tags:
             self.best = [np.where(may, own, -np.inf) for may, own in zip(self.legal, self.scores, strict=True)]
             if tables["conditioned"]:
                 self.scores = self.best
-        self.free = np.zeros(count, np.float32)
+        self.free = np.zeros(count)
         self.coupled = self.chain or tables["conditioned"]
         # of every tag: whether it begins a span, whether it ends one by itself, and the type
         self.parts = [(label[:1] in "BS", label[:1] in "SE", label[2:]) for label in self.labels]
@@ -602,7 +603,7 @@ class _Tags:
             powers = np.exp(emissions.astype(np.float64) - emissions.max(1, keepdims=True))
             found = powers / powers.sum(1, keepdims=True)
             return found, found[1:]
-        start, transitions, end = (scores.astype(np.float64) for scores in self.scores)
+        start, transitions, end = self.scores
         unary = emissions.astype(np.float64)
         forward, backward = np.empty_like(unary), np.empty_like(unary)
         forward[0], backward[-1] = unary[0] + start, end
@@ -633,7 +634,7 @@ def _log_sum(values, axis):
 
 def viterbi(emissions, start, transitions, end):
     """Return the best sequence of tags [N] for emissions [N, C]; -inf excludes tags. It takes O(N C^2) time."""
-    reached = np.empty_like(emissions)
+    reached = np.empty(emissions.shape)
     reached[0] = best = emissions[0] + start
     steps = np.empty_like(transitions)
     for n in range(1, len(emissions)):
