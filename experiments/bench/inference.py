@@ -6,9 +6,9 @@ Engines take turns in one run, each in a process of its own on one thread: the e
 models in torch, the parser's biaffine teacher, all-MiniLM-L6-v2 as a tagger, and spaCy's entity recognizer if its
 environment is there (`make bench-inference` makes it). Sentences are unsorted, and no sentence comes twice. If no
 folders are given, models of the scenarios case2a and case1b are trained first (about twelve minutes, once). The parser
-is made for speed: its LSTMs have 48 units, whose weights fit into a processor's first cache, and labels that occur fewer
-than 15 times in the 4,000 annotated sentences are left out. It is trained eight times as long as the scenario's, on all
-text that has no labels. A better parser is also a faster one, because its best heads are a tree more often.
+is made for speed: its LSTMs have 48 units, whose weights fit into a processor's first cache, and labels that occur
+fewer than 15 times in the 4,000 annotated sentences are left out. It is trained eight times as long as the scenario's,
+on all text that has no labels. A better parser is also a faster one, because its best heads are a tree more often.
 """
 
 from __future__ import annotations
