@@ -497,7 +497,7 @@ class _Tags:
             self.best = [np.where(may, own, -np.inf) for may, own in zip(self.legal, self.scores, strict=True)]
             if tables["conditioned"]:
                 self.scores = self.best
-        self.free = np.zeros(count)
+        self.free = np.zeros(count)  # scores where a window neither starts nor ends the sentence
         self.coupled = self.chain or tables["conditioned"]
         # of every tag: whether it begins a span, whether it ends one by itself, and the type
         self.parts = [(label[:1] in "BS", label[:1] in "SE", label[2:]) for label in self.labels]
@@ -554,12 +554,11 @@ class _Tags:
                 searched += final - first + 1
                 if searched > 2 * len(best):  # windows pay if few tags are illegal
                     return viterbi(emissions, *self.best)
-                free = self.free
                 tags = viterbi(
                     emissions[first : final + 1],
-                    self.best[0] if first == 0 else free,
+                    self.best[0] if first == 0 else self.free,
                     self.best[1],
-                    self.best[2] if final == last else free,
+                    self.best[2] if final == last else self.free,
                 )
                 if (first == 0 or tags[0] == best[first]) and (final == last or tags[-1] == best[final]):
                     break
@@ -950,7 +949,8 @@ def arborescence(losses, heads, reluctant_root=False, most=math.inf):
         losses: array [N, N + 1] by dependent and head, the root last; inf for impossible.
         heads: list [N] of heads, one for every word, from which the search starts. They are the best ones, of loss 0.
         reluctant_root: whether to find the best of the trees with the fewest roots, rather than the best tree.
-        most: a loss. None is returned if there is no tree, or if contracting cycles costs at least this.
+        most: a loss. The search stops and returns None when the contracted cycles cost this or more. It also returns
+            None if there is no tree.
 
     A component is a word or a contracted cycle. Each takes its best arc from outside; cycles are contracted until there
     are none, and each is opened again at the child that the arc from outside enters. A component has a row of losses:

@@ -131,7 +131,8 @@ class CharacterCNN(nn.Module):
         filters, _, window = kernel.shape
         table = (self.embedding.weight @ kernel.permute(1, 2, 0).flatten(1)).view(-1, filters)
         half, width = window // 2, spelled.shape[1]
-        table[PADDING * window + half].fill_(-torch.inf)  # places without a character are no maximum
+        # The maximum ignores places without a character.
+        table[PADDING * window + half].fill_(-torch.inf)
         # Rows of the table, by place [W], word [M] and place in the window.
         places = nn.functional.pad(spelled.T * window, (0, 0, half, half)).unfold(0, window, 1) + torch.arange(window)
         begins = torch.arange(0, places.numel(), window)

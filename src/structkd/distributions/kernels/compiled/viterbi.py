@@ -66,8 +66,9 @@ def best(unary: Tensor, pairwise: Tensor, lengths: Tensor, start: Tensor, end: T
         lengths: LongTensor [B], 1..N.
 
     Returns:
-        Scores [B], -inf if there is no possible sequence, and labels, LongTensor [B, N], -1 in the padding. None if it
-        does not compile, or a score is NaN. Costs O(N C^2) time a sentence.
+        Scores [B] and labels, LongTensor [B, N]. The score of a sentence is -inf if it has no possible sequence. Labels
+        are -1 in the padding. The result is None if the kernel does not compile or a score is NaN. The search takes
+        O(N C^2) time for a sentence.
     """
     batch, words, size = unary.shape
     values, labels = unary.new_empty(batch), torch.full((batch, words), -1)
