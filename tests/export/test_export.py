@@ -28,7 +28,7 @@ from structkd.models import (
 )
 
 onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 from structkd.export import annotate, export  # noqa: E402
 
@@ -388,6 +388,97 @@ def test_best_trees_of_long_sentences_are_the_librarys(multiroot: bool) -> None:
     assert compared > 60
 
 
+def _random_arcs(draw, words):
+    """Logarithms of probabilities of arcs [N, N]: sure or unsure, with roots or without, with cycles in cycles."""
+    arcs = draw.normal(size=(words, words)) * draw.choice([0.1, 1.0, 5.0])
+    arcs[range(words), range(words)] += draw.choice([-5.0, 0.0, 5.0])
+    arcs[draw.random((words, words)) < draw.choice([0, 0.5])] = -math.inf
+    if draw.random() < 0.7:
+        arcs[range(words), [draw.integers(max(word, 1)) for word in range(words)]] += draw.choice([2.0, 5.0])
+    return arcs
+
+
+def _probabilities(arcs):
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(arcs - arcs.max(1, keepdims=True))
+        return np.nan_to_num(powers / powers.sum(1, keepdims=True)).astype(np.float32)
+
+
+def test_trees_of_many_sentences_are_those_of_each() -> None:
+    """Trees that are searched together are the best ones; what is hard is left to the search of a sentence alone."""
+    draw, decided, compared = np.random.default_rng(2), 0, 0
+    for number in range(60):
+        lengths = [1 + int(draw.integers(40 if number % 2 else 4)) for _ in range(int(draw.integers(1, 12)))]
+        arcs = [_probabilities(_random_arcs(draw, words)) for words in lengths]
+        # A symbol for every offset, in an order drawn at random, and for the root; the last one names no head.
+        offsets = draw.permutation(np.arange(-40, 41))
+        symbols = np.zeros((sum(lengths), len(offsets) + 1), np.float32)
+        heads = np.full(symbols.shape, annotate.NOWHERE, np.int32)
+        root, place = int(np.flatnonzero(offsets == 0)[0]), 0
+        for words, own in zip(lengths, arcs, strict=True):
+            for word in range(words):
+                for symbol, offset in enumerate(offsets):
+                    head = word + offset
+                    heads[place + word, symbol] = head if head >= 0 else annotate.NOWHERE
+                    symbols[place + word, symbol] = own[word, head] if 0 <= head < words else draw.random()
+            place += words
+        kept = symbols.copy()
+        found = annotate.likeliest_trees(symbols, heads, lengths, root)
+        assert np.array_equal(symbols, kept)
+        with np.errstate(divide="ignore"):
+            for own, tree in zip(arcs, found, strict=True):
+                compared += 1
+                if tree is not None:
+                    decided += 1
+                    assert tree == annotate.likeliest_tree(own, False)
+                    assert tree == annotate.best_tree(np.log(own, dtype=np.float64), False)
+                for near in (False, True):
+                    alone = annotate.likeliest_tree(own, False, near=near)
+                    assert alone in (None, annotate.best_tree(np.log(own, dtype=np.float64), False))
+    assert decided > 0.4 * compared
+
+
+def test_numbers_that_are_none_leave_other_sentences_alone() -> None:
+    """A sentence with NaN, and one without any head, decide nothing about their neighbours."""
+    draw = np.random.default_rng(0)
+    heads = np.concatenate([np.tile(np.arange(3), (3, 1))] * 4).astype(np.int32)
+    # Root arcs on the diagonal become a symbol of their own, the first.
+    arcs = [_probabilities(draw.normal(size=(3, 3)) * 3) for _ in range(4)]
+    arcs[1][1] = math.nan
+    arcs[2][:] = 0.0
+    symbols = np.concatenate(arcs)
+    words = np.arange(12)
+    roots = symbols[words, words % 3].copy()
+    symbols[words, words % 3] = 0.0
+    symbols = np.concatenate([roots[:, None], symbols], 1)
+    heads = np.concatenate([(words % 3)[:, None].astype(np.int32), heads], 1)
+    found = annotate.likeliest_trees(symbols, heads, [3] * 4, 0)
+    assert found[1] is None
+    assert found[2] is None
+    for place in (0, 3):
+        alone = annotate.likeliest_trees(symbols[3 * place : 3 * place + 3], heads[:3], [3], 0)
+        assert found[place] == alone[0]
+        assert found[place] in (None, annotate.likeliest_tree(arcs[place], False))
+
+
+@pytest.mark.parametrize("lengths", [[3], [1, 1], [2, 9, 1, 4, 4, 1, 1, 3, 2], [1] * 100, [60, *[1] * 20]], ids=str)
+def test_sentences_stand_apart_in_a_grid(lengths) -> None:
+    """Every word has a cell, words of a sentence follow each other in a row, and a cell without a word ends them."""
+    cells, grid = annotate._grid(lengths)
+    words = sum(lengths)
+    assert grid.ravel()[cells].tolist() == list(range(words))
+    assert (grid == words).sum() + words == grid.size
+    rows = grid.shape[1]
+    begin = 0
+    for length in lengths:
+        places = cells[begin : begin + length]
+        assert (np.diff(places) == rows).all()
+        for beside in (places[0] - rows, places[-1] + rows):
+            assert not 0 <= beside < grid.size or grid.ravel()[beside] == words
+        begin += length
+    assert grid.size <= 2 * (words + len(lengths))
+
+
 def _reaches_root(heads, word) -> bool:
     for _ in heads:
         word = heads[word]
@@ -404,11 +495,11 @@ def test_scores_that_lie_far_apart(exported) -> None:
 
         def scores(given):
             logits = network(given)[0] * 0 + _logits(model, runner, given)
-            shares = np.exp(logits - logits.max(2, keepdims=True))
-            shares /= shares.sum(2, keepdims=True)
-            symbols = np.add.reduceat(shares, runner.task.begins, axis=2)
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            shares /= shares.sum(1, keepdims=True)
+            symbols = np.add.reduceat(shares, runner.task.begins, axis=1)
             assert (symbols == 0).any()
-            return [logits, np.concatenate([symbols, symbols[..., :1] * 0], 2)]
+            return [logits, np.concatenate([symbols, symbols[:, :1] * 0], 1)]
 
         runner.network = scores
         given = sentences(30, 8, seed=5)
@@ -420,12 +511,12 @@ def test_scores_that_lie_far_apart(exported) -> None:
 
 
 def _logits(model, runner, given):
-    """The model's scores of labels, in the order of the exported ones."""
+    """The model's scores of labels of all words, in the order of the exported ones."""
     with torch.no_grad():
         logits = model(**model.encode([{"tokens": words} for words in given])).logits.numpy()
     place = {symbol: number for number, symbol in enumerate(model.config.symbols)}
     order = sorted(range(logits.shape[-1]), key=lambda label: (place[model.config.labels[label][0]], label))
-    return logits[..., order]
+    return np.concatenate([row[: len(words), order] for row, words in zip(logits, given, strict=True)])
 
 
 @pytest.mark.parametrize("name", ["crf-BIO", "legal crf", "crf-BIOES", "maxent-BIOES", "upos", "no characters"])
@@ -447,6 +538,9 @@ def test_int8_is_compared_on_dev(exported, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("structkd.export.folder.LARGEST_LOSS", 100.0)
     small = export(model, tmp_path / "small", int8=True, dev=dev)
     figures = read_manifest(small)["export"]["int8"]
+    weights = onnx.load(small / "model.onnx").graph.initializer
+    large = [each.name for each in weights if each.data_type == onnx.TensorProto.FLOAT and math.prod(each.dims) > 100]
+    assert large == []
     found = annotate.load(small).annotate([each["tokens"] for each in dev])
     right = sum(one["tags"] == other["gold"]["labels"] for one, other in zip(found, dev, strict=True))
     assert right >= 0.5 * len(dev)
@@ -477,8 +571,8 @@ def test_int8_sums_probabilities_in_32_bits(exported, tmp_path, monkeypatch, sha
         model.label.weight.data = kept
     runner = annotate.load(folder)
     logits, symbols = runner.network([dev[0]["tokens"]])
-    shares = np.exp(logits - logits.max(2, keepdims=True), dtype=np.float64)
-    expected = np.add.reduceat(shares / shares.sum(2, keepdims=True), runner.task.begins, axis=2)
+    shares = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+    expected = np.add.reduceat(shares / shares.sum(1, keepdims=True), runner.task.begins, axis=1)
     assert np.allclose(symbols[..., :-1], expected, rtol=1e-4, atol=1e-30)
 
 

@@ -12,7 +12,8 @@ With `--format words`, white space separates the words of the file, and every li
 The module needs numpy and onnxruntime, and for models that read subwords tokenizers. It lies beside ``model.onnx``,
 which scores the words of a sentence, ``words.npy`` and ``characters.npy``, of which the vectors of words are made (or
 ``tokenizer.json``), and ``tables.json``, which holds everything else: the vocabulary, the labels, the tags that may
-follow each other, and the pattern of a word. Shapes: B sentences, N words, C tags, K labels, H symbols of heads.
+follow each other, and the pattern of a word. Shapes: T words of all sentences of a batch, one behind the other, N words
+of a sentence, C tags, K labels, H symbols of heads.
 """
 
 from __future__ import annotations
@@ -45,13 +46,22 @@ READ_WORDS = 256
 FIRST_WORDS = 5_000
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16
+#: Rows in which the network reads the sentences of a batch, one behind the other. More rows are fewer steps, each of
+#: which computes more at once; a row should have the room of two long sentences, so that all are equally full.
+MOST_ROWS = 8
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
 TRIED_ROOTS = 3
+#: Words of the longest sentence for which the names of heads are kept, and the number of no head.
+KEPT_LENGTH, NOWHERE = 256, 2**30
+#: Sentences from which on their trees are searched together.
+MANY = 4
 #: Trees are found by probabilities in 32 bits if the best head of every word is at least e^-40, and the tree at least
 #: e^-40 times as likely as the best heads. A better tree has then no arc below e^-80, and numbers of 32 bits are exact
 #: down to e^-87.
 MOST_LOSS = 40.0
 SMALLEST = math.exp(-MOST_LOSS)
+#: Odds below this one are taken for it: a tree with one of them is not decided by probabilities in 32 bits.
+TINY = 1e-300
 
 LINE_ENDS = "\n\r\u2028\u2029"
 #: Characters that a terminal obeys or that change the direction of text; JSON's own escapes cover those before a blank.
@@ -148,7 +158,8 @@ class Annotator:
         self.pattern = re.compile(tables["word_pattern"])
         self.task = (_Tags if tables["task"] == "tags" else _Trees)(tables)
         self.labels = tables["labels"] if tables["task"] == "tags" else tables["relations"]
-        self._outputs = [output.name for output in self.session.get_outputs()]
+        self._inputs = [each.name for each in self.session.get_inputs()]
+        self._outputs = [each.name for each in self.session.get_outputs()]
 
     def annotate(self, sentences, batch_size=32, scores=False):
         """Annotate raw text, or sentences.
@@ -178,13 +189,13 @@ class Annotator:
         return self._stream(self._read(sentences), batch_size, scores)
 
     def _stream(self, sentences, batch_size, scores):
-        pool = batch_size * POOL if batch_size > 1 else 1
+        pool = batch_size * POOL if batch_size > 1 and self.features.pads else batch_size
         while window := list(islice(sentences, pool)):
-            for rows in _batches([len(sentence["words"]) for sentence in window], batch_size):
-                found = self.network([window[row]["words"] for row in rows])
-                for place, row in enumerate(rows):
-                    length = len(window[row]["words"])
-                    self.task.annotate(window[row], *[values[place, :length] for values in found], scores=scores)
+            batch = [sentence for sentence in window if sentence["words"]]
+            for some in _of_like_length(batch, batch_size) if self.features.pads else [batch]:
+                if some:
+                    found = self.network([sentence["words"] for sentence in some])
+                    self.task.annotate(some, *found, scores=scores)
             for sentence in window:
                 if not sentence["words"]:
                     self.task.annotate_nothing(sentence, scores)
@@ -193,11 +204,13 @@ class Annotator:
                 yield sentence
 
     def network(self, sentences):
-        """Return the scores of tags [B, N, C], or of labels [B, N, K] and the probabilities of symbols [B, N, H + 1].
+        """Return the scores of tags [T, C], or of labels [T, K] and the probabilities of symbols [T, H + 1].
 
-        The padding holds anything. The last symbol stands for heads that no symbol names, with probability 0.
+        No sentence is empty. The last symbol stands for heads that no symbol names, with probability 0.
         """
-        return self.session.run(self._outputs, self.features(sentences))
+        cells, grid = _grid(list(map(len, sentences)))
+        inputs = {"cells": cells, "grid": grid, **self.features(sentences, grid)}
+        return self.session.run(self._outputs, {name: inputs[name] for name in self._inputs})
 
     def _read(self, given):
         """Yield a new dictionary for every sentence: its words and, of raw text, their places and the text."""
@@ -271,42 +284,73 @@ def _of_text(words, text, before=0):
 
 
 def _features(tables, folder, prefix=""):
-    """Return a function from sentences to the inputs of the network."""
+    """Return a function from sentences, and the words in the cells of a grid, to the inputs of the network.
+
+    Its attribute `pads` says whether sentences of a batch cost as much as the longest one.
+    """
     if tables["kind"] == "words":
         return _Words(tables, folder, prefix)
     if tables["kind"] == "subwords":
         return _Subwords(tables, folder, prefix)
-    parts = [_features(part, folder, f"{prefix}{name}.") for name, part in tables["parts"].items()]
-
-    def inputs(sentences):
-        return {name: value for part in parts for name, value in part(sentences).items()}
-
-    return inputs
+    return _Parts([_features(part, folder, f"{prefix}{name}.") for name, part in tables["parts"].items()])
 
 
-def _batches(lengths, most):
-    """Yield the places of at most `most` sentences, of similar lengths above 0, until all have been named once."""
+def _of_like_length(sentences, most):
+    """Yield the sentences in batches of at most `most`, of like lengths."""
     batch = []
-    for place in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lengths.__getitem__):
+    for sentence in sorted(sentences, key=lambda sentence: len(sentence["words"])):
         # A padded word costs as much as a word, and a call of the network as much as a few words.
-        if batch and (len(batch) == most or lengths[place] > 1.25 * lengths[batch[0]] + 2):
+        if batch and (len(batch) == most or len(sentence["words"]) > 1.25 * len(batch[0]["words"]) + 2):
             yield batch
             batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+        batch.append(sentence)
+    yield batch
 
 
-def _lengths(sentences):
-    return np.array([len(words) for words in sentences], np.int32)
+def _grid(lengths):
+    """Return the cell [T] of every word in a grid [S, R] of S steps and R rows, and the word in every cell, or T.
+
+    Sentences stand one behind the other, with a cell between them that holds no word. The longest come first, each in
+    the row that has the fewest words, so that rows are equally full.
+    """
+    if len(lengths) == 1:
+        cells = np.arange(lengths[0])
+        return cells, cells[:, None]
+    count, total = len(lengths), sum(lengths)
+    rows = min(MOST_ROWS, max(1, (total + count) // (2 * max(lengths))))
+    ends, firsts = [0] * rows, np.empty(count, np.int64)
+    for place in sorted(range(count), key=lengths.__getitem__, reverse=True):
+        end = min(ends)
+        row = ends.index(end)
+        firsts[place] = end * rows + row
+        ends[row] = end + lengths[place] + 1
+    words = np.arange(total)
+    begins = np.cumsum(lengths) - lengths
+    cells = np.repeat(firsts - rows * begins, lengths) + rows * words
+    grid = np.full((max(ends) - 1) * rows, total)
+    grid[cells] = words
+    return cells, grid.reshape(-1, rows)
+
+
+class _Parts:
+    """The inputs of several encoders, whose vectors are concatenated."""
+
+    def __init__(self, parts):
+        self.parts, self.pads = parts, any(part.pads for part in parts)
+
+    def __call__(self, sentences, grid):
+        return {name: value for part in self.parts for name, value in part(sentences, grid).items()}
 
 
 class _Words:
     """The vectors of words without their context. They are kept, as most words come again.
 
     A vector is a row of a table, and the maximum over a convolution of the word's characters. The convolution adds up
-    what each character of its window contributes, by another table [C, window * filters].
+    what each character of its window contributes, by another table [C, window * filters]. If vectors stand in a grid,
+    they have one number more, which marks the cells without a word.
     """
+
+    pads = False
 
     def __init__(self, tables, folder, prefix):
         self.prefix = prefix
@@ -318,24 +362,27 @@ class _Words:
         self.character = {character: number for number, character in enumerate(tables["characters"] or (), 4)}
         self.lowercase, self.longest, self.window = tables["lowercase"], tables["max_characters"], tables["window"]
         self.filters = self.characters.shape[1] // self.window if characters else 0
-        self.size = self.table.shape[1] + self.filters
+        self.size, self.grid = self.table.shape[1] + self.filters, tables["grid"]
         self.most = KEPT_NUMBERS // self.size
-        self.kept, self.lock = _Vectors(self.most, self.size), threading.Lock()
+        self.kept, self.lock = _Vectors(self.most, self.size, self.grid), threading.Lock()
         # Vocabularies usually begin with the most frequent words of the text that the model was trained on.
         frequent = tables["words"][: min(FIRST_WORDS, self.most // 4)]
         self.learn([frequent, [word.capitalize() for word in frequent] if self.lowercase else []])
 
-    def __call__(self, sentences):
+    def __call__(self, sentences, grid):
+        words = sentences[0] if len(sentences) == 1 else list(chain.from_iterable(sentences))
         kept = self.kept
-        rows = [list(map(kept.get, words)) for words in sentences]
-        if None in chain.from_iterable(rows):
+        rows = list(map(kept.get, words))
+        if None in rows:
             kept = self.learn(sentences)
-            rows = [list(map(kept.get, words)) for words in sentences]
-        lengths = _lengths(sentences)
-        if len(rows) > 1:
-            longest = max(map(len, rows))
-            rows = [row + [0] * (longest - len(row)) for row in rows]
-        return {f"{self.prefix}vectors": kept.vectors.take(rows, 0), "lengths": lengths}
+            rows = list(map(kept.get, words))
+        if not self.grid:
+            vectors = kept.vectors.take(rows, 0)
+        elif len(sentences) == 1:
+            vectors = kept.vectors.take(rows, 0)[:, None]
+        else:
+            vectors = kept.vectors.take(np.array([*rows, 0]).take(grid), 0)
+        return {f"{self.prefix}vectors": vectors}
 
     def learn(self, sentences):
         """Return the kept words, with all words of some sentences among them."""
@@ -344,7 +391,7 @@ class _Words:
             new = _distinct(sentences, kept)
             if len(kept) + len(new) > self.most or kept.characters > KEPT_CHARACTERS:
                 new = _distinct(sentences, ())
-                kept = self.kept = _Vectors(max(self.most, len(new)), self.size)
+                kept = self.kept = _Vectors(max(self.most, len(new)), self.size, self.grid)
             for begin in range(0, len(new), READ_WORDS):
                 some = new[begin : begin + READ_WORDS]
                 kept.add(some, self.read(some))
@@ -380,25 +427,28 @@ def _distinct(sentences, known):
 
 
 class _Vectors(dict):
-    """Words and the rows of their vectors in a table; row 0 is the padding."""
+    """Words and the rows of their vectors in a table; row 0 separates sentences, by a mark in an additional column."""
 
-    def __init__(self, rows, size):
+    def __init__(self, rows, size, marked):
         super().__init__()
-        self.characters = 0
+        self.characters, self.size = 0, size
         # The system gives memory to rows when they are written.
-        self.vectors = np.zeros((rows + 1, size), np.float32)
+        self.vectors = np.zeros((rows + 1, size + marked), np.float32)
+        self.vectors[0, size:] = 1.0
 
     def add(self, words, vectors):
         """Add new words. A thread that finds a word here also finds its vector."""
         begin = len(self) + 1
         end = begin + len(words)
-        self.vectors[begin:end] = vectors
+        self.vectors[begin:end, : self.size] = vectors
         self.characters += sum(map(len, words))
         self.update(zip(words, range(begin, end), strict=True))
 
 
 class _Subwords:
     """The subwords of words, in windows if a sentence is long, and the words that subwords count for."""
+
+    pads = True
 
     def __init__(self, tables, folder, prefix):
         try:
@@ -414,29 +464,29 @@ class _Subwords:
         self.before, self.after, self.space = tables["before"], tables["after"], tables["space"]
         self.mean, self.split = tables["pooling"] == "mean", tables["long_sentences"] == "split"
 
-    def __call__(self, sentences):
-        longest = max(map(len, sentences))
-        nothing = len(sentences) * longest
-        rows, marks = [], []
-        pieces = np.zeros((len(sentences), longest), np.int64)
-        for item, words in enumerate(sentences):
+    def __call__(self, sentences, grid):
+        nothing = sum(map(len, sentences))
+        rows, marks, pieces, before = [], [], np.zeros(nothing, np.int64), 0
+        for words in sentences:
             numbers, places = self._split(words)
             if len(numbers) > self.room and not self.split:
                 raise ValueError(
                     f"The sentence that begins with {' '.join(words[:6])!r} has {len(numbers)} subwords; the model "
                     f"takes {self.room} at once. Leave it out or cut it in two."
                 )
-            counts = [self.mean or place != before for place, before in zip(places, [-1, *places[:-1]], strict=True)]
-            np.add.at(pieces[item], places, counts)
+            counts = [
+                self.mean or place != previous for place, previous in zip(places, [-1, *places[:-1]], strict=True)
+            ]
+            np.add.at(pieces[before : before + len(words)], places, counts)
             for begin, end, first, last in self._windows(len(numbers)):
                 rows.append([*self.before, *numbers[begin:end], *self.after])
                 marked = [
-                    item * longest + places[each] if first <= each < last and counts[each] else nothing
+                    before + places[each] if first <= each < last and counts[each] else nothing
                     for each in range(begin, end)
                 ]
                 marks.append([nothing] * len(self.before) + marked + [nothing] * len(self.after))
+            before += len(words)
         return {
-            "lengths": _lengths(sentences),
             f"{self.prefix}subwords": _filled(rows, self.padding),
             f"{self.prefix}mask": _filled([[1] * len(row) for row in rows], 0),
             f"{self.prefix}words": _filled(marks, nothing),
@@ -503,8 +553,14 @@ class _Tags:
         self.parts = [(label[:1] in "BS", label[:1] in "SE", label[2:]) for label in self.labels]
         self.outside = self.labels.index("O") if self.spans else None
 
-    def annotate(self, sentence, emissions, scores):
-        """Add the tags and spans of a sentence, for emissions [N, C]."""
+    def annotate(self, sentences, emissions, scores):
+        """Add the tags and spans of sentences, for emissions [T, C]."""
+        end = 0
+        for sentence in sentences:
+            begin, end = end, end + len(sentence["words"])
+            self.annotate_one(sentence, emissions[begin:end], scores)
+
+    def annotate_one(self, sentence, emissions, scores):
         best = viterbi(emissions, *self.best) if self.chain else self.best_legal(emissions)
         tags = best.tolist()
         sentence["tags"] = [self.labels[tag] for tag in tags]
@@ -669,20 +725,32 @@ class _Trees:
         self.symbol = [symbol for symbol, count in enumerate(counts) for _ in range(count)]  # of every label
         self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.none = len(self.symbols)
-        self.kept = {}  # what `naming` returns, by the number of words
+        self.kept = None  # the naming of the longest sentence so far, which holds those of shorter ones
 
-    def annotate(self, sentence, logits, symbols, scores):
-        """Add the tree of a sentence, for the scores of labels [N, K] and the probabilities of symbols [N, H + 1]."""
-        words = len(logits)
-        naming, cells = self.kept.get(words) or self.naming(words, sentence)
-        # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
-        arcs = symbols.take(cells)
-        heads = likeliest_tree(arcs, self.multiroot)
-        if heads is None:
-            heads = best_tree(self.log_shares(logits).take(cells), self.multiroot)
+    def annotate(self, sentences, logits, symbols, scores):
+        """Add the trees of sentences, for the scores of labels [T, K] and the probabilities of symbols [T, H + 1]."""
+        namings = [self.naming(sentence) for sentence in sentences]
+        lengths = [len(sentence["words"]) for sentence in sentences]
+        trees, together = [None] * len(sentences), len(sentences) >= MANY and not self.multiroot
+        if together:
+            named = np.concatenate([naming.heads[:words] for naming, words in zip(namings, lengths, strict=True)])
+            trees = likeliest_trees(symbols, named, lengths, self.number.get("root", self.none))
+        best = logits.argmax(1).tolist()
+        end = 0
+        for sentence, naming, words, heads in zip(sentences, namings, lengths, trees, strict=True):
+            begin, end = end, end + words
+            if heads is None:
+                # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
+                cells = naming.cells[:words, :words]
+                heads = likeliest_tree(symbols[begin:end].take(cells), self.multiroot, near=not together)
+            if heads is None:
+                heads = best_tree(self.log_shares(logits[begin:end]).take(cells), self.multiroot)
+            self.annotate_one(sentence, heads, best[begin:end], naming.symbols, logits[begin:end], scores)
+
+    def annotate_one(self, sentence, heads, labels, naming, logits, scores):
+        """Add the tree with these heads to a sentence; labels are the best ones of its words."""
         symbol_of, names, relations = self.symbol, self.names, []
-        labels = logits.argmax(1).tolist()
-        for word, (head, label, row) in enumerate(zip(heads, labels, naming, strict=True)):
+        for word, (head, label, row) in enumerate(zip(heads, labels, naming, strict=False)):
             symbol = row[head]
             if symbol_of[label] == symbol:  # the best label of most words names their head
                 relations.append(names[label])
@@ -699,7 +767,10 @@ class _Trees:
             shares = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             totals = np.add.reduceat(shares, self.begins, axis=1)
-            rows, chosen = np.arange(words), np.array([row[head] for row, head in zip(naming, heads, strict=True)])
+            rows, chosen = (
+                np.arange(len(heads)),
+                np.array([row[head] for row, head in zip(naming, heads, strict=False)]),
+            )
             named = chosen < self.none
             sentence["head_scores"] = np.where(named, totals[rows, np.minimum(chosen, self.none - 1)], 0.0).tolist()
             sentence["relation_scores"] = np.where(named, shares[rows, labels], 0.0).tolist()
@@ -717,13 +788,9 @@ class _Trees:
         sums -= _log_sum(sums, 1)[:, None]
         return np.concatenate([sums, np.full((len(sums), 1), -np.inf)], 1)
 
-    def naming(self, words, sentence):
-        """Return the symbol that names each head of each dependent, and its cell in a flat array [N, H + 1].
-
-        Symbols are lists [N] of lists [N], cells an array [N, N]. The symbol is H if none names the head; that of
-        [d, d] names the root.
-        """
-        upos = None
+    def naming(self, sentence):
+        """Return the names of the heads of a sentence, or of a longer one that begins with them."""
+        words = len(sentence["words"])
         if self.encoding == "relative_pos":
             upos = sentence.get("upos")
             if upos is None or len(upos) != words:
@@ -731,14 +798,13 @@ class _Trees:
                     "This parser reads parts of speech. Give sentences as dictionaries with `words` and `upos`, one "
                     "part of speech for every word."
                 )
-            return self.with_cells(self.by_part_of_speech(upos))
-        found = self.with_cells(self.by_position(words))
-        if words <= 64:
-            self.kept[words] = found
-        return found
-
-    def with_cells(self, table):
-        return table.tolist(), table + np.arange(len(table))[:, None] * (self.none + 1)
+            return _Naming(self.by_part_of_speech(upos), self.none)
+        kept = self.kept
+        if kept is None or len(kept.symbols) < words:
+            kept = _Naming(self.by_position(max(words, 64)), self.none)
+            if words <= KEPT_LENGTH:
+                self.kept = kept
+        return kept
 
     def by_position(self, words):
         place = np.arange(words)
@@ -764,7 +830,96 @@ class _Trees:
         return table
 
 
-def likeliest_tree(arcs, multiroot):
+class _Naming:
+    """The symbols that name the heads of a sentence's words. The root is its own head.
+
+    Attributes:
+        symbols: lists [N] of lists [N], the symbol that names each head of each dependent; H if none does.
+        cells: array [N, N], the place of this symbol's probability in a flat array [N, H + 1].
+        heads: array [N, H + 1], the head that each symbol names, or `NOWHERE`.
+    """
+
+    def __init__(self, table, none):
+        words = np.arange(len(table))
+        self.symbols = table.tolist()
+        self.cells = table + words[:, None] * (none + 1)
+        self.heads = np.full((len(table), none + 1), NOWHERE, np.int32)
+        self.heads[words[:, None], table] = words
+        self.heads[:, none] = NOWHERE
+
+
+def likeliest_trees(symbols, heads, lengths, root):
+    """Return the heads of the likeliest tree with one root of every sentence, as `likeliest_tree` does for one.
+
+    All sentences are worked on together, which is faster from some four sentences on. A sentence has None where
+    `likeliest_tree` would have to search longer.
+
+    Args:
+        symbols: array [T, H + 1] of probabilities of the symbols of heads.
+        heads: array [T, H + 1] of the word that a symbol names, counted from the sentence's first; a number that is no
+            less than the sentence's length stands for none.
+        lengths: of the sentences.
+        root: the symbol of the root.
+    """
+    lengths = np.array(lengths)
+    begins = np.cumsum(lengths) - lengths
+    sentence = np.repeat(np.arange(len(lengths)), lengths)
+    words = np.arange(len(symbols))
+    # Every word takes its best head; none is a root yet. A word without a possible one becomes its own head.
+    arcs = symbols * (heads < lengths[sentence, None])
+    roots = arcs[:, root].astype(np.float64)
+    arcs[:, root] = 0.0
+    places = arcs.argmax(1)
+    taken = arcs[words, places]
+    best = np.where(taken > 0.0, heads[words, places] + begins[sentence], words)
+    decided = np.minimum.reduceat(taken, begins) > SMALLEST
+    taken = np.maximum(taken, np.float32(SMALLEST)).astype(np.float64)
+    # Words on cycles, and the first word of each one's cycle: found by paths of twice the length each time.
+    doublings = int(lengths.max()).bit_length()
+    first, path = words, best
+    for _ in range(doublings):
+        first = np.minimum(first, first[path])
+        path = path[path]
+    cycle = np.full(len(words), -1)
+    cycle[path] = first[path]
+    on_cycle = np.flatnonzero(cycle >= 0)
+    own = cycle[on_cycle]
+    # The odds of the best way out of every cycle.
+    reached = np.minimum(heads[on_cycle] + begins[sentence[on_cycle], None], words[-1])
+    leaving = arcs[on_cycle]
+    leaving *= cycle[reached] != own[:, None]
+    rows = np.arange(len(on_cycle))
+    places = leaving.argmax(1)
+    odds = leaving[rows, places] / taken[on_cycle]
+    order = np.lexsort((odds, own))
+    ends = np.flatnonzero(np.diff(own[order], append=-1))
+    ways = order[ends]  # the best one is the last of its cycle
+    log_odds = np.log(np.maximum(odds[ways], TINY))
+    # A bound of the trees with a given root: its own odds, and those of all cycles but its own.
+    bounds = np.log(np.maximum(roots / taken, TINY))
+    bounds += np.bincount(sentence[on_cycle[ways]], log_odds, len(lengths))[sentence]
+    bounds[on_cycle[order]] -= np.repeat(log_odds, np.diff(ends, prepend=-1))
+    highest = np.maximum.reduceat(bounds, begins)
+    decided &= highest > -MOST_LOSS
+    equal = np.flatnonzero(bounds == highest[sentence])[::-1]
+    chosen = begins.copy()
+    chosen[sentence[equal]] = equal  # the first of equals, which is written last
+    best[chosen] = chosen
+    ways = ways[cycle[chosen][sentence[on_cycle[ways]]] != own[ways]]
+    best[on_cycle[ways]] = reached[ways, places[ways]]
+    # These are trees if every word leads to a root.
+    path = best
+    for _ in range(doublings):
+        path = path[path]
+    decided[sentence[best[path] != path]] = False
+    found = (best - begins[sentence]).tolist()
+    return [
+        found[begin : begin + length] if may else None
+        for begin, length, may in zip(begins.tolist(), lengths.tolist(), decided.tolist(), strict=True)
+    ]
+
+
+def likeliest_tree(arcs, multiroot, near=True):
     """Return the heads of the likeliest tree, a list; a root is its own head.
 
     Return None if numbers of 32 bits are too coarse to decide.
@@ -772,6 +927,7 @@ def likeliest_tree(arcs, multiroot):
     Args:
         arcs: array [N, N] of probabilities by dependent and head, root arcs on the diagonal.
         multiroot: as in `best_tree`, which finds the same trees.
+        near: whether it may be near to the likeliest heads of all words; that is looked at first.
     """
     best, taken = arcs.argmax(1).tolist(), arcs.max(1)
     if not taken.min() > SMALLEST:
@@ -779,7 +935,7 @@ def likeliest_tree(arcs, multiroot):
     cycles = _cycles(best)
     if all(len(cycle) == 1 for cycle in cycles) and (multiroot or len(cycles) == 1):
         return best
-    found = None if multiroot else _near_tree(arcs, best, taken, cycles)
+    found = _near_tree(arcs, best, taken, cycles) if near and not multiroot else None
     if found is not None:
         return found
     with np.errstate(divide="ignore"):
@@ -807,9 +963,9 @@ def _near_tree(arcs, best, taken, cycles):
         cycles = _cycles(heads)
         if not taken.min() > SMALLEST:
             return None
-    odds, exits = arcs.diagonal() / taken, []
+    odds, exits = arcs.diagonal() / taken.astype(np.float64), []
     for cycle in cycles:
-        rows = arcs[cycle]
+        rows = arcs[cycle].astype(np.float64)
         rows[:, cycle] = 0.0
         rows /= taken[cycle][:, None]
         place = int(rows.argmax())

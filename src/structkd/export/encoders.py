@@ -2,6 +2,10 @@
 
 Every encoder class has one function here, found by the class. A function for an encoder of your own is registered by
 ``@encoder_graph.register``.
+
+The words of a batch are one list of T words, sentence after sentence: no padding is computed. An LSTM reads a grid
+[S, R] of S steps and R rows, in which sentences stand one behind the other, with a separator between them that shuts
+the gates, so that every sentence begins with an empty memory. Its result equals that of the sentence alone.
 """
 
 from __future__ import annotations
@@ -24,20 +28,26 @@ from .graph import OPSET, Graph
 
 __all__ = ["encoder_graph", "in_context", "word_vectors"]
 
+#: What a separator adds to the input of a gate: the sigmoid of the sum is 0 then.
+_SHUT = -1e4
+
 
 @singledispatch
-def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str) -> tuple[str, dict[str, Any]]:
     """Add an encoder to a graph, with inputs of its own.
+
+    Inputs that encoders share, which ``annotate.py`` gives to every graph that declares them: ``cells`` int64 [T], the
+    cell of every word in a grid whose rows of cells follow each other, and ``grid`` int64 [S, R], the word in every
+    cell, T for a separator.
 
     Args:
         encoder: with weights and features.
         graph: receives the operators.
-        prefix: begin of the names of its inputs; empty, or the name of a part with a dot.
-        lengths: name of the value that holds the sentences' lengths, int32 [B].
+        prefix: begin of the names of its own inputs; empty, or the name of a part with a dot.
 
     Returns:
-        The name of the vectors, float [B, N, D], and the plain data from which ``annotate.py`` makes its inputs. The
-        key ``files`` holds further files by name, texts and arrays.
+        The name of the vectors, float [T, D], and the plain data from which ``annotate.py`` makes its inputs. The key
+        ``files`` holds further files by name, texts and arrays.
 
     Raises:
         NotImplementedError: if the class has no function here.
@@ -49,16 +59,22 @@ def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str, lengths: str)
 
 
 @encoder_graph.register
-def _(encoder: BiLSTMEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+def _(encoder: BiLSTMEncoder, graph: Graph, prefix: str) -> tuple[str, dict[str, Any]]:
     arrays = {f"{prefix}words.npy": _array(encoder.embedding.weight)}
     if encoder.characters is not None:
         window, _, filters = (tables := character_tables(encoder.characters)).shape
         arrays[f"{prefix}characters.npy"] = tables.transpose(1, 0, 2).reshape(-1, window * filters)
     size = encoder.embedding.embedding_dim + encoder.config.character_filters
-    vectors = graph.input(f"{prefix}vectors", "float", ["B", "N", size])
+    name = f"{prefix}vectors"
+    if encoder.lstm is None:
+        vectors = graph.input(name, "float", ["T", size])
+    else:  # with the mark of separators in the last column
+        vectors = in_context(encoder, graph, graph.input(name, "float", ["S", "R", size + 1]), separated=True)
+        vectors = graph.add("Gather", vectors, graph.input("cells", "int64", ["T"]))
     vocabulary: Any = encoder.features
-    return in_context(encoder, graph, vectors, lengths), {
+    return vectors, {
         "kind": "words",
+        "grid": encoder.lstm is not None,
         "arrays": list(arrays),
         "scale": None,
         "words": vocabulary.words,
@@ -82,30 +98,42 @@ def word_vectors(encoder: BiLSTMEncoder, graph: Graph, words: str, characters: s
     return str(vectors)
 
 
-def in_context(encoder: BiLSTMEncoder, graph: Graph, vectors: str, lengths: str) -> str:
-    """Add the layers of a BiLSTM encoder: vectors of words float [B, N, D] -> float [B, N, D]."""
-    return vectors if encoder.lstm is None else lstm(encoder.lstm, graph, vectors, lengths)
+def in_context(encoder: BiLSTMEncoder, graph: Graph, vectors: str, separated: bool) -> str:
+    """Add the layers of a BiLSTM encoder: vectors of words float [S, R, D] -> float [S * R, D].
+
+    With separators, the vectors have one number more, 1 for a separator and 0 for a word.
+    """
+    if encoder.lstm is None:
+        return str(graph.add("Reshape", vectors, graph.constant(np.array([-1, encoder.dimension]))))
+    return lstm(encoder.lstm, graph, vectors, separated)
 
 
 @encoder_graph.register
-def _(encoder: StackedEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+def _(encoder: StackedEncoder, graph: Graph, prefix: str) -> tuple[str, dict[str, Any]]:
     vectors, tables = [], {}
     part: Any
     for name, part in encoder.parts.items():
-        value, tables[name] = encoder_graph(part, graph, f"{prefix}{name}.", lengths)
+        value, tables[name] = encoder_graph(part, graph, f"{prefix}{name}.")
         vectors.append(value)
-    stacked = graph.add("Concat", *vectors, axis=2) if len(vectors) > 1 else vectors[0]
+    stacked = graph.add("Concat", *vectors, axis=1) if len(vectors) > 1 else vectors[0]
     if encoder.lstm is not None:
-        stacked = lstm(encoder.lstm, graph, stacked, lengths)
+        # A column that marks separators, and a separator as the last row.
+        size = encoder.lstm.input_size
+        marked = graph.add("Pad", stacked, graph.constant(np.array([0, 0, 0, 1])))
+        separator = graph.constant(np.eye(size + 1)[-1:], "separator")
+        rows = graph.add("Concat", marked, separator, axis=0)
+        grid = graph.add("Gather", rows, graph.input("grid", "int64", ["S", "R"]))
+        stacked = lstm(encoder.lstm, graph, grid, separated=True)
+        stacked = graph.add("Gather", stacked, graph.input("cells", "int64", ["T"]))
     return stacked, {"kind": "parts", "parts": tables}
 
 
 @encoder_graph.register
-def _(encoder: TransformerEncoder, graph: Graph, prefix: str, lengths: str) -> tuple[str, dict[str, Any]]:
+def _(encoder: TransformerEncoder, graph: Graph, prefix: str) -> tuple[str, dict[str, Any]]:
     subwords, mask, words = (
         graph.input(f"{prefix}{name}", "int64", [f"{prefix}R", f"{prefix}L"]) for name in ("subwords", "mask", "words")
     )
-    pieces = graph.input(f"{prefix}pieces", "int64", ["B", "N"])
+    pieces = graph.input(f"{prefix}pieces", "int64", ["T"])
     hidden = graph.graft(_traced(encoder.backbone), prefix, {"subwords": subwords, "mask": mask})
     # Subwords that count for no word are added to an additional row, as in TransformerEncoder.forward.
     size = graph.constant(np.array([encoder.dimension]))
@@ -117,9 +145,8 @@ def _(encoder: TransformerEncoder, graph: Graph, prefix: str, lengths: str) -> t
     sums = graph.add("ScatterND", empty, place, updates, reduction="add")
     zero = graph.constant(np.array([0]))
     sums = graph.add("Slice", sums, zero, count, zero)
-    sums = graph.add("Reshape", sums, graph.add("Concat", graph.add("Shape", pieces), size, axis=0))
     divisor = graph.add("Cast", graph.add("Max", pieces, graph.constant(np.array([1]))), to=onnx.TensorProto.FLOAT)
-    vectors = graph.add("Div", sums, graph.add("Unsqueeze", divisor, graph.constant(np.array([2]))))
+    vectors = graph.add("Div", sums, graph.add("Unsqueeze", divisor, graph.constant(np.array([1]))))
     features: Any = encoder.features
     name = f"{prefix}tokenizer.json"
     return vectors, {
@@ -213,9 +240,11 @@ def _spelling(layer: Any, graph: Graph, characters: str) -> str:
     return str(graph.add("Relu", graph.add("ReduceMax", summed, axes=[2], keepdims=0)))
 
 
-def lstm(layer: nn.LSTM, graph: Graph, vectors: str, lengths: str) -> str:
-    """Add a BiLSTM of any number of layers: float [B, N, D] -> float [B, N, 2 * hidden_size], 0 in the padding."""
-    value = graph.add("Transpose", vectors, perm=[1, 0, 2])
+def lstm(layer: nn.LSTM, graph: Graph, vectors: str, separated: bool) -> str:
+    """Add a BiLSTM of any number of layers: float [S, R, D] -> float [S * R, 2 * hidden_size].
+
+    With separators, the last of the D numbers marks them; their result is 0.
+    """
     size = layer.hidden_size
 
     def gates(name: str, number: int) -> Any:
@@ -226,22 +255,29 @@ def lstm(layer: nn.LSTM, graph: Graph, vectors: str, lengths: str) -> str:
             both.append(np.concatenate([i, o, f, g]))
         return np.stack(both)
 
+    value, mark = vectors, ""
     for number in range(layer.num_layers):
-        bias = np.concatenate([gates("bias_ih", number), gates("bias_hh", number)], 1)[..., 0]
+        weights = graph.constant(gates("weight_ih", number), "input")
+        if separated:
+            shut = np.repeat(np.array([_SHUT, _SHUT, _SHUT, 0.0], np.float32), size)
+            weights = graph.add("Concat", weights, graph.constant(np.stack([shut, shut])[..., None], "shut"), axis=2)
+        if number:
+            value = graph.add("Reshape", value, graph.constant(np.array([0, 0, 2 * size])))
+            if separated:
+                last = (graph.constant(np.array([place])) for place in (-1, np.iinfo(np.int64).max, 2))
+                mark = mark or graph.add("Slice", vectors, *last)
+                value = graph.add("Concat", value, mark, axis=2)
         found = graph.add(
             "LSTM",
             value,
-            graph.constant(gates("weight_ih", number), "input"),
+            weights,
             graph.constant(gates("weight_hh", number), "recurrent"),
-            graph.constant(bias, "bias"),
-            lengths,
+            graph.constant(np.concatenate([gates("bias_ih", number), gates("bias_hh", number)], 1)[..., 0], "bias"),
             hidden_size=size,
             direction="bidirectional",
         )
-        # [N, 2, B, H] -> [N, B, 2 H]
-        turned = graph.add("Transpose", found, perm=[0, 2, 1, 3])
-        value = graph.add("Reshape", turned, graph.constant(np.array([0, 0, 2 * size])))
-    return str(graph.add("Transpose", value, perm=[1, 0, 2]))
+        value = graph.add("Transpose", found, perm=[0, 2, 1, 3])  # [S, 2, R, H] -> [S, R, 2, H]
+    return str(graph.add("Reshape", value, graph.constant(np.array([-1, 2 * size]))))
 
 
 def _array(tensor: Any) -> Any:

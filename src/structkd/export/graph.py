@@ -16,7 +16,7 @@ __all__ = ["OPSET", "Graph"]
 #: Versions of the operator sets and of the file format; runtimes that are years old read them.
 OPSET = {"": 17, "ai.onnx.ml": 3, "com.microsoft": 1}
 _FILE_FORMAT = 8
-_TYPES = {"int64": TensorProto.INT64, "int32": TensorProto.INT32, "float": TensorProto.FLOAT, "str": TensorProto.STRING}
+_TYPES = {"int64": TensorProto.INT64, "float": TensorProto.FLOAT, "str": TensorProto.STRING}
 
 
 class Graph:
@@ -36,8 +36,9 @@ class Graph:
         self.outputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, kind: str, axes: Sequence[str | int]) -> str:
-        """Declare an input of type "int64", "int32", "float" or "str", with names of its axes."""
-        self.inputs.append(helper.make_tensor_value_info(name, _TYPES[kind], list(axes)))
+        """Declare an input of type "int64", "float" or "str", with names of its axes, unless it is declared."""
+        if all(name != each.name for each in self.inputs):
+            self.inputs.append(helper.make_tensor_value_info(name, _TYPES[kind], list(axes)))
         return name
 
     def output(self, value: str, name: str, kind: str, axes: Sequence[str | int]) -> str:

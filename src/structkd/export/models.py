@@ -28,7 +28,7 @@ _ENCODINGS = ("relative_offset", "relative_pos", "absolute_position")
 
 @singledispatch
 def model_graph(model: StructuredModel, graph: Graph) -> Tables:
-    """Add a model to a graph, with the outputs that ``annotate.py`` reads: scores [B, N, C] first.
+    """Add a model to a graph, with the outputs that ``annotate.py`` reads: scores [T, C] of all words first.
 
     Args:
         model: on the CPU, with features.
@@ -86,8 +86,8 @@ def _(model: HeadLabeler, graph: Graph) -> Tables:
     # The probability of a symbol is the sum over its labels. The last column, of no symbol, is 0.
     membership = np.zeros((len(order), len(symbols) + 1), np.float32)
     membership[np.arange(len(order)), [place[config.labels[label][0]] for label in order]] = 1.0
-    of_symbols = graph.add("MatMul", graph.add("Softmax", scores, axis=2), graph.constant(membership, "membership"))
-    graph.output(of_symbols, "symbols", "float", ["B", "N", len(symbols) + 1])
+    of_symbols = graph.add("MatMul", graph.add("Softmax", scores, axis=1), graph.constant(membership, "membership"))
+    graph.output(of_symbols, "symbols", "float", ["T", len(symbols) + 1])
     return {
         "task": "trees",
         "features": features,
@@ -103,14 +103,13 @@ def _(model: HeadLabeler, graph: Graph) -> Tables:
 def _scores(model: StructuredModel, layer: nn.Linear, order: list[int] | None, graph: Graph) -> tuple[str, Tables]:
     """Add the encoder and a linear layer, its outputs in some order; return the scores and the features' tables."""
     _ = model.features  # raises an error for a model that cannot read text
-    lengths = graph.input("lengths", "int32", ["B"])
-    vectors, features = encoder_graph(model.encoder, graph, "", lengths)
+    vectors, features = encoder_graph(model.encoder, graph, "")
     weight, bias = (each.detach().cpu().float().numpy() for each in (layer.weight, layer.bias))
     if order is not None:
         weight, bias = weight[order], bias[order]
     product = graph.add("MatMul", vectors, graph.constant(np.ascontiguousarray(weight.T), "scores"))
     scores = graph.add("Add", product, graph.constant(bias, "bias"))
-    return graph.output(scores, "scores", "float", ["B", "N", len(bias)]), features
+    return graph.output(scores, "scores", "float", ["T", len(bias)]), features
 
 
 def chain_scores(model: Tagger) -> dict[str, Any]:
