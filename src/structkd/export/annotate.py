@@ -42,8 +42,8 @@ PADDING, UNKNOWN, WORD_START, WORD_END = 0, 1, 2, 3
 KEPT_NUMBERS, KEPT_CHARACTERS = 4_000_000, 5_000_000
 #: New words whose vectors are computed at once.
 READ_WORDS = 256
-#: Words of the vocabulary that are learned when a model is loaded, and again with a capital, in about 25 ms.
-FIRST_WORDS = 5_000
+#: Words of the vocabulary that are learned when a model is loaded, and again with a capital, in about 50 ms.
+FIRST_WORDS = 10_000
 #: Batches whose sentences are sorted by length together, so that batches have little padding.
 POOL = 16
 #: Rows in which the network reads the sentences of a batch, one behind the other. More rows are fewer steps, each of
@@ -54,7 +54,7 @@ TRIED_ROOTS = 3
 #: Words of the longest sentence for which the names of heads are kept, and the number of no head.
 KEPT_LENGTH, NOWHERE = 256, 2**30
 #: Sentences from which on their trees are searched together.
-MANY = 4
+MANY = 12
 #: Trees are found by probabilities in 32 bits if the best head of every word is at least e^-40, and the tree at least
 #: e^-40 times as likely as the best heads. A better tree has then no arc below e^-80, and numbers of 32 bits are exact
 #: down to e^-87.
@@ -731,10 +731,9 @@ class _Trees:
         """Add the trees of sentences, for the scores of labels [T, K] and the probabilities of symbols [T, H + 1]."""
         namings = [self.naming(sentence) for sentence in sentences]
         lengths = [len(sentence["words"]) for sentence in sentences]
-        trees, together = [None] * len(sentences), len(sentences) >= MANY and not self.multiroot
-        if together:
-            named = np.concatenate([naming.heads[:words] for naming, words in zip(namings, lengths, strict=True)])
-            trees = likeliest_trees(symbols, named, lengths, self.number.get("root", self.none))
+        trees = [None] * len(sentences)
+        if len(sentences) >= MANY and not self.multiroot:
+            trees = likeliest_trees(symbols, namings, lengths, self.number.get("root", self.none))
         best = logits.argmax(1).tolist()
         end = 0
         for sentence, naming, words, heads in zip(sentences, namings, lengths, trees, strict=True):
@@ -742,7 +741,7 @@ class _Trees:
             if heads is None:
                 # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
                 cells = naming.cells[:words, :words]
-                heads = likeliest_tree(symbols[begin:end].take(cells), self.multiroot, near=not together)
+                heads = likeliest_tree(symbols[begin:end].take(cells), self.multiroot)
             if heads is None:
                 heads = best_tree(self.log_shares(logits[begin:end]).take(cells), self.multiroot)
             self.annotate_one(sentence, heads, best[begin:end], naming.symbols, logits[begin:end], scores)
@@ -848,19 +847,23 @@ class _Naming:
         self.heads[:, none] = NOWHERE
 
 
-def likeliest_trees(symbols, heads, lengths, root):
+def likeliest_trees(symbols, namings, lengths, root):
     """Return the heads of the likeliest tree with one root of every sentence, as `likeliest_tree` does for one.
 
-    All sentences are worked on together, which is faster from some four sentences on. A sentence has None where
-    `likeliest_tree` would have to search longer.
+    All sentences are worked on together, which is faster from some ten sentences on. A sentence has None if its root
+    cannot be told by a bound, or if numbers of 32 bits are too coarse.
 
     Args:
         symbols: array [T, H + 1] of probabilities of the symbols of heads.
-        heads: array [T, H + 1] of the word that a symbol names, counted from the sentence's first; a number that is no
-            less than the sentence's length stands for none.
+        namings: of the sentences, see `_Naming`; they may be those of longer ones.
         lengths: of the sentences.
         root: the symbol of the root.
+
+    No tree with a given root is likelier than the root's arc and the best heads of all other words, times the best odds
+    of a way out of each cycle in which the root does not lie. The root with the highest bound is taken, and with it the
+    ways out, or Edmonds' search if these make new cycles. The tree is the likeliest one if no other bound is higher.
     """
+    heads = np.concatenate([naming.heads[:words] for naming, words in zip(namings, lengths, strict=True)])
     lengths = np.array(lengths)
     begins = np.cumsum(lengths) - lengths
     sentence = np.repeat(np.arange(len(lengths)), lengths)
@@ -874,52 +877,73 @@ def likeliest_trees(symbols, heads, lengths, root):
     best = np.where(taken > 0.0, heads[words, places] + begins[sentence], words)
     decided = np.minimum.reduceat(taken, begins) > SMALLEST
     taken = np.maximum(taken, np.float32(SMALLEST)).astype(np.float64)
-    # Words on cycles, and the first word of each one's cycle: found by paths of twice the length each time.
-    doublings = int(lengths.max()).bit_length()
-    first, path = words, best
-    for _ in range(doublings):
-        first = np.minimum(first, first[path])
-        path = path[path]
-    cycle = np.full(len(words), -1)
-    cycle[path] = first[path]
-    on_cycle = np.flatnonzero(cycle >= 0)
-    own = cycle[on_cycle]
     # The odds of the best way out of every cycle.
-    reached = np.minimum(heads[on_cycle] + begins[sentence[on_cycle], None], words[-1])
-    leaving = arcs[on_cycle]
-    leaving *= cycle[reached] != own[:, None]
-    rows = np.arange(len(on_cycle))
+    doublings = int(lengths.max()).bit_length()
+    cycle = _cycles_by_doubling(best, doublings)
+    inside = np.flatnonzero(cycle >= 0)
+    own = cycle[inside]
+    reached = np.minimum(heads[inside] + begins[sentence[inside], None], words[-1])
+    leaving = arcs[inside] * (cycle[reached] != own[:, None])
     places = leaving.argmax(1)
-    odds = leaving[rows, places] / taken[on_cycle]
+    rows = np.arange(len(inside))
+    odds = leaving[rows, places] / taken[inside]
     order = np.lexsort((odds, own))
     ends = np.flatnonzero(np.diff(own[order], append=-1))
     ways = order[ends]  # the best one is the last of its cycle
     log_odds = np.log(np.maximum(odds[ways], TINY))
-    # A bound of the trees with a given root: its own odds, and those of all cycles but its own.
-    bounds = np.log(np.maximum(roots / taken, TINY))
-    bounds += np.bincount(sentence[on_cycle[ways]], log_odds, len(lengths))[sentence]
-    bounds[on_cycle[order]] -= np.repeat(log_odds, np.diff(ends, prepend=-1))
+    # The bounds of roots: their own odds, and those of all cycles but their own.
+    of_roots = np.log(np.maximum(roots / taken, TINY))
+    bounds = of_roots + np.bincount(sentence[inside[ways]], log_odds, len(lengths))[sentence]
+    bounds[inside[order]] -= np.repeat(log_odds, np.diff(ends, prepend=-1))
     highest = np.maximum.reduceat(bounds, begins)
-    decided &= highest > -MOST_LOSS
     equal = np.flatnonzero(bounds == highest[sentence])[::-1]
     chosen = begins.copy()
     chosen[sentence[equal]] = equal  # the first of equals, which is written last
-    best[chosen] = chosen
-    ways = ways[cycle[chosen][sentence[on_cycle[ways]]] != own[ways]]
-    best[on_cycle[ways]] = reached[ways, places[ways]]
+    # The best heads of all words are likelier than those taken if roots are among them.
+    lowest = np.add.reduceat(np.maximum(of_roots, 0.0), begins) - MOST_LOSS
+    decided &= highest > lowest
+    ways = ways[cycle[chosen][sentence[inside[ways]]] != own[ways]]
+    found = best.copy()
+    found[chosen] = chosen
+    found[inside[ways]] = reached[ways, places[ways]]
     # These are trees if every word leads to a root.
-    path = best
-    for _ in range(doublings):
-        path = path[path]
-    decided[sentence[best[path] != path]] = False
-    found = (best - begins[sentence]).tolist()
-    return [
+    cycle = _cycles_by_doubling(found, doublings)
+    cycle[chosen] = -1
+    cyclic = np.maximum.reduceat(cycle, begins) >= 0
+    found = (found - begins[sentence]).tolist()
+    trees = [
         found[begin : begin + length] if may else None
-        for begin, length, may in zip(begins.tolist(), lengths.tolist(), decided.tolist(), strict=True)
+        for begin, length, may in zip(begins.tolist(), lengths.tolist(), (decided & ~cyclic).tolist(), strict=True)
     ]
+    bounds[chosen] = -math.inf
+    most = of_roots[chosen] - np.maximum(np.maximum.reduceat(bounds, begins), lowest)
+    for place in np.flatnonzero(decided & cyclic).tolist():
+        begin, size = begins.item(place), lengths.item(place)
+        some = slice(begin, begin + size)
+        shares = arcs[some].take(namings[place].cells[:size, :size])
+        losses = np.empty((size, size + 1))
+        losses[:, :size] = -np.log(np.maximum(shares / taken[some, None], TINY))
+        losses[:, size] = math.inf
+        starts = (best[some] - begin).tolist()
+        starts[chosen.item(place) - begin] = size
+        searched = arborescence(losses, starts, most=most.item(place))
+        trees[place] = searched and searched[0]
+    return trees
 
 
-def likeliest_tree(arcs, multiroot, near=True):
+def _cycles_by_doubling(heads, doublings):
+    """Return the first word of the cycle on which a word lies, or -1; by paths of twice the length each time."""
+    first = np.arange(len(heads))
+    path = heads
+    for _ in range(doublings):
+        first = np.minimum(first, first[path])
+        path = path[path]
+    cycle = np.full(len(heads), -1)
+    cycle[path] = first[path]
+    return cycle
+
+
+def likeliest_tree(arcs, multiroot):
     """Return the heads of the likeliest tree, a list; a root is its own head.
 
     Return None if numbers of 32 bits are too coarse to decide.
@@ -927,7 +951,6 @@ def likeliest_tree(arcs, multiroot, near=True):
     Args:
         arcs: array [N, N] of probabilities by dependent and head, root arcs on the diagonal.
         multiroot: as in `best_tree`, which finds the same trees.
-        near: whether it may be near to the likeliest heads of all words; that is looked at first.
     """
     best, taken = arcs.argmax(1).tolist(), arcs.max(1)
     if not taken.min() > SMALLEST:
@@ -935,7 +958,7 @@ def likeliest_tree(arcs, multiroot, near=True):
     cycles = _cycles(best)
     if all(len(cycle) == 1 for cycle in cycles) and (multiroot or len(cycles) == 1):
         return best
-    found = _near_tree(arcs, best, taken, cycles) if near and not multiroot else None
+    found = None if multiroot else _near_tree(arcs, best, taken, cycles)
     if found is not None:
         return found
     with np.errstate(divide="ignore"):
@@ -951,7 +974,7 @@ def _near_tree(arcs, best, taken, cycles):
     No tree with a given root is likelier than the root's arc and the best heads of all other words, times the best odds
     of a way out of each cycle in which the root does not lie. If these ways out give a tree, it is the likeliest one.
     """
-    size, heads = len(best), best
+    size, heads, likelier = len(best), best, 1.0
     roots = [cycle[0] for cycle in cycles if len(cycle) == 1]
     if roots:  # which become words with other heads
         heads, taken = list(best), taken.copy()
@@ -959,10 +982,11 @@ def _near_tree(arcs, best, taken, cycles):
             row = arcs[word].copy()
             row[word] = 0.0
             heads[word] = head = int(row.argmax())
+            if not row[head] > SMALLEST:
+                return None
+            likelier *= taken.item(word) / row.item(head)
             taken[word] = row[head]
         cycles = _cycles(heads)
-        if not taken.min() > SMALLEST:
-            return None
     odds, exits = arcs.diagonal() / taken.astype(np.float64), []
     for cycle in cycles:
         rows = arcs[cycle].astype(np.float64)
@@ -974,7 +998,7 @@ def _near_tree(arcs, best, taken, cycles):
         odds[cycle] = own
         exits.append((cycle[place // size], place % size))
     root = int(odds.argmax())
-    if not odds[root] > SMALLEST:
+    if not odds[root] > SMALLEST * likelier:
         return None
     found = list(heads)
     found[root] = root
