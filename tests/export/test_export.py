@@ -425,6 +425,84 @@ def test_trees_of_many_sentences_are_those_of_each() -> None:
     assert decided > 0.6 * compared
 
 
+def test_probabilities_that_are_too_small_decide_nothing() -> None:
+    """Trees are right, or left to a search by logarithms, where 32 bits do not hold what decides."""
+    draw, decided = np.random.default_rng(3), 0
+    for _ in range(400):
+        arcs = []
+        for _ in range(3):
+            words = int(draw.integers(2, 7))
+            own = 10.0 ** draw.uniform(-18, -10, (words, words))
+            own[np.arange(words), draw.permutation(words)] = 1.0
+            arcs.append((own * 10.0 ** draw.uniform(-17, 0, (words, 1))).astype(np.float32))
+        symbols, namings = _named(arcs, draw)
+        found = annotate.likeliest_trees(symbols, namings, list(map(len, arcs)), root=3)
+        for own, tree in zip(arcs, found, strict=True):
+            logs = np.log(own, dtype=np.float64)
+            best = annotate.best_tree(logs, False)
+            for heads in (tree, annotate.likeliest_tree(own, False)):
+                if heads is not None:
+                    decided += 1
+                    gap = logs[range(len(own)), best].sum() - logs[range(len(own)), heads].sum()
+                    assert gap == pytest.approx(0.0, abs=1e-6)
+    assert decided > 300
+
+
+@pytest.mark.parametrize("count", [1, annotate.MANY - 1, annotate.MANY, annotate.MANY + 1])
+def test_many_trees_are_searched_together(count, exported, monkeypatch) -> None:
+    """The trees of a batch are those of its sentences, on both sides of the number from which they are many."""
+    _, runner, _ = exported("offsets")
+    given = [*sentences(count + 2, 9, seed=count)[2:], ["so", "be"] * 150]
+    expected = runner.annotate(given, batch_size=1, scores=True)
+    calls, search = [], annotate.likeliest_trees
+
+    def counting(symbols, namings, lengths, root):
+        calls.append(len(lengths))
+        return search(symbols, namings, lengths, root)
+
+    monkeypatch.setattr(annotate, "likeliest_trees", counting)
+    assert same(runner.annotate(given, batch_size=100, scores=True), expected)
+    assert calls == ([count] if count >= annotate.MANY else [])
+    assert len(runner.task.kept.symbols) <= annotate.KEPT_LENGTH
+
+
+def test_groups_are_bounded(monkeypatch) -> None:
+    """A long sentence stands alone, and a group has few words."""
+    monkeypatch.setattr(annotate, "KEPT_LENGTH", 5)
+    monkeypatch.setattr(annotate, "GROUP_WORDS", 8)
+
+    def groups(lengths):
+        found = annotate._groups([{"words": ["a"] * length} for length in lengths])
+        return [[len(sentence["words"]) for sentence in group] for group in found]
+
+    assert groups([]) == []
+    assert groups([9]) == [[9]]
+    assert groups([1, 2, 6, 3, 5, 1, 1, 1, 5, 7, 7, 1]) == [[1, 2], [6], [3, 5], [1, 1, 1, 5], [7], [7], [1]]
+
+
+@pytest.mark.parametrize("name", ["crf-BIO", "upos", "offsets", "parts of speech", "mean of subwords", "stacked"])
+def test_networks_of_int8_are_those_of_the_model_but_for_bits(name, exported, tmp_path, monkeypatch) -> None:
+    """They read each sentence in a row of its own; with the weights left as they are, they give the model's results."""
+    model, runner, _ = exported(name)
+    given = [{"words": words, "upos": ["N", "V"] * len(words)} for words in sentences(40, 9, seed=6)]
+    for sentence in given:
+        sentence["upos"] = sentence["upos"][: len(sentence["words"])]
+    expected = runner.annotate(given, scores=True)
+    kind = "labels" if "tags" in expected[0] else "heads"
+    gold = [
+        {"labels": result["tags"]} if kind == "labels" else {key: result[key] for key in ("heads", "relations")}
+        for result in expected
+    ]
+    dev = [{"tokens": one["words"], "upos": one["upos"], "gold": other} for one, other in zip(given, gold, strict=True)]
+    for part in ("_quantize", "_quantize_words"):
+        monkeypatch.setattr(f"structkd.export.folder.{part}", lambda *_: None)
+    folder = export(model, tmp_path / "padded", int8=True, dev=dev)
+    padded = annotate.load(folder)
+    assert not padded.separated
+    for size in (1, 7, 64):
+        assert same(padded.annotate(given, batch_size=size, scores=True), expected)
+
+
 def _named(arcs, draw):
     """Probabilities of 82 symbols for arcs of several sentences, and what names heads; symbol 3 is the root.
 
@@ -458,10 +536,11 @@ def test_numbers_that_are_none_leave_other_sentences_alone() -> None:
         assert found == [alone[0], None, alone[2], None, alone[4]]
 
 
+@pytest.mark.parametrize("separated", [True, False])
 @pytest.mark.parametrize("lengths", [[3], [1, 1], [2, 9, 1, 4, 4, 1, 1, 3, 2], [1] * 100, [60, *[1] * 20]], ids=str)
-def test_sentences_stand_apart_in_a_grid(lengths) -> None:
+def test_sentences_stand_apart_in_a_grid(lengths, separated) -> None:
     """Every word has a cell, words of a sentence follow each other in a row, and a cell without a word ends them."""
-    cells, grid = annotate._grid(lengths)
+    cells, grid = annotate._grid(lengths, separated)
     words = sum(lengths)
     assert grid.ravel()[cells].tolist() == list(range(words))
     assert (grid == words).sum() + words == grid.size
@@ -473,7 +552,7 @@ def test_sentences_stand_apart_in_a_grid(lengths) -> None:
         for beside in (places[0] - rows, places[-1] + rows):
             assert not 0 <= beside < grid.size or grid.ravel()[beside] == words
         begin += length
-    assert grid.size <= 2 * (words + len(lengths))
+    assert grid.size <= 2 * (words + len(lengths)) if separated else grid.shape == (max(lengths), len(lengths))
 
 
 def _reaches_root(heads, word) -> bool:
@@ -536,7 +615,7 @@ def test_int8_is_compared_on_dev(exported, tmp_path, monkeypatch) -> None:
     small = export(model, tmp_path / "small", int8=True, dev=dev)
     figures = read_manifest(small)["export"]["int8"]
     weights = onnx.load(small / "model.onnx").graph.initializer
-    large = [each.name for each in weights if each.data_type == onnx.TensorProto.FLOAT and math.prod(each.dims) > 100]
+    large = [each.name for each in weights if each.data_type == onnx.TensorProto.FLOAT and math.prod(each.dims) > 60]
     assert large == []
     found = annotate.load(small).annotate([each["tokens"] for each in dev])
     right = sum(one["tags"] == other["gold"]["labels"] for one, other in zip(found, dev, strict=True))

@@ -27,6 +27,7 @@ import re
 import shlex
 import sys
 import threading
+from functools import cached_property
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
@@ -44,17 +45,19 @@ KEPT_NUMBERS, KEPT_CHARACTERS = 4_000_000, 5_000_000
 READ_WORDS = 256
 #: Words of the vocabulary that are learned when a model is loaded, and again with a capital, in about 50 ms.
 FIRST_WORDS = 10_000
-#: Batches whose sentences are sorted by length together, so that batches have little padding.
+#: If a network pads: batches whose sentences are sorted by length together, so that they have little padding.
 POOL = 16
-#: Rows in which the network reads the sentences of a batch, one behind the other. More rows are fewer steps, each of
-#: which computes more at once; a row should have the room of two long sentences, so that all are equally full.
-MOST_ROWS = 8
+#: Rows in which an LSTM reads the sentences of a batch, one behind the other. More rows are fewer steps, each of which
+#: computes more at once; a row should have the room of two long sentences, so that all are equally full.
+MOST_ROWS = 16
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
 TRIED_ROOTS = 3
-#: Words of the longest sentence for which the names of heads are kept, and the number of no head.
-KEPT_LENGTH, NOWHERE = 256, 2**30
-#: Sentences from which on their trees are searched together.
-MANY = 12
+#: The trees of this many sentences, or more, are searched together if heads have at most so many symbols.
+MANY, MANY_SYMBOLS = 12, 160
+#: The longest sentence whose tree is searched together with others, and the words of these sentences.
+KEPT_LENGTH, GROUP_WORDS = 256, 4_096
+#: This number of a head stands for no word.
+NOWHERE = 2**30
 #: Trees are found by probabilities in 32 bits if the best head of every word is at least e^-40, and the tree at least
 #: e^-40 times as likely as the best heads. A better tree has then no arc below e^-80, and numbers of 32 bits are exact
 #: down to e^-87.
@@ -154,7 +157,8 @@ class Annotator:
         self.session = onnxruntime.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
-        self.features = _features(tables["features"], folder)
+        self.features, self.separated = _features(tables["features"], folder), tables["separated"]
+        self.pads = self.features.pads or not self.separated  # a sentence costs as much as the longest one of its batch
         self.pattern = re.compile(tables["word_pattern"])
         self.task = (_Tags if tables["task"] == "tags" else _Trees)(tables)
         self.labels = tables["labels"] if tables["task"] == "tags" else tables["relations"]
@@ -167,7 +171,8 @@ class Annotator:
         Args:
             sentences: a text, of one or more sentences; a list of texts, each one sentence; or a list of sentences that
                 are lists of words, or dictionaries with `words` and, for models that read them, `upos`.
-            batch_size: sentences in a batch; the result does not depend on it.
+            batch_size: sentences in a batch. The result does not depend on it, but for a folder with 8 bits, in which
+                one scale holds for all words of a batch.
             scores: whether to add exact marginal probabilities.
 
         Returns:
@@ -189,10 +194,10 @@ class Annotator:
         return self._stream(self._read(sentences), batch_size, scores)
 
     def _stream(self, sentences, batch_size, scores):
-        pool = batch_size * POOL if batch_size > 1 and self.features.pads else batch_size
+        pool = batch_size * POOL if batch_size > 1 and self.pads else batch_size
         while window := list(islice(sentences, pool)):
             batch = [sentence for sentence in window if sentence["words"]]
-            for some in _of_like_length(batch, batch_size) if self.features.pads else [batch]:
+            for some in _of_like_length(batch, batch_size) if self.pads else [batch]:
                 if some:
                     found = self.network([sentence["words"] for sentence in some])
                     self.task.annotate(some, *found, scores=scores)
@@ -208,8 +213,11 @@ class Annotator:
 
         No sentence is empty. The last symbol stands for heads that no symbol names, with probability 0.
         """
-        cells, grid = _grid(list(map(len, sentences)))
+        lengths = list(map(len, sentences))
+        cells, grid = _grid(lengths, self.separated)
         inputs = {"cells": cells, "grid": grid, **self.features(sentences, grid)}
+        if not self.separated:
+            inputs["lengths"] = np.array(lengths, np.int32)
         return self.session.run(self._outputs, {name: inputs[name] for name in self._inputs})
 
     def _read(self, given):
@@ -286,7 +294,7 @@ def _of_text(words, text, before=0):
 def _features(tables, folder, prefix=""):
     """Return a function from sentences, and the words in the cells of a grid, to the inputs of the network.
 
-    Its attribute `pads` says whether sentences of a batch cost as much as the longest one.
+    Its attribute `pads` says whether these have padding.
     """
     if tables["kind"] == "words":
         return _Words(tables, folder, prefix)
@@ -307,27 +315,30 @@ def _of_like_length(sentences, most):
     yield batch
 
 
-def _grid(lengths):
+def _grid(lengths, separated):
     """Return the cell [T] of every word in a grid [S, R] of S steps and R rows, and the word in every cell, or T.
 
-    Sentences stand one behind the other, with a cell between them that holds no word. The longest come first, each in
-    the row that has the fewest words, so that rows are equally full.
+    Each sentence has a row of its own, or sentences stand one behind the other, with a cell between them that holds no
+    word. Then the longest come first, each in the row that has the fewest words, so that rows are equally full.
     """
     if len(lengths) == 1:
         cells = np.arange(lengths[0])
         return cells, cells[:, None]
-    count, total = len(lengths), sum(lengths)
-    rows = min(MOST_ROWS, max(1, (total + count) // (2 * max(lengths))))
-    ends, firsts = [0] * rows, np.empty(count, np.int64)
-    for place in sorted(range(count), key=lengths.__getitem__, reverse=True):
-        end = min(ends)
-        row = ends.index(end)
-        firsts[place] = end * rows + row
-        ends[row] = end + lengths[place] + 1
+    count, total, steps = len(lengths), sum(lengths), max(lengths)
+    rows, firsts = count, np.arange(count)
+    if separated:
+        rows = min(MOST_ROWS, max(1, (total + count) // (2 * steps)))
+        ends = [0] * rows
+        for place in sorted(range(count), key=lengths.__getitem__, reverse=True):
+            end = min(ends)
+            row = ends.index(end)
+            firsts[place] = end * rows + row
+            ends[row] = end + lengths[place] + 1
+        steps = max(ends) - 1
     words = np.arange(total)
     begins = np.cumsum(lengths) - lengths
     cells = np.repeat(firsts - rows * begins, lengths) + rows * words
-    grid = np.full((max(ends) - 1) * rows, total)
+    grid = np.full(steps * rows, total)
     grid[cells] = words
     return cells, grid.reshape(-1, rows)
 
@@ -346,8 +357,8 @@ class _Words:
     """The vectors of words without their context. They are kept, as most words come again.
 
     A vector is a row of a table, and the maximum over a convolution of the word's characters. The convolution adds up
-    what each character of its window contributes, by another table [C, window * filters]. If vectors stand in a grid,
-    they have one number more, which marks the cells without a word.
+    what each character of its window contributes, by another table [C, window * filters]. If vectors stand in a grid
+    with separators, they have one number more, which marks these.
     """
 
     pads = False
@@ -362,9 +373,9 @@ class _Words:
         self.character = {character: number for number, character in enumerate(tables["characters"] or (), 4)}
         self.lowercase, self.longest, self.window = tables["lowercase"], tables["max_characters"], tables["window"]
         self.filters = self.characters.shape[1] // self.window if characters else 0
-        self.size, self.grid = self.table.shape[1] + self.filters, tables["grid"]
+        self.size, self.grid, self.marked = self.table.shape[1] + self.filters, tables["grid"], tables["marked"]
         self.most = KEPT_NUMBERS // self.size
-        self.kept, self.lock = _Vectors(self.most, self.size, self.grid), threading.Lock()
+        self.kept, self.lock = _Vectors(self.most, self.size, self.marked), threading.Lock()
         # Vocabularies usually begin with the most frequent words of the text that the model was trained on.
         frequent = tables["words"][: min(FIRST_WORDS, self.most // 4)]
         self.learn([frequent, [word.capitalize() for word in frequent] if self.lowercase else []])
@@ -391,7 +402,7 @@ class _Words:
             new = _distinct(sentences, kept)
             if len(kept) + len(new) > self.most or kept.characters > KEPT_CHARACTERS:
                 new = _distinct(sentences, ())
-                kept = self.kept = _Vectors(max(self.most, len(new)), self.size, self.grid)
+                kept = self.kept = _Vectors(max(self.most, len(new)), self.size, self.marked)
             for begin in range(0, len(new), READ_WORDS):
                 some = new[begin : begin + READ_WORDS]
                 kept.add(some, self.read(some))
@@ -427,7 +438,7 @@ def _distinct(sentences, known):
 
 
 class _Vectors(dict):
-    """Words and the rows of their vectors in a table; row 0 separates sentences, by a mark in an additional column."""
+    """Words and the rows of their vectors in a table; row 0 is of no word, with a mark if there is a column for it."""
 
     def __init__(self, rows, size, marked):
         super().__init__()
@@ -725,26 +736,32 @@ class _Trees:
         self.symbol = [symbol for symbol, count in enumerate(counts) for _ in range(count)]  # of every label
         self.number = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.none = len(self.symbols)
+        self.root = self.number.get("root", self.none)
+        self.together = not self.multiroot and self.none <= MANY_SYMBOLS
         self.kept = None  # the naming of the longest sentence so far, which holds those of shorter ones
 
     def annotate(self, sentences, logits, symbols, scores):
         """Add the trees of sentences, for the scores of labels [T, K] and the probabilities of symbols [T, H + 1]."""
-        namings = [self.naming(sentence) for sentence in sentences]
-        lengths = [len(sentence["words"]) for sentence in sentences]
-        trees = [None] * len(sentences)
-        if len(sentences) >= MANY and not self.multiroot:
-            trees = likeliest_trees(symbols, namings, lengths, self.number.get("root", self.none))
-        best = logits.argmax(1).tolist()
+        labels = logits.argmax(1).tolist()
         end = 0
-        for sentence, naming, words, heads in zip(sentences, namings, lengths, trees, strict=True):
-            begin, end = end, end + words
-            if heads is None:
-                # arcs [N, N] by dependent and head; symbol H stands for an arc that no label names, with probability 0
-                cells = naming.cells[:words, :words]
-                heads = likeliest_tree(symbols[begin:end].take(cells), self.multiroot)
-            if heads is None:
-                heads = best_tree(self.log_shares(logits[begin:end]).take(cells), self.multiroot)
-            self.annotate_one(sentence, heads, best[begin:end], naming.symbols, logits[begin:end], scores)
+        for group in _groups(sentences):
+            namings = [self.naming(sentence) for sentence in group]
+            lengths = [len(sentence["words"]) for sentence in group]
+            trees = [None] * len(group)
+            if self.together and len(group) >= MANY:
+                trees = likeliest_trees(symbols[end : end + sum(lengths)], namings, lengths, self.root)
+            for sentence, naming, words, heads in zip(group, namings, lengths, trees, strict=True):
+                begin, end = end, end + words
+                if heads is None:
+                    heads = self.heads(naming.cells[:words, :words], logits[begin:end], symbols[begin:end])
+                self.annotate_one(sentence, heads, labels[begin:end], naming.symbols, logits[begin:end], scores)
+
+    def heads(self, cells, logits, symbols):
+        """Return the heads of one sentence, for the cells of its arcs; the root is its own head."""
+        if len(cells) == 1:
+            return [0]
+        heads = likeliest_tree(symbols.take(cells), self.multiroot)
+        return best_tree(self.log_shares(logits).take(cells), self.multiroot) if heads is None else heads
 
     def annotate_one(self, sentence, heads, labels, naming, logits, scores):
         """Add the tree with these heads to a sentence; labels are the best ones of its words."""
@@ -834,113 +851,169 @@ class _Naming:
 
     Attributes:
         symbols: lists [N] of lists [N], the symbol that names each head of each dependent; H if none does.
-        cells: array [N, N], the place of this symbol's probability in a flat array [N, H + 1].
-        heads: array [N, H + 1], the head that each symbol names, or `NOWHERE`.
+        cells: array [N, N], the place of this symbol's probability in a flat array [N, H + 1]. That of symbol H is 0.
     """
 
     def __init__(self, table, none):
-        words = np.arange(len(table))
+        self.table, self.none = table, none
         self.symbols = table.tolist()
-        self.cells = table + words[:, None] * (none + 1)
-        self.heads = np.full((len(table), none + 1), NOWHERE, np.int32)
-        self.heads[words[:, None], table] = words
-        self.heads[:, none] = NOWHERE
+        self.cells = table + np.arange(len(table))[:, None] * (none + 1)
+
+    @cached_property
+    def heads(self):
+        """The head that each symbol names, an array [N, H + 1], or `NOWHERE`."""
+        words = np.arange(len(self.table))
+        heads = np.full((len(words), self.none + 1), NOWHERE, np.int32)
+        heads[words[:, None], self.table] = words
+        heads[:, self.none] = NOWHERE
+        return heads
+
+
+def _groups(sentences):
+    """Yield the sentences in groups whose trees are searched together; a long one stands alone."""
+    group, words = [], 0
+    for sentence in sentences:
+        length = len(sentence["words"])
+        words += length
+        if group and (words > GROUP_WORDS or length > KEPT_LENGTH):
+            yield group
+            group, words = [], length
+        group.append(sentence)
+        if length > KEPT_LENGTH:
+            yield group
+            group, words = [], 0
+    if group:
+        yield group
 
 
 def likeliest_trees(symbols, namings, lengths, root):
-    """Return the heads of the likeliest tree with one root of every sentence, as `likeliest_tree` does for one.
+    """Return the heads of the likeliest trees with one root of many sentences, as `likeliest_tree` does for one.
 
-    All sentences are worked on together, which is faster from some ten sentences on. A sentence has None if its root
-    cannot be told by a bound, or if numbers of 32 bits are too coarse.
+    The tree of a sentence is None if the bounds do not decide which word is its root, or if numbers of 32 bits are too
+    coarse. Of trees that are equally likely, any may be found.
 
     Args:
         symbols: array [T, H + 1] of probabilities of the symbols of heads.
         namings: of the sentences, see `_Naming`; they may be those of longer ones.
         lengths: of the sentences.
         root: the symbol of the root.
-
-    No tree with a given root is likelier than the root's arc and the best heads of all other words, times the best odds
-    of a way out of each cycle in which the root does not lie. The root with the highest bound is taken, and with it the
-    ways out, or Edmonds' search if these make new cycles. The tree is the likeliest one if no other bound is higher.
     """
-    heads = np.concatenate([naming.heads[:words] for naming, words in zip(namings, lengths, strict=True)])
-    lengths = np.array(lengths)
-    begins = np.cumsum(lengths) - lengths
-    sentence = np.repeat(np.arange(len(lengths)), lengths)
-    words = np.arange(len(symbols))
-    # Every word takes its best head; none is a root yet. A word without a possible one becomes its own head.
-    arcs = symbols * (heads < lengths[sentence, None])
-    roots = arcs[:, root].astype(np.float64)
-    arcs[:, root] = 0.0
-    places = arcs.argmax(1)
-    taken = arcs[words, places]
-    best = np.where(taken > 0.0, heads[words, places] + begins[sentence], words)
-    decided = np.minimum.reduceat(taken, begins) > SMALLEST
-    taken = np.maximum(taken, np.float32(SMALLEST)).astype(np.float64)
-    # The odds of the best way out of every cycle.
-    doublings = int(lengths.max()).bit_length()
-    cycle = _cycles_by_doubling(best, doublings)
-    inside = np.flatnonzero(cycle >= 0)
-    own = cycle[inside]
-    reached = np.minimum(heads[inside] + begins[sentence[inside], None], words[-1])
-    leaving = arcs[inside] * (cycle[reached] != own[:, None])
-    places = leaving.argmax(1)
-    rows = np.arange(len(inside))
-    odds = leaving[rows, places] / taken[inside]
-    order = np.lexsort((odds, own))
-    ends = np.flatnonzero(np.diff(own[order], append=-1))
-    ways = order[ends]  # the best one is the last of its cycle
-    log_odds = np.log(np.maximum(odds[ways], TINY))
-    # The bounds of roots: their own odds, and those of all cycles but their own.
-    of_roots = np.log(np.maximum(roots / taken, TINY))
-    bounds = of_roots + np.bincount(sentence[inside[ways]], log_odds, len(lengths))[sentence]
-    bounds[inside[order]] -= np.repeat(log_odds, np.diff(ends, prepend=-1))
+    forest = _Forest(symbols, namings, lengths, root)
+    cycle = forest.cycles(forest.best)
+    words, heads, cycles, log_odds = forest.ways_out(cycle)
+    bounds = forest.bounds(cycle, words, cycles, log_odds)
+    begins, sentence = forest.begins, forest.sentence
     highest = np.maximum.reduceat(bounds, begins)
     equal = np.flatnonzero(bounds == highest[sentence])[::-1]
-    chosen = begins.copy()
-    chosen[sentence[equal]] = equal  # the first of equals, which is written last
-    # The best heads of all words are likelier than those taken if roots are among them.
-    lowest = np.add.reduceat(np.maximum(of_roots, 0.0), begins) - MOST_LOSS
-    decided &= highest > lowest
-    ways = ways[cycle[chosen][sentence[inside[ways]]] != own[ways]]
-    found = best.copy()
-    found[chosen] = chosen
-    found[inside[ways]] = reached[ways, places[ways]]
-    # These are trees if every word leads to a root.
-    cycle = _cycles_by_doubling(found, doublings)
-    cycle[chosen] = -1
+    roots = begins.copy()
+    roots[sentence[equal]] = equal  # the first of equals, which is written last
+    decided = forest.precise & (highest > forest.lowest)
+    # The root and the ways out of cycles in which it does not lie are taken.
+    found = forest.best.copy()
+    found[roots] = roots
+    taken = cycle[roots][sentence[words]] != cycles
+    found[words[taken]] = heads[taken]
+    # These are trees if no cycle is left but that of the root with itself.
+    cycle = forest.cycles(found)
+    cycle[roots] = -1
     cyclic = np.maximum.reduceat(cycle, begins) >= 0
-    found = (found - begins[sentence]).tolist()
-    trees = [
-        found[begin : begin + length] if may else None
-        for begin, length, may in zip(begins.tolist(), lengths.tolist(), (decided & ~cyclic).tolist(), strict=True)
-    ]
-    bounds[chosen] = -math.inf
-    most = of_roots[chosen] - np.maximum(np.maximum.reduceat(bounds, begins), lowest)
+    trees = forest.by_sentence(found, decided & ~cyclic)
+    bounds[roots] = -math.inf
+    least = np.maximum(np.maximum.reduceat(bounds, begins), forest.lowest)
     for place in np.flatnonzero(decided & cyclic).tolist():
-        begin, size = begins.item(place), lengths.item(place)
-        some = slice(begin, begin + size)
-        shares = arcs[some].take(namings[place].cells[:size, :size])
-        losses = np.empty((size, size + 1))
-        losses[:, :size] = -np.log(np.maximum(shares / taken[some, None], TINY))
-        losses[:, size] = math.inf
-        starts = (best[some] - begin).tolist()
-        starts[chosen.item(place) - begin] = size
-        searched = arborescence(losses, starts, most=most.item(place))
-        trees[place] = searched and searched[0]
+        trees[place] = forest.search(place, roots.item(place), least.item(place))
     return trees
 
 
-def _cycles_by_doubling(heads, doublings):
-    """Return the first word of the cycle on which a word lies, or -1; by paths of twice the length each time."""
-    first = np.arange(len(heads))
-    path = heads
-    for _ in range(doublings):
-        first = np.minimum(first, first[path])
-        path = path[path]
-    cycle = np.full(len(heads), -1)
-    cycle[path] = first[path]
-    return cycle
+class _Forest:
+    """The words of many sentences as flat arrays, and what the search of their trees with one root asks of them.
+
+    No tree with a given root is likelier than the root's arc and the best heads of all other words, times the best odds
+    of a way out of each cycle of best heads in which the root does not lie. This is the bound of a root.
+
+    Attributes:
+        begins: the first words of sentences.
+        sentence: of every word.
+        arcs: probabilities [T, H + 1] of heads, by symbol; 0 for the root, and for symbols that name no word.
+        heads: the words [T, H + 1] that symbols name.
+        best: the best heads [T] but for the root. A word without any is its own head.
+        taken: their probabilities [T].
+        of_roots: log P(root) - log P(best head) [T].
+        precise: whether numbers of 32 bits are exact enough for the best heads of a sentence.
+        lowest: the log odds against the best heads from which on they are exact enough for a tree. The likeliest heads
+            of all words may have roots among them, which makes them likelier than the best heads.
+    """
+
+    def __init__(self, symbols, namings, lengths, root):
+        self.namings, self.lengths = namings, np.array(lengths)
+        self.begins = np.cumsum(self.lengths) - self.lengths
+        self.sentence = np.repeat(np.arange(len(lengths)), self.lengths)
+        words = np.arange(len(symbols))
+        heads = np.concatenate([naming.heads[:length] for naming, length in zip(namings, lengths, strict=True)])
+        self.arcs = symbols * (heads < self.lengths[self.sentence, None])
+        self.heads = heads
+        roots = self.arcs[:, root].astype(np.float64)
+        self.arcs[:, root] = 0.0
+        places = self.arcs.argmax(1)
+        taken = self.arcs[words, places]
+        self.best = np.where(taken > 0.0, heads[words, places] + self.begins[self.sentence], words)
+        self.precise = np.minimum.reduceat(taken, self.begins) > SMALLEST
+        self.taken = np.maximum(taken, np.float32(SMALLEST)).astype(np.float64)
+        self.of_roots = np.log(np.maximum(roots / self.taken, TINY))
+        self.lowest = np.add.reduceat(np.maximum(self.of_roots, 0.0), self.begins) - MOST_LOSS
+        self.doublings = max(lengths).bit_length()
+
+    def cycles(self, heads):
+        """Return for every word the first word of the cycle on which it lies, or -1.
+
+        Each step doubles the length of the paths that have been followed from all words.
+        """
+        first = np.arange(len(heads))
+        path = heads
+        for _ in range(self.doublings):
+            first = np.minimum(first, first[path])
+            path = path[path]
+        cycle = np.full(len(heads), -1)
+        cycle[path] = first[path]
+        return cycle
+
+    def ways_out(self, cycle):
+        """Return the best way out of each cycle: the word, its new head, the cycle, and the log odds of the change."""
+        inside = np.flatnonzero(cycle >= 0)
+        own = cycle[inside]
+        heads = np.minimum(self.heads[inside] + self.begins[self.sentence[inside], None], len(cycle) - 1)
+        leaving = self.arcs[inside] * (cycle[heads] != own[:, None])
+        places = leaving.argmax(1)
+        rows = np.arange(len(inside))
+        odds = leaving[rows, places] / self.taken[inside]
+        order = np.lexsort((odds, own))
+        ways = order[np.flatnonzero(np.diff(own[order], append=-1))]  # the best one is the last of its cycle
+        return inside[ways], heads[ways, places[ways]], own[ways], np.log(np.maximum(odds[ways], TINY))
+
+    def bounds(self, cycle, words, cycles, log_odds):
+        """Return the bound of each word as the root, in log odds against the best heads of all words."""
+        of_cycle = np.zeros(len(cycle) + 1)  # the last one is of words on no cycle
+        of_cycle[cycles] = log_odds
+        total = np.bincount(self.sentence[words], log_odds, len(self.lengths))
+        return self.of_roots + total[self.sentence] - of_cycle[cycle]
+
+    def search(self, place, root, least):
+        """Return the heads of the best tree of a sentence with a given root, if its log odds are above the least."""
+        begin, size = self.begins.item(place), self.lengths.item(place)
+        words = slice(begin, begin + size)
+        shares = self.arcs[words].take(self.namings[place].cells[:size, :size])
+        losses = np.full((size, size + 1), math.inf)
+        losses[:, :size] = -np.log(np.maximum(shares / self.taken[words, None], TINY))
+        heads = (self.best[words] - begin).tolist()
+        heads[root - begin] = size
+        found = arborescence(losses, heads, most=self.of_roots.item(root) - least)
+        return None if found is None else found[0]
+
+    def by_sentence(self, heads, wanted):
+        """Return the heads of each sentence, counted from its first word, or None if they are not wanted."""
+        heads = (heads - self.begins[self.sentence]).tolist()
+        rows = zip(self.begins.tolist(), self.lengths.tolist(), wanted.tolist(), strict=True)
+        return [heads[begin : begin + length] if is_wanted else None for begin, length, is_wanted in rows]
 
 
 def likeliest_tree(arcs, multiroot):

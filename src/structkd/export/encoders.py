@@ -5,7 +5,8 @@ Every encoder class has one function here, found by the class. A function for an
 
 The words of a batch are one list of T words, sentence after sentence: no padding is computed. An LSTM reads a grid
 [S, R] of S steps and R rows, in which sentences stand one behind the other, with a separator between them that shuts
-the gates, so that every sentence begins with an empty memory. Its result equals that of the sentence alone.
+the gates, so that every sentence begins with an empty memory. Its result equals that of the sentence alone. Weights of
+8 bits have no room for the large one of the separator: then each sentence has a row, and padding behind it.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from .graph import OPSET, Graph
 
 __all__ = ["encoder_graph", "in_context", "word_vectors"]
 
-#: What a separator adds to the input of a gate: the sigmoid of the sum is 0 then.
-_SHUT = -1e4
+#: What a separator adds to the input of a gate: the sigmoid of the sum is 0 then, whatever the other weights are.
+_SHUT = -1e30
 
 
 @singledispatch
 def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str) -> tuple[str, dict[str, Any]]:
     """Add an encoder to a graph, with inputs of its own.
 
-    Inputs that encoders share, which ``annotate.py`` gives to every graph that declares them: ``cells`` int64 [T], the
-    cell of every word in a grid whose rows of cells follow each other, and ``grid`` int64 [S, R], the word in every
-    cell, T for a separator.
+    Encoders share inputs, which ``annotate.py`` gives to every graph that declares them: ``grid`` int64 [S, R], the
+    word in every cell of a grid, T for a separator or padding; ``cells`` int64 [T], the cell of every word in the
+    flat grid; and, if ``graph.separated`` is false, ``lengths`` int32 [R] of sentences.
 
     Args:
         encoder: with weights and features.
@@ -54,7 +55,7 @@ def encoder_graph(encoder: WordEncoder, graph: Graph, prefix: str) -> tuple[str,
     """
     raise NotImplementedError(
         f"{type(encoder).__name__} cannot be exported. Write a function that adds it to an ONNX graph, and register it "
-        "by @structkd.export.encoder_graph.register."
+        "by @structkd.export.encoders.encoder_graph.register."
     )
 
 
@@ -68,13 +69,13 @@ def _(encoder: BiLSTMEncoder, graph: Graph, prefix: str) -> tuple[str, dict[str,
     name = f"{prefix}vectors"
     if encoder.lstm is None:
         vectors = graph.input(name, "float", ["T", size])
-    else:  # with the mark of separators in the last column
-        vectors = in_context(encoder, graph, graph.input(name, "float", ["S", "R", size + 1]), separated=True)
-        vectors = graph.add("Gather", vectors, graph.input("cells", "int64", ["T"]))
+    else:
+        vectors = _of_words(encoder.lstm, graph, graph.input(name, "float", ["S", "R", size + graph.separated]))
     vocabulary: Any = encoder.features
     return vectors, {
         "kind": "words",
         "grid": encoder.lstm is not None,
+        "marked": encoder.lstm is not None and graph.separated,
         "arrays": list(arrays),
         "scale": None,
         "words": vocabulary.words,
@@ -98,14 +99,11 @@ def word_vectors(encoder: BiLSTMEncoder, graph: Graph, words: str, characters: s
     return str(vectors)
 
 
-def in_context(encoder: BiLSTMEncoder, graph: Graph, vectors: str, separated: bool) -> str:
-    """Add the layers of a BiLSTM encoder: vectors of words float [S, R, D] -> float [S * R, D].
-
-    With separators, the vectors have one number more, 1 for a separator and 0 for a word.
-    """
+def in_context(encoder: BiLSTMEncoder, graph: Graph, vectors: str) -> str:
+    """Add the layers of a BiLSTM encoder for a sentence alone: float [N, 1, D] -> float [N, D]."""
     if encoder.lstm is None:
         return str(graph.add("Reshape", vectors, graph.constant(np.array([-1, encoder.dimension]))))
-    return lstm(encoder.lstm, graph, vectors, separated)
+    return lstm(encoder.lstm, graph, vectors)
 
 
 @encoder_graph.register
@@ -117,14 +115,14 @@ def _(encoder: StackedEncoder, graph: Graph, prefix: str) -> tuple[str, dict[str
         vectors.append(value)
     stacked = graph.add("Concat", *vectors, axis=1) if len(vectors) > 1 else vectors[0]
     if encoder.lstm is not None:
-        # A column that marks separators, and a separator as the last row.
-        size = encoder.lstm.input_size
-        marked = graph.add("Pad", stacked, graph.constant(np.array([0, 0, 0, 1])))
-        separator = graph.constant(np.eye(size + 1)[-1:], "separator")
-        rows = graph.add("Concat", marked, separator, axis=0)
+        # The last row is that of cells without a word. Separators have a mark, in a column of its own.
+        last = np.zeros((1, encoder.lstm.input_size + graph.separated))
+        if graph.separated:
+            stacked = graph.add("Pad", stacked, graph.constant(np.array([0, 0, 0, 1])))
+            last[0, -1] = 1.0
+        rows = graph.add("Concat", stacked, graph.constant(last, "no_word"), axis=0)
         grid = graph.add("Gather", rows, graph.input("grid", "int64", ["S", "R"]))
-        stacked = lstm(encoder.lstm, graph, grid, separated=True)
-        stacked = graph.add("Gather", stacked, graph.input("cells", "int64", ["T"]))
+        stacked = _of_words(encoder.lstm, graph, grid)
     return stacked, {"kind": "parts", "parts": tables}
 
 
@@ -240,10 +238,20 @@ def _spelling(layer: Any, graph: Graph, characters: str) -> str:
     return str(graph.add("Relu", graph.add("ReduceMax", summed, axes=[2], keepdims=0)))
 
 
-def lstm(layer: nn.LSTM, graph: Graph, vectors: str, separated: bool) -> str:
+def _of_words(layer: nn.LSTM, graph: Graph, grid: str) -> str:
+    """Add a BiLSTM, and take its results for words out of the grid: float [S, R, D] -> float [T, 2 * hidden_size]."""
+    if graph.separated:
+        found = lstm(layer, graph, grid, separated=True)
+    else:
+        found = lstm(layer, graph, grid, graph.input("lengths", "int32", ["R"]))
+    return str(graph.add("Gather", found, graph.input("cells", "int64", ["T"])))
+
+
+def lstm(layer: nn.LSTM, graph: Graph, vectors: str, lengths: str = "", separated: bool = False) -> str:
     """Add a BiLSTM of any number of layers: float [S, R, D] -> float [S * R, 2 * hidden_size].
 
-    With separators, the last of the D numbers marks them; their result is 0.
+    Rows may have lengths, int32 [R]. With separators, the last of the D numbers marks them. The result of a separator
+    and of padding is 0.
     """
     size = layer.hidden_size
 
@@ -273,6 +281,7 @@ def lstm(layer: nn.LSTM, graph: Graph, vectors: str, separated: bool) -> str:
             weights,
             graph.constant(gates("weight_hh", number), "recurrent"),
             graph.constant(np.concatenate([gates("bias_ih", number), gates("bias_hh", number)], 1)[..., 0], "bias"),
+            lengths,
             hidden_size=size,
             direction="bidirectional",
         )

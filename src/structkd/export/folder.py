@@ -29,8 +29,6 @@ LARGEST_LOSS = 0.3
 _FORMAT = 2
 #: Names of the weights that sum up the probabilities of labels, see :mod:`structkd.export.models`.
 _MEMBERSHIP = re.compile("membership_")
-#: Names of the weights of LSTMs, see :mod:`structkd.export.encoders`.
-_RECURRENT = re.compile("(input|recurrent)_[0-9]+$")
 _SOURCE = Path(__file__).with_name("annotate.py")
 
 Example = Mapping[str, Any]
@@ -94,8 +92,8 @@ def export(
             "int8 needs annotated sentences to compare with, and none are known for this model. Name a file of them: "
             "--dev FILE."
         )
-    graph = Graph()
-    tables = model_graph(model, graph)
+    graph = Graph(separated=not int8)
+    tables = model_graph(model, graph) | {"separated": graph.separated}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as temporary:
         temporary.mkdir()
@@ -156,48 +154,15 @@ def _files(features: dict[str, Any]) -> dict[str, Any]:
 
 
 def _quantize(path: Path) -> None:
-    """Replace a network by its int8 form: weights of 8 bits, and products with them in 8 bits, LSTMs excepted.
-
-    An LSTM computes with 32 bits, from weights of 8 bits: the marks of separators would take all of its inputs' scale.
-    """
+    """Replace a network by its int8 form: weights of 8 bits, activations quantized as they come."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    network = onnx.load(path)
     # Sums of probabilities stay as they are: of 8 bits, most probabilities would be 0.
-    kept = [
-        node.name for node in network.graph.node if node.op_type == "LSTM" or any(map(_MEMBERSHIP.match, node.input))
-    ]
+    kept = [node.name for node in onnx.load(path).graph.node if any(map(_MEMBERSHIP.match, node.input))]
     # One scale for every column of the weights loses less than one for all.
     with _without_advice():
-        quantize_dynamic(network, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
-    network = onnx.load(path)
-    _quantize_recurrent(network.graph)
-    onnx.save(network, path)
-
-
-def _quantize_recurrent(graph: Any) -> None:
-    """Replace the weights of LSTMs by numbers of 8 bits and a scale for every gate of a unit.
-
-    They are multiplied when the network is loaded, so that an LSTM is as fast as with weights of 32 bits.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    made, written = [], []
-    for weights in graph.initializer:
-        if not _RECURRENT.match(weights.name):
-            written.append(weights)
-            continue
-        values, name = numpy_helper.to_array(weights), weights.name
-        scale = np.maximum(np.abs(values).max(2, keepdims=True), np.finfo(np.float32).tiny) / 127
-        written.append(numpy_helper.from_array(np.round(values / scale).astype(np.int8), f"{name}_quantized"))
-        written.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
-        made.append(helper.make_node("Cast", [f"{name}_quantized"], [f"{name}_cast"], to=TensorProto.FLOAT))
-        made.append(helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name]))
-    nodes = [*made, *graph.node]
-    for field, values in (("initializer", written), ("node", nodes)):
-        graph.ClearField(field)
-        getattr(graph, field).extend(values)
+        quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=kept)
 
 
 def _quantize_words(folder: Path, features: dict[str, Any]) -> None:

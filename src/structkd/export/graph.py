@@ -16,7 +16,7 @@ __all__ = ["OPSET", "Graph"]
 #: Versions of the operator sets and of the file format; runtimes that are years old read them.
 OPSET = {"": 17, "ai.onnx.ml": 3, "com.microsoft": 1}
 _FILE_FORMAT = 8
-_TYPES = {"int64": TensorProto.INT64, "float": TensorProto.FLOAT, "str": TensorProto.STRING}
+_TYPES = {"int64": TensorProto.INT64, "int32": TensorProto.INT32, "float": TensorProto.FLOAT, "str": TensorProto.STRING}
 
 
 class Graph:
@@ -26,17 +26,18 @@ class Graph:
 
     Args:
         prefix: begin of all names, which must differ between a graph and the bodies of its loops.
+        separated: whether LSTMs read sentences one behind the other, see :mod:`structkd.export.encoders`.
     """
 
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix = prefix
+    def __init__(self, prefix: str = "", separated: bool = True) -> None:
+        self.prefix, self.separated = prefix, separated
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, kind: str, axes: Sequence[str | int]) -> str:
-        """Declare an input of type "int64", "float" or "str", with names of its axes, unless it is declared."""
+        """Declare an input of type "int64", "int32", "float" or "str", with names of its axes, if it is not yet."""
         if all(name != each.name for each in self.inputs):
             self.inputs.append(helper.make_tensor_value_info(name, _TYPES[kind], list(axes)))
         return name
@@ -44,7 +45,7 @@ class Graph:
     def output(self, value: str, name: str, kind: str, axes: Sequence[str | int]) -> str:
         """Declare a value as an output of that name, and return the name, which it has from now on.
 
-        The result of an operator is renamed, so that it is not copied. The body of a loop does not follow.
+        The result of an operator is renamed, so that it is not copied. Bodies of loops keep the old name.
         """
         if any(value in node.output for node in self.nodes) and all(value != each.name for each in self.outputs):
             for node in self.nodes:

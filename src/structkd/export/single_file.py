@@ -58,7 +58,7 @@ def single_file_model(model: StructuredModel) -> onnx.ModelProto:
         border = model.encoder.config.character_window // 2
         spelling = _batch_of_one(graph, _spelling(graph, vocabulary, characters, counts, border))
     vectors = word_vectors(model.encoder, graph, _batch_of_one(graph, numbers), spelling)
-    vectors = in_context(model.encoder, graph, graph.add("Transpose", vectors, perm=[1, 0, 2]), separated=False)
+    vectors = in_context(model.encoder, graph, graph.add("Transpose", vectors, perm=[1, 0, 2]))
     weight, bias = (each.detach().cpu().float().numpy() for each in (model.emission.weight, model.emission.bias))
     product = graph.add("MatMul", vectors, graph.constant(weight.T, "scores"))
     labels = _viterbi(graph, model, graph.add("Add", product, graph.constant(bias, "bias")))
