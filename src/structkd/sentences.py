@@ -27,7 +27,7 @@ same words.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -180,7 +180,7 @@ def read_sentences(given: Any) -> Iterator[Sentence]:
         for words in split_sentences(given):
             yield _of_raw(words, given)
         return
-    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+    if isinstance(given, (bytes, bytearray, Mapping, Set)) or not isinstance(given, Iterable):
         raise TypeError(
             f"Sentences are a text, a list of texts, or a list of lists of words; got {type(given).__name__}."
         )

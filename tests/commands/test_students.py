@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -273,6 +274,59 @@ def test_missing_files_and_models(folders, run, tmp_path) -> None:
     assert "Did you mean 'predict'?" in errors
 
 
+def test_the_output_is_a_link_a_pipe_or_a_file_of_some_mode(folders, run, tmp_path) -> None:
+    """The file behind a link is replaced, with its permissions; a pipe stays one and is written to."""
+    (tmp_path / "a.txt").write_text("Ana runs.\n")
+    expected = run("predict", folders["ner"], "a.txt")[1]
+    (tmp_path / "kept").write_text("")
+    (tmp_path / "kept").chmod(0o600)
+    (tmp_path / "link").symlink_to("kept")
+    assert run("predict", folders["ner"], "a.txt", "--output", "link")[0] == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "kept").read_text() == expected
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit((tmp_path / "pipe").read_text)
+        assert run("predict", folders["ner"], "a.txt", "--output", "pipe")[0] == 0
+        assert reader.result(60) == expected
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_options_stand_anywhere(folders, run, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("Ana runs.\n")
+    (tmp_path / "-b.txt").write_text("Ben runs.\n")
+    expected = run("predict", folders["ner"], "a.txt", "--to", "jsonl", "--scores")
+    assert expected[0] == 0
+    assert run("predict", folders["ner"], "--to", "jsonl", "--scores", "a.txt")[:2] == expected[:2]
+    both = run("predict", "--to", "jsonl", folders["ner"], "a.txt", "--scores", "a.txt")
+    assert both[:2] == (0, expected[1] * 2)
+    assert run("predict", folders["ner"], "--quiet", "--", "-b.txt")[0] == 0
+    status, _, errors = run("predict", "--scores")
+    assert status != 0
+    assert "MODEL" in errors
+
+
+@pytest.mark.parametrize("target", ["text", "words", "columns", "conllu"])
+@pytest.mark.parametrize("word", ["", "a\tb", "a\nb", "\ud800a"], ids=ascii)
+def test_words_that_a_format_cannot_hold(word, target, folders, run, tmp_path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"words": ["a b", word]}) + "\n")
+    status, printed, errors = run("predict", folders["ner"], "a.jsonl", "--to", target)
+    assert (status, printed) == (1, "")
+    assert f"a.jsonl: The word {word!r} " in errors
+    assert f"which the format {target} cannot hold" in errors
+
+
+def test_texts_without_words_and_cells_without_content(folders, run, tmp_path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 3, "text": ""}\n{"id": 4, "text": "Ana."}\n{"id": 5, "words": []}\n')
+    status, printed, _ = run("predict", folders["ner"], "a.jsonl")
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert (status, [each["id"] for each in found]) == (0, [3, 4, 5])
+    assert found[0]["words"] == found[0]["tags"] == found[0]["spans"] == []
+    (tmp_path / "a.conllu").write_text("1\tAna" + "\t_" * 7 + "\t\n\n")
+    assert run("predict", folders["ner"], "a.conllu")[1].splitlines()[0].split("\t")[9].startswith("ner=")
+
+
 def test_no_input_is_replaced(folders, run, tmp_path) -> None:
     """Neither by its own name nor by a link to it."""
     (tmp_path / "a.txt").write_text("Ana runs.\n")
@@ -466,6 +520,21 @@ def test_models_are_exported(folders, run, tmp_path) -> None:
     assert not (tmp_path / "small").exists()
 
 
+def test_an_export_of_another_model_is_not_measured(folders, run, tmp_path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    output = run("export", folders["parser"], "an export")[1]
+    assert "python 'an export/annotate.py' FILE" in output
+    assert "`python 'an export/annotate.py' FILE`" in (tmp_path / "an export" / "README.md").read_text()
+    for folder, message in (
+        ("an export", "an export was exported from another model than"),
+        (".", ". is not an exported model. Name a folder"),
+    ):
+        status, _, errors = run("benchmark", folders["ner"], "--batches", "5", "--exported", folder)
+        assert status == 1
+        assert message in errors
+
+
 def test_int8_tells_its_figures(folders, run, tmp_path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -494,6 +563,8 @@ def test_speed_is_measured_over_batches(tmp_path) -> None:
         assert low <= mean <= high
         assert 5_000 < mean <= 10_100
     assert speed.load_seconds > 0
+    # Its own memory, not that of this process, which has loaded torch.
+    assert sys.platform != "linux" or 5 < speed.memory < 60
     (tmp_path / "annotate.py").write_text("raise ImportError('no onnxruntime here')")
     with pytest.raises(ValueError, match="The process that measures exported ended: ImportError: no onnxruntime here"):
         benchmark({"exported": str(tmp_path)}, [["a"]])

@@ -1,5 +1,6 @@
 """Exported folders annotate as the models do, and need numpy and onnxruntime alone."""
 
+import copy
 import itertools
 import json
 import math
@@ -257,6 +258,36 @@ def test_the_readme_begins_with_the_folder(exported, tmp_path) -> None:
     assert "from small.annotate import load" in text
     about = (export(model, tmp_path / "v-2") / "README.md").read_text(encoding="utf-8")
     assert "in the folder that holds it, renamed to `exported`:" in about
+
+
+def test_an_export_tells_what_the_training_recorded(exported, tmp_path) -> None:
+    """The card and the licence of the data come with the model, unless others are given."""
+    model, _, _ = exported("maxent-BIO")
+    data = {"name": "mine", "licence": "CC BY 4.0", "source": "my desk"}
+    card = (export(model, tmp_path / "told") / "README.md").read_text(encoding="utf-8")
+    assert "| parameters |" in card
+    assert not (tmp_path / "told" / "LICENSE.txt").exists()
+    try:
+        model.about = {"run": {"data": data}}
+        folder = export(model, tmp_path / "licensed", card="")
+        own = export(model, tmp_path / "own", card="", licence="none")
+    finally:
+        model.about = {}
+    licence = (folder / "LICENSE.txt").read_text(encoding="utf-8")
+    assert licence == "The model was trained on mine (my desk).\nLicence of these data: CC BY 4.0\n"
+    assert "| parameters |" not in (folder / "README.md").read_text(encoding="utf-8")
+    assert (own / "LICENSE.txt").read_text(encoding="utf-8") == "none"
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_models_of_other_precision(kind, exported, tmp_path) -> None:
+    """A model of 16 or 64 bits is exported with 32, and stays as it is."""
+    model, _, _ = exported("offsets")
+    other = copy.deepcopy(model).to(kind)
+    runner = annotate.load(export(other, tmp_path / "other"))
+    assert other.dtype == kind
+    given = sentences(12, 6)
+    assert same(runner.annotate(given), other.float().annotate(given))
 
 
 def test_kept_words_change_nothing_and_are_few(exported, monkeypatch) -> None:

@@ -128,6 +128,24 @@ def test_confidences_are_exact(name, models) -> None:
             _check_tree(model, result)
 
 
+@pytest.mark.parametrize("head", ["crf", "maxent"])
+def test_a_step_without_probability_leaves_other_spans_alone(head) -> None:
+    """Emissions so far apart that a tag's probability is 0 as a number: spans elsewhere keep their scores."""
+    recipe = TaggerRecipe(encoder=ENCODER, head=head)
+    model = recipe.create(TagAnnotation.of_spans(["P"], "BIO"), TEXT, TEXT).eval()
+    for weight in model.parameters():
+        weight.data.zero_()
+    emissions = torch.zeros(1, 5, 3)
+    for place, label, score in ((0, "O", 1700.0), (1, "I-P", 1200.0), (2, "O", 9.0), (3, "B-P", 9.0), (4, "O", 9.0)):
+        emissions[0, place, model.config.labels.index(label)] = score
+    scores = {**model.scores(model(**model.encode([{"tokens": ["a"] * 5}]))), "emissions": emissions}
+    lengths = torch.tensor([5])
+    structure = model.decode(scores, lengths)
+    assert [model.config.labels[label] for label in structure["labels"][0]] == ["O", "O", "O", "B-P", "O"]
+    found = model.confidences(scores, lengths, structure)["span_scores"][0, 3].item()
+    assert found == pytest.approx(0.9996, abs=2e-4)
+
+
 def _distribution(model, words):
     with torch.no_grad():
         batch = model.encode([{"tokens": words}])
@@ -257,6 +275,8 @@ def test_other_input_is_refused(models) -> None:
     for given, message in (
         (b"Ana", "a list of lists of words; got bytes"),
         (7, "got int"),
+        ({"words": ["Ana"]}, "got dict"),
+        ({"Ana"}, "got set"),
         ([["Ana", 3]], r"Sentence 0 \(from 0\) must be a text or a list of words, and holds 3 of type int"),
         (["Ana", None], r"Sentence 1 .* holds None of type NoneType"),
     ):

@@ -115,14 +115,18 @@ def test_pushing_uploads_everything(folders, tmp_path, monkeypatch) -> None:
     """A stand-in for the hub takes the folder; the model that lies in its cache then loads."""
     import huggingface_hub
 
+    taken = {}
+
     class Hub:
         def __init__(self, token=None):
             self.token = token
 
         def create_repo(self, name, **options):
+            taken.update(options)
             return type("Repo", (), {"repo_id": f"me/{name}"})
 
         def upload_folder(self, repo_id, folder_path, **options):
+            taken.update(options)
             hub_cache(folder_path, tmp_path / "cache", repo_id)
             return type("Commit", (), {"commit_url": f"https://hub/{repo_id}"})
 
@@ -131,8 +135,34 @@ def test_pushing_uploads_everything(folders, tmp_path, monkeypatch) -> None:
     assert model.push_to_hub("tagger") == "https://hub/me/tagger"
     loaded = structkd.load("me/tagger", cache_dir=tmp_path / "cache", local_files_only=True)
     assert loaded.annotate([["a"]], scores=True) == model.annotate([["a"]], scores=True)
-    model.save_pretrained(tmp_path / "named", push_to_hub=True)
+    wishes = {"private": True, "commit_message": "mine", "revision": "draft", "create_pr": True}
+    model.save_pretrained(tmp_path / "named", push_to_hub=True, **wishes)
+    assert taken == {**wishes, "exist_ok": True}
     assert type(structkd.load("me/named", cache_dir=tmp_path / "cache", local_files_only=True)) is Tagger
+
+
+def test_what_names_no_model_is_refused(folders, tmp_path) -> None:
+    for given in (None, 3, [folders[Tagger]], b"model"):
+        with pytest.raises(TypeError, match=f"A model is named by a text or a path: .* Got {type(given).__name__}"):
+            structkd.load(given)
+    with pytest.raises(ValueError, match="The name of a model is empty"):
+        structkd.load("")
+    # Without structkd.json, as the first version saved models: what does not fit the configuration is found.
+    for number, (change, message) in enumerate(
+        (
+            (lambda config: config | {"head": "maxent"}, "3 tensors that a Tagger of this config.json has not"),
+            (lambda config: config | {"encoder": {"model_type": "nope"}}, "no encoder that is known here"),
+            (lambda config: {key: each for key, each in config.items() if key != "encoder"}, "no encoder that is"),
+        )
+    ):
+        folder = shutil.copytree(folders[Tagger], tmp_path / str(number))
+        (folder / "structkd.json").unlink()
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps(change(config)), encoding="utf-8")
+        with pytest.raises(ValueError, match=message) as error:
+            structkd.load(folder)
+        assert len(str(error.value)) < 500
+        assert str(folder) in str(error.value)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from .arguments import FORMAT_NAMES, add_token_column, at_least_one, parser_of
 
@@ -36,11 +37,12 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--batches", type=at_least_one, default=50, metavar="N", help="batches of every size (50)")
     parser.add_argument("--threads", type=at_least_one, default=1, metavar="N", help="threads of torch (1)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(arguments)
-    from structkd.inference import benchmark, checked_folder, sentences_of
+    options = parser.parse_intermixed_args(arguments)
+    from structkd.inference import benchmark, check_exported, checked_folder, sentences_of
 
     engines = {"torch": checked_folder(options.model)}
     if options.exported:
+        check_exported(Path(options.exported), engines["torch"])
         engines["exported"] = options.exported
     sentences = sentences_of(options.file, options.format, token_column=options.token_column)
     found = benchmark(engines, sentences, batches=options.batches, threads=options.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import zlib
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def command(arguments: list[str]) -> None:
         help="sentences to compare int8 on, as predictions/dev.jsonl.gz of a training has them (default: that file)",
     )
     options = parser.parse_args(arguments)
-    source, run = source_of(options.model)
+    source, _ = source_of(options.model)
     dev_file = options.dev or source.resolve().parent / "predictions" / "dev.jsonl.gz"
     for read in (source, dev_file):
         if options.folder.resolve() in (read.resolve(), *read.resolve().parents):
@@ -63,7 +64,6 @@ def command(arguments: list[str]) -> None:
         single_file=options.single_file,
         dev=dev,
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
-        licence=_licence(run.get("data", {})),
     )
     size = sum(path.stat().st_size for path in written.iterdir()) / 1e6
     if options.int8:
@@ -72,7 +72,7 @@ def command(arguments: list[str]) -> None:
             f"dev {facts['metric']} {100 * facts['int8']:.2f} (32 bits: {100 * facts['float32']:.2f}), "
             f"{facts['sentences']:,} sentences"
         )
-    print(f"written: {written} ({size:.1f} MB)\n\n  python {written / 'annotate.py'} FILE")
+    print(f"written: {written} ({size:.1f} MB)\n\n  {shlex.join(['python', str(written / 'annotate.py')])} FILE")
 
 
 def _sentences(path: Path, options: Any) -> list[dict[str, Any]] | None:
@@ -96,14 +96,3 @@ def _sentences(path: Path, options: Any) -> list[dict[str, Any]] | None:
             f"and gold on every line ({error})."
         ) from error
     return sentences
-
-
-def _licence(data: dict[str, Any]) -> str | None:
-    """Return the statement about the data of the training; None if nothing is recorded."""
-    if not data.get("licence"):
-        return None
-    return (
-        f"The model was trained on {data['name']} ({data.get('source', 'source not recorded')}).\n"
-        f"Licence of these data: {data['licence']}\n{data.get('notes', '')}".rstrip()
-        + "\n"
-    )

@@ -54,7 +54,7 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--scores", action="store_true", help="add exact probabilities of tags, spans and arcs")
     add_batch_size(parser)
     parser.add_argument("--quiet", action="store_true", help="print no progress on the standard error")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.output is not None:  # loading the model takes seconds
         check_output(options.output, options.files)
     model = loaded(options)

@@ -226,7 +226,7 @@ class Annotator:
             for words in self.split_sentences(given):
                 yield _of_text(words, given)
             return
-        if isinstance(given, (bytes, bytearray, dict)) or not hasattr(given, "__iter__"):
+        if isinstance(given, (bytes, bytearray, dict, set, frozenset)) or not hasattr(given, "__iter__"):
             raise TypeError(
                 f"Sentences are a text, a list of texts, or a list of lists of words; got {type(given).__name__}."
             )

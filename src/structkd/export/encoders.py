@@ -290,4 +290,4 @@ def lstm(layer: nn.LSTM, graph: Graph, vectors: str, lengths: str = "", separate
 
 
 def _array(tensor: Any) -> Any:
-    return tensor.detach().cpu().numpy()
+    return tensor.detach().cpu().float().numpy()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import keyword
 import logging
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from structkd.data import TagAnnotation, TreeAnnotation
 from structkd.evaluation import compute_metrics, counts
 from structkd.files import replacing, write_manifest, write_text
 from structkd.models import StructuredModel
-from structkd.models.card import exported_card
+from structkd.models.card import exported_card, facts_of, model_card
 from structkd.sentences import word_pattern
 
 __all__ = ["LARGEST_LOSS", "export"]
@@ -58,8 +61,9 @@ def export(
             for any language that has onnxruntime. For taggers on words.
         dev: annotated sentences, on which int8 is compared: ``tokens``, and ``gold``, the annotation by name, as files
             of predictions have them.
-        card: text of ``README.md``; None describes the files.
-        licence: text about the data, written to ``LICENSE.txt``.
+        card: text of ``README.md`` about the model, which follows the description of the files. None is the card that
+            ``save_pretrained`` writes.
+        licence: text about the data, written to ``LICENSE.txt``. None is what the training recorded, if anything.
 
     Returns:
         The folder.
@@ -92,6 +96,12 @@ def export(
             "int8 needs annotated sentences to compare with, and none are known for this model. Name a file of them: "
             "--dev FILE."
         )
+    if card is None:
+        card = model_card({**model.about, **facts_of(model)})
+    if licence is None:
+        licence = _licence(model.about.get("run", {}).get("data", {}))
+    if model.dtype != torch.float32:
+        model = copy.deepcopy(model).float()
     graph = Graph(separated=not int8)
     tables = model_graph(model, graph) | {"separated": graph.separated}
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +138,7 @@ def export(
 
             (temporary / "strings.onnx").write_bytes(single_file_model(model).SerializeToString())
         about = _about_files(tables, facts, single_file, folder.name)
-        write_text(temporary / "README.md", exported_card(card or "", about))
+        write_text(temporary / "README.md", exported_card(card, about))
         if licence:
             write_text(temporary / "LICENSE.txt", licence)
         write_manifest(temporary, export={"format": _FORMAT, **facts})
@@ -139,6 +149,17 @@ def _require(*packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"Exporting needs {' and '.join(missing)}: pip install 'structkd[export]'")
+
+
+def _licence(data: Mapping[str, Any]) -> str | None:
+    """Return the statement about the data of the training; None if nothing is recorded."""
+    if not data.get("licence"):
+        return None
+    return (
+        f"The model was trained on {data['name']} ({data.get('source', 'source not recorded')}).\n"
+        f"Licence of these data: {data['licence']}\n{data.get('notes', '')}".rstrip()
+        + "\n"
+    )
 
 
 def _write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
@@ -236,8 +257,8 @@ def _about_files(tables: Mapping[str, Any], facts: Mapping[str, Any], single_fil
         "```",
         "",
         f"From elsewhere, add the folder that holds `{package}` to `sys.path` first. "
-        f"`python {name}/annotate.py FILE` prints one JSON object for each sentence of a text. `structkd predict` does "
-        "not read this folder: it takes the model that was exported.",
+        f"`{shlex.join(['python', f'{name}/annotate.py'])} FILE` prints one JSON object for each sentence of a text. "
+        "`structkd predict` does not read this folder: it takes the model that was exported.",
         "",
         "| file | content |",
         "|---|---|",

@@ -29,7 +29,7 @@ _OTHER = -1
 
 
 def single_file_model(model: StructuredModel) -> onnx.ModelProto:
-    """Return the model: input ``words``, strings [N], N at least 1; output ``tags``, strings [N].
+    """Return the model: input ``words``, strings [N], N at least 1 and none empty; output ``tags``, strings [N].
 
     Words are looked up as :class:`~structkd.models.Vocabulary` does. One difference remains: a capital sigma becomes
     the ordinary small one in lower case, at the end of a word, too.
@@ -43,7 +43,8 @@ def single_file_model(model: StructuredModel) -> onnx.ModelProto:
     if not isinstance(model, Tagger) or not isinstance(model.encoder, BiLSTMEncoder):
         raise NotImplementedError(
             "A single file is made of taggers on words (BiLSTM encoders); "
-            f"this is a {type(model).__name__} on a {type(model.encoder).__name__}. Leave out single_file."
+            f"this is a {type(model).__name__} on a {type(model.encoder).__name__}. "
+            "Leave out single_file (of the command: --single-file)."
         )
     graph = Graph()
     vocabulary: Any = model.encoder.features

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from structkd.files import read_json
 from structkd.inference.formats import lines_of, reader_of
 from structkd.models.loading import check_files, model_folder
 
-__all__ = ["Speed", "benchmark", "checked_folder", "sentences_of"]
+__all__ = ["Speed", "benchmark", "check_exported", "checked_folder", "sentences_of"]
 
 _WARM_UP = 5
 _RESAMPLES = 2000
@@ -166,6 +167,20 @@ def checked_folder(name: str) -> str:
     folder = model_folder(name)
     check_files(folder)
     return str(folder)
+
+
+def check_exported(folder: Path, model: str) -> None:
+    """Refuse a folder that is no exported model, or that of a model with other labels than the one in a folder.
+
+    Raises:
+        ValueError: says which of both it is.
+    """
+    if not ((folder / "tables.json").is_file() and (folder / "annotate.py").is_file()):
+        raise ValueError(f"{folder} is not an exported model. Name a folder that `structkd export MODEL FOLDER` wrote.")
+    tables, config = read_json(folder / "tables.json"), read_json(Path(model) / "config.json")
+    kind = "relations" if tables.get("task") == "trees" else "labels"
+    if list(tables.get(kind, [])) != list(config.get(kind, [])):
+        raise ValueError(f"{folder} was exported from another model than {model}: its {kind} are others.")
 
 
 def sentences_of(

@@ -270,7 +270,11 @@ class Conllu(Format):
                 for number, value in cells.items():
                     columns[number] = value
                 if misc:
-                    kept = [each for each in columns[9].split("|") if each != "_" and each.split("=")[0] not in misc]
+                    kept = [
+                        each
+                        for each in columns[9].split("|")
+                        if each not in ("", "_") and each.split("=")[0] not in misc
+                    ]
                     columns[9] = "|".join([*kept, *(f"{key}={value}" for key, value in misc.items())])
                 line = "\t".join(columns) + line[len(content) :]
                 place += 1
@@ -331,7 +335,7 @@ class JsonLines(Format):
                 (source[key] for key in ("words", "tokens", "text") if key in source), None if source else value
             )
             if isinstance(given, str):
-                for words in split_sentences(given):
+                for words in split_sentences(given) or [[]]:  # an object without words has a line, too
                     yield Item(
                         Sentence([word for word, _ in words], [place for _, place in words], given), source=source
                     )

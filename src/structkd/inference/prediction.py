@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +22,8 @@ __all__ = ["Progress", "predict_files"]
 
 #: Schemes that tags can be written in.
 _SCHEMES = ("BIO", "BIOES")
+#: Characters that end a cell or a line, and halves of surrogate pairs, which no file in UTF-8 holds.
+_UNWRITABLE = re.compile("[\t\n\r\ud800-\udfff]")
 
 
 def predict_files(
@@ -41,7 +45,8 @@ def predict_files(
     Args:
         model: a trained model.
         files: their paths; ``-`` is the standard input.
-        output: the file to write, which is replaced when it is complete; None writes to the standard output.
+        output: the file to write, which is replaced when it is complete, or the one that a link leads to. A device or
+            a pipe is written to directly. None writes to the standard output.
         given: name of the files' format; None goes by their suffixes.
         wanted: name of the format to write; None is the format that each file is read in.
         token_column: the column of the words of files in columns, from 0; None is the first one.
@@ -56,8 +61,8 @@ def predict_files(
 
     Raises:
         ValueError: for a scheme that the model's tags cannot be written in.
-        FileNotFoundError, ValueError: for files that cannot be read, and for an output that cannot be written or is one
-            of the files; the output file stays as it was.
+        FileNotFoundError, ValueError: for files that cannot be read, for words that the format to write cannot hold,
+            and for an output that cannot be written or is one of the files; the output file stays as it was.
     """
     if output is not None:
         check_output(output, files)
@@ -65,8 +70,7 @@ def predict_files(
     missing = [file for file in files if file != "-" and not Path(file).exists()]
     if missing:
         raise FileNotFoundError(no_such_file(missing[0]))
-    place = nullcontext(None) if output is None else replacing(output)
-    with place as temporary:
+    with _place(output) as temporary:
         out = _standard_output() if temporary is None else temporary.open("w", encoding="utf-8", newline="")
         try:
             count = 0
@@ -76,6 +80,8 @@ def predict_files(
                 pairs = _annotated(model, source.read(file, lines), scores, batch_size)
                 target = FORMATS[wanted] if wanted else source
                 for item, found in pairs:
+                    if target.name != source.name:
+                        _check_words(item.sentence.words, file, target.name)
                     out.write(target.write(item, convert(found), same=target.name == source.name))
                     count += 1
                     if progress is not None:
@@ -84,6 +90,32 @@ def predict_files(
         finally:
             if temporary is not None:
                 out.close()
+
+
+@contextmanager
+def _place(output: Path | None) -> Iterator[Path | None]:
+    """Give the path to write to: a temporary one, which replaces a file; a device or a pipe itself; None for None."""
+    if output is None or (output.exists() and not output.is_file()):
+        yield output
+        return
+    output = output.resolve()
+    with replacing(output) as temporary:
+        yield temporary
+        if output.exists():
+            shutil.copymode(output, temporary)
+
+
+def _check_words(words: Sequence[str], file: str, target: str) -> None:
+    """Refuse words that a line of the format cannot hold; JSON lines hold all words."""
+    if target == "jsonl":
+        return
+    for word in words:
+        if not word or _UNWRITABLE.search(word):
+            held = "is empty" if not word else "has a tab, a line break or a half of a surrogate pair"
+            raise ValueError(
+                f"{file}: The word {word!r:.60} {held}, which the format {target} cannot hold. Correct it, or leave "
+                "--to out."
+            )
 
 
 def _standard_output() -> TextIO:

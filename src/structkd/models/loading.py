@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,12 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device | None
         )
     try:
         model, report = found.from_pretrained(folder, output_loading_info=True)
-    except (ValueError, TypeError, FileNotFoundError):
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        if "Unrecognized" in str(error):  # transformers lists all that it knows
+            raise ValueError(
+                f"{folder} holds a {found.__name__} whose {_CONFIG} has no encoder that is known here. If a module of "
+                "yours defines it, import that module first (commands: STRUCTKD_PLUGINS=MODULE)."
+            ) from error
         raise
     except Exception as error:  # safetensors and transformers raise classes of their own
         first = " ".join(str(error).split())
@@ -108,6 +114,13 @@ def load(name_or_path: str | os.PathLike[str], device: str | torch.device | None
         raise ValueError(
             f"The weights in {folder} lack {len(missing)} tensors of a {found.__name__} ({shown}), which would be "
             "random numbers. They belong to another configuration: copy or train the model again."
+        )
+    if report["unexpected_keys"]:
+        other = sorted(report["unexpected_keys"])
+        shown = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
+        raise ValueError(
+            f"The weights in {folder} have {len(other)} tensors that a {found.__name__} of this {_CONFIG} has not "
+            f"({shown}). They belong to another configuration: copy or train the model again."
         )
     return model.to(device).eval() if device is not None else model.eval()
 
@@ -147,7 +160,14 @@ def model_folder(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
     Raises:
         FileNotFoundError, ValueError: see :func:`load`.
     """
-    name = os.fspath(name_or_path)
+    name = os.fspath(name_or_path) if isinstance(name_or_path, (str, os.PathLike)) else None
+    if not isinstance(name, str):
+        raise TypeError(
+            "A model is named by a text or a path: a folder, or a name on the Hugging Face hub. Got "
+            f"{type(name_or_path).__name__}."
+        )
+    if not name:
+        raise ValueError("The name of a model is empty. Expected a folder, or a name on the Hugging Face hub.")
     path = Path(name).expanduser()
     if path.is_dir():
         for folder in (path, path / "model", path / "student"):
@@ -157,7 +177,8 @@ def model_folder(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
                 return folder
         if (path / "tables.json").is_file() and (path / "annotate.py").is_file():
             raise ValueError(
-                f"{path} is an exported model, which annotates without structkd: python {path / 'annotate.py'} FILE. "
+                f"{path} is an exported model, which annotates without structkd: "
+                f"{shlex.join(['python', str(path / 'annotate.py')])} FILE. "
                 "structkd loads the model that was exported."
             )
         raise FileNotFoundError(

@@ -310,9 +310,12 @@ class StructuredModel(PreTrainedModel):
 
         Args:
             save_directory: a folder, which is made.
-            kwargs: as transformers takes them; ``push_to_hub=True`` calls :meth:`push_to_hub` afterwards.
+            kwargs: as transformers takes them; ``push_to_hub=True`` calls :meth:`push_to_hub` afterwards, with those of
+                its arguments that are among them.
         """
         pushed, repository = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", None)
+        names = ("commit_message", "private", "revision", "create_pr")
+        hub = {name: kwargs.pop(name) for name in names if name in kwargs}
         folder = Path(save_directory)
         super().save_pretrained(folder, **kwargs)
         if kwargs.get("is_main_process", True):
@@ -322,7 +325,7 @@ class StructuredModel(PreTrainedModel):
             describe_files(folder, facts)
             write_card(folder, facts)
         if pushed:
-            self.push_to_hub(repository or folder.absolute().name, token=kwargs.get("token"))
+            self.push_to_hub(repository or folder.absolute().name, token=kwargs.get("token"), **hub)
 
     def push_to_hub(  # type: ignore[override]
         self,

@@ -237,7 +237,9 @@ class Tagger(StructuredModel):
         if self.config.scheme:
             inventory = TagPrefixes(self.config.labels, tags.device)
             ends = inventory.ends(tags, lengths)
-            steps = nn.functional.pad(following.gather(-1, tags[:, 1:].unsqueeze(-1)).squeeze(-1).log(), (1, 0))
+            # A step whose probability is too small for a number must leave the spans beside it alone: no log is -inf.
+            chosen = following.gather(-1, tags[:, 1:].unsqueeze(-1)).squeeze(-1)
+            steps = nn.functional.pad(chosen.clamp(min=torch.finfo(chosen.dtype).tiny).log(), (1, 0))
             within = (steps.cumsum(1).gather(1, ends) - steps.cumsum(1)).exp()
             # P(a tag that continues the span follows), 0 after the last word and after E and S
             goes_on = (following * inventory.continued_by[tags[:, :-1]]).sum(-1)
