@@ -1,7 +1,10 @@
 """The commands for trained models, called in this process on small untrained models."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import re
 import shlex
@@ -285,6 +288,10 @@ def test_the_output_is_a_link_a_pipe_or_a_file_of_some_mode(folders, run, tmp_pa
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "kept").read_text() == expected
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o600
+    for suffix, reading in ((".gz", gzip.open), (".bz2", bz2.open), (".xz", lzma.open)):
+        assert run("predict", folders["ner"], "a.txt", "--output", f"a{suffix}")[0] == 0
+        with reading(tmp_path / f"a{suffix}", "rt", encoding="utf-8") as file:
+            assert file.read() == expected
     os.mkfifo(tmp_path / "pipe")
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit((tmp_path / "pipe").read_text)

@@ -34,7 +34,9 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--format", choices=FORMAT_NAMES, help="format of the file (default: by its suffix)")
     add_token_column(parser)
     parser.add_argument("--exported", metavar="FOLDER", help="a folder that structkd export wrote of the model")
-    parser.add_argument("--batches", type=at_least_one, default=50, metavar="N", help="batches of every size (50)")
+    parser.add_argument(
+        "--batches", type=at_least_one, default=50, metavar="N", help="batches of every size, in five turns (50)"
+    )
     parser.add_argument("--threads", type=at_least_one, default=1, metavar="N", help="threads of torch (1)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_intermixed_args(arguments)

@@ -117,6 +117,9 @@ def main() -> None:
     otherwise with status 1, as something is left undone.
     """
     typed = sys.argv[1:]
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the one who started the command, as by 2>&-
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     freeze_plugins()
     own = bool(typed) and typed[0] in _OF_THEIR_OWN
     # Jobs in other processes inherit it.

@@ -50,7 +50,12 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--to", choices=FORMAT_NAMES, help="format to write (default: the one that was read)")
     add_token_column(parser)
     parser.add_argument("--scheme", metavar="NAME", help="tag scheme to write: BIO or BIOES (default: the model's)")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="file to write; it is replaced when complete")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="file to write, compressed if it ends in .gz, .bz2 or .xz; it is replaced when complete",
+    )
     parser.add_argument("--scores", action="store_true", help="add exact probabilities of tags, spans and arcs")
     add_batch_size(parser)
     parser.add_argument("--quiet", action="store_true", help="print no progress on the standard error")

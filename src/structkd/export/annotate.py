@@ -1291,6 +1291,16 @@ def _json(result):
     return CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(result, ensure_ascii=False))
 
 
+def _print(*text, **options):
+    try:
+        print(*text, **options)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # as on a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"The output cannot be written ({error.strerror or error}).")
+
+
 def _options(arguments):
     """Return the file, whether scores are wanted, and whether white space separates words."""
     names, scores, words = [], False, False
@@ -1336,8 +1346,8 @@ def main(arguments):
         binary = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
         with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
             for result in model._stream(_of_file(model, file, shown, words), 32, scores):
-                print(_json(result))
-        sys.stdout.flush()
+                _print(_json(result))
+        _print("", end="", flush=True)
     except BrokenPipeError:  # nobody reads the output any more, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UnicodeDecodeError as error:

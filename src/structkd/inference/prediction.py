@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
 import shutil
 import sys
@@ -22,6 +25,8 @@ __all__ = ["Progress", "predict_files"]
 
 #: Schemes that tags can be written in.
 _SCHEMES = ("BIO", "BIOES")
+#: What writes a compressed file, by its suffix.
+_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 #: Characters that end a cell or a line, and halves of surrogate pairs, which no file in UTF-8 holds.
 _UNWRITABLE = re.compile("[\t\n\r\ud800-\udfff]")
 
@@ -46,7 +51,7 @@ def predict_files(
         model: a trained model.
         files: their paths; ``-`` is the standard input.
         output: the file to write, which is replaced when it is complete, or the one that a link leads to. A device or
-            a pipe is written to directly. None writes to the standard output.
+            a pipe is written to directly. The suffixes .gz, .bz2 and .xz compress. None writes to the standard output.
         given: name of the files' format; None goes by their suffixes.
         wanted: name of the format to write; None is the format that each file is read in.
         token_column: the column of the words of files in columns, from 0; None is the first one.
@@ -71,7 +76,7 @@ def predict_files(
     if missing:
         raise FileNotFoundError(no_such_file(missing[0]))
     with _place(output) as temporary:
-        out = _standard_output() if temporary is None else temporary.open("w", encoding="utf-8", newline="")
+        out = _standard_output() if temporary is None else _opened(temporary)
         try:
             count = 0
             for file in files:
@@ -103,6 +108,12 @@ def _place(output: Path | None) -> Iterator[Path | None]:
         yield temporary
         if output.exists():
             shutil.copymode(output, temporary)
+
+
+def _opened(path: Path) -> TextIO:
+    """Open a file to write, compressed if its suffix says so."""
+    opener: Callable[..., TextIO] = _COMPRESSED.get(path.suffix.lower(), open)
+    return opener(path, "wt", encoding="utf-8", newline="")
 
 
 def _check_words(words: Sequence[str], file: str, target: str) -> None:
