@@ -130,7 +130,7 @@ def test_confidences_are_exact(name, models) -> None:
 
 @pytest.mark.parametrize("head", ["crf", "maxent"])
 def test_a_step_without_probability_leaves_other_spans_alone(head) -> None:
-    """Emissions so far apart that a tag's probability is 0 as a number: spans elsewhere keep their scores."""
+    """Spans keep their scores if a tag elsewhere in the sentence has a probability that is too small for a number."""
     recipe = TaggerRecipe(encoder=ENCODER, head=head)
     model = recipe.create(TagAnnotation.of_spans(["P"], "BIO"), TEXT, TEXT).eval()
     for weight in model.parameters():

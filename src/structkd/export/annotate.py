@@ -52,18 +52,22 @@ POOL = 16
 MOST_ROWS = 16
 #: Words that are tried as the only root, before the number of roots is minimized in a slower search.
 TRIED_ROOTS = 3
-#: The trees of this many sentences, or more, are searched together if heads have at most so many symbols.
-MANY, MANY_SYMBOLS = 12, 160
-#: The longest sentence whose tree is searched together with others, and the words of these sentences.
-KEPT_LENGTH, GROUP_WORDS = 256, 4_096
-#: This number of a head stands for no word.
+#: Trees are searched together if a batch has at least this many sentences. For fewer, one search each is faster.
+MANY = 12
+#: Trees are searched together if heads have at most this many symbols, all of which are read for every word.
+MANY_SYMBOLS = 160
+#: A longer sentence, in words, is searched alone, and the names of its heads are not kept.
+KEPT_LENGTH = 256
+#: Sentences that are searched together have at most this many words, which bounds the memory.
+GROUP_WORDS = 4_096
+#: The number of a head that stands for no word.
 NOWHERE = 2**30
 #: Trees are found by probabilities in 32 bits if the best head of every word is at least e^-40, and the tree at least
 #: e^-40 times as likely as the best heads. A better tree has then no arc below e^-80, and numbers of 32 bits are exact
 #: down to e^-87.
 MOST_LOSS = 40.0
 SMALLEST = math.exp(-MOST_LOSS)
-#: Odds below this one are taken for it: a tree with one of them is not decided by probabilities in 32 bits.
+#: Smaller odds count as this number, whose logarithm is finite. No tree that needs them is decided in 32 bits.
 TINY = 1e-300
 
 LINE_ENDS = "\n\r\u2028\u2029"
@@ -438,7 +442,7 @@ def _distinct(sentences, known):
 
 
 class _Vectors(dict):
-    """Words and the rows of their vectors in a table; row 0 is of no word, with a mark if there is a column for it."""
+    """Words and the rows of their vectors in a table. Row 0 stands for no word; if rows have a mark, its mark is 1."""
 
     def __init__(self, rows, size, marked):
         super().__init__()
@@ -783,10 +787,8 @@ class _Trees:
             shares = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             totals = np.add.reduceat(shares, self.begins, axis=1)
-            rows, chosen = (
-                np.arange(len(heads)),
-                np.array([row[head] for row, head in zip(naming, heads, strict=False)]),
-            )
+            rows = np.arange(len(heads))
+            chosen = np.array([row[head] for row, head in zip(naming, heads, strict=False)])
             named = chosen < self.none
             sentence["head_scores"] = np.where(named, totals[rows, np.minimum(chosen, self.none - 1)], 0.0).tolist()
             sentence["relation_scores"] = np.where(named, shares[rows, labels], 0.0).tolist()
@@ -939,9 +941,9 @@ class _Forest:
         best: the best heads [T] but for the root. A word without any is its own head.
         taken: their probabilities [T].
         of_roots: log P(root) - log P(best head) [T].
-        precise: whether numbers of 32 bits are exact enough for the best heads of a sentence.
-        lowest: the log odds against the best heads from which on they are exact enough for a tree. The likeliest heads
-            of all words may have roots among them, which makes them likelier than the best heads.
+        precise: whether the best heads of a sentence are likely enough for numbers of 32 bits.
+        lowest: a tree is likely enough for numbers of 32 bits if its log odds against the best heads are above this
+            number. It counts from the likeliest heads of all words, roots among them, which `MOST_LOSS` refers to.
     """
 
     def __init__(self, symbols, namings, lengths, root):
@@ -1047,7 +1049,8 @@ def _near_tree(arcs, best, taken, cycles):
     No tree with a given root is likelier than the root's arc and the best heads of all other words, times the best odds
     of a way out of each cycle in which the root does not lie. If these ways out give a tree, it is the likeliest one.
     """
-    size, heads, likelier = len(best), best, 1.0
+    size, heads = len(best), best
+    likelier = 1.0  # the odds of the likeliest heads, roots among them, against those below
     roots = [cycle[0] for cycle in cycles if len(cycle) == 1]
     if roots:  # which become words with other heads
         heads, taken = list(best), taken.copy()
@@ -1202,8 +1205,8 @@ def arborescence(losses, heads, reluctant_root=False, most=math.inf):
         losses: array [N, N + 1] by dependent and head, the root last; inf for impossible.
         heads: list [N] of heads, one for every word, from which the search starts. They are the best ones, of loss 0.
         reluctant_root: whether to find the best of the trees with the fewest roots, rather than the best tree.
-        most: a loss. The search stops and returns None when the contracted cycles cost this or more. It also returns
-            None if there is no tree.
+        most: a loss. The search stops when the contracted cycles cost this or more. The result is None then, and if
+            no tree exists.
 
     A component is a word or a contracted cycle. Each takes its best arc from outside; cycles are contracted until there
     are none, and each is opened again at the child that the arc from outside enters. A component has a row of losses:
@@ -1292,6 +1295,7 @@ def _json(result):
 
 
 def _print(*text, **options):
+    """Print, or end with a sentence about the output if it cannot be written."""
     try:
         print(*text, **options)
     except BrokenPipeError:

@@ -5,8 +5,9 @@ Every encoder class has one function here, found by the class. A function for an
 
 The words of a batch are one list of T words, sentence after sentence: no padding is computed. An LSTM reads a grid
 [S, R] of S steps and R rows, in which sentences stand one behind the other, with a separator between them that shuts
-the gates, so that every sentence begins with an empty memory. Its result equals that of the sentence alone. Weights of
-8 bits have no room for the large one of the separator: then each sentence has a row, and padding behind it.
+the gates, so that every sentence begins with an empty memory. Its result equals that of the sentence alone. If weights
+have 8 bits, the large one of the separator would leave no precision to the others: each sentence has a row then, and
+padding behind it.
 """
 
 from __future__ import annotations

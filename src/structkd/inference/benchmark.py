@@ -170,7 +170,11 @@ def checked_folder(name: str) -> str:
 
 
 def check_exported(folder: Path, model: str) -> None:
-    """Refuse a folder that is no exported model, or that of a model with other labels than the one in a folder.
+    """Refuse a folder that holds no exported model, or the export of a model with other labels.
+
+    Args:
+        folder: that should hold the export.
+        model: the folder of the trained model that it should have been made of.
 
     Raises:
         ValueError: says which of both it is.

@@ -51,7 +51,8 @@ def predict_files(
         model: a trained model.
         files: their paths; ``-`` is the standard input.
         output: the file to write, which is replaced when it is complete, or the one that a link leads to. A device or
-            a pipe is written to directly. The suffixes .gz, .bz2 and .xz compress. None writes to the standard output.
+            a pipe is written to directly. A file whose name ends in .gz, .bz2 or .xz is compressed. None writes to the
+            standard output.
         given: name of the files' format; None goes by their suffixes.
         wanted: name of the format to write; None is the format that each file is read in.
         token_column: the column of the words of files in columns, from 0; None is the first one.
@@ -99,7 +100,7 @@ def predict_files(
 
 @contextmanager
 def _place(output: Path | None) -> Iterator[Path | None]:
-    """Give the path to write to: a temporary one, which replaces a file; a device or a pipe itself; None for None."""
+    """Give the path to write to: a temporary one, which replaces a file in the end, or the device or pipe itself."""
     if output is None or (output.exists() and not output.is_file()):
         yield output
         return
